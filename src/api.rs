@@ -1,0 +1,98 @@
+//! The status interface: HTTP on a Unix socket, for the commands of this program.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::reconcile::Inquiry;
+use crate::status::Status;
+
+/// Longest wait for a pass that was asked for; then the last status has to do.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Readers and writers of the owning user and group; nobody else learns what runs here.
+const MODE: u32 = 0o660;
+
+/// Why the socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {path}: {error}")]
+    Listen { path: PathBuf, error: io::Error },
+    #[error("another daemon answers on {path}; stop it first, or set daemon.socket")]
+    InUse { path: PathBuf },
+}
+
+/// A bound socket that is not served yet.
+#[derive(Debug)]
+pub struct Api {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// What handlers need.
+#[derive(Clone)]
+struct Access {
+    inquiries: mpsc::Sender<Inquiry>,
+    statuses: watch::Receiver<Arc<Status>>,
+}
+
+impl Api {
+    /// Binds the socket, in place of one that a daemon left behind which is gone.
+    pub async fn bind(path: &Path) -> Result<Self, Error> {
+        if tokio::net::UnixStream::connect(path).await.is_ok() {
+            return Err(Error::InUse { path: path.to_owned() });
+        }
+        let listener = listen(path).map_err(|error| Error::Listen { path: path.to_owned(), error })?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers until `shutdown`, then removes the socket.
+    pub async fn serve(
+        self,
+        inquiries: mpsc::Sender<Inquiry>,
+        statuses: watch::Receiver<Arc<Status>>,
+        shutdown: CancellationToken,
+    ) {
+        let router = Router::new().route("/status", get(status)).with_state(Access { inquiries, statuses });
+        let served =
+            axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the status interface ended");
+        }
+        // Whoever starts next would replace it as well.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A status that is up to date, or the last one when that takes too long.
+async fn status(State(access): State<Access>) -> Json<Status> {
+    let (answer, fresh) = oneshot::channel();
+    let asked = access.inquiries.try_send(answer).is_ok();
+    if asked && let Ok(Ok(status)) = tokio::time::timeout(PATIENCE, fresh).await {
+        return Json(Arc::unwrap_or_clone(status));
+    }
+    let last = access.statuses.borrow().clone();
+    Json(Arc::unwrap_or_clone(last))
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    Ok(listener)
+}

@@ -1,0 +1,51 @@
+//! `l4lbd run`
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::ConfigFile;
+use crate::daemon::{self, Daemon};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Make one successful pass, leave the kernel programmed, and end
+    #[arg(long)]
+    once: bool,
+}
+
+impl Args {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = self.config.load()?;
+        super::log();
+        super::runtime()?.block_on(async {
+            if self.once {
+                let status = daemon::once(&config).await?;
+                tracing::info!(vips = status.vips.len(), skipped = status.skipped.len(), "pass done");
+                return Ok(ExitCode::SUCCESS);
+            }
+            let shutdown = CancellationToken::new();
+            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let daemon = Daemon::start(&config, shutdown.clone()).await?;
+            tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                socket = %daemon.bound.socket.display(),
+                source = ?config.source.masters,
+                "started"
+            );
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+                tracing::info!("stopping, the kernel goes on forwarding");
+                shutdown.cancel();
+            });
+            daemon.wait().await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}

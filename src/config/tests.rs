@@ -1,0 +1,116 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse(Path::new("l4lbd.toml"), text)
+}
+
+/// The sample file with every key uncommented.
+fn sample() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/l4lbd.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line)).fold(
+        String::new(),
+        |mut text, line| {
+            text.push_str(line);
+            text.push('\n');
+            text
+        },
+    )
+}
+
+#[test]
+fn the_defaults_are_valid_and_those_that_are_documented() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    let mut text = String::new();
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let (section, name) = key.path.split_once('.').unwrap();
+        text.push_str(&format!("[{section}]\n{name} = {}\n", key.default));
+        let config = parse(&format!("[{section}]\n{name} = {}\n", key.default));
+        assert_eq!(config.unwrap(), Config::default(), "{}", key.path);
+    }
+}
+
+#[test]
+fn the_sample_documents_every_key_with_its_default() {
+    let mut config = parse(&sample()).unwrap();
+    assert!(config.node.address.is_some() && config.node.address6.is_some());
+    config.node = Config::default().node;
+    assert_eq!(config, Config::default());
+    let table: toml::Table = toml::from_str(&sample()).unwrap();
+    for key in KEYS {
+        let (section, name) = key.path.split_once('.').unwrap();
+        assert!(table[section].as_table().unwrap().contains_key(name), "{} is missing", key.path);
+    }
+}
+
+#[test]
+fn the_help_names_every_key() {
+    let help = reference();
+    assert!(KEYS.iter().all(|key| help.contains(key.path) && help.contains(key.help)));
+}
+
+#[test]
+fn every_error_is_listed_at_once() {
+    let text = r#"
+        typo = 1
+        [source]
+        masters = ["zk://m1/mesos"]
+        interval = "fast"
+        intervall = "2s"
+        [vips]
+        range4 = "11.0.0.9-11.0.0.1"
+        range6 = "10.0.0.0-10.0.0.1"
+        audit = "1s"
+        ipv6 = "yes"
+        [ipvs]
+        link = "a name that is too long"
+        scheduler = "WLC"
+        tcp_timeout = "0s"
+        [dns]
+        zone = "a..b"
+        listen = ["11.0.0.5:53"]
+    "#;
+    let Err(Error::Invalid { problems, .. }) = parse(text) else { panic!("accepted") };
+    let expected = [
+        "typo: unknown key",
+        "source.masters: \"zk://m1/mesos\" is neither",
+        "source.interval: \"fast\" is not a time",
+        "source.intervall: unknown key",
+        "vips.range4: \"11.0.0.9-11.0.0.1\" ends before it starts",
+        "vips.range6: must be IPv6",
+        "vips.audit: unknown key; did you mean ipvs.audit?",
+        "vips.ipv6: ",
+        "ipvs.link: must have",
+        "ipvs.scheduler: must be",
+        "ipvs.tcp_timeout: must be",
+        "dns.zone: ",
+        "dns.listen: an address is inside of the VIP range",
+    ];
+    for start in expected {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(start)),
+            "{start:?} is not in {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn ranges_that_would_break_the_node_are_refused() {
+    for range in [
+        "0.0.0.0-255.255.255.255",
+        "127.0.0.0-127.0.0.255",
+        "169.254.0.0-169.254.255.255",
+        "224.0.0.0-224.0.0.9",
+    ] {
+        assert!(parse(&format!("[vips]\nrange4 = {range:?}")).is_err(), "{range}");
+    }
+    assert!(parse("[vips]\nrange6 = \"::-::ff\"").is_err());
+    assert!(parse("[vips]\nrange4 = \"10.200.0.0-10.200.255.255\"").is_ok());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config = parse("[source]\nmasters = [\"http://user:secret@m1:5050\"]").unwrap();
+    assert!(!format!("{config:?}").contains("secret"));
+}

@@ -1,0 +1,103 @@
+//! The operations that turn one state into another.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+
+use super::{Link, Op, RealServer, Service, ServiceKey, State};
+
+/// Lists what leads from `actual` to `desired`, in an order in which no client sees a half-made
+/// change: what would misroute goes first, then settings and rules, then services with their real
+/// servers (new ones before old ones leave), and last the routes that send clients there.
+///
+/// `seed` shuffles the order in which a service's new real servers are added, because the kernel
+/// sends the first connection to the last one of them: nodes with different seeds start with
+/// different servers.
+pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
+    let mut ops: Vec<Op> = Vec::new();
+    let link_stays = desired.link == Link::Up;
+    ops.extend(actual.routes.iter().filter(|route| !keeps_route(desired, route)).map(|r| Op::DelRoute(*r)));
+    for (path, value) in &desired.sysctls {
+        if actual.sysctls.get(path) != Some(value) {
+            ops.push(Op::SetSysctl { path: path.clone(), value: value.clone() });
+        }
+    }
+    if let Some(timeouts) = desired.timeouts.filter(|_| desired.timeouts != actual.timeouts) {
+        ops.push(Op::SetTimeouts(timeouts));
+    }
+    if link_stays {
+        ops.extend((actual.link == Link::Absent).then_some(Op::AddLink));
+        ops.extend((actual.link != Link::Up).then_some(Op::SetLinkUp));
+    }
+    ops.extend(desired.addresses.difference(&actual.addresses).map(|address| Op::AddAddress(*address)));
+    if let Some(rules) = desired.rules.as_ref().filter(|_| desired.rules != actual.rules) {
+        ops.push(Op::ReplaceRules(rules.clone()));
+    }
+    services(actual, desired, seed, &mut ops);
+    ops.extend(desired.routes.difference(&actual.routes).map(|route| Op::AddRoute(*route)));
+    ops.extend(actual.addresses.difference(&desired.addresses).map(|address| Op::DelAddress(*address)));
+    if desired.rules.is_none() && actual.rules.is_some() {
+        ops.push(Op::DelRules);
+    }
+    if !link_stays && actual.link != Link::Absent {
+        ops.push(Op::DelLink);
+    }
+    ops
+}
+
+/// A route whose preferred source changes is replaced by adding it anew.
+fn keeps_route(desired: &State, route: &super::Route) -> bool {
+    desired.routes.iter().any(|wanted| wanted.destination == route.destination)
+}
+
+fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
+    for (key, wanted) in &desired.services {
+        let servers = match actual.services.get(key) {
+            Some(found) => {
+                if found.scheduling != wanted.scheduling {
+                    ops.push(Op::SetService(*key, wanted.scheduling.clone()));
+                }
+                &found.servers
+            }
+            None => {
+                ops.push(Op::AddService(*key, wanted.scheduling.clone()));
+                &BTreeMap::new()
+            }
+        };
+        real_servers(*key, servers, wanted, seed, ops);
+    }
+    for key in actual.services.keys().filter(|key| !desired.services.contains_key(key)) {
+        ops.push(Op::DelService(*key));
+    }
+}
+
+fn real_servers(
+    key: ServiceKey,
+    found: &BTreeMap<SocketAddr, RealServer>,
+    wanted: &Service,
+    seed: u64,
+    ops: &mut Vec<Op>,
+) {
+    let mut new: Vec<(SocketAddr, RealServer)> = Vec::new();
+    for (address, server) in &wanted.servers {
+        match found.get(address) {
+            Some(present) if present == server => {}
+            Some(_) => ops.push(Op::SetServer(key, *address, *server)),
+            None => new.push((*address, *server)),
+        }
+    }
+    new.sort_by_cached_key(|(address, _)| shuffled(seed, *address));
+    ops.extend(new.into_iter().map(|(address, server)| Op::AddServer(key, address, server)));
+    let gone = found.keys().filter(|address| !wanted.servers.contains_key(address));
+    ops.extend(gone.map(|address| Op::DelServer(key, *address)));
+}
+
+fn shuffled(seed: u64, address: SocketAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, address).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

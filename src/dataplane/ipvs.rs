@@ -1,0 +1,239 @@
+//! The kernel's table of virtual services: reads ours apart from all others, and changes ours.
+//!
+//! IPVS has no owners, but it keeps and returns the timeout of a service without using it unless
+//! the service is persistent. So our services carry [`OWNER_TAG`] there, and a service is ours when
+//! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Others are listed
+//! and otherwise left alone.
+//!
+//! Everything here blocks and is meant for one thread at a time, in the network namespace of that
+//! thread. What the table should hold is left to [`super::diff`], when to look to the reconciler,
+//! and the messages to [`crate::netlink`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::netlink::batch::{self, Connection};
+use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
+
+use super::{Connections, Foreign, Op, Service, ServiceKey};
+use known::Known;
+use table::Entry;
+
+mod known;
+mod proc;
+mod request;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use request::Refusal;
+
+/// Timeout, in seconds, that marks a service as ours.
+pub const OWNER_TAG: u32 = 19508;
+
+/// What the kernel shows of the calling thread's network namespace; lacks thresholds, flags and
+/// the owner tag, but has all real servers in one file.
+const PROC: &str = "/proc/thread-self/net/ip_vs";
+
+/// One reading of the kernel's services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The services that are ours.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// All other services, sorted.
+    pub foreign: Vec<Foreign>,
+    /// Connections of every real server of ours.
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+}
+
+/// Idle timeouts of connections, in seconds; they hold for the whole network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Established TCP connections.
+    pub tcp: u32,
+    /// TCP connections after a FIN.
+    pub tcp_fin: u32,
+    pub udp: u32,
+}
+
+/// Why the kernel's table can't be read, or its settings not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("not allowed to program IPVS (needs CAP_NET_ADMIN)")]
+    Permission,
+    #[error(transparent)]
+    Netlink(batch::Error),
+    #[error("the kernel's answer lacks {0} (does this kernel have a different IPVS?)")]
+    Lacking(&'static str),
+}
+
+/// The table of the network namespace that it was opened in.
+#[derive(Debug)]
+pub struct Ipvs {
+    connection: Connection<IpvsMessage>,
+    /// What the last full reading and our own changes since tell; `None` when in doubt.
+    known: Option<Known>,
+}
+
+impl Ipvs {
+    /// Connects to the kernel's IPVS.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self { connection: Connection::open()?, known: None })
+    }
+
+    /// Reads everything from the kernel: one dump of all services, and one of the real servers of
+    /// each service of ours. The kernel does not mark dumps that somebody's changes made miss a
+    /// service or show it twice; a later reading is right again.
+    pub fn read(&mut self) -> Result<Table, Error> {
+        self.known = None;
+        self.connection.resolve()?;
+        let mut table = Table::default();
+        let mut known = Known::default();
+        for reply in self.connection.dump(&IpvsMessage::new(IpvsCommand::GetService))? {
+            match Entry::from_reply(reply) {
+                Entry::Ours(key, scheduling) => {
+                    let service = Service { scheduling, servers: BTreeMap::new() };
+                    table.services.insert(key, service);
+                }
+                Entry::Foreign(foreign, sight) => {
+                    known.add_foreign(foreign.clone(), sight);
+                    table.foreign.push(foreign);
+                }
+            }
+        }
+        table.foreign.sort();
+        for (key, service) in &mut table.services {
+            for reply in self.connection.dump(&request::list_servers(*key))? {
+                // One that can't be decoded shows when we fail to add it.
+                let Some((address, server, count)) = table::server(*key, reply) else {
+                    continue;
+                };
+                service.servers.insert(address, server);
+                table.connections.insert((*key, address), count);
+            }
+        }
+        known.services.clone_from(&table.services);
+        self.known = Some(known);
+        Ok(table)
+    }
+
+    /// Reads services, weights and connections from `/proc/net/ip_vs`, and takes the rest from the
+    /// last full reading and our changes since. Anything unexpected there makes it [`Self::read`].
+    ///
+    /// Left unseen: thresholds and flags that somebody else changed, and a service of ours that
+    /// somebody replaced by his own with the same scheduler.
+    pub fn audit(&mut self) -> Result<Table, Error> {
+        let seen = std::fs::read_to_string(PROC).ok().and_then(|text| proc::parse(&text));
+        let table = match (&mut self.known, seen) {
+            (Some(known), Some(seen)) => known.complete(seen),
+            _ => None,
+        };
+        match table {
+            Some(table) => Ok(table),
+            None => self.read(),
+        }
+    }
+
+    /// Carries out the operations on services and real servers, in order, and goes on after a
+    /// failure. Returns the failures by index into `ops`.
+    pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Refusal)> {
+        if ops.is_empty() {
+            return Vec::new();
+        }
+        if let Err(error) = self.connection.resolve() {
+            self.known = None;
+            let refusal = Refusal::unsent(&error);
+            return (0..ops.len()).map(|index| (index, refusal.clone())).collect();
+        }
+        let mut refusals = Vec::new();
+        let mut sent = Vec::with_capacity(ops.len());
+        let messages = ops.iter().zip(0..).filter_map(|(op, index)| match request::change(op) {
+            Ok(message) => {
+                sent.push((index, *op));
+                Some(message)
+            }
+            Err(refusal) => {
+                refusals.push((index, refusal));
+                None
+            }
+        });
+        for (position, failure) in self.connection.pipeline(messages) {
+            if let Some((index, op)) = sent.get(position) {
+                refusals.push((*index, Refusal::new(op, failure)));
+            }
+        }
+        refusals.sort_by_key(|(index, _)| *index);
+        match &mut self.known {
+            Some(known) if refusals.is_empty() => ops.iter().for_each(|op| known.apply(op)),
+            known => *known = None,
+        }
+        refusals
+    }
+
+    /// Reads the idle timeouts.
+    pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        let attributes = self.ask(IpvsCommand::GetConfig)?;
+        let find = |name, pick: fn(&IpvsAttribute) -> Option<u32>| {
+            attributes.iter().find_map(pick).ok_or(Error::Lacking(name))
+        };
+        Ok(Timeouts {
+            tcp: find("the TCP timeout", |attribute| match attribute {
+                IpvsAttribute::TimeoutTcp(seconds) => Some(*seconds),
+                _ => None,
+            })?,
+            tcp_fin: find("the TCP FIN timeout", |attribute| match attribute {
+                IpvsAttribute::TimeoutTcpFin(seconds) => Some(*seconds),
+                _ => None,
+            })?,
+            udp: find("the UDP timeout", |attribute| match attribute {
+                IpvsAttribute::TimeoutUdp(seconds) => Some(*seconds),
+                _ => None,
+            })?,
+        })
+    }
+
+    /// Sets the idle timeouts; 0 leaves one as it is.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        let message = IpvsMessage {
+            command: IpvsCommand::SetConfig,
+            attributes: vec![
+                IpvsAttribute::TimeoutTcp(timeouts.tcp),
+                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
+                IpvsAttribute::TimeoutUdp(timeouts.udp),
+            ],
+        };
+        self.connection.request(&message)?;
+        Ok(())
+    }
+
+    /// Buckets of the connection table, a parameter of the module (`conn_tab_bits`).
+    pub fn connection_table_size(&mut self) -> Result<u32, Error> {
+        self.ask(IpvsCommand::GetInfo)?
+            .iter()
+            .find_map(|attribute| match attribute {
+                IpvsAttribute::InfoConnectionTableSize(buckets) => Some(*buckets),
+                _ => None,
+            })
+            .ok_or(Error::Lacking("the size of the connection table"))
+    }
+
+    /// The attributes of the answer to a question without attributes.
+    fn ask(&mut self, command: IpvsCommand) -> Result<Vec<IpvsAttribute>, Error> {
+        let mut attributes = Vec::new();
+        for reply in self.connection.request(&IpvsMessage::new(command))? {
+            attributes.extend(reply.map_err(batch::Error::Decode)?.attributes);
+        }
+        Ok(attributes)
+    }
+}
+
+impl From<batch::Error> for Error {
+    fn from(error: batch::Error) -> Self {
+        match error {
+            batch::Error::Refused(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                Self::Permission
+            }
+            other => Self::Netlink(other),
+        }
+    }
+}

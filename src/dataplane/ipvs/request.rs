@@ -1,0 +1,183 @@
+//! Messages to the kernel for the operations on services and real servers, and its refusals in
+//! words.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::netlink::batch::{self, Failure};
+use crate::netlink::ipvs::{
+    DestinationAttribute, Flags, IpvsCommand, IpvsMessage, ServiceAttribute, destination, service,
+};
+use crate::task::Protocol;
+
+use super::OWNER_TAG;
+use crate::dataplane::{Forwarding, Op, RealServer, Scheduling, ServiceKey};
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
+const EEXIST: i32 = 17;
+const EINVAL: i32 = 22;
+const ERANGE: i32 = 34;
+const EAFNOSUPPORT: i32 = 97;
+
+/// Why an operation had no effect, or none that is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// The kernel's answer as a positive errno; `None` when there is none.
+    pub errno: Option<i32>,
+    /// The cause in words, with a hint where there is one.
+    pub text: String,
+}
+
+impl Refusal {
+    /// What the kernel's answer to `op` means.
+    pub(super) fn new(op: &Op, failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(errno) => Self::refused(op, errno),
+            Failure::Unsent(errno) => Self { errno: Some(errno), text: failure.to_string() },
+            Failure::Unknown => Self { errno: None, text: failure.to_string() },
+        }
+    }
+
+    /// The operation was not tried.
+    pub(super) fn unsent(error: &batch::Error) -> Self {
+        Self { errno: None, text: error.to_string() }
+    }
+
+    fn refused(op: &Op, errno: i32) -> Self {
+        let text = hint(op, errno).unwrap_or_else(|| io::Error::from_raw_os_error(errno).to_string());
+        Self { errno: Some(errno), text }
+    }
+}
+
+/// The message that carries out `op`, or why there can be none.
+pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
+    Ok(match op {
+        Op::AddService(key, scheduling) => {
+            IpvsMessage::with_service(IpvsCommand::NewService, describe(*key, scheduling)?)
+        }
+        Op::SetService(key, scheduling) => {
+            IpvsMessage::with_service(IpvsCommand::SetService, describe(*key, scheduling)?)
+        }
+        Op::DelService(key) => IpvsMessage::with_service(IpvsCommand::DelService, identify(*key)),
+        Op::AddServer(key, address, server) => IpvsMessage::with_destination(
+            IpvsCommand::NewDestination,
+            identify(*key),
+            describe_server(*address, server),
+        ),
+        Op::SetServer(key, address, server) => IpvsMessage::with_destination(
+            IpvsCommand::SetDestination,
+            identify(*key),
+            describe_server(*address, server),
+        ),
+        Op::DelServer(key, address) => IpvsMessage::with_destination(
+            IpvsCommand::DelDestination,
+            identify(*key),
+            identify_server(*address),
+        ),
+        other => {
+            debug_assert!(false, "not an operation of IPVS: {other}");
+            return Err(Refusal { errno: None, text: "not an operation of IPVS".to_owned() });
+        }
+    })
+}
+
+/// The request for the real servers of a service.
+pub(super) fn list_servers(key: ServiceKey) -> IpvsMessage {
+    IpvsMessage::with_service(IpvsCommand::GetDestination, identify(key))
+}
+
+fn identify(key: ServiceKey) -> Vec<ServiceAttribute> {
+    // Room for what `describe` adds.
+    let mut attributes = Vec::with_capacity(8);
+    attributes.extend([
+        ServiceAttribute::Family(service::family(key.address)),
+        ServiceAttribute::Protocol(match key.protocol {
+            Protocol::Tcp => service::PROTOCOL_TCP,
+            Protocol::Udp => service::PROTOCOL_UDP,
+        }),
+        ServiceAttribute::Address(service::address_bytes(key.address)),
+        ServiceAttribute::Port(key.port),
+    ]);
+    attributes
+}
+
+fn describe(key: ServiceKey, scheduling: &Scheduling) -> Result<Vec<ServiceAttribute>, Refusal> {
+    let Scheduling { scheduler, flags } = scheduling;
+    if scheduler.is_empty() || scheduler.len() > service::NAME_MAX || scheduler.contains('\0') {
+        return Err(Refusal {
+            errno: Some(EINVAL),
+            text: format!("{scheduler:?} can't be a scheduler (1 to 15 bytes, such as wlc)"),
+        });
+    }
+    let mut attributes = identify(key);
+    attributes.extend([
+        ServiceAttribute::Scheduler(scheduler.clone()),
+        ServiceAttribute::Flags(Flags { flags: *flags, mask: u32::MAX }),
+        ServiceAttribute::Timeout(OWNER_TAG),
+        ServiceAttribute::Netmask(service::netmask(key.address)),
+    ]);
+    Ok(attributes)
+}
+
+fn identify_server(address: SocketAddr) -> Vec<DestinationAttribute> {
+    let mut attributes = Vec::with_capacity(7);
+    attributes.extend([
+        DestinationAttribute::Family(service::family(address.ip())),
+        DestinationAttribute::Address(service::address_bytes(address.ip())),
+        DestinationAttribute::Port(address.port()),
+    ]);
+    attributes
+}
+
+fn describe_server(address: SocketAddr, server: &RealServer) -> Vec<DestinationAttribute> {
+    let mut attributes = identify_server(address);
+    attributes.extend([
+        DestinationAttribute::ForwardMethod(match server.forwarding {
+            Forwarding::Masquerade => destination::FORWARD_MASQUERADE,
+            Forwarding::Local => destination::FORWARD_LOCAL,
+            Forwarding::Tunnel => destination::FORWARD_TUNNEL,
+            Forwarding::Route => destination::FORWARD_ROUTE,
+            Forwarding::Other(method) => method,
+        }),
+        DestinationAttribute::Weight(server.weight),
+        DestinationAttribute::UpperThreshold(server.upper_threshold),
+        DestinationAttribute::LowerThreshold(server.lower_threshold),
+    ]);
+    attributes
+}
+
+/// What `errno` means for `op`, where the kernel's source tells more than the number.
+fn hint(op: &Op, errno: i32) -> Option<String> {
+    let text = match (errno, op) {
+        (EPERM, _) => "not allowed to program IPVS (needs CAP_NET_ADMIN)".to_owned(),
+        (ENOENT, Op::AddService(_, s) | Op::SetService(_, s)) => {
+            let module = format!("ip_vs_{}", s.scheduler);
+            format!("scheduler module {module} is not available (try: modprobe {module})")
+        }
+        (EEXIST, Op::AddService(..)) => {
+            "a service with this address exists already, maybe somebody else's (see: ipvsadm -Ln)".to_owned()
+        }
+        (ESRCH, _) => "the service does not exist (did somebody remove it?)".to_owned(),
+        (EEXIST, Op::AddServer(..)) => "the service has this real server already".to_owned(),
+        (ENOENT, Op::SetServer(..) | Op::DelServer(..)) => {
+            "the service has no such real server (did somebody remove it?)".to_owned()
+        }
+        (EINVAL, Op::AddServer(key, server, _) | Op::SetServer(key, server, _))
+            if key.address.is_ipv4() != server.is_ipv4() =>
+        {
+            "a masqueraded real server needs the address family of its service".to_owned()
+        }
+        (EINVAL, Op::AddServer(..) | Op::SetServer(..)) => {
+            "not an address for a real server (must be unicast; is lo up?)".to_owned()
+        }
+        (ERANGE, Op::AddServer(..) | Op::SetServer(..)) => {
+            "weight above 2147483647, or lower threshold above the upper one".to_owned()
+        }
+        (EAFNOSUPPORT, _) => "the kernel has no IPVS for this address family".to_owned(),
+        _ => return None,
+    };
+    Some(text)
+}

@@ -1,0 +1,165 @@
+//! What the kernel's netlink messages say about services and real servers.
+
+use std::net::SocketAddr;
+
+use netlink_packet_core::DecodeError;
+
+use crate::netlink::ipvs::{
+    AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
+};
+use crate::task::Protocol;
+
+use super::OWNER_TAG;
+use super::proc::{Identity, Sight};
+use crate::dataplane::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
+
+/// A service in a dump.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Ours(ServiceKey, Scheduling),
+    /// With how it appears in `/proc`, if that is known.
+    Foreign(Foreign, Option<Sight>),
+}
+
+/// The attributes of a service that matter here.
+#[derive(Default)]
+struct Raw<'a> {
+    family: Option<u16>,
+    protocol: Option<u16>,
+    address: Option<[u8; 16]>,
+    port: Option<u16>,
+    mark: u32,
+    scheduler: &'a str,
+    flags: u32,
+    timeout: u32,
+}
+
+impl Entry {
+    /// Sorts a reply into ours and others. What can't be decoded or understood is not ours.
+    pub(super) fn from_reply(reply: Result<IpvsMessage, DecodeError>) -> Self {
+        match &reply {
+            Ok(message) => match message.service() {
+                Some(attributes) => Self::from_attributes(attributes),
+                None => Self::unintelligible("no service in the message"),
+            },
+            Err(error) => Self::unintelligible(error),
+        }
+    }
+
+    fn from_attributes(attributes: &[ServiceAttribute]) -> Self {
+        let raw = Raw::new(attributes);
+        let sight = |identity| Sight::of(identity, raw.scheduler, raw.flags);
+        if raw.mark != 0 {
+            let family = if raw.family == Some(AF_INET6) { " IPv6" } else { "" };
+            let text = format!("fwmark {}{family}", raw.mark);
+            let sight = sight(Identity::FirewallMark(raw.mark));
+            return Self::Foreign(Foreign { service: text, key: None }, Some(sight));
+        }
+        let (Some(protocol), Some(address)) = (raw.protocol, raw.address()) else {
+            return Self::unintelligible("no protocol, address or port");
+        };
+        let name = protocol_name(protocol);
+        let key = protocol_of(protocol).map(|protocol| ServiceKey {
+            protocol,
+            address: address.ip(),
+            port: address.port(),
+        });
+        match key {
+            Some(key) if raw.flags & service::FLAG_PERSISTENT == 0 && raw.timeout == OWNER_TAG => {
+                let flags = raw.flags & !service::FLAG_HASHED;
+                Self::Ours(key, Scheduling { scheduler: raw.scheduler.to_owned(), flags })
+            }
+            _ => {
+                let text = format!("{} {address}", name.to_ascii_lowercase());
+                let sight = sight(Identity::Address(name, address));
+                Self::Foreign(Foreign { service: text, key }, Some(sight))
+            }
+        }
+    }
+
+    fn unintelligible(why: impl std::fmt::Display) -> Self {
+        Self::Foreign(Foreign { service: format!("unintelligible ({why})"), key: None }, None)
+    }
+}
+
+/// A real server of `key` in a dump; `None` when the reply is not about one.
+pub(super) fn server(
+    key: ServiceKey,
+    reply: Result<IpvsMessage, DecodeError>,
+) -> Option<(SocketAddr, RealServer, Connections)> {
+    let message = reply.ok()?;
+    let mut family = service::family(key.address);
+    let (mut address, mut port) = (None, None);
+    let mut server = RealServer::masquerade(0);
+    let mut connections = Connections::default();
+    for attribute in message.destination()? {
+        match attribute {
+            DestinationAttribute::Family(value) => family = *value,
+            DestinationAttribute::Address(value) => address = Some(*value),
+            DestinationAttribute::Port(value) => port = Some(*value),
+            DestinationAttribute::ForwardMethod(value) => server.forwarding = forwarding(*value),
+            DestinationAttribute::Weight(value) => server.weight = *value,
+            DestinationAttribute::UpperThreshold(value) => server.upper_threshold = *value,
+            DestinationAttribute::LowerThreshold(value) => server.lower_threshold = *value,
+            DestinationAttribute::ActiveConnections(value) => connections.active = *value,
+            DestinationAttribute::InactiveConnections(value) => connections.inactive = *value,
+            _ => {}
+        }
+    }
+    let address = service::address(family, address?)?;
+    Some((SocketAddr::new(address, port?), server, connections))
+}
+
+/// The forwarding method of a number.
+pub(super) const fn forwarding(method: u32) -> Forwarding {
+    match method {
+        destination::FORWARD_MASQUERADE => Forwarding::Masquerade,
+        destination::FORWARD_LOCAL => Forwarding::Local,
+        destination::FORWARD_TUNNEL => Forwarding::Tunnel,
+        destination::FORWARD_ROUTE => Forwarding::Route,
+        other => Forwarding::Other(other),
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn new(attributes: &'a [ServiceAttribute]) -> Self {
+        let mut raw = Self::default();
+        for attribute in attributes {
+            match attribute {
+                ServiceAttribute::Family(value) => raw.family = Some(*value),
+                ServiceAttribute::Protocol(value) => raw.protocol = Some(*value),
+                ServiceAttribute::Address(value) => raw.address = Some(*value),
+                ServiceAttribute::Port(value) => raw.port = Some(*value),
+                ServiceAttribute::FirewallMark(value) => raw.mark = *value,
+                ServiceAttribute::Scheduler(value) => raw.scheduler = value,
+                ServiceAttribute::Flags(value) => raw.flags = value.flags,
+                ServiceAttribute::Timeout(value) => raw.timeout = *value,
+                _ => {}
+            }
+        }
+        raw
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        let address = service::address(self.family.unwrap_or(AF_INET), self.address?)?;
+        Some(SocketAddr::new(address, self.port?))
+    }
+}
+
+fn protocol_of(number: u16) -> Option<Protocol> {
+    match number {
+        service::PROTOCOL_TCP => Some(Protocol::Tcp),
+        service::PROTOCOL_UDP => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+/// The kernel's name of a protocol (`ip_vs_proto_name` in `net/netfilter/ipvs/ip_vs_core.c`).
+fn protocol_name(number: u16) -> String {
+    match number {
+        service::PROTOCOL_TCP => "TCP".to_owned(),
+        service::PROTOCOL_UDP => "UDP".to_owned(),
+        service::PROTOCOL_SCTP => "SCTP".to_owned(),
+        other => format!("IP_{other}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! A simulated kernel: the same answers to the same operations, in memory.
+//!
+//! It refuses what the kernel refuses (adding what exists, changing what does not), so that tests of
+//! the core against it mean something, and dry runs can start from a copy of the real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::{
+    Actual, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, Service, ServiceKey,
+    State,
+};
+
+/// The simulated kernel. Its parts are open to tests, which play the rest of the world.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub state: State,
+    pub foreign: Vec<Foreign>,
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    pub node: Node,
+    /// Number of operations that were carried out.
+    pub writes: usize,
+    /// Operations, counted over all calls from 0, that fail without effect.
+    pub faults: BTreeSet<usize>,
+    attempts: usize,
+}
+
+impl Memory {
+    /// A kernel that holds `state`, on a node like `node`.
+    pub fn new(state: State, node: Node) -> Self {
+        Self { state, node, ..Self::default() }
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// What the kernel would answer.
+    pub fn execute(&mut self, op: &Op) -> Result<(), String> {
+        let attempt = self.attempts;
+        self.attempts += 1;
+        if self.faults.contains(&attempt) {
+            return Err("simulated fault".to_owned());
+        }
+        self.change(op)?;
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn change(&mut self, op: &Op) -> Result<(), String> {
+        let state = &mut self.state;
+        match op {
+            Op::SetSysctl { path, value } => {
+                state.sysctls.insert(path.clone(), value.clone());
+            }
+            Op::SetTimeouts(timeouts) => state.timeouts = Some(*timeouts),
+            Op::AddLink => absent(state.link == Link::Absent).map(|()| state.link = Link::Down)?,
+            Op::SetLinkUp => present(state.link != Link::Absent).map(|()| state.link = Link::Up)?,
+            Op::DelLink => {
+                present(state.link != Link::Absent)?;
+                state.link = Link::Absent;
+                state.addresses.clear();
+                state.routes.clear();
+            }
+            Op::AddAddress(address) => {
+                present(state.link != Link::Absent)?;
+                absent(state.addresses.insert(*address))?;
+            }
+            Op::DelAddress(address) => present(state.addresses.remove(address))?,
+            Op::ReplaceRules(rules) => state.rules = Some(rules.clone()),
+            Op::DelRules => state.rules = None,
+            Op::AddRoute(route) => {
+                present(state.link == Link::Up)?;
+                state.routes.retain(|known| known.destination != route.destination);
+                state.routes.insert(*route);
+            }
+            Op::DelRoute(route) => present(state.routes.remove(route))?,
+            Op::AddService(key, scheduling) => {
+                absent(!state.services.contains_key(key))?;
+                absent(!self.foreign.iter().any(|foreign| foreign.key == Some(*key)))?;
+                let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
+                state.services.insert(*key, service);
+            }
+            Op::SetService(key, scheduling) => service(state, key)?.scheduling = scheduling.clone(),
+            Op::DelService(key) => present(state.services.remove(key).is_some())?,
+            Op::AddServer(key, address, server) => {
+                let servers = &mut service(state, key)?.servers;
+                absent(!servers.contains_key(address))?;
+                servers.insert(*address, *server);
+            }
+            Op::SetServer(key, address, server) => {
+                let servers = &mut service(state, key)?.servers;
+                present(servers.insert(*address, *server).is_some())?;
+            }
+            Op::DelServer(key, address) => present(service(state, key)?.servers.remove(address).is_some())?,
+        }
+        Ok(())
+    }
+}
+
+impl DataPlane for Memory {
+    async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
+        Ok(Actual {
+            state: self.state.clone(),
+            foreign: self.foreign.clone(),
+            connections: self.connections.clone(),
+            node: self.node.clone(),
+        })
+    }
+
+    async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {
+        let execute = |op: &Op| {
+            let error = self.execute(op).err()?;
+            Some(OpError { op: op.clone(), error })
+        };
+        ops.iter().filter_map(execute).collect()
+    }
+}
+
+fn service<'s>(state: &'s mut State, key: &ServiceKey) -> Result<&'s mut Service, String> {
+    state.services.get_mut(key).ok_or_else(|| "no such service".to_owned())
+}
+
+fn absent(condition: bool) -> Result<(), String> {
+    condition.then_some(()).ok_or_else(|| "exists already".to_owned())
+}
+
+fn present(condition: bool) -> Result<(), String> {
+    condition.then_some(()).ok_or_else(|| "does not exist".to_owned())
+}

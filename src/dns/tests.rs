@@ -1,0 +1,250 @@
+//! The real listener on loopback, queried with plain sockets.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::zone::{DEFAULT_ORIGIN, DEFAULT_TTL, Zone};
+use super::{Error, Listener};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running server and the way to its zone.
+struct Server {
+    address: SocketAddr,
+    zones: watch::Sender<Arc<Zone>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Server {
+    async fn start(records: &[(&'static str, IpAddr)]) -> Self {
+        Self::start_on(LOOPBACK, records).await
+    }
+
+    async fn start_on(address: SocketAddr, records: &[(&'static str, IpAddr)]) -> Self {
+        let listener = Listener::bind(&[address]).await.unwrap();
+        let address = listener.addresses().next().unwrap();
+        let zone = Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &[address.ip()]).unwrap();
+        let (zone, _) = zone.with_records(1, records.iter().copied());
+        let (zones, receiver) = watch::channel(Arc::new(zone));
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(listener.serve(receiver, shutdown.clone()));
+        Self { address, zones, shutdown, task }
+    }
+
+    async fn udp(&self, request: &Message) -> Message {
+        let socket = UdpSocket::bind((self.address.ip(), 0)).await.unwrap();
+        socket.connect(self.address).await.unwrap();
+        socket.send(&request.to_vec().unwrap()).await.unwrap();
+        let mut buffer = [0; 4096];
+        let received = timeout(PATIENCE, socket.recv(&mut buffer)).await;
+        Message::from_vec(&buffer[..received.unwrap().unwrap()]).unwrap()
+    }
+
+    async fn tcp(&self, request: &Message) -> Message {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        write(&mut stream, request).await;
+        read(&mut stream).await
+    }
+
+    /// Both transports must say the same.
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        let request = query(name, kind);
+        let reply = self.udp(&request).await;
+        assert_eq!(self.tcp(&request).await, reply);
+        reply
+    }
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(0x1234, MessageType::Query, OpCode::Query);
+    let name = Name::from_ascii(format!("{name}.{DEFAULT_ORIGIN}.")).unwrap();
+    message.add_query(Query::query(name, kind));
+    message
+}
+
+async fn write(stream: &mut TcpStream, message: &Message) {
+    let octets = message.to_vec().unwrap();
+    stream.write_u16(octets.len() as u16).await.unwrap();
+    stream.write_all(&octets).await.unwrap();
+}
+
+async fn read(stream: &mut TcpStream) -> Message {
+    let length = timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap();
+    let mut octets = vec![0; length.into()];
+    stream.read_exact(&mut octets).await.unwrap();
+    Message::from_vec(&octets).unwrap()
+}
+
+fn data(message: &Message) -> Vec<String> {
+    let answers = message.answers.iter();
+    answers.map(|record| record.data.to_string()).collect()
+}
+
+fn v4(last: u8) -> IpAddr {
+    [11, 0, 0, last].into()
+}
+
+#[tokio::test]
+async fn names_resolve_over_both_transports() {
+    let v6 = "fd01:c::1".parse().unwrap();
+    let server = Server::start(&[("web.marathon", v4(1)), ("web.marathon", v6)]).await;
+    let reply = server.ask("wEb.MARATHON", RecordType::A).await;
+    assert_eq!(data(&reply), ["11.0.0.1"]);
+    assert!(reply.answers[0].name.eq_case(reply.queries[0].name()));
+    let reply = server.ask("web.marathon", RecordType::AAAA).await;
+    assert_eq!(data(&reply), ["fd01:c::1"]);
+    let reply = server.ask("ns", RecordType::A).await;
+    assert_eq!(data(&reply), ["127.0.0.1"]);
+}
+
+#[tokio::test]
+async fn negative_answers_carry_the_soa() {
+    let server = Server::start(&[("web.marathon", v4(1))]).await;
+    for (name, kind, code) in [
+        ("db.marathon", RecordType::A, ResponseCode::NXDomain),
+        ("web.marathon", RecordType::AAAA, ResponseCode::NoError),
+        ("marathon", RecordType::A, ResponseCode::NoError),
+    ] {
+        let reply = server.ask(name, kind).await;
+        assert_eq!((reply.response_code, data(&reply)), (code, vec![]));
+        assert!(matches!(&reply.authorities[0].data, RData::SOA(soa) if soa.serial == 1));
+    }
+}
+
+#[tokio::test]
+async fn many_addresses_are_truncated_on_udp_and_complete_on_tcp() {
+    let records: Vec<_> = (0..120).map(|n| ("web.marathon", v4(n))).collect();
+    let server = Server::start(&records).await;
+    let mut request = query("web.marathon", RecordType::A);
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    request.set_edns(edns);
+    let reply = server.udp(&request).await;
+    assert!(reply.truncation && reply.edns.is_some());
+    let reply = server.tcp(&request).await;
+    assert!(!reply.truncation && reply.edns.is_some());
+    assert_eq!(reply.answers.len(), 120);
+}
+
+#[tokio::test]
+async fn garbage_does_not_stop_the_server() {
+    let server = Server::start(&[("web.marathon", v4(1))]).await;
+    let socket = UdpSocket::bind(LOOPBACK).await.unwrap();
+    for length in [0, 1, 11, 12, 100, 5000, 60_000] {
+        for octet in [0x00, 0x01, 0xc0, 0xff] {
+            let octets = vec![octet; length];
+            socket.send_to(&octets, server.address).await.unwrap();
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            // The server may close the connection while we are still writing.
+            let _ = stream.write_all(&octets).await;
+        }
+    }
+    let reply = server.ask("web.marathon", RecordType::A).await;
+    assert_eq!(data(&reply), ["11.0.0.1"]);
+}
+
+#[tokio::test]
+async fn a_new_zone_is_visible_to_the_next_query() {
+    let server = Server::start(&[("web.marathon", v4(1))]).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for last in 1..5 {
+        let current = server.zones.borrow().clone();
+        let (next, _) = current.with_records(u32::from(last), [("web.marathon", v4(last))]);
+        server.zones.send_replace(Arc::new(next));
+        let expected = [format!("11.0.0.{last}")];
+        let reply = server.ask("web.marathon", RecordType::A).await;
+        assert_eq!(data(&reply), expected);
+        write(&mut stream, &query("web.marathon", RecordType::A)).await;
+        assert_eq!(data(&read(&mut stream).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_last_zone_stays_when_its_sender_is_gone() {
+    let mut server = Server::start(&[("web.marathon", v4(1))]).await;
+    let zone = server.zones.borrow().clone();
+    server.zones = watch::Sender::new(zone);
+    let reply = server.ask("web.marathon", RecordType::A).await;
+    assert_eq!(data(&reply), ["11.0.0.1"]);
+}
+
+#[tokio::test]
+async fn connections_take_several_queries_at_once() {
+    let server = Server::start(&[("a.m", v4(1)), ("b.m", v4(2))]).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    write(&mut stream, &query("a.m", RecordType::A)).await;
+    write(&mut stream, &query("b.m", RecordType::A)).await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(data(&read(&mut stream).await), ["11.0.0.1"]);
+    assert_eq!(data(&read(&mut stream).await), ["11.0.0.2"]);
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_room() {
+    let server = Server::start(&[("web.marathon", v4(1))]).await;
+    let mut idle = Vec::new();
+    for _ in 0..super::transport::MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut late = TcpStream::connect(server.address).await.unwrap();
+    write(&mut late, &query("web.marathon", RecordType::A)).await;
+    let early = timeout(Duration::from_millis(300), late.read_u16()).await;
+    assert!(early.is_err(), "served beyond the limit");
+    drop(idle.pop());
+    assert_eq!(data(&read(&mut late).await), ["11.0.0.1"]);
+}
+
+#[tokio::test]
+async fn shutdown_frees_the_addresses() {
+    let server = Server::start(&[]).await;
+    let _open = TcpStream::connect(server.address).await.unwrap();
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.unwrap().unwrap().unwrap();
+    Listener::bind(&[server.address]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_a_hint() {
+    let first = Listener::bind(&[LOOPBACK]).await.unwrap();
+    let address = first.addresses().next().unwrap();
+    let error = Listener::bind(&[LOOPBACK, address]).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&format!("cannot listen for dns on {address}: ")), "{text}");
+    assert!(text.contains("change dns.listen"), "{text}");
+}
+
+#[tokio::test]
+async fn addresses_need_not_exist_and_families_do_not_collide() {
+    let absent = ["198.51.100.1:0", "[fd01:d::c633:6401]:0"].map(|text| text.parse().unwrap());
+    let listener = Listener::bind(&absent).await.unwrap();
+    let bound: Vec<_> = listener.addresses().collect();
+    assert_eq!(bound.len(), 2);
+    for (bound, asked) in bound.iter().zip(absent) {
+        assert_eq!(bound.ip(), asked.ip());
+        assert_ne!(bound.port(), 0);
+    }
+    let any = Listener::bind(&["0.0.0.0:0".parse().unwrap()]).await.unwrap();
+    let port = any.addresses().next().unwrap().port();
+    Listener::bind(&[SocketAddr::new("::".parse().unwrap(), port)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn ipv6_is_served() {
+    let address = "[::1]:0".parse().unwrap();
+    let server = Server::start_on(address, &[("web.marathon", v4(1))]).await;
+    let reply = server.ask("web.marathon", RecordType::A).await;
+    assert_eq!(data(&reply), ["11.0.0.1"]);
+}

@@ -1,0 +1,157 @@
+use super::*;
+use crate::mesos;
+use crate::task::Snapshot;
+
+const PATIENCE: Patience = Patience { failover: Duration::from_secs(900), mass_loss: 3 };
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+/// A document of `master` with an agent and one task for each of `agents`, awaiting `recovered`.
+fn document(master: &str, agents: &[&str], recovered: &[&str]) -> Snapshot {
+    let slaves: Vec<String> =
+        agents.iter().map(|id| format!(r#"{{"id":"{id}","pid":"slave(1)@10.0.0.1:5051"}}"#)).collect();
+    let awaited: Vec<String> = recovered.iter().map(|id| format!(r#"{{"id":"{id}"}}"#)).collect();
+    let tasks: Vec<String> = agents
+        .iter()
+        .map(|id| {
+            format!(
+                r#"{{"id":"task-{id}","framework_id":"F","slave_id":"{id}","state":"TASK_RUNNING","discovery":
+                {{"ports":{{"ports":[{{"number":80,"protocol":"tcp","labels":{{"labels":
+                [{{"key":"VIP_0","value":"w:80"}}]}}}}]}}}}}}"#
+            )
+        })
+        .collect();
+    let text = format!(
+        r#"{{"id":"{master}","elected_time":1.0,"slaves":[{}],"recovered_slaves":[{}],"frameworks":
+        [{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        slaves.join(","),
+        awaited.join(","),
+        tasks.join(",")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+fn tasks(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.tasks.keys().map(|key| key.task.as_str()).collect()
+}
+
+#[test]
+fn a_new_master_that_knows_nothing_yet_takes_nothing_away() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    // The sequence of a real fail-over: empty, then agent by agent.
+    let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(2), PATIENCE);
+    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 2, agents: 2, .. }]), "{held:?}");
+    let (snapshot, held) = holder.take(document("B", &["S2"], &["S1"]), at(4), PATIENCE);
+    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 1, agents: 1, .. }]), "{held:?}");
+    let (snapshot, held) = holder.take(document("B", &["S1", "S2"], &[]), at(6), PATIENCE);
+    assert_eq!((tasks(snapshot).len(), held.len()), (2, 0));
+    assert!(snapshot.agents.contains_key("S1"), "backends need their agents");
+}
+
+#[test]
+fn agents_that_never_come_back_are_given_up_after_the_grace_period() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    for seconds in [1, 60, 240, 899] {
+        let (snapshot, held) = holder.take(document("B", &[], &[]), at(seconds), PATIENCE);
+        assert_eq!((tasks(snapshot).len(), held.len()), (2, 1), "after {seconds} s");
+    }
+    let (snapshot, held) = holder.take(document("B", &[], &[]), at(901), PATIENCE);
+    assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
+}
+
+#[test]
+fn a_second_failover_prolongs_the_first() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
+    holder.take(document("B", &[], &[]), at(800), PATIENCE);
+    let (snapshot, _) = holder.take(document("C", &[], &[]), at(1600), PATIENCE);
+    assert_eq!(tasks(snapshot), ["task-S1"]);
+    let (snapshot, _) = holder.take(document("C", &[], &[]), at(2399), PATIENCE);
+    assert_eq!(tasks(snapshot), ["task-S1"]);
+}
+
+#[test]
+fn an_agent_that_is_back_speaks_for_itself() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    let mut back = document("B", &["S1", "S2"], &[]);
+    let key = back.tasks.keys().next().unwrap().clone();
+    back.tasks.remove(&key);
+    let (snapshot, held) = holder.take(back, at(5), PATIENCE);
+    assert_eq!((tasks(snapshot), held.len()), (vec!["task-S2"], 0));
+}
+
+/// What a master answers to a client that may not see tasks any more.
+#[test]
+fn tasks_that_vanish_without_a_trace_are_believed_gone_only_after_a_while() {
+    let capture = |name: &str| {
+        let path = format!("{}/tests/fixtures/captures/{name}", env!("CARGO_MANIFEST_DIR"));
+        mesos::parse(&std::fs::read(path).unwrap(), None).unwrap()
+    };
+    let mut full = capture("master_state.json");
+    let mut filtered = capture("master_state_acl_filtered.json");
+    // The two were captured from different masters.
+    full.master = None;
+    filtered.master = None;
+    let mut holder = Holder::default();
+    let count = holder.take(full, at(0), PATIENCE).0.tasks.len();
+    for documents in [3, 2, 1] {
+        let (snapshot, held) = holder.take(filtered.clone(), at(2), PATIENCE);
+        assert_eq!(snapshot.tasks.len(), count);
+        assert_eq!(held, [Held::MassLoss { tasks: count, of: count, documents }]);
+    }
+    let (snapshot, held) = holder.take(filtered, at(8), PATIENCE);
+    assert_eq!((snapshot.tasks.len(), held.len()), (0, 0));
+}
+
+#[test]
+fn tasks_that_ended_are_gone_at_once() {
+    let mut holder = Holder::default();
+    let before = document("A", &["S1", "S2"], &[]);
+    holder.take(before.clone(), at(0), PATIENCE);
+    let mut after = document("A", &["S1"], &[]);
+    after.tasks.clear();
+    after.ended.extend(before.tasks.keys().cloned());
+    let (snapshot, held) = holder.take(after, at(2), PATIENCE);
+    assert_eq!((snapshot.tasks.len(), held.len()), (0, 0));
+}
+
+#[test]
+fn a_loss_that_heals_is_forgotten() {
+    let mut holder = Holder::default();
+    let full = || document("A", &["S1", "S2", "S3"], &[]);
+    holder.take(full(), at(0), PATIENCE);
+    for round in 0..10 {
+        let (snapshot, _) = holder.take(document("A", &["S1"], &[]), at(round), PATIENCE);
+        assert_eq!(snapshot.tasks.len(), 3);
+        holder.take(full(), at(round), PATIENCE);
+    }
+}
+
+#[test]
+fn a_daemon_that_starts_during_a_failover_goes_on_from_what_was_believed() {
+    let mut holder = Holder::resume(Some(document("A", &["S1", "S2"], &[])));
+    let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(0), PATIENCE);
+    assert_eq!((tasks(snapshot).len(), held.len()), (2, 1));
+    // What was believed may already be of the new master.
+    let (believed, _) = holder.take(document("B", &["S1"], &["S2"]), at(1), PATIENCE);
+    let mut again = Holder::resume(Some(believed.clone()));
+    let (snapshot, held) = again.take(document("B", &["S1"], &["S2"]), at(2), PATIENCE);
+    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 1, .. }]), "{held:?}");
+}
+
+#[test]
+fn a_daemon_that_starts_in_another_cluster_forgets_the_first_one() {
+    let mut holder = Holder::resume(Some(document("A", &["S1", "S2"], &[])));
+    let (snapshot, _) = holder.take(document("B", &[], &[]), at(0), PATIENCE);
+    assert_eq!(tasks(snapshot).len(), 2, "an empty document says nothing about which cluster it is of");
+    let (snapshot, held) = holder.take(document("B", &["T1"], &[]), at(1), PATIENCE);
+    assert_eq!((tasks(snapshot), held.len()), (vec!["task-T1"], 0));
+}

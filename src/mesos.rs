@@ -1,0 +1,123 @@
+//! Documents of Mesos, read into [`Snapshot`]s.
+//!
+//! Three shapes are understood: the v0 `/state` of a master or an agent, the v1 `GET_STATE` answer
+//! of either, and v1 `SUBSCRIBE` events. A document is folded: each task is read, normalised and
+//! dropped before the next one, so that memory follows the number of VIPs rather than the size of
+//! the document. What a task means for VIPs is left to [`crate::vip`].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::task::Snapshot;
+
+mod fold;
+mod normalise;
+mod operator;
+mod recordio;
+mod state;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+/// Shape of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// v0 `/state` or `/master/state` of a master, or `/state` of an agent.
+    State,
+    /// v1 answer to `GET_STATE`.
+    V1State,
+    /// v1 `SUBSCRIBE` events, one JSON object a line or in RecordIO frames.
+    V1Events,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "state" => Ok(Self::State),
+            "v1-state" => Ok(Self::V1State),
+            "v1-events" => Ok(Self::V1Events),
+            _ => Err(format!("unknown format {text:?}: use auto, state, v1-state or v1-events")),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::State => "state",
+            Self::V1State => "v1-state",
+            Self::V1Events => "v1-events",
+        })
+    }
+}
+
+/// Why a whole document is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}: {error}")]
+    Read { path: std::path::PathBuf, error: std::io::Error },
+    #[error("the document is empty")]
+    Empty,
+    #[error("not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("not a Mesos state document: it has no {0:?}; is this the answer of /master/state?")]
+    Missing(&'static str),
+    #[error("record {record}: {error}")]
+    Event {
+        /// Counted from 1.
+        record: usize,
+        error: serde_json::Error,
+    },
+    #[error("RecordIO frame at byte {offset}: {reason}")]
+    RecordIo { offset: usize, reason: &'static str },
+}
+
+/// Reads a document; `None` finds out its format by looking at it.
+///
+/// Bytes that are not UTF-8 are replaced, so that one odd string costs at most its own task.
+///
+/// # Errors
+/// Only when the document as a whole can't be read; what is wrong inside of it ends up in
+/// [`Snapshot::skipped`].
+pub fn parse(document: &[u8], format: Option<Format>) -> Result<Snapshot, Error> {
+    let text = String::from_utf8_lossy(document);
+    if text.trim_ascii().is_empty() {
+        return Err(Error::Empty);
+    }
+    let format = match format {
+        Some(format) => format,
+        None => detect(&text)?,
+    };
+    match format {
+        Format::State => state::parse(&text),
+        Format::V1State => operator::parse_state(&text),
+        Format::V1Events => operator::parse_events(recordio::records(&text)),
+    }
+}
+
+fn detect(text: &str) -> Result<Format, Error> {
+    if recordio::is_framed(text) {
+        return Ok(Format::V1Events);
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Probe>();
+    match values.next().transpose()? {
+        Some(Probe { get_state: true, .. }) => Ok(Format::V1State),
+        Some(Probe { kind: Some(_), .. } | Probe { event: true, .. }) => Ok(Format::V1Events),
+        _ => Ok(Format::State),
+    }
+}
+
+/// The keys by which the formats differ.
+#[derive(serde::Deserialize)]
+struct Probe<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "wire::present")]
+    get_state: bool,
+    #[serde(default, deserialize_with = "wire::present")]
+    event: bool,
+}

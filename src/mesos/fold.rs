@@ -1,0 +1,129 @@
+//! Reading JSON objects and arrays piece by piece, without building them.
+//!
+//! serde offers this through seeds and visitors; the two traits here reduce it to one method each.
+//! A value of another type than expected is passed over and reported through `mismatch`, never an
+//! error: a document with one odd member stays readable.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Takes the members of a JSON object one at a time.
+pub trait ObjectFold<'de> {
+    /// Reads the value of `key` from `map`, exactly once.
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
+
+    /// The value is not an object.
+    fn mismatch(&mut self) {}
+}
+
+/// Takes the items of a JSON array one at a time.
+pub trait ArrayFold<'de> {
+    /// Reads the next item from `seq`; `None` at the end.
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error>;
+
+    /// The value is neither an array nor `null`.
+    fn mismatch(&mut self) {}
+}
+
+/// Seed that hands an object to an [`ObjectFold`].
+pub struct Object<'a, F>(pub &'a mut F);
+
+/// Seed that hands an array to an [`ArrayFold`].
+pub struct Array<'a, F>(pub &'a mut F);
+
+impl<'de, F: ObjectFold<'de>> DeserializeSeed<'de> for Object<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: ArrayFold<'de>> DeserializeSeed<'de> for Array<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// The visits of every JSON type that is not the expected one.
+macro_rules! mismatches {
+    () => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any JSON value")
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            self.0.mismatch();
+            Ok(())
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+            self.0.mismatch();
+            Ok(())
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+            self.0.mismatch();
+            Ok(())
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+            self.0.mismatch();
+            Ok(())
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<(), E> {
+            self.0.mismatch();
+            Ok(())
+        }
+    };
+}
+
+impl<'de, F: ObjectFold<'de>> Visitor<'de> for Object<'_, F> {
+    type Value = ();
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            self.0.member(&key, &mut map)?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.0.mismatch();
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.mismatch();
+        Ok(())
+    }
+
+    mismatches!();
+}
+
+impl<'de, F: ArrayFold<'de>> Visitor<'de> for Array<'_, F> {
+    type Value = ();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while self.0.item(&mut seq)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0.mismatch();
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    mismatches!();
+}

@@ -1,0 +1,408 @@
+//! From the wire's tasks and agents to the normalised ones.
+//!
+//! The rules of the peer that l4lbd replaces decide what a port is: a task's port mappings, its
+//! port resources (for legacy `vip_portN` labels) and its discovery ports are merged, two entries
+//! being the same port if their protocol and either of their numbers agree. Unlike the peer's, an
+//! entry that makes no sense costs that entry alone and is recorded.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::de::SeqAccess;
+
+use super::fold::ArrayFold;
+use super::wire::{self, Labels, Lenient, List};
+use crate::task::{
+    Agent, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel,
+};
+
+/// Notes the tasks that a document lists as ended or unreachable.
+pub struct Ended<'a>(pub &'a mut Snapshot);
+
+impl<'de> ArrayFold<'de> for Ended<'_> {
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        let Some(task) = seq.next_element::<Lenient<wire::EndedTask<'de>>>()? else { return Ok(None) };
+        if let Lenient::Read(wire::EndedTask { id, framework_id: Some(framework) }) = task {
+            self.0.ended.insert(TaskKey { framework: framework.0.into_owned(), task: id.0.into_owned() });
+        }
+        Ok(Some(()))
+    }
+}
+
+/// An agent's address is in its libprocess `pid`, such as `slave(1)@10.0.0.1:5051`; the hostname is
+/// often a name, which only helps where it is numeric.
+pub fn agent(hostname: String, pid: Option<&str>) -> Agent {
+    let address = pid
+        .and_then(|pid| pid.rsplit_once('@'))
+        .and_then(|(_, address)| address.parse::<SocketAddr>().ok())
+        .map(|address| address.ip())
+        .or_else(|| hostname.parse().ok());
+    Agent { hostname, address }
+}
+
+/// Adds an agent that is registered, or one that a new master still awaits.
+pub fn add_agent(snapshot: &mut Snapshot, agent: Lenient<wire::Agent<'_>>, recovered: bool) {
+    let agent_fields = match agent {
+        Lenient::Read(fields) => fields,
+        Lenient::Unreadable { error, json } => {
+            snapshot.skipped.push(Skipped {
+                task: "agents[]".to_owned(),
+                value: Some(json),
+                reason: format!("an agent that cannot be read: {error}"),
+                ..Skipped::default()
+            });
+            return;
+        }
+    };
+    let wire::Agent { id, hostname, pid, agent_info } = agent_fields;
+    let info = agent_info.map(|info| *info);
+    let (info_id, info_hostname) = info.map_or((None, None), |info| (info.id, info.hostname));
+    let Some(id) = id.or(info_id) else { return };
+    let id = id.0.into_owned();
+    if recovered {
+        snapshot.recovered.insert(id);
+    } else {
+        snapshot.recovered.remove(&id);
+        let hostname = hostname.or(info_hostname).unwrap_or_default().into_owned();
+        snapshot.agents.insert(id, self::agent(hostname, pid.as_deref()));
+    }
+}
+
+/// Adds a task if it carries VIP labels and has not ended.
+pub fn add_task(snapshot: &mut Snapshot, task: Lenient<wire::Task<'_>>) {
+    match task {
+        Lenient::Read(task) => match TaskState::parse(&task.state) {
+            TaskState::Terminal => {
+                if let Some(framework) = task.framework_id {
+                    let framework = framework.0.into_owned();
+                    snapshot.ended.insert(TaskKey { framework, task: task.id.0.into_owned() });
+                }
+            }
+            state => {
+                let reading = Reading { skipped: &mut snapshot.skipped, task: &task, state };
+                if let Some(task) = reading.task() {
+                    snapshot.tasks.insert(task.key.clone(), task);
+                }
+            }
+        },
+        Lenient::Unreadable { error, json } => snapshot.skipped.push(Skipped {
+            task: "tasks[]".to_owned(),
+            value: Some(json),
+            reason: format!("a task that cannot be read: {error}"),
+            ..Skipped::default()
+        }),
+    }
+}
+
+/// One task on its way from the wire.
+struct Reading<'a, 'de> {
+    skipped: &'a mut Vec<Skipped>,
+    task: &'a wire::Task<'de>,
+    state: TaskState,
+}
+
+/// One entry of the three lists that are merged into ports.
+#[derive(Default)]
+struct Entry {
+    name: Option<String>,
+    port: Option<u16>,
+    host_port: Option<u16>,
+    networks: BTreeSet<String>,
+    labels: Vec<VipLabel>,
+}
+
+impl Reading<'_, '_> {
+    fn task(mut self) -> Option<Task> {
+        let ports = self.ports();
+        if ports.is_empty() {
+            return None;
+        }
+        let (Some(framework), Some(agent)) = (&self.task.framework_id, &self.task.slave_id) else {
+            self.skip(None, None, None, "the task names no framework or no agent");
+            return None;
+        };
+        Some(Task {
+            key: TaskKey { framework: framework.0.to_string(), task: self.task.id.0.to_string() },
+            agent_id: agent.0.to_string(),
+            state: self.state,
+            healthy: self.healthy(),
+            runtime: match self.container_type() {
+                Some("DOCKER") => Runtime::Docker,
+                _ => Runtime::Mesos,
+            },
+            addresses: self.addresses(),
+            ports,
+        })
+    }
+
+    fn container_type(&self) -> Option<&str> {
+        self.task.container.as_ref().and_then(|container| container.kind.as_deref())
+    }
+
+    /// The newest status decides; without a result there, a task with a health check counts as
+    /// unhealthy until its first one.
+    fn healthy(&self) -> Option<bool> {
+        let newest = self.newest_status(|_| true).and_then(|status| status.healthy);
+        newest.or(self.task.health_check.then_some(false))
+    }
+
+    /// The newest status that `wanted` accepts; of equal times the later in the list.
+    fn newest_status(&self, wanted: impl Fn(&wire::Status<'_>) -> bool) -> Option<&wire::Status<'_>> {
+        read(&self.task.statuses)
+            .filter(|status| wanted(status))
+            .max_by(|a, b| a.timestamp.unwrap_or_default().total_cmp(&b.timestamp.unwrap_or_default()))
+    }
+
+    /// Networks of the newest TASK_RUNNING status that has any: in other states Mesos fills in the
+    /// agent's address for a container's.
+    fn networks(&self) -> impl Iterator<Item = &wire::NetworkInfo<'_>> {
+        let located = |status: &wire::Status<'_>| {
+            read(container_networks(status)).any(|network| network_addresses(network).next().is_some())
+        };
+        self.newest_status(|status| status.state == "TASK_RUNNING" && located(status))
+            .or_else(|| self.newest_status(located))
+            .into_iter()
+            .flat_map(|status| read(container_networks(status)))
+    }
+
+    fn addresses(&mut self) -> Vec<TaskAddress> {
+        let mut addresses = Vec::new();
+        let mut odd = Vec::new();
+        for network in self.networks() {
+            for text in network_addresses(network) {
+                // The CNI isolator reports IPv6 addresses with their prefix length.
+                let bare = text.split_once('/').map_or(text, |(address, _)| address);
+                match bare.parse::<IpAddr>() {
+                    Ok(address) => addresses.push(TaskAddress {
+                        address,
+                        network: network.name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned),
+                    }),
+                    Err(_) => odd.push(text.to_owned()),
+                }
+            }
+        }
+        for text in odd {
+            self.skip(None, None, Some(text), "not an IP address");
+        }
+        addresses
+    }
+
+    /// Ports with VIP labels.
+    fn ports(&mut self) -> Vec<TaskPort> {
+        let mut ports: Vec<(Protocol, Entry)> = Vec::new();
+        let discovered = self.discovered();
+        let legacy = self.legacy();
+        if discovered.iter().chain(&legacy).all(|(_, entry)| entry.labels.is_empty()) {
+            return Vec::new();
+        }
+        for (protocol, entry) in self.mappings().into_iter().chain(legacy).chain(discovered) {
+            merge(&mut ports, protocol, entry);
+        }
+        ports
+            .into_iter()
+            .filter(|(_, entry)| !entry.labels.is_empty())
+            .map(|(protocol, entry)| TaskPort {
+                name: entry.name.unwrap_or_else(|| "default".to_owned()),
+                protocol,
+                port: entry.port,
+                host_port: entry.host_port,
+                networks: entry.networks,
+                labels: entry.labels,
+            })
+            .collect()
+    }
+
+    /// Port mappings of the container: Docker keeps its own, others have them per network, and pods
+    /// only in their status.
+    fn mappings(&self) -> Vec<(Protocol, Entry)> {
+        let mappings: Vec<&wire::PortMapping<'_>> = match &self.task.container {
+            Some(container) if self.container_type() == Some("DOCKER") => {
+                container.docker.iter().flat_map(|docker| read(&docker.port_mappings)).collect()
+            }
+            Some(container) if container.network_infos.is_some() => {
+                read(&container.network_infos).flat_map(|network| read(&network.port_mappings)).collect()
+            }
+            _ => self.networks().flat_map(|network| read(&network.port_mappings)).collect(),
+        };
+        let entry = |mapping: &wire::PortMapping<'_>| {
+            let protocol = Protocol::parse(mapping.protocol.as_deref().unwrap_or("tcp"))?;
+            let port = Some(bound_port(mapping.container_port)?);
+            let host_port = Some(bound_port(mapping.host_port)?);
+            Some((protocol, Entry { port, host_port, ..Entry::default() }))
+        };
+        mappings.into_iter().filter_map(entry).collect()
+    }
+
+    /// Task labels `vip_portN = tcp://VIP`, where N counts the task's port resources.
+    fn legacy(&mut self) -> Vec<(Protocol, Entry)> {
+        let Some(labels) = &self.task.labels else { return Vec::new() };
+        let mut entries = Vec::new();
+        for label in read_labels(labels) {
+            let key = label.key.to_ascii_lowercase();
+            let (Some(index), Some(value)) = (key.strip_prefix("vip_port"), label.value.as_deref()) else {
+                continue;
+            };
+            match self.legacy_port(index, value) {
+                Ok((protocol, host_port, vip)) => {
+                    let labels = vec![VipLabel { key: label.key.to_string(), value: vip.to_owned() }];
+                    entries
+                        .push((protocol, Entry { host_port: Some(host_port), labels, ..Entry::default() }));
+                }
+                Err(reason) => {
+                    self.skip(None, Some(label.key.to_string()), Some(value.to_owned()), &reason);
+                }
+            }
+        }
+        entries
+    }
+
+    fn legacy_port<'v>(&self, index: &str, value: &'v str) -> Result<(Protocol, u16, &'v str), String> {
+        let (protocol, vip) = if let Some(vip) = value.strip_prefix("tcp://") {
+            (Protocol::Tcp, vip)
+        } else if let Some(vip) = value.strip_prefix("udp://") {
+            (Protocol::Udp, vip)
+        } else {
+            return Err("the value must start with tcp:// or udp://".to_owned());
+        };
+        let number: u64 = index.parse().map_err(|_| "vip_port must be followed by a number".to_owned())?;
+        match self.task.resources.nth(number).and_then(bound_port) {
+            Some(port) => Ok((protocol, port, vip)),
+            None => Err(format!("the task has no port resource number {number} (they are counted from 0)")),
+        }
+    }
+
+    fn discovered(&mut self) -> Vec<(Protocol, Entry)> {
+        let ports = self.task.discovery.as_ref().and_then(|discovery| discovery.ports.as_ref());
+        let mut entries = Vec::new();
+        for port in ports.and_then(|ports| ports.ports.as_ref()).into_iter().flatten() {
+            match port {
+                Lenient::Read(port) => entries.extend(self.discovery_port(port)),
+                Lenient::Unreadable { error, json } => {
+                    let reason = format!("a port that cannot be read: {error}");
+                    self.skip(None, None, Some(json.clone()), &reason);
+                }
+            }
+        }
+        entries
+    }
+
+    /// A port without VIP labels matters as well: a legacy label may be on the same one.
+    fn discovery_port(&mut self, port: &wire::DiscoveryPort<'_>) -> Option<(Protocol, Entry)> {
+        let mut entry = Entry { name: port.name.as_deref().map(str::to_owned), ..Entry::default() };
+        let mut scopes = BTreeSet::new();
+        for label in port.labels.iter().flat_map(|labels| &labels.0) {
+            let label = match label {
+                Lenient::Read(label) => label,
+                Lenient::Unreadable { error, json } => {
+                    let reason = format!("a label that cannot be read: {error}");
+                    self.skip(Some(describe(port)), None, Some(json.clone()), &reason);
+                    continue;
+                }
+            };
+            match (label.key.as_ref(), label.value.as_deref()) {
+                ("network-scope", Some(scope)) => {
+                    scopes.insert(scope);
+                }
+                ("network-name", Some(network)) => {
+                    entry.networks.insert(network.to_owned());
+                }
+                (key, Some(value)) if key.starts_with("VIP") || key.starts_with("vip") => {
+                    entry.labels.push(VipLabel { key: key.to_owned(), value: value.to_owned() });
+                }
+                (key, None) if key.starts_with("VIP") || key.starts_with("vip") => {
+                    self.skip(Some(describe(port)), Some(key.to_owned()), None, "the label has no value");
+                }
+                _ => {}
+            }
+        }
+        match place(port, &scopes, &mut entry) {
+            Ok(protocol) => Some((protocol, entry)),
+            Err(reason) => {
+                for label in entry.labels {
+                    self.skip(Some(describe(port)), Some(label.key), Some(label.value), &reason);
+                }
+                None
+            }
+        }
+    }
+
+    fn skip(&mut self, port: Option<String>, label: Option<String>, value: Option<String>, reason: &str) {
+        if self.state.is_serving() {
+            let task = self.task.id.0.to_string();
+            self.skipped.push(Skipped { task, port, label, value, reason: reason.to_owned() });
+        }
+    }
+}
+
+/// Finds out whether the number of a discovery port is the container's or the agent's.
+fn place(
+    port: &wire::DiscoveryPort<'_>,
+    scopes: &BTreeSet<&str>,
+    entry: &mut Entry,
+) -> Result<Protocol, String> {
+    let protocol = port.protocol.as_deref().ok_or("the port has no protocol")?;
+    let protocol =
+        Protocol::parse(protocol).ok_or_else(|| format!("protocol {protocol:?} is neither tcp nor udp"))?;
+    let number = port.number.ok_or("the port has no number")?;
+    let number = bound_port(number).ok_or_else(|| format!("port number {number} is not in 1-65535"))?;
+    let mut scopes = scopes.iter();
+    match (scopes.next().copied(), scopes.next()) {
+        (None | Some("container"), None) => entry.port = Some(number),
+        (Some("host"), None) => entry.host_port = Some(number),
+        (Some(scope), None) => {
+            return Err(format!("network-scope {scope:?} is neither host nor container"));
+        }
+        _ => return Err("the port has several different network-scope labels".to_owned()),
+    }
+    Ok(protocol)
+}
+
+fn merge(ports: &mut Vec<(Protocol, Entry)>, protocol: Protocol, entry: Entry) {
+    let agrees = |a: Option<u16>, b: Option<u16>| a.is_some() && a == b;
+    let same = ports.iter_mut().find(|(other, known)| {
+        *other == protocol && (agrees(known.port, entry.port) || agrees(known.host_port, entry.host_port))
+    });
+    let Some((_, known)) = same else {
+        ports.push((protocol, entry));
+        return;
+    };
+    known.name = known.name.take().or(entry.name);
+    known.port = known.port.or(entry.port);
+    known.host_port = known.host_port.or(entry.host_port);
+    known.networks.extend(entry.networks);
+    for label in entry.labels {
+        if !known.labels.contains(&label) {
+            known.labels.push(label);
+        }
+    }
+}
+
+fn bound_port(number: u64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|&port| port != 0)
+}
+
+fn describe(port: &wire::DiscoveryPort<'_>) -> String {
+    let name = port.name.as_deref().unwrap_or("default");
+    match port.number {
+        Some(number) => format!("{name} {number}"),
+        None => name.to_owned(),
+    }
+}
+
+fn container_networks<'s, 'de>(status: &'s wire::Status<'de>) -> &'s List<wire::NetworkInfo<'de>> {
+    status.container_status.as_ref().map_or(&None, |container| &container.network_infos)
+}
+
+fn network_addresses<'n>(network: &'n wire::NetworkInfo<'_>) -> impl Iterator<Item = &'n str> {
+    let listed = read(&network.ip_addresses).filter_map(|entry| entry.ip_address.as_deref());
+    let old = network.ip_address.as_deref().filter(|_| network.ip_addresses.is_none());
+    listed.chain(old)
+}
+
+fn read_labels<'l, 'de>(labels: &'l Labels<'de>) -> impl Iterator<Item = &'l wire::Label<'de>> {
+    labels.0.iter().filter_map(Lenient::as_read)
+}
+
+fn read<T>(list: &List<T>) -> impl Iterator<Item = &T> {
+    list.iter().flatten().filter_map(Lenient::as_read)
+}

@@ -1,0 +1,180 @@
+//! v0 `/state` of a master or an agent.
+//!
+//! A master lists tasks under `frameworks[].tasks`, an agent under
+//! `frameworks[].executors[].tasks`. Agents and framework names are resolved after the whole
+//! document was read, because their order in it is not promised.
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
+
+use super::Error;
+use super::fold::{Array, ArrayFold, Object, ObjectFold};
+use super::normalise::{self, Ended};
+use super::wire::{self, Lenient};
+use crate::task::{Master, Skipped, Snapshot};
+
+/// Reads a v0 document.
+pub fn parse(text: &str) -> Result<Snapshot, Error> {
+    let mut document = Document::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Object(&mut document).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    document.finish()
+}
+
+#[derive(Default)]
+struct Document {
+    snapshot: Snapshot,
+    has_frameworks: bool,
+    id: Option<String>,
+    elected_time: Option<f64>,
+    pid: Option<String>,
+    hostname: Option<String>,
+    is_master: bool,
+}
+
+impl Document {
+    fn finish(self) -> Result<Snapshot, Error> {
+        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, is_master } = self;
+        if !has_frameworks {
+            return Err(Error::Missing("frameworks"));
+        }
+        if is_master {
+            snapshot.master = id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default() });
+        } else if let Some(id) = id {
+            // An agent describes itself at the top.
+            let agent = normalise::agent(hostname.unwrap_or_default(), pid.as_deref());
+            snapshot.agents.insert(id, agent);
+        }
+        Ok(snapshot)
+    }
+}
+
+impl<'de> ObjectFold<'de> for Document {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = read(map)?,
+            "elected_time" => self.elected_time = read(map)?,
+            "pid" => self.pid = read(map)?,
+            "hostname" => self.hostname = read(map)?,
+            "slaves" => {
+                self.is_master = true;
+                map.next_value_seed(Array(&mut Agents { snapshot: &mut self.snapshot, recovered: false }))?;
+            }
+            "recovered_slaves" => {
+                map.next_value_seed(Array(&mut Agents { snapshot: &mut self.snapshot, recovered: true }))?;
+            }
+            "frameworks" => {
+                self.has_frameworks = true;
+                map.next_value_seed(Array(&mut Frameworks(&mut self.snapshot)))?;
+            }
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Agents<'a> {
+    snapshot: &'a mut Snapshot,
+    recovered: bool,
+}
+
+impl<'de> ArrayFold<'de> for Agents<'_> {
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        let Some(agent) = seq.next_element::<Lenient<wire::Agent<'de>>>()? else { return Ok(None) };
+        normalise::add_agent(self.snapshot, agent, self.recovered);
+        Ok(Some(()))
+    }
+}
+
+struct Frameworks<'a>(&'a mut Snapshot);
+
+impl<'de> ArrayFold<'de> for Frameworks<'_> {
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        let mut framework = Framework { snapshot: self.0, id: None, name: None };
+        let Some(()) = seq.next_element_seed(Object(&mut framework))? else { return Ok(None) };
+        if let (Some(id), Some(name)) = (framework.id, framework.name) {
+            self.0.frameworks.insert(id, name);
+        }
+        Ok(Some(()))
+    }
+
+    fn mismatch(&mut self) {
+        self.0.skipped.push(misplaced("frameworks", "not a list"));
+    }
+}
+
+struct Framework<'a> {
+    snapshot: &'a mut Snapshot,
+    id: Option<String>,
+    name: Option<String>,
+}
+
+impl<'de> ObjectFold<'de> for Framework<'_> {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = read(map)?,
+            "name" => self.name = read(map)?,
+            "tasks" => map.next_value_seed(Array(&mut Tasks(self.snapshot)))?,
+            "executors" => map.next_value_seed(Array(&mut Executors(self.snapshot)))?,
+            "completed_tasks" | "unreachable_tasks" => {
+                map.next_value_seed(Array(&mut Ended(self.snapshot)))?;
+            }
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mismatch(&mut self) {
+        self.snapshot.skipped.push(misplaced("frameworks[]", "a framework is not an object"));
+    }
+}
+
+struct Executors<'a>(&'a mut Snapshot);
+
+impl<'de> ArrayFold<'de> for Executors<'_> {
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        seq.next_element_seed(Object(&mut Executor(self.0)))
+    }
+}
+
+struct Executor<'a>(&'a mut Snapshot);
+
+impl<'de> ObjectFold<'de> for Executor<'_> {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "tasks" => map.next_value_seed(Array(&mut Tasks(self.0))),
+            "completed_tasks" => map.next_value_seed(Array(&mut Ended(self.0))),
+            _ => map.next_value::<IgnoredAny>().map(drop),
+        }
+    }
+}
+
+struct Tasks<'a>(&'a mut Snapshot);
+
+impl<'de> ArrayFold<'de> for Tasks<'_> {
+    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        let Some(task) = seq.next_element::<Lenient<wire::Task<'de>>>()? else { return Ok(None) };
+        normalise::add_task(self.0, task);
+        Ok(Some(()))
+    }
+
+    fn mismatch(&mut self) {
+        self.0.skipped.push(misplaced("tasks", "not a list"));
+    }
+}
+
+/// A scalar member, `None` where it has another type.
+fn read<'de, T: serde::Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    Ok(match map.next_value::<Lenient<T>>()? {
+        Lenient::Read(value) => Some(value),
+        Lenient::Unreadable { .. } => None,
+    })
+}
+
+fn misplaced(place: &str, reason: &str) -> Skipped {
+    Skipped { task: place.to_owned(), reason: reason.to_owned(), ..Skipped::default() }
+}

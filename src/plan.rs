@@ -1,0 +1,205 @@
+//! From documents and the node's network to the state that its kernel should have: the pure part of
+//! the reconcile loop, with the time as an argument.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::dataplane::desired::{Desired, Settings, Sources, desired};
+use crate::dataplane::{Actual, Node};
+use crate::hold::{Held, Holder, Patience};
+use crate::source::Location;
+use crate::store::Memory;
+use crate::task::Snapshot;
+use crate::vip::alloc::AddressRange;
+use crate::vip::{Host, VipKey, VipTable};
+
+/// Remembers what documents said, which addresses names have, and what is held back.
+#[derive(Debug)]
+pub struct Planner {
+    pub settings: Settings,
+    pub memory: Memory,
+    patience: Patience,
+    linger: Duration,
+    ipv6: bool,
+    configured: Sources,
+    holder: Holder,
+    believed: Option<Believed>,
+}
+
+/// What the planner goes by until the next document.
+#[derive(Debug)]
+pub struct Believed {
+    table: VipTable,
+    pub held: Vec<Held>,
+    /// Id of the leading master.
+    pub master: Option<String>,
+    agent_addresses: BTreeSet<IpAddr>,
+    pub agents: usize,
+    /// Tasks with VIP labels.
+    pub tasks: usize,
+}
+
+impl Believed {
+    fn new(snapshot: &Snapshot, held: Vec<Held>, ipv6: bool) -> Self {
+        Self {
+            table: VipTable::new(snapshot, ipv6),
+            held,
+            master: snapshot.master.as_ref().map(|master| master.id.clone()),
+            agent_addresses: snapshot.agents.values().filter_map(|agent| agent.address).collect(),
+            agents: snapshot.agents.len(),
+            tasks: snapshot.tasks.len(),
+        }
+    }
+}
+
+/// A desired state, and for whom it is.
+#[derive(Debug)]
+pub struct Plan {
+    pub desired: Desired,
+    pub sources: Sources,
+    /// Names that found no address.
+    pub unplaced: usize,
+}
+
+impl Planner {
+    /// `memory` and `cluster` are what an earlier run left.
+    pub fn new(config: &Config, memory: Memory, cluster: Option<Snapshot>) -> Self {
+        let mut planner = Self {
+            settings: config.settings(),
+            memory,
+            patience: Patience {
+                failover: config.source.failover_hold.0,
+                // A file is the operator's own word.
+                mass_loss: match config.source.masters.as_slice() {
+                    [Location::File(_)] => 0,
+                    _ => config.source.mass_loss_polls,
+                },
+            },
+            linger: config.vips.linger.0,
+            ipv6: config.vips.ipv6,
+            configured: Sources { v4: config.node.address, v6: config.node.address6 },
+            believed: cluster.as_ref().map(|cluster| Believed::new(cluster, Vec::new(), config.vips.ipv6)),
+            holder: Holder::resume(cluster),
+        };
+        planner.memory.leases4.confine(&planner.settings.range4);
+        planner.memory.leases6.confine(&planner.settings.range6);
+        planner
+    }
+
+    /// Takes a document in.
+    pub fn learn(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        let (snapshot, held) = self.holder.take(snapshot.clone(), now, self.patience);
+        self.believed = Some(Believed::new(snapshot, held, self.ipv6));
+    }
+
+    /// The cluster that is believed, for a later run to go on from.
+    pub fn cluster(&self) -> Option<&Snapshot> {
+        self.holder.believed()
+    }
+
+    /// What is believed now; `None` before the first document.
+    pub fn believed(&self) -> Option<&Believed> {
+        self.believed.as_ref()
+    }
+
+    /// Whether the same document, seen again, may mean something else.
+    pub fn is_holding(&self) -> bool {
+        self.believed.as_ref().is_some_and(|believed| !believed.held.is_empty())
+    }
+
+    /// What the kernel should hold; `None` before the first document, when nobody knows.
+    pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Plan> {
+        let believed = self.believed.as_ref()?;
+        let vacant = remember(&mut self.memory, &believed.table, now, self.linger);
+        let unplaced =
+            assign(&mut self.memory, &believed.table, &self.settings.range4, &self.settings.range6).len();
+        let sources = sources(self.configured, &believed.agent_addresses, &actual.node);
+        let desired = desired(
+            &believed.table,
+            &vacant,
+            (&self.memory.leases4, &self.memory.leases6),
+            &self.settings,
+            sources,
+            &actual.node,
+            &actual.foreign,
+        );
+        Some(Plan { desired, sources, unplaced })
+    }
+}
+
+/// Notes which VIPs there are, and returns those that have lost all backends but are not forgotten.
+fn remember(memory: &mut Memory, table: &VipTable, now: Timestamp, linger: Duration) -> BTreeSet<VipKey> {
+    for key in table.vips.keys() {
+        memory.vips.insert(key.clone(), None);
+    }
+    memory.vips.retain(|key, since| {
+        if table.vips.contains_key(key) {
+            return true;
+        }
+        if table.awaited.contains(key) {
+            *since = Some(now);
+            return true;
+        }
+        let since = *since.get_or_insert(now);
+        Duration::try_from(now.duration_since(since)).unwrap_or_default() <= linger
+    });
+    memory.vips.keys().filter(|key| !table.vips.contains_key(*key)).cloned().collect()
+}
+
+/// Gives every name of the table an address, in the peer's order, and takes back those of names that
+/// are forgotten. New names come first, as with the peer. Returns the names that found none.
+pub fn assign(
+    memory: &mut Memory,
+    table: &VipTable,
+    range4: &AddressRange,
+    range6: &AddressRange,
+) -> Vec<String> {
+    let mut ranked: Vec<_> = table.vips.iter().collect();
+    ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
+    let names = |ipv4: bool| {
+        ranked.iter().filter_map(move |(key, vip)| match &key.host {
+            Host::Named(name) if vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4) => {
+                Some(name.as_str())
+            }
+            _ => None,
+        })
+    };
+    let literals = || {
+        table.vips.keys().filter_map(|key| match key.host {
+            Host::Literal(address) => Some(address),
+            Host::Named(_) => None,
+        })
+    };
+    let mut unplaced = memory.leases4.assign(range4, names(true), literals());
+    unplaced.extend(memory.leases6.assign(range6, names(false), literals()));
+    let named = |key: &VipKey| match &key.host {
+        Host::Named(name) => Some(name.clone()),
+        Host::Literal(_) => None,
+    };
+    let known: BTreeSet<String> = table.vips.keys().chain(memory.vips.keys()).filter_map(named).collect();
+    memory.leases4.retain(|name| known.contains(name));
+    memory.leases6.retain(|name| known.contains(name));
+    unplaced
+}
+
+/// The node's own address: as configured, else the one under which Mesos knows it, else the one that
+/// the kernel prefers.
+fn sources(configured: Sources, agents: &BTreeSet<IpAddr>, node: &Node) -> Sources {
+    let as_agent = |ipv4: bool| {
+        let own = |address: &&IpAddr| {
+            address.is_ipv4() == ipv4 && !address.is_loopback() && node.addresses.contains(*address)
+        };
+        agents.iter().find(own).copied()
+    };
+    Sources {
+        v4: configured.v4.or_else(|| as_agent(true)).or(node.default_source4),
+        v6: configured.v6.or_else(|| as_agent(false)).or(node.default_source6),
+    }
+}
+
+#[cfg(test)]
+mod tests;

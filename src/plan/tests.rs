@@ -1,0 +1,258 @@
+use std::path::Path;
+
+use super::*;
+use crate::dataplane::diff::diff;
+use crate::dataplane::memory::Memory as Kernel;
+use crate::dataplane::{DataPlane, Depth, Foreign, Op, ServiceKey, State};
+use crate::mesos;
+use crate::task::Protocol;
+
+const LINGER: i64 = 600;
+
+fn planner(config: &str) -> Planner {
+    Planner::new(&Config::parse(Path::new("test"), config).unwrap(), Memory::default(), None)
+}
+
+/// A task with one labelled port: id, address and port, label.
+fn task(id: &str, address: &str, label: &str, state: &str) -> String {
+    let (ip, port) = address.rsplit_once(':').unwrap();
+    format!(
+        r#"{{"id":"{id}","framework_id":"F","slave_id":"S","state":"{state}","statuses":[{{"state":"TASK_RUNNING",
+        "timestamp":1.0,"container_status":{{"network_infos":[{{"ip_addresses":[{{"ip_address":"{ip}"}}]}}]}}}}],
+        "discovery":{{"ports":{{"ports":[{{"number":{port},"protocol":"tcp","labels":{{"labels":
+        [{{"key":"VIP_0","value":"{label}"}}]}}}}]}}}}}}"#
+    )
+}
+
+fn document(tasks: &[String]) -> Snapshot {
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S","pid":"slave(1)@10.0.0.2:5051"}}],"frameworks":[{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        tasks.join(",")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn node() -> Node {
+    Node {
+        addresses: ["10.0.0.1", "127.0.0.1", "::1"].map(|address| address.parse().unwrap()).into(),
+        ..Node::default()
+    }
+}
+
+/// Learns and plans in one go, on a node of its own.
+fn plan(planner: &mut Planner, tasks: &[String], seconds: i64) -> Plan {
+    planner.learn(&document(tasks), at(seconds));
+    let actual = Actual { node: node(), ..Actual::default() };
+    planner.plan(&actual, at(seconds)).unwrap()
+}
+
+fn services(plan: &Plan) -> Vec<String> {
+    plan.desired
+        .services
+        .iter()
+        .map(|(key, programmed)| format!("{key} {}", programmed.backends.len()))
+        .collect()
+}
+
+#[test]
+fn nothing_is_planned_before_the_first_document() {
+    assert!(planner("").plan(&Actual::default(), at(0)).is_none());
+}
+
+#[test]
+fn a_vip_that_lost_its_tasks_refuses_for_a_while_and_keeps_its_address() {
+    // A file is the operator's own word, so that nothing is held back.
+    let mut planner = planner("[source]\nmasters = [\"file:/x\"]");
+    let web = [task("web", "10.0.0.2:1000", "/web:80", "TASK_RUNNING")];
+    let before = services(&plan(&mut planner, &web, 0));
+    assert_eq!(before.len(), 1);
+    let empty = format!("{} 0", before[0].trim_end_matches(" 1"));
+    assert_eq!(services(&plan(&mut planner, &[], 10)), std::slice::from_ref(&empty));
+    // Another name arrives meanwhile and does not get the address.
+    let other = [task("other", "10.0.0.2:1001", "/other:80", "TASK_RUNNING")];
+    assert!(services(&plan(&mut planner, &other, 20)).contains(&empty));
+    assert!(services(&plan(&mut planner, &web, 30)).contains(&before[0]), "the same address again");
+    assert_eq!(services(&plan(&mut planner, &[], 40)).len(), 2);
+    assert!(services(&plan(&mut planner, &[], 41 + 2 * LINGER)).is_empty());
+}
+
+#[test]
+fn a_vip_whose_tasks_are_being_started_is_not_forgotten() {
+    let mut planner = planner("[source]\nmasters = [\"file:/x\"]");
+    plan(&mut planner, &[task("a", "10.0.0.2:1000", "/web:80", "TASK_RUNNING")], 0);
+    let staging = [task("b", "10.0.0.2:1000", "/web:80", "TASK_STAGING")];
+    assert_eq!(services(&plan(&mut planner, &staging, 10 * LINGER)).len(), 1);
+    assert_eq!(services(&plan(&mut planner, &[], 11 * LINGER)).len(), 1);
+    assert!(services(&plan(&mut planner, &[], 12 * LINGER + 1)).is_empty());
+}
+
+#[test]
+fn a_task_that_never_served_makes_no_vip() {
+    let mut planner = planner("");
+    assert!(
+        services(&plan(&mut planner, &[task("a", "10.0.0.2:1", "/web:80", "TASK_STAGING")], 0)).is_empty()
+    );
+}
+
+#[test]
+fn labels_that_mean_one_name_are_one_vip() {
+    let mut planner = planner("");
+    let tasks = [
+        task("a", "10.0.0.2:1", "/Web:80", "TASK_RUNNING"),
+        task("b", "10.0.0.2:2", "web/:80", "TASK_RUNNING"),
+        task("c", "10.0.0.2:3", "w%e%b:80", "TASK_RUNNING"),
+    ];
+    let plan = plan(&mut planner, &tasks, 0);
+    assert_eq!(plan.desired.services.len(), 1);
+    assert_eq!(plan.desired.services.values().next().unwrap().backends.len(), 3);
+}
+
+#[test]
+fn names_are_placed_in_the_peers_order_whatever_the_order_of_the_document() {
+    let config = "[vips]\nrange4 = \"11.0.0.0-11.0.0.3\"";
+    let tasks: Vec<String> =
+        ["a", "b", "c"].map(|name| task(name, "10.0.0.2:1", &format!("{name}:80"), "TASK_RUNNING")).into();
+    let addresses = |order: &[usize]| {
+        let mut planner = planner(config);
+        let tasks: Vec<String> = order.iter().map(|index| tasks[*index].clone()).collect();
+        plan(&mut planner, &tasks, 0);
+        ["a", "b", "c"]
+            .map(|name| planner.memory.leases4.get(&format!("{name}.marathon")).unwrap().to_string())
+    };
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        assert_eq!(addresses(&order), ["11.0.0.0", "11.0.0.3", "11.0.0.2"]);
+    }
+}
+
+#[test]
+fn a_full_range_leaves_out_what_does_not_fit_and_says_so() {
+    let mut planner = planner("[vips]\nrange4 = \"11.0.0.0-11.0.0.1\"");
+    let tasks: Vec<String> = ["a", "b", "c", "d"]
+        .map(|name| task(name, "10.0.0.2:1", &format!("{name}:80"), "TASK_RUNNING"))
+        .into_iter()
+        .chain([task("l", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")])
+        .collect();
+    let plan = plan(&mut planner, &tasks, 0);
+    assert!(plan.unplaced >= 2);
+    assert_eq!(plan.desired.services.len(), 5 - plan.unplaced);
+    let complaints =
+        plan.desired.skipped.iter().filter(|skipped| skipped.reason.contains("no address is free"));
+    assert_eq!(complaints.count(), plan.unplaced);
+}
+
+#[test]
+fn literals_inside_of_the_range_are_avoided() {
+    let mut planner = planner("");
+    let address = "11.225.36.193";
+    let tasks = [
+        task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING"),
+        task("lit", "10.0.0.2:2", &format!("{address}:80"), "TASK_RUNNING"),
+    ];
+    let plan = plan(&mut planner, &tasks, 0);
+    assert_eq!(planner.memory.leases4.get("web.marathon").unwrap().to_string(), "11.225.36.194");
+    assert_eq!(plan.desired.services.len(), 2);
+}
+
+#[test]
+fn a_literal_does_not_take_the_service_of_a_name() {
+    let mut planner = planner("");
+    plan(&mut planner, &[task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")], 0);
+    let tasks = [
+        task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING"),
+        task("thief", "10.0.0.2:2", "11.225.36.193:80", "TASK_RUNNING"),
+        task("guest", "10.0.0.2:3", "11.225.36.193:81", "TASK_RUNNING"),
+    ];
+    let plan = plan(&mut planner, &tasks, 1);
+    assert_eq!(plan.desired.services.len(), 2);
+    let thief = plan.desired.skipped.iter().find(|skipped| skipped.task == "thief").unwrap();
+    assert!(thief.reason.contains("web.marathon"), "{thief}");
+}
+
+#[test]
+fn literals_that_would_take_something_from_the_node_are_refused() {
+    let mut planner = planner("");
+    let bad = [
+        "127.0.0.1:80",
+        "0.0.0.0:80",
+        "169.254.169.254:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+        "10.0.0.1:22",
+    ];
+    let tasks: Vec<String> =
+        bad.iter().map(|label| task(label, "10.0.0.2:1", label, "TASK_RUNNING")).collect();
+    let plan = plan(&mut planner, &tasks, 0);
+    assert!(plan.desired.services.is_empty(), "{:?}", services(&plan));
+    assert_eq!(plan.desired.skipped.len(), bad.len());
+}
+
+#[test]
+fn services_of_others_are_reported_and_not_overwritten() {
+    let mut planner = planner("");
+    planner.learn(&document(&[task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")]), at(0));
+    let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 225, 36, 193].into(), port: 80 };
+    let foreign = vec![Foreign { service: key.to_string(), key: Some(key) }];
+    let plan = planner.plan(&Actual { node: node(), foreign, ..Actual::default() }, at(0)).unwrap();
+    assert!(plan.desired.services.is_empty());
+    assert!(plan.desired.skipped[0].reason.contains("not ours"), "{}", plan.desired.skipped[0]);
+}
+
+#[test]
+fn vips_that_share_a_backend_are_warned_of() {
+    let mut planner = planner("");
+    let tasks =
+        [task("a", "10.0.0.2:1", "/a:80", "TASK_RUNNING"), task("b", "10.0.0.2:1", "/b:80", "TASK_RUNNING")];
+    let plan = plan(&mut planner, &tasks, 0);
+    assert!(
+        plan.desired
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("a.marathon:80") && warning.contains("b.marathon:80"))
+    );
+}
+
+#[test]
+fn the_address_under_which_mesos_knows_the_node_comes_before_the_kernels_choice() {
+    let mut planner = planner("");
+    planner.learn(&document(&[]), at(0));
+    let mut node = node();
+    node.default_source4 = Some([10, 0, 0, 1].into());
+    let source = |planner: &mut Planner, node: &Node| {
+        planner.plan(&Actual { node: node.clone(), ..Actual::default() }, at(0)).unwrap().sources.v4
+    };
+    assert_eq!(source(&mut planner, &node), Some([10, 0, 0, 1].into()));
+    node.addresses.insert([10, 0, 0, 2].into());
+    assert_eq!(source(&mut planner, &node), Some([10, 0, 0, 2].into()), "the agent's");
+    let mut configured = self::planner("[node]\naddress = \"10.0.0.3\"");
+    configured.learn(&document(&[]), at(0));
+    assert_eq!(source(&mut configured, &node), Some([10, 0, 0, 3].into()));
+}
+
+#[tokio::test]
+async fn a_restart_on_a_programmed_kernel_writes_nothing() {
+    let mut kernel = Kernel::new(State::default(), node());
+    let tasks: Vec<String> = (0..20)
+        .map(|n| {
+            task(
+                &format!("t{n}"),
+                &format!("10.0.0.2:{}", 1000 + n),
+                &format!("/v{}:80", n % 5),
+                "TASK_RUNNING",
+            )
+        })
+        .collect();
+    let mut first = planner("");
+    let mut ops = Vec::new();
+    for planner in [&mut first, &mut planner("")] {
+        planner.learn(&document(&tasks), at(0));
+        let actual = kernel.read(Depth::Full).await.unwrap();
+        let plan = planner.plan(&actual, at(0)).unwrap();
+        ops = diff(&actual.state, &plan.desired.state, 7);
+        assert!(kernel.apply(&ops).await.is_empty());
+    }
+    assert_eq!(ops, Vec::<Op>::new());
+}

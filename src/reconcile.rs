@@ -1,0 +1,466 @@
+//! The loop that makes the kernel hold what the cluster needs, and says how that went.
+//!
+//! Every pass compares complete states, whatever woke it: a new snapshot, a change of the node's
+//! network, the audit timer, or somebody who asks for the status. So start, restart, drift and retry
+//! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
+//! and the file that survives restarts.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::dataplane::desired::Desired;
+use crate::dataplane::diff::diff;
+use crate::dataplane::{Actual, DataPlane, Depth, Link, Op, OpError, State};
+use crate::dns::zone::Zone;
+use crate::hold::Held;
+use crate::plan::{Plan, Planner};
+use crate::source::{Location, Report};
+use crate::status::{self, Status};
+use crate::store::{Memory, Store};
+use crate::vip::Host;
+
+/// Most operations that are sent before the status is published again. After somebody's flush the
+/// kernel needs long for each, and an operator should see that it goes on.
+const CHUNK: usize = 2000;
+
+/// Errors and skipped entries that a status lists; all are counted.
+const SHOWN_ERRORS: usize = 20;
+
+/// Several changes of the network within this time make one pass.
+const COALESCE: Duration = Duration::from_millis(50);
+
+/// First pause before operations that failed are tried again; doubles up to the audit interval.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Shortest time between two writes of the cluster.
+const CLUSTER_SAVED_EVERY: Duration = Duration::from_secs(10);
+
+/// A full reading is done at least once in so many audits.
+const FULL_READING_EVERY: u32 = 20;
+
+/// Someone who waits for a status that is up to date.
+pub type Inquiry = oneshot::Sender<Arc<Status>>;
+
+/// What a pass needs besides the plan.
+pub struct Reconciler<D> {
+    dataplane: D,
+    planner: Planner,
+    store: Store,
+    /// Name of the zone.
+    origin: String,
+    /// The zone without records.
+    zone: Zone,
+    zones: watch::Sender<Arc<Zone>>,
+    /// What is published.
+    records: Option<BTreeSet<(String, IpAddr)>>,
+    /// Complaints about names that DNS can't carry.
+    unnamed: Vec<String>,
+    statuses: watch::Sender<Arc<Status>>,
+    status: Status,
+    saved: Memory,
+    keeps_cluster: bool,
+    /// When the cluster was last kept, and whether it has changed since.
+    cluster_saved: Option<Instant>,
+    cluster_changed: bool,
+    store_error: Option<String>,
+    /// State that the last pass without errors left.
+    settled: Option<State>,
+    passes: u32,
+    report: Report,
+    seed: u64,
+    audit: Duration,
+}
+
+/// Where the reconciler publishes.
+pub struct Outputs {
+    pub zones: watch::Sender<Arc<Zone>>,
+    pub statuses: watch::Sender<Arc<Status>>,
+}
+
+/// What wakes the reconciler.
+pub struct Inputs {
+    pub reports: watch::Receiver<Report>,
+    pub inquiries: mpsc::Receiver<Inquiry>,
+    /// The node's network has changed.
+    pub network: Arc<Notify>,
+    pub dns: watch::Receiver<status::Dns>,
+}
+
+impl<D: DataPlane> Reconciler<D> {
+    /// Loads what an earlier run left; a damaged file is reported and does not stop anything.
+    pub fn new(dataplane: D, config: &Config, zone: Zone, outputs: Outputs) -> Self {
+        let store = Store::new(&config.daemon.state_dir);
+        let mut store_error = None;
+        let mut complain = |error| {
+            let error = store.set_aside(error);
+            tracing::error!(%error, "cannot go on from an earlier run");
+            store_error = Some(error.to_string());
+        };
+        let memory = store.leases().map_err(&mut complain).unwrap_or_default();
+        // A file is there as long as this node is, and may be of another cluster by now.
+        let from_file = matches!(config.source.masters.as_slice(), [Location::File(_)]);
+        let cluster = match from_file {
+            true => None,
+            false => store.cluster().map_err(&mut complain).unwrap_or_default(),
+        };
+        let hostname = hostname();
+        let mut hasher = DefaultHasher::new();
+        hostname.hash(&mut hasher);
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: status::Node { hostname, ..status::Node::default() },
+            source: status::Source {
+                configured: config.source.masters.iter().map(Location::to_string).collect(),
+                ..status::Source::default()
+            },
+            ..Status::default()
+        };
+        Self {
+            dataplane,
+            keeps_cluster: !from_file,
+            planner: Planner::new(config, memory.clone(), cluster),
+            store,
+            origin: config.dns.zone.clone(),
+            zone,
+            zones: outputs.zones,
+            records: None,
+            unnamed: Vec::new(),
+            statuses: outputs.statuses,
+            status,
+            saved: memory,
+            cluster_saved: None,
+            cluster_changed: false,
+            store_error,
+            settled: None,
+            passes: 0,
+            report: Report::default(),
+            seed: hasher.finish(),
+            audit: config.ipvs.audit.0,
+        }
+    }
+
+    /// Runs passes until `shutdown`; leaves the kernel as it is then.
+    pub async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
+        let mut retry = RETRY;
+        let mut inquiries = Vec::new();
+        loop {
+            self.take_report(inputs.reports.borrow_and_update().clone());
+            self.status.dns = inputs.dns.borrow_and_update().clone();
+            self.pass().await;
+            for inquiry in inquiries.drain(..) {
+                // Nobody minds if the one who asked has gone.
+                let _ = Inquiry::send(inquiry, self.statuses.borrow().clone());
+            }
+            let pause = if self.status.pass.errors.is_empty() {
+                retry = RETRY;
+                self.audit
+            } else {
+                retry = (retry * 2).min(self.audit);
+                retry
+            };
+            let coalesce = tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.cluster_saved = None;
+                    return self.save();
+                }
+                () = tokio::time::sleep(pause) => false,
+                changed = inputs.reports.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+                Some(inquiry) = inputs.inquiries.recv() => {
+                    inquiries.push(inquiry);
+                    false
+                }
+                Ok(()) = inputs.dns.changed() => false,
+                () = inputs.network.notified() => true,
+            };
+            if coalesce {
+                tokio::time::sleep(COALESCE).await;
+            }
+            while let Ok(inquiry) = inputs.inquiries.try_recv() {
+                inquiries.push(inquiry);
+            }
+        }
+    }
+
+    /// Takes in what a source reports.
+    pub fn take_report(&mut self, report: Report) {
+        let confirmed = report.good_at != self.report.good_at;
+        let new = report.sequence != self.report.sequence;
+        if let Some(snapshot) = &report.snapshot
+            && (new || (confirmed && self.planner.is_holding()))
+        {
+            self.planner.learn(snapshot, Timestamp::now());
+            self.cluster_changed = self.keeps_cluster;
+        }
+        self.report = report;
+    }
+
+    /// Compares the kernel with what it should hold, changes it, and publishes names and status.
+    pub async fn pass(&mut self) {
+        let started = Instant::now();
+        let in_doubt = self.settled.is_none() || self.passes.is_multiple_of(FULL_READING_EVERY);
+        self.passes = self.passes.wrapping_add(1);
+        let depth = if in_doubt { Depth::Full } else { Depth::Audit };
+        let actual = match self.dataplane.read(depth).await {
+            Ok(actual) => actual,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the kernel");
+                self.settled = None;
+                self.status.pass.errors = vec![error.to_string()];
+                self.publish_status(None, &[], None);
+                return;
+            }
+        };
+        let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
+            return self.prepare(&actual).await;
+        };
+        self.save();
+        let ops = diff(&actual.state, &plan.desired.state, self.seed);
+        let drift = self.settled.as_ref() == Some(&plan.desired.state) && !ops.is_empty();
+        let errors = self.apply(&ops).await;
+        self.record(&ops, &errors, drift, started);
+        self.settled = errors.is_empty().then(|| plan.desired.state.clone());
+        self.publish_zone(held_names(&plan.desired, &errors));
+        self.publish_status(Some(&plan), &errors, Some(&actual));
+    }
+
+    /// Before the first document nobody knows which VIPs there should be: what the kernel holds
+    /// stays, and names that had their address before are served.
+    async fn prepare(&mut self, actual: &Actual) {
+        let listeners = &self.planner.settings.listeners;
+        let mut state = actual.state.clone();
+        state.link = Link::Up;
+        state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
+        let errors = self.apply(&diff(&actual.state, &state, self.seed)).await;
+        self.status.pass.errors = shown(&errors);
+        let programmed: BTreeSet<IpAddr> = actual.state.services.keys().map(|key| key.address).collect();
+        let memory = &self.planner.memory;
+        let names = memory.leases4.iter().chain(memory.leases6.iter());
+        let served = names.filter(|(_, address)| programmed.contains(address));
+        let records = served.map(|(name, address)| (name.to_owned(), address)).collect();
+        self.publish_zone(records);
+        self.publish_status(None, &errors, Some(actual));
+    }
+
+    async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {
+        let mut errors = Vec::new();
+        let chunks = ops.chunks(CHUNK);
+        let several = chunks.len() > 1;
+        let mut done = 0;
+        for chunk in chunks {
+            errors.extend(self.dataplane.apply(chunk).await);
+            done += chunk.len();
+            if several {
+                tracing::info!(done, of = ops.len(), "programming the kernel");
+                self.status.pass.pending = ops.len() - done;
+                self.statuses.send_replace(Arc::new(self.status.clone()));
+                tokio::task::yield_now().await;
+            }
+        }
+        errors
+    }
+
+    fn record(&mut self, ops: &[Op], errors: &[OpError], drift: bool, started: Instant) {
+        let now = Timestamp::now();
+        for op in ops {
+            tracing::debug!(%op, "kernel operation");
+        }
+        for error in errors.iter().take(SHOWN_ERRORS) {
+            tracing::warn!(op = %error.op, error = error.error, "kernel operation failed, will be tried again");
+        }
+        let pass = &mut self.status.pass;
+        pass.at = Some(now);
+        pass.seconds = started.elapsed().as_secs_f64();
+        pass.errors = shown(errors);
+        if ops.is_empty() {
+            return;
+        }
+        pass.operations = ops.len();
+        pass.changed_at = Some(now);
+        if drift {
+            pass.repaired += ops.len() as u64;
+            pass.repaired_at = Some(now);
+            let first = ops.first().map(Op::to_string);
+            tracing::warn!(operations = ops.len(), first, "somebody else changed what is ours, repaired");
+        } else {
+            tracing::info!(operations = ops.len(), failed = errors.len(), "table changed");
+        }
+    }
+
+    /// Addresses are kept before they are used. The cluster is larger and only a start reads it, so
+    /// that it may lag behind.
+    fn save(&mut self) {
+        let due = self.cluster_saved.is_none_or(|saved| saved.elapsed() >= CLUSTER_SAVED_EVERY);
+        let cluster = self.planner.cluster().filter(|_| self.cluster_changed && due);
+        let leases = (self.planner.memory != self.saved).then_some(&self.planner.memory);
+        if leases.is_none() && cluster.is_none() {
+            return;
+        }
+        let saved = leases
+            .map_or(Ok(()), |memory| self.store.save_leases(memory))
+            .and_then(|()| cluster.map_or(Ok(()), |cluster| self.store.save_cluster(cluster)));
+        match saved {
+            Ok(()) => {
+                if cluster.is_some() {
+                    self.cluster_saved = Some(Instant::now());
+                    self.cluster_changed = false;
+                }
+                self.saved = self.planner.memory.clone();
+                self.store_error = None;
+            }
+            Err(error) => {
+                if self.store_error.is_none() {
+                    tracing::error!(%error, "cannot keep what the next start should know");
+                }
+                self.store_error = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Publishes names with their addresses.
+    fn publish_zone(&mut self, records: BTreeSet<(String, IpAddr)>) {
+        if self.records.as_ref() == Some(&records) {
+            return;
+        }
+        let named = records.iter().map(|(name, address)| (name.as_str(), *address));
+        let (zone, left_out) = self.zone.with_records(serial(), named);
+        self.unnamed = left_out
+            .into_iter()
+            .map(|(name, reason)| format!("{name} can only be reached by its address: the name {reason}"))
+            .collect();
+        self.zones.send_replace(Arc::new(zone));
+        self.records = Some(records);
+    }
+
+    fn publish_status(&mut self, plan: Option<&Plan>, errors: &[OpError], actual: Option<&Actual>) {
+        let now = Timestamp::now();
+        let status = &mut self.status;
+        status.at = now;
+        status.pass.pending = 0;
+        status.source.place = self.report.place.clone();
+        status.source.good_at = self.report.good_at;
+        status.source.failure = self.report.failure.clone();
+        if let Some(believed) = self.planner.believed() {
+            status.source.master = believed.master.clone();
+            status.source.agents = believed.agents;
+            status.source.tasks = believed.tasks;
+            status.source.held = believed.held.iter().map(Held::to_string).collect();
+        }
+        if let (Some(plan), Some(actual)) = (plan, actual) {
+            status.vips = vips(&plan.desired, actual, &self.origin);
+            status.skipped = plan.desired.skipped.clone();
+            status.warnings = plan.desired.warnings.clone();
+            status.warnings.extend(self.unnamed.iter().cloned());
+            status.node.address = plan.sources.v4;
+            status.node.address6 = plan.sources.v6;
+        }
+        if let Some(actual) = actual {
+            status.foreign = actual.foreign.clone();
+        }
+        status.reasons = reasons(status, plan, errors.len(), self.store_error.as_deref(), now);
+        status.degraded = !status.reasons.is_empty();
+        self.statuses.send_replace(Arc::new(status.clone()));
+    }
+}
+
+/// Lists what needs an operator, the worst first.
+fn reasons(
+    status: &Status,
+    plan: Option<&Plan>,
+    failed: usize,
+    store_error: Option<&str>,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(failure) = &status.source.failure {
+        let age = match status.source.good_at {
+            Some(good) => format!("the state is {} old", status::age(good, now)),
+            None => "there was no state since the start".to_owned(),
+        };
+        reasons.push(format!("source: {age}: {}", failure.error));
+    } else if status.source.good_at.is_none() {
+        reasons.push("source: waiting for the first state".to_owned());
+    }
+    if let Some(error) = status.pass.errors.first() {
+        let more = if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() };
+        reasons.push(format!("kernel: {error}{more}"));
+    }
+    reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
+    if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
+        reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
+    }
+    reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
+    reasons.extend(store_error.map(|error| format!("store: {error}")));
+    reasons
+}
+
+/// The names whose services the kernel holds.
+fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<(String, IpAddr)> {
+    let refused: BTreeSet<_> = errors
+        .iter()
+        .filter_map(|error| match &error.op {
+            Op::AddService(key, _) => Some(key),
+            _ => None,
+        })
+        .collect();
+    let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
+    held.filter_map(|(key, programmed)| match &programmed.vip.host {
+        Host::Named(name) => Some((name.clone(), key.address)),
+        Host::Literal(_) => None,
+    })
+    .collect()
+}
+
+fn vips(desired: &Desired, actual: &Actual, origin: &str) -> Vec<status::Vip> {
+    let vip = |(key, programmed): (&crate::dataplane::ServiceKey, &crate::dataplane::desired::Programmed)| {
+        let backend = |(address, backend): (&std::net::SocketAddr, &crate::vip::Backend)| status::Backend {
+            address: address.ip(),
+            port: address.port(),
+            weight: backend.weight,
+            task: backend.task.clone(),
+            agent: backend.agent.clone(),
+            connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
+        };
+        status::Vip {
+            name: match &programmed.vip.host {
+                Host::Named(name) => Some(format!("{name}.{origin}")),
+                Host::Literal(_) => None,
+            },
+            protocol: key.protocol,
+            address: key.address,
+            port: key.port,
+            backends: programmed.backends.iter().map(backend).collect(),
+        }
+    };
+    let mut vips: Vec<status::Vip> = desired.services.iter().map(vip).collect();
+    vips.sort_by(|a, b| {
+        (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
+    });
+    vips
+}
+
+fn shown(errors: &[OpError]) -> Vec<String> {
+    errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
+}
+
+/// Seconds since the epoch: later zones have greater serials, also after a restart.
+fn serial() -> u32 {
+    u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

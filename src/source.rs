@@ -1,0 +1,262 @@
+//! Where the state of the cluster comes from, and the loop that keeps asking for it.
+//!
+//! A source yields complete snapshots. The loop publishes the newest one with the health of the
+//! source in one [`Report`]; a failure never takes the last good snapshot away.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+use crate::mesos;
+use crate::task::Snapshot;
+
+pub mod file;
+pub mod masters;
+
+use file::File;
+use masters::Masters;
+
+/// Where a state document is.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Location {
+    /// A master, perhaps with a user and a password.
+    Http(Url),
+    File(PathBuf),
+}
+
+/// Why a text is no location.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is neither http://HOST:PORT, https://HOST:PORT nor file:/PATH{detail}")]
+pub struct LocationError {
+    text: String,
+    detail: String,
+}
+
+impl Default for Location {
+    fn default() -> Self {
+        // The text is constant, so that the other arm is only for the type.
+        Url::parse("http://leader.mesos:5050").map_or_else(|_| Self::File(PathBuf::new()), Self::Http)
+    }
+}
+
+impl TryFrom<String> for Location {
+    type Error = LocationError;
+
+    fn try_from(text: String) -> Result<Self, LocationError> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, LocationError> {
+        let error = |detail: String| LocationError { text: text.to_owned(), detail };
+        if let Some(path) = text.strip_prefix("file:") {
+            // file:/path and file:///path are the same.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(error(String::new())) } else { Ok(Self::File(path.into())) };
+        }
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Http(url)),
+            Ok(_) => Err(error(String::new())),
+            Err(detail) => Err(error(format!(": {detail}"))),
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(url) => f.write_str(&masters::without_credentials(url)),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a source answered.
+#[derive(Debug)]
+pub enum Fetched {
+    New(Snapshot),
+    /// The same bytes as the last time.
+    Unchanged,
+}
+
+/// Why a source has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}: {error}")]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("{place}: {error}")]
+    Document { place: String, error: mesos::Error },
+    #[error("no master gave a state: {}", .0.join("; "))]
+    Masters(Vec<String>),
+    #[error("cannot set up an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    #[error("reading the document failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Something that can be asked for the state of the cluster again and again.
+#[allow(async_fn_in_trait)]
+pub trait Source {
+    /// Asks once.
+    async fn next(&mut self) -> Result<Fetched, Error>;
+
+    /// Where the last good answer came from, for people.
+    fn place(&self) -> String;
+}
+
+/// The newest snapshot and how its source is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Counts the snapshots, so that a reader sees whether it is a new one.
+    pub sequence: u64,
+    /// When the source last said that the snapshot is current.
+    pub good_at: Option<Timestamp>,
+    pub place: String,
+    pub failure: Option<Failure>,
+}
+
+/// Failed attempts since the last good one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+    pub at: Timestamp,
+    pub attempts: u32,
+}
+
+/// A source by configuration.
+pub enum AnySource {
+    File(File),
+    Masters(Box<Masters>),
+}
+
+impl AnySource {
+    /// Makes the configured source.
+    pub fn new(config: &config::Source) -> Result<Self, Error> {
+        match config.masters.as_slice() {
+            [Location::File(path)] => Ok(Self::File(File::new(path.clone()))),
+            masters => Ok(Self::Masters(Box::new(Masters::new(masters, config.timeout.0)?))),
+        }
+    }
+}
+
+impl Source for AnySource {
+    async fn next(&mut self) -> Result<Fetched, Error> {
+        match self {
+            Self::File(file) => file.next().await,
+            Self::Masters(masters) => masters.next().await,
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::File(file) => file.place(),
+            Self::Masters(masters) => masters.place(),
+        }
+    }
+}
+
+/// Asks `source` until `shutdown` and publishes every change of its report.
+pub async fn run(
+    mut source: impl Source,
+    config: config::Source,
+    reports: watch::Sender<Report>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let answer = tokio::select! {
+            () = shutdown.cancelled() => return,
+            answer = source.next() => answer,
+        };
+        let attempts = publish(&reports, &source, answer);
+        let pause = pause(config.interval.0, config.max_backoff.0, attempts, rand::random());
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns the number of failed attempts in a row.
+fn publish(reports: &watch::Sender<Report>, source: &impl Source, answer: Result<Fetched, Error>) -> u32 {
+    let mut attempts = 0;
+    reports.send_modify(|report| match answer {
+        Ok(fetched) => {
+            if let Some(failure) = report.failure.take() {
+                tracing::info!(source = source.place(), attempts = failure.attempts, "source answers again");
+            }
+            report.good_at = Some(Timestamp::now());
+            report.place = source.place();
+            if let Fetched::New(snapshot) = fetched {
+                report.snapshot = Some(Arc::new(snapshot));
+                report.sequence += 1;
+            }
+        }
+        Err(error) => {
+            let before = report.failure.as_ref().map_or(0, |failure| failure.attempts);
+            attempts = before + 1;
+            let error = error.to_string();
+            if before == 0 {
+                tracing::warn!(%error, "source does not answer, keeping the last state");
+            } else {
+                tracing::debug!(%error, attempts, "source still does not answer");
+            }
+            report.failure = Some(Failure { error, at: Timestamp::now(), attempts });
+        }
+    });
+    attempts
+}
+
+/// Time until the next attempt: the interval, doubled for each failure up to `max`, and varied by a
+/// fifth either way, so that the nodes of a cluster do not ask all at once. `random` is in 0..1.
+fn pause(interval: Duration, max: Duration, failures: u32, random: f64) -> Duration {
+    let doubled = interval.saturating_mul(2u32.saturating_pow(failures.min(16)));
+    let base = if failures == 0 { interval } else { doubled.min(max.max(interval)) };
+    base.mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn locations() {
+        let show = |text: &str| text.parse::<Location>().map(|location| location.to_string());
+        assert_eq!(show("http://user:secret@m1:5050").unwrap(), "http://m1:5050");
+        assert_eq!(show("file:/tmp/state.json").unwrap(), "file:/tmp/state.json");
+        assert_eq!(show("file:///tmp/state.json").unwrap(), "file:/tmp/state.json");
+        for text in ["m1:5050", "zk://m1/mesos", "file:", "", "http://"] {
+            assert!(show(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pauses_grow_to_a_bound(failures in 0u32..100, random in 0.0f64..1.0) {
+            let (interval, max) = (Duration::from_secs(2), Duration::from_secs(30));
+            let pause = pause(interval, max, failures, random);
+            prop_assert!(pause >= interval.mul_f64(0.8) && pause <= max.mul_f64(1.2));
+        }
+    }
+}

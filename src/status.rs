@@ -1,0 +1,134 @@
+//! What an operator sees: one serialisable document, shared by the daemon and its clients.
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dataplane::{Connections, Foreign};
+use crate::source::Failure;
+use crate::task::{Protocol, Skipped};
+
+/// State of a daemon at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// Whether something needs an operator; [`Status::reasons`] says what.
+    pub degraded: bool,
+    pub reasons: Vec<String>,
+    pub node: Node,
+    pub source: Source,
+    pub pass: Pass,
+    pub dns: Dns,
+    pub vips: Vec<Vip>,
+    /// Labels and tasks that yield nothing, and why.
+    pub skipped: Vec<Skipped>,
+    /// What works, but not as its users may expect.
+    pub warnings: Vec<String>,
+    /// Virtual services of others.
+    pub foreign: Vec<Foreign>,
+    /// When this was written.
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    pub hostname: String,
+    pub address: Option<IpAddr>,
+    pub address6: Option<IpAddr>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    pub configured: Vec<String>,
+    /// Where the last good document came from.
+    pub place: String,
+    /// Id of the leading master.
+    pub master: Option<String>,
+    /// When the source last confirmed its document.
+    pub good_at: Option<Timestamp>,
+    pub failure: Option<Failure>,
+    pub agents: usize,
+    /// Tasks with VIP labels.
+    pub tasks: usize,
+    /// What is kept although the newest document lacks it.
+    pub held: Vec<String>,
+}
+
+/// The DNS server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Why it doesn't.
+    pub error: Option<String>,
+}
+
+/// The last comparison of the kernel with what it should hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pass {
+    pub at: Option<Timestamp>,
+    pub seconds: f64,
+    /// Operations of the last pass that changed anything.
+    pub operations: usize,
+    /// Operations left to do, while a long pass is under way.
+    pub pending: usize,
+    pub changed_at: Option<Timestamp>,
+    pub errors: Vec<String>,
+    /// Differences, since the daemon started, that somebody else had made and that were repaired.
+    pub repaired: u64,
+    pub repaired_at: Option<Timestamp>,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vip {
+    /// Full name, for named VIPs.
+    pub name: Option<String>,
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+    pub backends: Vec<Backend>,
+}
+
+/// A real server, with the task behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    pub address: IpAddr,
+    pub port: u16,
+    pub weight: u32,
+    /// Task id.
+    pub task: String,
+    /// Agent id.
+    pub agent: String,
+    /// Connections in the kernel; absent where no kernel was asked.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
+}
+
+impl Status {
+    /// One line: what is wrong first of all, and how many VIPs there are.
+    pub fn summary(&self) -> String {
+        match self.reasons.first() {
+            Some(reason) => format!("degraded: {reason} ({})", self.counts()),
+            None => self.counts(),
+        }
+    }
+
+    /// How many VIPs there are, and how many of them have nobody to serve them.
+    pub fn counts(&self) -> String {
+        let dead = |vip: &&Vip| vip.backends.iter().all(|backend| backend.weight == 0);
+        format!(
+            "{} VIPs, {} without a healthy backend, {} skipped",
+            self.vips.len(),
+            self.vips.iter().filter(dead).count(),
+            self.skipped.len()
+        )
+    }
+}
+
+/// Time from `then` to `now` in whole seconds, such as `3m 12s`.
+pub fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    format!("{:#}", jiff::SignedDuration::from_secs(seconds))
+}

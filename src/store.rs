@@ -1,0 +1,208 @@
+//! What must survive a restart: files that are only ever replaced as a whole.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::task::Snapshot;
+use crate::vip::VipKey;
+use crate::vip::alloc::Leases;
+
+/// Which name has which address, and which VIPs there are.
+const LEASES: &str = "leases.json";
+
+/// The cluster as it was believed to be.
+const CLUSTER: &str = "cluster.json";
+
+/// Format of the files; another one is not read.
+const VERSION: u32 = 1;
+
+/// Which name has which address, and which VIPs there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    pub leases4: Leases,
+    pub leases6: Leases,
+    /// VIPs with the time since when they have no backend.
+    #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
+    pub vips: BTreeMap<VipKey, Option<Timestamp>>,
+}
+
+/// Why a file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}: {error}")]
+    Read { path: PathBuf, error: io::Error },
+    #[error("cannot write {path}: {error}; the next start will know less")]
+    Write { path: PathBuf, error: io::Error },
+    #[error("{path} is damaged ({reason}){}; the start goes on without it", set_aside(aside))]
+    Damaged { path: PathBuf, reason: String, aside: Option<PathBuf> },
+}
+
+/// The files of a state directory.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document<T> {
+    version: u32,
+    content: T,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    vip: VipKey,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    vacant_since: Option<Timestamp>,
+}
+
+impl Store {
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Reads the addresses that were kept; none where there is no file.
+    pub fn leases(&self) -> Result<Memory, Error> {
+        self.read(LEASES).map(Option::unwrap_or_default)
+    }
+
+    /// Reads the cluster that was kept; `None` where there is no file.
+    pub fn cluster(&self) -> Result<Option<Snapshot>, Error> {
+        self.read(CLUSTER)
+    }
+
+    /// Replaces the addresses that are kept.
+    pub fn save_leases(&self, memory: &Memory) -> Result<(), Error> {
+        self.replace(LEASES, memory)
+    }
+
+    /// Replaces the cluster that is kept.
+    pub fn save_cluster(&self, cluster: &Snapshot) -> Result<(), Error> {
+        self.replace(CLUSTER, cluster)
+    }
+
+    /// Renames a damaged file, so that replacing it does not destroy it. Other errors, and how that
+    /// went, are in the error that is returned.
+    pub fn set_aside(&self, error: Error) -> Error {
+        let Error::Damaged { path, reason, aside: None } = error else { return error };
+        let mut aside = path.clone().into_os_string();
+        aside.push(format!(".damaged-{}", Timestamp::now().as_second()));
+        let aside = PathBuf::from(aside);
+        match fs::rename(&path, &aside) {
+            Ok(()) => Error::Damaged { path, reason, aside: Some(aside) },
+            Err(error) => Error::Read { path, error },
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, Error> {
+        let path = self.directory.join(file);
+        match fs::read(&path) {
+            Ok(bytes) => match decode(&bytes) {
+                Ok(content) => Ok(Some(content)),
+                Err(reason) => Err(Error::Damaged { path, reason, aside: None }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Read { path, error }),
+        }
+    }
+
+    /// A reader or a crash sees the old file or the new one.
+    fn replace<T: Serialize>(&self, file: &str, content: &T) -> Result<(), Error> {
+        let path = self.directory.join(file);
+        let write = || {
+            fs::create_dir_all(&self.directory)?;
+            let temporary = self.directory.join(format!("{file}.new"));
+            let mut new = File::create(&temporary)?;
+            new.write_all(&serde_json::to_vec(&Document { version: VERSION, content })?)?;
+            new.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        write().map_err(|error| Error::Write { path: path.clone(), error })
+    }
+}
+
+fn set_aside(aside: &Option<PathBuf>) -> String {
+    aside.as_ref().map(|aside| format!(" and was set aside as {}", aside.display())).unwrap_or_default()
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let document: Document<T> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if document.version != VERSION {
+        return Err(format!("version {} instead of {VERSION}", document.version));
+    }
+    Ok(document.content)
+}
+
+/// Keys of a JSON object can only be strings.
+fn as_list<S: Serializer>(
+    vips: &BTreeMap<VipKey, Option<Timestamp>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(vips.iter().map(|(vip, since)| Entry { vip: vip.clone(), vacant_since: *since }))
+}
+
+fn from_list<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<VipKey, Option<Timestamp>>, D::Error> {
+    let entries = Vec::<Entry>::deserialize(deserializer)?;
+    Ok(entries.into_iter().map(|entry| (entry.vip, entry.vacant_since)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesos;
+    use crate::task::Protocol;
+    use crate::vip::Host;
+    use crate::vip::alloc::AddressRange;
+
+    #[test]
+    fn what_is_saved_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(&directory.path().join("new/below"));
+        assert_eq!(store.leases().unwrap(), Memory::default());
+        assert_eq!(store.cluster().unwrap(), None);
+        let mut memory = Memory::default();
+        memory.leases4.assign(&AddressRange::DCOS_V4, ["web.marathon"], []);
+        memory.leases6.assign(&AddressRange::DCOS_V6, ["web.marathon"], []);
+        for (host, since) in [
+            (Host::Named("web.marathon".to_owned()), None),
+            (Host::Literal([10, 0, 0, 1].into()), Some(Timestamp::UNIX_EPOCH)),
+        ] {
+            memory.vips.insert(VipKey { host, protocol: Protocol::Udp, port: 53 }, since);
+        }
+        store.save_leases(&memory).unwrap();
+        assert_eq!(store.leases().unwrap(), memory);
+
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
+        let mut cluster = mesos::parse(&fs::read(path).unwrap(), None).unwrap();
+        store.save_cluster(&cluster).unwrap();
+        // What a document says of itself alone is not kept.
+        cluster.ended.clear();
+        cluster.skipped.clear();
+        assert_eq!(store.cluster().unwrap(), Some(cluster));
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        for damage in ["", "{", "[]", r#"{"version":2,"content":{"leases4":{},"leases6":{},"vips":[]}}"#] {
+            fs::write(directory.path().join(LEASES), damage).unwrap();
+            let error = store.leases().unwrap_err();
+            let Error::Damaged { aside: Some(aside), .. } = store.set_aside(error) else {
+                panic!("{damage} was accepted")
+            };
+            assert_eq!(fs::read_to_string(aside).unwrap(), damage);
+            assert_eq!(store.leases().unwrap(), Memory::default());
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Addresses for names: where the peer's hash puts them, and stable from then on.
+//!
+//! A name starts at `min + hash(name) mod (max - min)` of its range and takes the first free address
+//! from there, wrapping around at the end. Unlike the peer's, an address once given stays with its
+//! name across restarts, addresses of literal VIPs are left alone, and names that find no room are
+//! reported while all others go on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+mod phash;
+
+/// A range of addresses of one family, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AddressRange {
+    min: IpAddr,
+    max: IpAddr,
+}
+
+/// Why a text is no range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    #[error("{0:?} is not an address range: write FIRST-LAST, such as 11.0.0.0-11.255.255.255")]
+    Syntax(String),
+    #[error("{0:?} mixes IPv4 and IPv6")]
+    Mixed(String),
+    #[error("{0:?} ends before it starts")]
+    Backwards(String),
+}
+
+impl AddressRange {
+    /// DC/OS' range for IPv4 VIPs.
+    pub const DCOS_V4: Self = Self {
+        min: IpAddr::V4(Ipv4Addr::new(11, 0, 0, 0)),
+        max: IpAddr::V4(Ipv4Addr::new(11, 255, 255, 255)),
+    };
+
+    /// DC/OS' range for IPv6 VIPs.
+    pub const DCOS_V6: Self = Self {
+        min: IpAddr::V6(Ipv6Addr::new(0xfd01, 0xc, 0, 0, 0, 0, 0, 0)),
+        max: IpAddr::V6(Ipv6Addr::new(0xfd01, 0xc, 0, 0, 0xffff, 0xffff, 0xffff, 0xffff)),
+    };
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.min.is_ipv4() && (self.min..=self.max).contains(&address)
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.min.is_ipv4()
+    }
+
+    /// Whether an address of the range has another meaning that VIPs would take away.
+    pub fn is_special(&self) -> bool {
+        let special =
+            ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"];
+        special.iter().filter_map(|network| network.parse::<IpNet>().ok()).any(|network| {
+            network.addr().is_ipv4() == self.is_ipv4()
+                && self.min <= network.broadcast()
+                && network.network() <= self.max
+        })
+    }
+
+    /// The fewest networks that make up the range.
+    pub fn networks(&self) -> Vec<IpNet> {
+        match (self.min, self.max) {
+            (IpAddr::V4(min), IpAddr::V4(max)) => Ipv4Subnets::new(min, max, 0).map(IpNet::from).collect(),
+            (IpAddr::V6(min), IpAddr::V6(max)) => Ipv6Subnets::new(min, max, 0).map(IpNet::from).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn address(&self, number: u128) -> IpAddr {
+        match self.min {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(number).into(),
+        }
+    }
+
+    /// Number of addresses that are tried for a name, which is one less than there are.
+    fn span(&self) -> u128 {
+        (number(self.max) - number(self.min)).max(1)
+    }
+
+    /// Where the search for a name's address starts.
+    fn start(&self, name: &str) -> u128 {
+        let span = self.span();
+        let hash = match self.min {
+            IpAddr::V4(_) => u128::from(phash::phash2(name.as_bytes())) % span,
+            IpAddr::V6(_) => modulo(&Sha1::digest(name.as_bytes()), span),
+        };
+        number(self.min) + hash
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let syntax = || RangeError::Syntax(text.to_owned());
+        let (min, max) = text.split_once('-').ok_or_else(syntax)?;
+        let min: IpAddr = min.trim().parse().map_err(|_| syntax())?;
+        let max: IpAddr = max.trim().parse().map_err(|_| syntax())?;
+        if min.is_ipv4() != max.is_ipv4() {
+            return Err(RangeError::Mixed(text.to_owned()));
+        }
+        if max < min {
+            return Err(RangeError::Backwards(text.to_owned()));
+        }
+        Ok(Self { min, max })
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.min, self.max)
+    }
+}
+
+impl TryFrom<String> for AddressRange {
+    type Error = RangeError;
+
+    fn try_from(text: String) -> Result<Self, RangeError> {
+        text.parse()
+    }
+}
+
+impl From<AddressRange> for String {
+    fn from(range: AddressRange) -> Self {
+        range.to_string()
+    }
+}
+
+/// The addresses of one family that names hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Leases(BTreeMap<String, IpAddr>);
+
+impl Leases {
+    /// The address that `name` holds.
+    pub fn get(&self, name: &str) -> Option<IpAddr> {
+        self.0.get(name).copied()
+    }
+
+    /// Names with their addresses.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.0.iter().map(|(name, address)| (name.as_str(), *address))
+    }
+
+    /// Gives an address of `range` to each name that has none, in the order of `names`, around
+    /// `avoid`; returns the names for which there was no room.
+    pub fn assign<'n>(
+        &mut self,
+        range: &AddressRange,
+        names: impl IntoIterator<Item = &'n str>,
+        avoid: impl IntoIterator<Item = IpAddr>,
+    ) -> Vec<String> {
+        let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
+        if fresh.peek().is_none() {
+            return Vec::new();
+        }
+        let mut taken = Taken::default();
+        for address in self.0.values().copied().chain(avoid) {
+            if range.contains(address) {
+                taken.insert(number(address));
+            }
+        }
+        let mut placed = BTreeMap::new();
+        let mut unplaced = Vec::new();
+        for name in fresh {
+            if placed.contains_key(name) {
+                continue;
+            }
+            match taken.first_free(range, range.start(name)) {
+                Some(free) => {
+                    taken.insert(free);
+                    placed.insert(name.to_owned(), range.address(free));
+                }
+                None => unplaced.push(name.to_owned()),
+            }
+        }
+        self.0.append(&mut placed);
+        unplaced
+    }
+
+    /// Takes the addresses of all names back that `keep` doesn't want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|name, _| keep(name));
+    }
+
+    /// Drops what can't be held any more: addresses outside of `range`, and all but the first of
+    /// names that share one.
+    pub fn confine(&mut self, range: &AddressRange) {
+        let mut seen = std::collections::BTreeSet::new();
+        self.0.retain(|_, address| range.contains(*address) && seen.insert(*address));
+    }
+}
+
+/// Addresses that are taken, as runs from the first to the last, so that a search steps over a
+/// crowded stretch at once.
+#[derive(Default)]
+struct Taken(BTreeMap<u128, u128>);
+
+impl Taken {
+    fn insert(&mut self, number: u128) {
+        if self.run_end(number).is_some() {
+            return;
+        }
+        let before = number.checked_sub(1).and_then(|before| self.run_start(before));
+        let end = number.checked_add(1).and_then(|after| self.0.remove(&after)).unwrap_or(number);
+        self.0.insert(before.unwrap_or(number), end);
+    }
+
+    /// The first free number from `start` on, wrapping from the end of `range` to its beginning;
+    /// the last of all candidates is not tried, as in the peer.
+    fn first_free(&self, range: &AddressRange, start: u128) -> Option<u128> {
+        let (min, max) = (number(range.min), number(range.max));
+        let forward = self.run_end(start).map_or(Some(start), |end| end.checked_add(1));
+        if let Some(free) = forward.filter(|&free| free <= max) {
+            return (free - start < range.span()).then_some(free);
+        }
+        let free = self.run_end(min).map_or(Some(min), |end| end.checked_add(1))?;
+        // `free` is below `start`, or everything is taken and it is not.
+        let tried = (max - start).checked_add(1)?.checked_add(free - min)?;
+        (free < start && tried < range.span()).then_some(free)
+    }
+
+    /// Last number of the run that holds `number`.
+    fn run_end(&self, number: u128) -> Option<u128> {
+        self.0.range(..=number).next_back().map(|(_, &end)| end).filter(|&end| end >= number)
+    }
+
+    /// First number of the run that holds `number`.
+    fn run_start(&self, number: u128) -> Option<u128> {
+        self.0.range(..=number).next_back().filter(|&(_, &end)| end >= number).map(|(&start, _)| start)
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// A big-endian number of any length, modulo `divisor`, bit by bit because it has more than 128 bits.
+fn modulo(bytes: &[u8], divisor: u128) -> u128 {
+    let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |shift| u128::from(byte >> shift & 1)));
+    bits.fold(0, |rest, bit| {
+        let doubled = if rest >= divisor - rest { rest - (divisor - rest) } else { rest + rest };
+        if bit > divisor - 1 - doubled { 0 } else { doubled + bit }
+    })
+}
+
+#[cfg(test)]
+mod tests;

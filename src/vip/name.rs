@@ -1,0 +1,96 @@
+//! Names of VIPs, by the peer's rules: `<label>.<framework>`, each made safe for DNS byte by byte.
+
+/// Longest DNS label, in octets (RFC 1035, 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// The name of a VIP below its zone, such as `web.marathon` for label `/web` of framework
+/// `marathon`. Distinct labels can share a name; they are then one VIP.
+pub fn vip_name(label: &str, framework: &str) -> String {
+    format!("{}.{}", fragment(label), fragment(framework))
+}
+
+/// Each dotted part as a DNS label. Parts that are empty from the start vanish, those that become
+/// empty stay.
+fn fragment(text: &str) -> String {
+    let parts: Vec<String> = text.split('.').filter(|part| !part.is_empty()).map(label).collect();
+    parts.join(".")
+}
+
+/// One DNS label: lower-case letters and digits, with `-`, `_` and `.` as dashes inside; every other
+/// byte is dropped. At 63 octets trailing dashes are cut and the room is filled up with letters and
+/// digits only.
+fn label(text: &str) -> String {
+    let mut label = String::new();
+    let mut full = false;
+    for byte in text.bytes().map(|byte| byte.to_ascii_lowercase()) {
+        if !full && label.len() >= MAX_LABEL {
+            trim_dashes(&mut label);
+            full = true;
+        }
+        if label.len() >= MAX_LABEL {
+            break;
+        }
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' => label.push(char::from(byte)),
+            b'-' | b'_' | b'.' if !full && !label.is_empty() => label.push('-'),
+            _ => {}
+        }
+    }
+    trim_dashes(&mut label);
+    label
+}
+
+fn trim_dashes(label: &mut String) {
+    label.truncate(label.trim_end_matches('-').len());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Vectors {
+        label_normalisation: Vec<Normalisation>,
+        vectors_no_collision: Vec<Named>,
+    }
+
+    #[derive(Deserialize)]
+    struct Normalisation {
+        input: String,
+        label: String,
+        domain_frag: String,
+    }
+
+    #[derive(Deserialize)]
+    struct Named {
+        label: String,
+        framework: String,
+        name: String,
+    }
+
+    #[test]
+    fn every_vector_of_the_peer() {
+        let vectors: Vectors =
+            serde_json::from_str(include_str!("../../tests/fixtures/vip_allocation.json")).unwrap();
+        for vector in vectors.label_normalisation {
+            assert_eq!(label(&vector.input), vector.label, "{}", vector.input);
+            assert_eq!(fragment(&vector.input), vector.domain_frag, "{}", vector.input);
+        }
+        for vector in vectors.vectors_no_collision {
+            assert_eq!(vip_name(&vector.label, &vector.framework), vector.name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn labels_fit_dns(text in "\\PC{0,200}") {
+            let label = label(&text);
+            prop_assert!(label.len() <= MAX_LABEL);
+            prop_assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+            prop_assert!(!label.starts_with('-') && !label.ends_with('-'));
+        }
+    }
+}

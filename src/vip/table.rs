@@ -1,0 +1,242 @@
+//! Tasks to VIPs: which backends each VIP has, and with which weight.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::label::{self, LabelHost};
+use super::name::vip_name;
+use crate::task::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort};
+
+/// What a client dials.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Host {
+    /// Name below the zone, such as `web.marathon`; its address is allocated.
+    Named(String),
+    /// An address that the label gives itself.
+    Literal(IpAddr),
+}
+
+/// Identity of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VipKey {
+    pub host: Host,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+impl fmt::Display for VipKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Named(name) => write!(f, "{} {name}:{}", self.protocol, self.port),
+            Host::Literal(address) => write!(f, "{} {}", self.protocol, SocketAddr::new(*address, self.port)),
+        }
+    }
+}
+
+/// A VIP with its backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// By address as other nodes see it; a named VIP may have both families.
+    pub backends: BTreeMap<SocketAddr, Backend>,
+    /// Place in the order in which new names get their addresses, highest first.
+    pub rank: Rank,
+}
+
+/// The peer's processing order: protocol, label and framework as written, port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(Option<(Protocol, String, String, u16)>);
+
+/// One instance behind a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// 1, or 0 when it should get no new connections.
+    pub weight: u32,
+    /// Task id.
+    pub task: String,
+    /// Agent id.
+    pub agent: String,
+    /// Where the backend is on its own node, when the agent's port is mapped into a container: the
+    /// node's mapping is not applied to packets that IPVS sends.
+    pub local: Option<SocketAddr>,
+}
+
+impl Backend {
+    /// The address to program on a node that has the addresses `own`.
+    pub fn seen_from(&self, address: SocketAddr, own: &BTreeSet<IpAddr>) -> SocketAddr {
+        match self.local {
+            Some(local) if own.contains(&address.ip()) => local,
+            _ => address,
+        }
+    }
+}
+
+/// All VIPs of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VipTable {
+    /// VIPs with at least one backend, be its weight 0.
+    pub vips: BTreeMap<VipKey, Vip>,
+    /// VIPs that tasks name which do not serve yet or not now.
+    pub awaited: BTreeSet<VipKey>,
+    pub skipped: Vec<Skipped>,
+}
+
+impl VipTable {
+    /// Applies the rules of labels, networks, states and health to every task.
+    pub fn new(snapshot: &Snapshot, ipv6: bool) -> Self {
+        let mut table = Self { skipped: snapshot.skipped.clone(), ..Self::default() };
+        for task in snapshot.tasks.values() {
+            for port in &task.ports {
+                table.add(snapshot, task, port, ipv6);
+            }
+        }
+        table.awaited.retain(|key| !table.vips.contains_key(key));
+        table
+    }
+
+    fn add(&mut self, snapshot: &Snapshot, task: &Task, port: &TaskPort, ipv6: bool) {
+        let backends = backends(snapshot, task, port);
+        let framework = snapshot.frameworks.get(&task.key.framework);
+        for label in &port.labels {
+            let added = match (framework, &backends) {
+                (None, _) => Err(format!("framework {} is not in the document", task.key.framework)),
+                (Some(framework), Ok(backends)) => {
+                    self.add_vip(task, port, &label.value, framework, backends, ipv6)
+                }
+                (_, Err(reason)) => Err(reason.clone()),
+            };
+            if let Err(reason) = added
+                && task.state.is_serving()
+            {
+                self.skipped.push(Skipped {
+                    task: task.key.task.clone(),
+                    port: Some(port.describe()),
+                    label: Some(label.key.clone()),
+                    value: Some(label.value.clone()),
+                    reason,
+                });
+            }
+        }
+    }
+
+    fn add_vip(
+        &mut self,
+        task: &Task,
+        port: &TaskPort,
+        value: &str,
+        framework: &str,
+        backends: &[(SocketAddr, Option<SocketAddr>)],
+        ipv6: bool,
+    ) -> Result<(), String> {
+        let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        let rank = match host {
+            LabelHost::Named(label) => {
+                Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
+            }
+            LabelHost::Literal(_) => Rank::default(),
+        };
+        let host = match host {
+            LabelHost::Named(label) => Host::Named(vip_name(label, framework)),
+            LabelHost::Literal(address) => Host::Literal(address),
+        };
+        let usable = |address: &SocketAddr| match &host {
+            Host::Literal(literal) => literal.is_ipv4() == address.is_ipv4() && (ipv6 || address.is_ipv4()),
+            Host::Named(_) => ipv6 || address.is_ipv4(),
+        };
+        let usable: Vec<_> = backends.iter().filter(|(address, _)| usable(address)).collect();
+        if usable.is_empty() {
+            return Err(match host {
+                Host::Literal(IpAddr::V6(_)) if !ipv6 => "IPv6 is off".to_owned(),
+                Host::Literal(IpAddr::V6(_)) => "the task has no IPv6 address for an IPv6 VIP".to_owned(),
+                Host::Literal(IpAddr::V4(_)) => "the task has no IPv4 address for an IPv4 VIP".to_owned(),
+                Host::Named(_) => "the task has only IPv6 addresses and IPv6 is off".to_owned(),
+            });
+        }
+        let key = VipKey { host, protocol: port.protocol, port: vip_port };
+        if !task.state.is_serving() {
+            self.awaited.insert(key);
+            return Ok(());
+        }
+        let vip = self.vips.entry(key).or_default();
+        vip.rank = std::mem::take(&mut vip.rank).max(rank);
+        for &(address, local) in usable {
+            let backend = Backend {
+                weight: task.weight(),
+                task: task.key.task.clone(),
+                agent: task.agent_id.clone(),
+                local,
+            };
+            // Two tasks can claim one address for a moment; the one that takes connections has it.
+            match vip.backends.get(&address) {
+                Some(known) if known.weight >= backend.weight => {}
+                _ => {
+                    vip.backends.insert(address, backend);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a port is reached: from everywhere, and on the task's own node if that differs.
+///
+/// A port with a host port is at the agent's address, whatever the network; any other one is at each
+/// of the task's addresses on the port's networks.
+fn backends(
+    snapshot: &Snapshot,
+    task: &Task,
+    port: &TaskPort,
+) -> Result<Vec<(SocketAddr, Option<SocketAddr>)>, String> {
+    let agent = snapshot.agents.get(&task.agent_id);
+    let agent_address = agent.and_then(|agent| agent.address);
+    let agent_address = || match (agent, agent_address) {
+        (_, Some(address)) => Ok(address),
+        (Some(agent), None) => {
+            Err(format!("the address of agent {} ({}) is not known", task.agent_id, agent.hostname))
+        }
+        (None, None) => Err(format!("agent {} is not in the document", task.agent_id)),
+    };
+    if let Some(host_port) = port.host_port {
+        let agent = agent_address()?;
+        let on_host_network = matches!(task.addresses.as_slice(), [only] if only.address == agent);
+        let local = match port.port {
+            Some(number) if task.runtime != Runtime::Docker && !on_host_network => {
+                let addresses = on_networks(&task.addresses, &port.networks);
+                let same_family = addresses.iter().find(|address| address.is_ipv4() == agent.is_ipv4());
+                same_family.map(|&address| SocketAddr::new(address, number))
+            }
+            _ => None,
+        };
+        return Ok(vec![(SocketAddr::new(agent, host_port), local)]);
+    }
+    let Some(number) = port.port else { return Ok(Vec::new()) };
+    if task.addresses.is_empty() {
+        // Old versions of Mesos report no address for tasks on the host network.
+        return Ok(vec![(SocketAddr::new(agent_address()?, number), None)]);
+    }
+    let addresses = on_networks(&task.addresses, &port.networks);
+    if addresses.is_empty() {
+        let networks: Vec<&str> = port.networks.iter().map(String::as_str).collect();
+        return Err(format!("the task has no address on network {}", networks.join(", ")));
+    }
+    Ok(addresses.into_iter().map(|address| (SocketAddr::new(address, number), None)).collect())
+}
+
+/// The addresses on the named networks. Where none has such a name, those without a name count:
+/// not every runtime reports names.
+fn on_networks(addresses: &[TaskAddress], networks: &BTreeSet<String>) -> Vec<IpAddr> {
+    let select = |wanted: &dyn Fn(&TaskAddress) -> bool| -> Vec<IpAddr> {
+        addresses.iter().filter(|address| wanted(address)).map(|address| address.address).collect()
+    };
+    if networks.is_empty() {
+        return select(&|_| true);
+    }
+    let named = select(&|address| address.network.as_ref().is_some_and(|name| networks.contains(name)));
+    if named.is_empty() { select(&|address| address.network.is_none()) } else { named }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+use super::*;
+use crate::mesos;
+
+const AGENT: &str = "10.0.0.1";
+
+/// The state of one agent with one running task.
+struct Doc {
+    container: &'static str,
+    networks: &'static str,
+    port: &'static str,
+    scope: &'static str,
+    label: &'static str,
+    state: &'static str,
+}
+
+impl Default for Doc {
+    fn default() -> Self {
+        Self {
+            container: "null",
+            networks: r#"[{"ip_addresses":[{"ip_address":"10.0.0.1"}]}]"#,
+            port: "8080",
+            scope: "",
+            label: "/web:80",
+            state: "TASK_RUNNING",
+        }
+    }
+}
+
+/// Container with port 80 behind host port 31000 of its agent.
+const UCR: &str = r#"{"type":"MESOS","network_infos":[{"name":"mesos-bridge","port_mappings":[{"host_port":31000,"container_port":80,"protocol":"tcp"}]}]}"#;
+const DOCKER: &str = r#"{"type":"DOCKER","docker":{"port_mappings":[{"host_port":31000,"container_port":80,"protocol":"tcp"}]}}"#;
+const BRIDGE: &str = r#"[{"name":"mesos-bridge","ip_addresses":[{"ip_address":"172.31.254.3"}]}]"#;
+const HOST_SCOPE: &str = r#",{"key":"network-scope","value":"host"}"#;
+
+impl Doc {
+    fn table(&self, ipv6: bool) -> VipTable {
+        let Self { container, networks, port, scope, label, state } = self;
+        let text = format!(
+            r#"{{"id":"M","elected_time":1,"slaves":[{{"id":"S","hostname":"a","pid":"slave(1)@{AGENT}:5051"}}],
+            "frameworks":[{{"id":"F","name":"marathon","tasks":[{{"id":"t","framework_id":"F","slave_id":"S",
+            "state":"{state}","container":{container},"statuses":[{{"state":"TASK_RUNNING","timestamp":1,
+            "container_status":{{"network_infos":{networks}}}}}],"discovery":{{"ports":{{"ports":[{{"number":{port},
+            "protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{label}"}}{scope}]}}}}]}}}}}}]}}]}}"#
+        );
+        VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), ipv6)
+    }
+
+    /// Backends as this and other nodes see them.
+    fn backends(&self) -> Vec<(String, String)> {
+        let own = BTreeSet::from([AGENT.parse().unwrap()]);
+        let table = self.table(true);
+        assert_eq!(table.skipped, []);
+        let backends = table.vips.values().flat_map(|vip| &vip.backends);
+        backends.map(|(address, b)| (address.to_string(), b.seen_from(*address, &own).to_string())).collect()
+    }
+
+    fn reason(&self, ipv6: bool) -> String {
+        let table = self.table(ipv6);
+        assert!(table.vips.is_empty(), "{:?}", table.vips);
+        table.skipped[0].reason.clone()
+    }
+}
+
+fn pair(everywhere: &str, here: &str) -> Vec<(String, String)> {
+    vec![(everywhere.to_owned(), here.to_owned())]
+}
+
+#[test]
+fn every_network_mode_has_its_address() {
+    assert_eq!(Doc::default().backends(), pair("10.0.0.1:8080", "10.0.0.1:8080"), "host");
+    let ucr = Doc { container: UCR, networks: BRIDGE, port: "31000", scope: HOST_SCOPE, ..Doc::default() };
+    assert_eq!(ucr.backends(), pair("10.0.0.1:31000", "172.31.254.3:80"), "rewritten on its own node");
+    let docker =
+        Doc { container: DOCKER, networks: BRIDGE, port: "31000", scope: HOST_SCOPE, ..Doc::default() };
+    assert_eq!(docker.backends(), pair("10.0.0.1:31000", "10.0.0.1:31000"), "Docker maps its ports itself");
+    let on_host = Doc { container: UCR, port: "31000", scope: HOST_SCOPE, ..Doc::default() };
+    assert_eq!(on_host.backends(), pair("10.0.0.1:31000", "10.0.0.1:31000"), "no container address");
+    let own_address = Doc { networks: BRIDGE, port: "80", ..Doc::default() };
+    assert_eq!(own_address.backends(), pair("172.31.254.3:80", "172.31.254.3:80"), "container network");
+    let pod_networks = r#"[{"name":"mesos-bridge","ip_addresses":[{"ip_address":"172.31.254.4"}],
+        "port_mappings":[{"host_port":2254,"container_port":8080,"protocol":"tcp"}]}]"#;
+    let pod = Doc { networks: pod_networks, port: "2254", scope: HOST_SCOPE, ..Doc::default() };
+    assert_eq!(pod.backends(), pair("10.0.0.1:2254", "172.31.254.4:8080"), "pods map ports in their status");
+    let mapped = Doc { container: UCR, networks: BRIDGE, port: "80", ..Doc::default() };
+    assert_eq!(mapped.backends(), pair("10.0.0.1:31000", "172.31.254.3:80"), "a host port comes first");
+    assert_eq!(
+        Doc { networks: "[]", ..Doc::default() }.backends(),
+        pair("10.0.0.1:8080", "10.0.0.1:8080"),
+        "old Mesos"
+    );
+}
+
+#[test]
+fn the_network_is_picked_by_name() {
+    let networks = r#"[{"name":"dcos6","ip_addresses":[{"ip_address":"9.0.2.4"}]},
+        {"name":"dcos","ip_addresses":[{"ip_address":"9.0.1.5"}]}]"#;
+    let on = |scope| Doc { networks, port: "80", scope, ..Doc::default() };
+    assert_eq!(on(r#",{"key":"network-name","value":"dcos"}"#).backends(), pair("9.0.1.5:80", "9.0.1.5:80"));
+    assert_eq!(on("").backends().len(), 2);
+    let reason = on(r#",{"key":"network-name","value":"other"}"#).reason(true);
+    assert_eq!(reason, "the task has no address on network other");
+    let unnamed = Doc { scope: r#",{"key":"network-name","value":"dcos"}"#, ..Doc::default() };
+    assert_eq!(unnamed.backends().len(), 1, "some runtimes report no names");
+}
+
+#[test]
+fn families_are_kept_apart() {
+    let networks = r#"[{"ip_addresses":[{"ip_address":"9.0.1.5"},{"ip_address":"fd01:b::4/64"}]}]"#;
+    let both = Doc { networks, ..Doc::default() };
+    assert_eq!(both.backends().len(), 2);
+    assert_eq!(both.table(false).vips.values().next().unwrap().backends.len(), 1, "IPv6 is off");
+    for (label, backend) in [("1.2.3.4:80", "9.0.1.5:8080"), ("fd00::1:80", "[fd01:b::4]:8080")] {
+        let literal = Doc { networks, label, ..Doc::default() };
+        assert_eq!(literal.backends(), pair(backend, backend));
+    }
+    assert_eq!(Doc { networks, label: "fd00::1:80", ..Doc::default() }.reason(false), "IPv6 is off");
+    let mapped = Doc {
+        container: UCR,
+        networks,
+        port: "31000",
+        scope: HOST_SCOPE,
+        label: "fd00::1:80",
+        ..Doc::default()
+    };
+    assert_eq!(mapped.reason(true), "the task has no IPv6 address for an IPv6 VIP", "agents have IPv4");
+}
+
+#[test]
+fn only_tasks_that_serve_have_backends() {
+    for (state, weights, awaited) in [
+        ("TASK_RUNNING", vec![1], 0),
+        ("TASK_KILLING", vec![0], 0),
+        ("TASK_STAGING", vec![], 1),
+        ("TASK_STARTING", vec![], 1),
+        ("TASK_UNREACHABLE", vec![], 1),
+        ("TASK_UNKNOWN", vec![], 1),
+        ("TASK_FINISHED", vec![], 0),
+        ("TASK_LOST", vec![], 0),
+        ("TASK_GONE_BY_OPERATOR", vec![], 0),
+    ] {
+        let table = Doc { state, ..Doc::default() }.table(true);
+        let found: Vec<u32> =
+            table.vips.values().flat_map(|vip| &vip.backends).map(|(_, b)| b.weight).collect();
+        assert_eq!((found, table.awaited.len()), (weights, awaited), "{state}");
+    }
+}
+
+#[test]
+fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
+    let snapshot = mesos::parse(
+        format!(
+            r#"{{"slaves":[{{"id":"S","pid":"slave(1)@{AGENT}:5051"}}],"frameworks":[{{"id":"F","name":"m","tasks":[{}]}}]}}"#,
+            [("a", "TASK_KILLING"), ("b", "TASK_RUNNING"), ("c", "TASK_KILLING")]
+                .map(|(id, state)| format!(
+                    r#"{{"id":"{id}","framework_id":"F","slave_id":"S","state":"{state}","discovery":{{"ports":
+                    {{"ports":[{{"number":80,"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"w:80"}}]}}}}]}}}}}}"#
+                ))
+                .join(",")
+        )
+        .as_bytes(),
+        None,
+    )
+    .unwrap();
+    let table = VipTable::new(&snapshot, true);
+    let backends: Vec<&Backend> = table.vips.values().flat_map(|vip| vip.backends.values()).collect();
+    assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight)).collect::<Vec<_>>(), [("b", 1)]);
+}

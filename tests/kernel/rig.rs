@@ -1,0 +1,127 @@
+//! The host's side: boots the machine for the selected tests and hands each result to its own trial.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::guest::{self, Report};
+use crate::suite;
+
+const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/vm");
+
+/// Seconds for the whole run: the machine is ended then, and what has no result fails.
+const LIMIT: &str = "1800";
+
+pub fn run() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let selected = suite::all()
+        .map(|test| test.name)
+        .filter(|name| is_selected(name, &arguments))
+        .map(String::from)
+        .collect();
+    let machine = Machine::new(selected);
+    let trials = suite::all()
+        .map(|test| {
+            let machine = Arc::clone(&machine);
+            Trial::test(test.name, move || machine.result_of(test.name))
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    machine.await_end();
+    conclusion.exit_code()
+}
+
+/// The filter of `cargo test`: the guest has to be told beforehand what will be asked of it.
+fn is_selected(name: &str, arguments: &Arguments) -> bool {
+    let matches = |pattern: &String| {
+        if arguments.exact { name == pattern } else { name.contains(pattern) }
+    };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+/// One virtual machine, booted when the first result is asked for.
+struct Machine {
+    selected: Vec<String>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    started: bool,
+    reports: HashMap<String, Report>,
+    /// Set when no further report will come, with the reason for those that are missing.
+    ended: Option<String>,
+}
+
+impl Machine {
+    fn new(selected: Vec<String>) -> Arc<Self> {
+        Arc::new(Self { selected, progress: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn result_of(self: &Arc<Self>, name: &str) -> Result<(), Failed> {
+        let mut progress = self.progress.lock().unwrap();
+        if !progress.started {
+            progress.started = true;
+            let machine = Arc::clone(self);
+            thread::spawn(move || machine.boot());
+        }
+        let progress = self
+            .changed
+            .wait_while(progress, |progress| progress.ended.is_none() && !progress.reports.contains_key(name))
+            .unwrap();
+        match (progress.reports.get(name), &progress.ended) {
+            (Some(report), _) => report.failure.clone().map_or(Ok(()), |text| Err(Failed::from(text))),
+            (None, reason) => {
+                Err(format!("no result: {}", reason.as_deref().unwrap_or("the machine ended")).into())
+            }
+        }
+    }
+
+    /// Returns when no machine runs.
+    fn await_end(&self) {
+        let runs = |progress: &mut Progress| progress.started && progress.ended.is_none();
+        drop(self.changed.wait_while(self.progress.lock().unwrap(), runs).unwrap());
+    }
+
+    fn boot(&self) {
+        let reason = match self.follow() {
+            Ok(status) => {
+                format!("the machine ended with {status} before this test did; its output is above")
+            }
+            Err(error) => format!("{VM} cannot be run: {error}"),
+        };
+        self.progress.lock().unwrap().ended = Some(reason);
+        self.changed.notify_all();
+    }
+
+    /// Runs the machine to its end and files every report as it comes. Other output is for whoever
+    /// reads along.
+    fn follow(&self) -> std::io::Result<std::process::ExitStatus> {
+        let mut child = Command::new(VM)
+            .args(["--mem", "2048", "--timeout", LIMIT])
+            .arg("env")
+            .arg(format!("{}=1", guest::VARIABLE))
+            .arg(std::env::current_exe()?)
+            .args(&self.selected)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().expect("the output is piped");
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            match serde_json::from_str::<Report>(&line) {
+                Ok(report) => {
+                    self.progress.lock().unwrap().reports.insert(report.name.clone(), report);
+                    self.changed.notify_all();
+                }
+                Err(_) => eprintln!("guest: {line}"),
+            }
+        }
+        child.wait()
+    }
+}

@@ -1,0 +1,227 @@
+//! The process that is a host's servers and clients: it sits in a network namespace, takes one
+//! [`Request`] per line on its input and answers each with one [`Reply`] per line. It ends with its
+//! input, so it never outlives a test.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// First argument of this program when it is to be a helper.
+pub const ARGUMENT: &str = "__helper";
+
+/// Silence for so long is a timeout. Refusals and answers come at once, even in an emulated machine.
+const SILENCE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Listen, and tell every client who answers and whom it sees.
+    Serve { transport: Transport, at: SocketAddr, name: String },
+    /// Connect and read the first answer. `keep` makes it a connection that [`Request::Ask`] can use.
+    Dial { transport: Transport, to: SocketAddr, keep: bool },
+    /// Ask again on a kept connection.
+    Ask { connection: usize },
+    /// Run a program here.
+    Run { program: Vec<String>, input: String },
+    /// Set a value below `/proc/sys`, of which every network namespace has its own.
+    Set { path: String, value: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Serving,
+    Set,
+    Dialled { outcome: Outcome, connection: Option<usize> },
+    Ran { success: bool, output: String, errors: String },
+    Failed(String),
+}
+
+/// What a client notices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The server's name, and the client's address as the server sees it.
+    Answered {
+        server: String,
+        client: IpAddr,
+    },
+    Refused,
+    /// The connection was ended by the other side.
+    Reset,
+    Silence,
+    Failed(String),
+}
+
+enum Connection {
+    Tcp(BufReader<TcpStream>),
+    Udp(UdpSocket),
+}
+
+pub fn serve() -> ExitCode {
+    let mut connections = BTreeMap::new();
+    let mut output = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        let reply = match serde_json::from_str(&line) {
+            Ok(request) => {
+                obey(request, &mut connections).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+            }
+            Err(error) => Reply::Failed(format!("not a request: {error}: {line}")),
+        };
+        let line = serde_json::to_string(&reply).expect("a reply is plain data");
+        if writeln!(output, "{line}").and_then(|()| output.flush()).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn obey(request: Request, connections: &mut BTreeMap<usize, Connection>) -> io::Result<Reply> {
+    match request {
+        Request::Serve { transport: Transport::Tcp, at, name } => {
+            let listener = TcpListener::bind(at)?;
+            thread::spawn(move || serve_tcp(&listener, &name));
+            Ok(Reply::Serving)
+        }
+        Request::Serve { transport: Transport::Udp, at, name } => {
+            let socket = UdpSocket::bind(at)?;
+            thread::spawn(move || serve_udp(&socket, &name));
+            Ok(Reply::Serving)
+        }
+        Request::Dial { transport, to, keep } => {
+            let dialled = Connection::open(transport, to).and_then(|mut connection| {
+                let outcome = connection.ask(transport == Transport::Udp)?;
+                Ok((outcome, connection))
+            });
+            Ok(match dialled {
+                Ok((outcome, connection)) if keep => {
+                    let number = connections.len();
+                    connections.insert(number, connection);
+                    Reply::Dialled { outcome, connection: Some(number) }
+                }
+                Ok((outcome, _)) => Reply::Dialled { outcome, connection: None },
+                Err(error) => Reply::Dialled { outcome: Outcome::from(error), connection: None },
+            })
+        }
+        Request::Ask { connection } => {
+            let connection = connections.get_mut(&connection).ok_or(ErrorKind::NotFound)?;
+            let outcome = connection.ask(true).unwrap_or_else(Outcome::from);
+            Ok(Reply::Dialled { outcome, connection: None })
+        }
+        Request::Run { program, input } => run(&program, &input),
+        Request::Set { path, value } => std::fs::write(path, value).map(|()| Reply::Set),
+    }
+}
+
+impl Connection {
+    fn open(transport: Transport, to: SocketAddr) -> io::Result<Self> {
+        match transport {
+            Transport::Tcp => {
+                let stream = TcpStream::connect_timeout(&to, SILENCE)?;
+                stream.set_read_timeout(Some(SILENCE))?;
+                Ok(Self::Tcp(BufReader::new(stream)))
+            }
+            Transport::Udp => {
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(to)?;
+                socket.set_read_timeout(Some(SILENCE))?;
+                Ok(Self::Udp(socket))
+            }
+        }
+    }
+
+    /// Reads one answer, after asking for it unless it comes by itself (a TCP server greets).
+    fn ask(&mut self, aloud: bool) -> io::Result<Outcome> {
+        let mut answer = String::new();
+        match self {
+            Self::Tcp(reader) => {
+                if aloud {
+                    reader.get_mut().write_all(b"?\n")?;
+                }
+                if reader.read_line(&mut answer)? == 0 {
+                    return Ok(Outcome::Reset);
+                }
+            }
+            Self::Udp(socket) => {
+                let mut buffer = [0; 256];
+                socket.send(b"?\n")?;
+                let length = socket.recv(&mut buffer)?;
+                answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            }
+        }
+        let parsed = answer.trim_end().split_once(" saw ").and_then(|(server, client)| {
+            Some(Outcome::Answered { server: server.to_owned(), client: client.parse().ok()? })
+        });
+        Ok(parsed.unwrap_or_else(|| Outcome::Failed(format!("strange answer {answer:?}"))))
+    }
+}
+
+impl From<io::Error> for Outcome {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // A datagram to a virtual service without real servers is not permitted, says the kernel.
+            ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Self::Reset,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::Silence,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, name: &str) {
+    for stream in listener.incoming().flatten() {
+        let name = name.to_owned();
+        thread::spawn(move || {
+            let Ok(client) = stream.peer_addr() else {
+                return;
+            };
+            let greeting = greeting(&name, client);
+            let Ok(mut writer) = stream.try_clone() else {
+                return;
+            };
+            let mut questions = BufReader::new(stream).lines();
+            while writer.write_all(greeting.as_bytes()).is_ok() && matches!(questions.next(), Some(Ok(_))) {}
+        });
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, name: &str) {
+    let mut buffer = [0; 2048];
+    while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(greeting(name, client).as_bytes(), client);
+    }
+}
+
+fn greeting(name: &str, client: SocketAddr) -> String {
+    format!("{name} saw {}\n", client.ip().to_canonical())
+}
+
+fn run(program: &[String], input: &str) -> io::Result<Reply> {
+    let (name, arguments) = program.split_first().ok_or(ErrorKind::InvalidInput)?;
+    let mut child = Command::new(name)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes())?;
+    }
+    let ended = child.wait_with_output()?;
+    Ok(Reply::Ran {
+        success: ended.status.success(),
+        output: String::from_utf8_lossy(&ended.stdout).into_owned(),
+        errors: String::from_utf8_lossy(&ended.stderr).into_owned(),
+    })
+}

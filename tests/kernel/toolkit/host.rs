@@ -1,0 +1,177 @@
+//! A host: a network namespace with a helper in it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::helper::{self, Outcome, Reply, Request, Transport};
+
+pub struct Host {
+    /// The namespace's name.
+    pub name: String,
+    helper: Mutex<Helper>,
+}
+
+struct Helper {
+    process: Child,
+    requests: ChildStdin,
+    replies: BufReader<ChildStdout>,
+}
+
+/// A connection that its host keeps open.
+pub struct Kept<'a> {
+    host: &'a Host,
+    number: usize,
+    /// Who answered when it was opened.
+    pub server: String,
+}
+
+impl Host {
+    /// Starts a helper in a namespace that exists.
+    pub fn enter(name: String) -> Result<Self> {
+        let mut process = Command::new("ip")
+            .args(["netns", "exec", &name])
+            .arg(std::env::current_exe()?)
+            .arg(helper::ARGUMENT)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("ip netns exec")?;
+        let requests = process.stdin.take().context("the helper's input")?;
+        let replies = BufReader::new(process.stdout.take().context("the helper's output")?);
+        Ok(Self { name, helper: Mutex::new(Helper { process, requests, replies }) })
+    }
+
+    /// Serves TCP at `at`, answering as `name`.
+    pub fn serve(&self, at: &str, name: &str) -> Result<()> {
+        self.serve_on(Transport::Tcp, at, name)
+    }
+
+    pub fn serve_on(&self, transport: Transport, at: &str, name: &str) -> Result<()> {
+        let at = at.parse().with_context(|| format!("{at} is not address:port"))?;
+        match self.request(&Request::Serve { transport, at, name: name.into() })? {
+            Reply::Serving => Ok(()),
+            other => Err(anyhow!("{}: serving at {at}: {other:?}", self.name)),
+        }
+    }
+
+    /// Opens a TCP connection, reads the answer and closes it.
+    pub fn dial(&self, to: SocketAddr) -> Result<Outcome> {
+        self.dial_on(Transport::Tcp, to)
+    }
+
+    pub fn dial_on(&self, transport: Transport, to: SocketAddr) -> Result<Outcome> {
+        match self.request(&Request::Dial { transport, to, keep: false })? {
+            Reply::Dialled { outcome, .. } => Ok(outcome),
+            other => Err(anyhow!("{}: dialling {to}: {other:?}", self.name)),
+        }
+    }
+
+    /// Opens a TCP connection that stays.
+    pub fn keep(&self, to: SocketAddr) -> Result<Kept<'_>> {
+        self.keep_on(Transport::Tcp, to)
+    }
+
+    pub fn keep_on(&self, transport: Transport, to: SocketAddr) -> Result<Kept<'_>> {
+        match self.request(&Request::Dial { transport, to, keep: true })? {
+            Reply::Dialled { outcome: Outcome::Answered { server, .. }, connection: Some(number) } => {
+                Ok(Kept { host: self, number, server })
+            }
+            other => Err(anyhow!("{}: a connection to {to}: {other:?}", self.name)),
+        }
+    }
+
+    /// Dials and requires an answer of `server`; gives the client's address as seen there.
+    #[track_caller]
+    pub fn must_reach(&self, transport: Transport, to: SocketAddr, server: &str) -> Result<IpAddr> {
+        match self.dial_on(transport, to)? {
+            Outcome::Answered { server: other, client } if other == server => Ok(client),
+            other => Err(anyhow!("{} dials {transport:?} {to}: wanted {server}, got {other:?}", self.name)),
+        }
+    }
+
+    /// Dials and requires to be refused at once.
+    #[track_caller]
+    pub fn must_be_refused(&self, transport: Transport, to: SocketAddr) -> Result<()> {
+        let outcome = self.dial_on(transport, to)?;
+        ensure!(
+            outcome == Outcome::Refused,
+            "{} dials {transport:?} {to}: wanted a refusal, got {outcome:?}",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// Runs a program in this host and gives what it printed; its failure is an error.
+    pub fn run(&self, program: &[&str]) -> Result<String> {
+        self.run_with(program, "")
+    }
+
+    /// [`Self::run`] for a command whose words have no spaces in them.
+    pub fn run_line(&self, command: &str) -> Result<String> {
+        self.run(&command.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub fn run_with(&self, program: &[&str], input: &str) -> Result<String> {
+        let request = Request::Run {
+            program: program.iter().map(|&word| word.to_owned()).collect(),
+            input: input.into(),
+        };
+        match self.request(&request)? {
+            Reply::Ran { success: true, output, .. } => Ok(output),
+            Reply::Ran { output, errors, .. } => {
+                bail!("{}: {program:?} failed: {output}{errors}", self.name)
+            }
+            other => bail!("{}: {program:?}: {other:?}", self.name),
+        }
+    }
+
+    /// Sets a kernel parameter of this host.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        match self.request(&Request::Set { path, value: value.into() })? {
+            Reply::Set => Ok(()),
+            other => bail!("{}: {key}={value}: {other:?}", self.name),
+        }
+    }
+
+    fn request(&self, request: &Request) -> Result<Reply> {
+        let mut helper = self.helper.lock().map_err(|_| anyhow!("an earlier request panicked"))?;
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        helper.requests.write_all(line.as_bytes())?;
+        let mut reply = String::new();
+        helper.replies.read_line(&mut reply)?;
+        serde_json::from_str(&reply).with_context(|| format!("{}: the helper ended: {reply:?}", self.name))
+    }
+}
+
+impl Kept<'_> {
+    /// Asks the server again.
+    pub fn ask(&self) -> Result<Outcome> {
+        match self.host.request(&Request::Ask { connection: self.number })? {
+            Reply::Dialled { outcome, .. } => Ok(outcome),
+            other => Err(anyhow!("{}: asking again: {other:?}", self.host.name)),
+        }
+    }
+
+    /// Requires that the same server still answers.
+    pub fn must_live(&self) -> Result<()> {
+        match self.ask()? {
+            Outcome::Answered { server, .. } if server == self.server => Ok(()),
+            other => bail!("{}: the connection to {} is broken: {other:?}", self.host.name, self.server),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Ok(helper) = self.helper.get_mut() {
+            let _ = helper.process.kill();
+            let _ = helper.process.wait();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Mesos' `/state` documents, as small as they can be: the fields that decide about VIPs, in the
+//! shapes of a real master.
+
+use serde_json::{Value, json};
+
+use super::lab::{AGENT, REMOTE, THIRD};
+
+/// What a master knows. Agents are the lab's; all tasks are Marathon's.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Task {
+    id: String,
+    agent: String,
+    /// The container's own address, or the agent's on its network.
+    address: String,
+    network: Network,
+    protocol: &'static str,
+    vips: Vec<String>,
+    state: &'static str,
+    healthy: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Network {
+    /// The agent's network: one port.
+    Host { port: u16 },
+    /// A network whose addresses all agents reach: one port of the container.
+    Container { port: u16 },
+    /// A port of the agent mapped to one of the container, by the Mesos containerizer.
+    Mapped { host_port: u16, container_port: u16 },
+    /// The same by Docker.
+    Docker { host_port: u16, container_port: u16 },
+}
+
+impl State {
+    pub fn of(tasks: impl IntoIterator<Item = Task>) -> Self {
+        Self { tasks: tasks.into_iter().collect() }
+    }
+
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// The document, with the tasks that have `ended` where a master keeps them: one that vanished
+    /// without a trace would look like a fault of the master.
+    pub fn document(&self, ended: &[Task]) -> Value {
+        let agents = [AGENT, REMOTE, THIRD].map(|address| {
+            json!({
+                "id": agent_id(address), "hostname": address, "port": 5051, "active": true,
+                "pid": format!("slave(1)@{address}:5051"), "attributes": {}, "capabilities": ["MULTI_ROLE"],
+            })
+        });
+        json!({
+            "version": "1.11.0",
+            "id": "0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10",
+            "start_time": 1_700_000_000.5,
+            "elected_time": 1_700_000_001.5,
+            "pid": format!("master@{REMOTE}:5050"),
+            "leader": format!("master@{REMOTE}:5050"),
+            "slaves": agents,
+            "recovered_slaves": [],
+            "frameworks": [{
+                "id": FRAMEWORK, "name": "marathon", "active": true, "connected": true, "recovered": false,
+                "tasks": self.tasks.iter().map(Task::document).collect::<Vec<_>>(),
+                "unreachable_tasks": [],
+                "completed_tasks": ended.iter().map(Task::document).collect::<Vec<_>>(),
+            }],
+            "completed_frameworks": [],
+            "orphan_tasks": [],
+            "unregistered_frameworks": [],
+        })
+    }
+}
+
+const FRAMEWORK: &str = "0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10-0000";
+
+impl Task {
+    /// On the agent's own network.
+    pub fn host(id: &str, agent: &str, port: u16) -> Self {
+        Self::new(id, agent, agent, Network::Host { port })
+    }
+
+    /// With an address of its own.
+    pub fn container(id: &str, agent: &str, address: &str, port: u16) -> Self {
+        Self::new(id, agent, address, Network::Container { port })
+    }
+
+    /// Behind a port of its agent, run by the Mesos containerizer.
+    pub fn mapped(id: &str, agent: &str, address: &str, host_port: u16, container_port: u16) -> Self {
+        Self::new(id, agent, address, Network::Mapped { host_port, container_port })
+    }
+
+    /// Behind a port of its agent, run by Docker.
+    pub fn docker(id: &str, agent: &str, address: &str, host_port: u16, container_port: u16) -> Self {
+        Self::new(id, agent, address, Network::Docker { host_port, container_port })
+    }
+
+    fn new(id: &str, agent: &str, address: &str, network: Network) -> Self {
+        Self {
+            id: id.into(),
+            agent: agent.into(),
+            address: address.into(),
+            network,
+            protocol: "tcp",
+            vips: Vec::new(),
+            state: "TASK_RUNNING",
+            healthy: None,
+        }
+    }
+
+    /// As a master remembers it.
+    pub fn ended(mut self) -> Self {
+        self.state = "TASK_KILLED";
+        self
+    }
+
+    pub fn is(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
+    /// Adds a VIP label to the task's port, such as `/web:80`.
+    pub fn vip(mut self, label: &str) -> Self {
+        self.vips.push(label.into());
+        self
+    }
+
+    pub fn udp(mut self) -> Self {
+        self.protocol = "udp";
+        self
+    }
+
+    pub fn in_state(mut self, state: &'static str) -> Self {
+        self.state = state;
+        self
+    }
+
+    pub fn healthy(mut self, healthy: bool) -> Self {
+        self.healthy = Some(healthy);
+        self
+    }
+
+    fn document(&self) -> Value {
+        let mut task = json!({
+            "id": self.id, "name": self.id, "framework_id": FRAMEWORK, "executor_id": "", "role": "*",
+            "slave_id": agent_id(&self.agent), "state": self.state,
+            "resources": {"cpus": 0.1, "mem": 32.0, "disk": 0.0, "gpus": 0.0},
+            "statuses": [self.status()],
+            "discovery": {
+                "visibility": "FRAMEWORK", "name": self.id,
+                "ports": {"ports": [self.port()]},
+            },
+        });
+        if let Some(container) = self.container_info() {
+            task["container"] = container;
+        }
+        task
+    }
+
+    fn status(&self) -> Value {
+        let family = if self.address.contains(':') { "IPv6" } else { "IPv4" };
+        let mut status = json!({
+            "state": self.state,
+            "timestamp": 1_700_000_100.25,
+            "container_status": {
+                "container_id": {"value": format!("{}-container", self.id)},
+                "network_infos": [{"ip_addresses": [{"protocol": family, "ip_address": self.address}]}],
+            },
+        });
+        if let Some(healthy) = self.healthy {
+            status["healthy"] = healthy.into();
+        }
+        status
+    }
+
+    fn port(&self) -> Value {
+        let mut labels: Vec<Value> = self
+            .vips
+            .iter()
+            .enumerate()
+            .map(|(index, vip)| json!({"key": format!("VIP_{index}"), "value": vip}))
+            .collect();
+        let (number, scope) = match self.network {
+            Network::Host { port } => (port, None),
+            Network::Container { port } => (port, Some("container")),
+            Network::Mapped { host_port, .. } | Network::Docker { host_port, .. } => {
+                (host_port, Some("host"))
+            }
+        };
+        labels.extend(scope.map(|scope| json!({"key": "network-scope", "value": scope})));
+        json!({"number": number, "name": "main", "protocol": self.protocol, "labels": {"labels": labels}})
+    }
+
+    fn container_info(&self) -> Option<Value> {
+        let mapping = |host_port: u16, container_port: u16| {
+            let protocol = self.protocol;
+            json!([{"host_port": host_port, "container_port": container_port, "protocol": protocol}])
+        };
+        match self.network {
+            Network::Host { .. } => None,
+            Network::Container { .. } => Some(json!({
+                "type": "MESOS", "mesos": {},
+                "network_infos": [{"ip_addresses": [{"protocol": "IPv4"}], "name": "dcos", "labels": {}}],
+            })),
+            Network::Mapped { host_port, container_port } => Some(json!({
+                "type": "MESOS", "mesos": {},
+                "network_infos": [{
+                    "ip_addresses": [{"protocol": "IPv4"}], "name": "mesos-bridge", "labels": {},
+                    "port_mappings": mapping(host_port, container_port),
+                }],
+            })),
+            Network::Docker { host_port, container_port } => Some(json!({
+                "type": "DOCKER",
+                "docker": {
+                    "image": "nginx", "network": "BRIDGE", "privileged": false, "force_pull_image": false,
+                    "port_mappings": mapping(host_port, container_port),
+                },
+            })),
+        }
+    }
+}
+
+fn agent_id(address: &str) -> String {
+    let last = address.rsplit('.').next().unwrap_or(address);
+    format!("0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10-S{last}")
+}

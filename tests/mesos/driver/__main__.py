@@ -1,0 +1,66 @@
+"""Plays the scenario; started by `run`, in namespaces of its own."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import stage
+from .cluster import Cluster
+from .guest import Guest
+from .node import Node
+from .report import Report
+from .steps import STEPS
+
+
+class World:
+    """What every step has at hand."""
+
+    def __init__(self, report, cluster, guest, node):
+        self.report, self.cluster, self.guest, self.node = report, cluster, guest, node
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="tests/mesos/run", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="list the steps")
+    parser.add_argument("--lab", type=Path)
+    parser.add_argument("--rig", type=Path)
+    parser.add_argument("--program", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("steps", nargs="*", metavar="STEP")
+    args = parser.parse_args()
+    unknown = set(args.steps) - set(STEPS)
+    if unknown:
+        parser.error(f"unknown step {sorted(unknown)[0]}; there are {', '.join(STEPS)}")
+    return args
+
+
+def main():
+    args = arguments()
+    if args.list:
+        for name, step in STEPS.items():
+            print(f"{name:10} {step.__doc__.splitlines()[0]}")
+        return 0
+    report = Report()
+    stage.prepare(args.work)
+    with Guest(args.rig, args.work) as guest, Cluster(args.lab, args.work) as cluster:
+        with report.step("start"):
+            cluster.wait_for_agents()
+            guest.wait()
+            guest.build_network()
+            report.note("a real Mesos with three agents runs, the guest has its network")
+            node = Node(guest, args.program)
+            node.start([stage.url(stage.LEADER)])
+            world = World(report, cluster, guest, node)
+            for name in args.steps or STEPS:
+                with report.step(f"{name}: {STEPS[name].__doc__.splitlines()[0]}"):
+                    STEPS[name](world)
+            if report.failed:
+                report.quote("the daemon's log", node.log())
+        if report.failed:
+            report.quote("the machine", guest.log())
+            report.quote("the lab", cluster.log())
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
