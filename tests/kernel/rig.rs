@@ -1,10 +1,15 @@
 //! The host's side: boots the machine for the selected tests and hands each result to its own trial.
+//!
+//! An emulated machine can freeze as a whole, so that no program in it runs any more. One that says nothing for longer than any test may take is ended, and
+//! another one takes the remaining tests. A test during which two machines froze has failed.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -13,8 +18,14 @@ use crate::suite;
 
 const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/vm");
 
-/// Seconds for the whole run: the machine is ended then, and what has no result fails.
-const LIMIT: &str = "1800";
+/// Seconds that one machine may run: it is ended then.
+const LIMIT: &str = "1200";
+
+/// Longer than [`guest::LIMIT`]: a machine that is alive has said something by then.
+const SILENCE: Duration = Duration::from_secs(150);
+
+/// How many machines one run may use up.
+const MACHINES: usize = 3;
 
 pub fn run() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -89,39 +100,82 @@ impl Machine {
     }
 
     fn boot(&self) {
-        let reason = match self.follow() {
-            Ok(status) => {
-                format!("the machine ended with {status} before this test did; its output is above")
+        let mut reason = String::new();
+        let mut frozen_in: Option<String> = None;
+        for _ in 0..MACHINES {
+            let remaining = self.remaining();
+            let Some(next) = remaining.first() else { break };
+            if frozen_in.as_ref() == Some(next) {
+                self.file(Report::failed(
+                    next,
+                    "the machine froze in this test, and so did the next machine",
+                ));
+                continue;
             }
-            Err(error) => format!("{VM} cannot be run: {error}"),
-        };
+            reason = match self.follow(&remaining) {
+                Ok(End::Exited(status)) => {
+                    format!("the machine ended with {status} before this test did; its output is above")
+                }
+                Ok(End::Frozen) => "the machine froze before this test; its output is above".into(),
+                Err(error) => format!("{VM} cannot be run: {error}"),
+            };
+            let Some(unfinished) = self.remaining().first().cloned() else { break };
+            eprintln!("guest: {reason} ({unfinished})");
+            frozen_in = Some(unfinished);
+        }
         self.progress.lock().unwrap().ended = Some(reason);
+        self.changed.notify_all();
+    }
+
+    /// The selected tests without a report, in the order in which a machine runs them.
+    fn remaining(&self) -> Vec<String> {
+        let progress = self.progress.lock().unwrap();
+        self.selected.iter().filter(|name| !progress.reports.contains_key(*name)).cloned().collect()
+    }
+
+    fn file(&self, report: Report) {
+        self.progress.lock().unwrap().reports.insert(report.name.clone(), report);
         self.changed.notify_all();
     }
 
     /// Runs the machine to its end and files every report as it comes. Other output is for whoever
     /// reads along.
-    fn follow(&self) -> std::io::Result<std::process::ExitStatus> {
+    fn follow(&self, tests: &[String]) -> std::io::Result<End> {
         let mut child = Command::new(VM)
             .args(["--mem", "2048", "--timeout", LIMIT])
             .arg("env")
             .arg(format!("{}=1", guest::VARIABLE))
             .arg(std::env::current_exe()?)
-            .args(&self.selected)
+            .args(tests)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().expect("the output is piped");
-        for line in BufReader::new(output).lines() {
-            let line = line?;
-            match serde_json::from_str::<Report>(&line) {
-                Ok(report) => {
-                    self.progress.lock().unwrap().reports.insert(report.name.clone(), report);
-                    self.changed.notify_all();
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        loop {
+            match lines.recv_timeout(SILENCE) {
+                Ok(line) => match serde_json::from_str::<Report>(&line) {
+                    Ok(report) => self.file(report),
+                    Err(_) => eprintln!("guest: {line}"),
+                },
+                Err(RecvTimeoutError::Disconnected) => return child.wait().map(End::Exited),
+                Err(RecvTimeoutError::Timeout) => {
+                    // SIGTERM, so that the script ends its machine and tells what that said last.
+                    Command::new("kill").arg(child.id().to_string()).status()?;
+                    child.wait()?;
+                    return Ok(End::Frozen);
                 }
-                Err(_) => eprintln!("guest: {line}"),
             }
         }
-        child.wait()
     }
+}
+
+enum End {
+    Exited(ExitStatus),
+    Frozen,
 }
