@@ -1,7 +1,8 @@
 //! The host's side: boots the machine for the selected tests and hands each result to its own trial.
 //!
-//! An emulated machine can freeze as a whole, so that no program in it runs any more. One that says nothing for longer than any test may take is ended, and
-//! another one takes the remaining tests. A test during which two machines froze has failed.
+//! An emulated machine can freeze as a whole, so that no program in it runs any more. One that says
+//! nothing for longer than any test may take is ended, and another one takes the remaining tests. A
+//! test during which two machines froze has failed.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
