@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +17,7 @@ use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
 use crate::dns::zone::Zone;
 use crate::source::Location;
+use crate::vip::Rules;
 use crate::vip::alloc::AddressRange;
 
 /// Where the configuration is unless said otherwise; it need not exist.
@@ -54,6 +56,9 @@ pub struct Vips {
     pub range6: AddressRange,
     pub ipv6: bool,
     pub linger: Span,
+    pub max: usize,
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +66,7 @@ pub struct Ipvs {
     pub link: String,
     pub scheduler: String,
     pub audit: Span,
+    pub drain: Span,
     pub tcp_timeout: Span,
     pub tcp_fin_timeout: Span,
     pub udp_timeout: Span,
@@ -96,11 +102,15 @@ impl Default for Config {
                 range6: AddressRange::DCOS_V6,
                 ipv6: true,
                 linger: Span::seconds(10 * 60),
+                max: 32_768,
+                allow: Vec::new(),
+                deny: Vec::new(),
             },
             ipvs: Ipvs {
                 link: "minuteman".to_owned(),
                 scheduler: "wlc".to_owned(),
                 audit: Span::seconds(30),
+                drain: Span::seconds(60),
                 tcp_timeout: Span::seconds(24 * 60 * 60),
                 tcp_fin_timeout: Span::seconds(120),
                 udp_timeout: Span::seconds(60),
@@ -229,6 +239,26 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.vips.linger, v),
     },
     Key {
+        path: "vips.max",
+        default: "32768",
+        help: "Most VIPs that are programmed; new ones beyond that are left out, with an alarm",
+        set: |c, v| put(&mut c.vips.max, v),
+    },
+    Key {
+        path: "vips.allow",
+        default: "[]",
+        help: "The only networks, such as 10.64.0.0/16, in which labels may ask for addresses of their own; [] is \
+               everywhere but at addresses that belong to somebody: this node, an agent, a master, a router, a \
+               nameserver, loopback, link-local, multicast",
+        set: |c, v| put(&mut c.vips.allow, v),
+    },
+    Key {
+        path: "vips.deny",
+        default: "[]",
+        help: "Networks in which they may not",
+        set: |c, v| put(&mut c.vips.deny, v),
+    },
+    Key {
         path: "ipvs.link",
         default: r#""minuteman""#,
         help: "Name of the dummy link that VIPs are routed to; created if missing",
@@ -245,6 +275,13 @@ pub const KEYS: &[Key] = &[
         default: r#""30s""#,
         help: "How often the kernel is compared with what it should hold when nothing else happens",
         set: |c, v| put(&mut c.ipvs.audit, v),
+    },
+    Key {
+        path: "ipvs.drain",
+        default: r#""60s""#,
+        help: "How long the connections of a task that has gone are kept at most, before they are reset; the label \
+               L4LB_DRAIN beside VIP_N says otherwise for one port",
+        set: |c, v| put(&mut c.ipvs.drain, v),
     },
     Key {
         path: "ipvs.tcp_timeout",
@@ -429,6 +466,16 @@ impl Config {
             problems.push(format!("dns.zone: {error}"));
         }
         problems
+    }
+
+    /// What labels may ask for.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ipv6: self.vips.ipv6,
+            allow: self.vips.allow.clone(),
+            deny: self.vips.deny.clone(),
+            zone: self.dns.zone.clone(),
+        }
     }
 
     /// What the data plane needs to know.

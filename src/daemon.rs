@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::dataplane;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, routing};
 use crate::dns;
 use crate::dns::zone::Zone;
+use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
 use crate::source::{self, AnySource, Report};
 use crate::status::{self, Status};
@@ -34,8 +35,8 @@ const ONCE_ATTEMPTS: u32 = 3;
 pub enum Error {
     #[error(transparent)]
     DataPlane(#[from] dataplane::Error),
-    #[error("cannot follow changes of the network: {0}")]
-    Routing(#[from] routing::Error),
+    #[error(transparent)]
+    Monitor(#[from] monitor::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
@@ -72,7 +73,7 @@ impl Daemon {
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&config.ipvs.link)?;
-        let monitor = routing::Monitor::open()?;
+        let monitors = [Monitor::routing()?, Monitor::netfilter()?];
         let source = AnySource::new(&config.source)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
@@ -95,7 +96,9 @@ impl Daemon {
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
         parts.spawn(source::run(source, config.source.clone(), reports, shutdown.clone()));
-        parts.spawn(monitor.run(network, shutdown.clone()));
+        for monitor in monitors {
+            parts.spawn(monitor.run(network.clone(), shutdown.clone()));
+        }
         parts.spawn(serve_dns(config.dns.listen.clone(), zone_receiver, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
@@ -218,7 +221,8 @@ async fn feed_watchdog(inquiries: mpsc::Sender<Inquiry>, shutdown: CancellationT
             () = tokio::time::sleep(limit / 3) => {}
         }
         let (answer, answered) = oneshot::channel();
-        if inquiries.send(answer).await.is_ok() && answered.await.is_ok() {
+        let inquiry = Inquiry { accept_loss: false, answer };
+        if inquiries.send(inquiry).await.is_ok() && answered.await.is_ok() {
             notify(&[NotifyState::Watchdog]);
         }
     }

@@ -92,6 +92,7 @@ impl fmt::Debug for Location {
 
 /// What a source answered.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each document, and moved twice")]
 pub enum Fetched {
     New(Snapshot),
     /// The same bytes as the last time.

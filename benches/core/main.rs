@@ -27,8 +27,8 @@ use l4lbd::source::Report;
 use l4lbd::status::Status;
 use l4lbd::store::{Memory, Store};
 use l4lbd::task::Snapshot;
-use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::{AddressRange, Leases};
+use l4lbd::vip::{Rules, VipTable};
 
 mod cluster;
 
@@ -86,7 +86,9 @@ mod planning {
 
     #[divan::bench]
     fn vip_table(bencher: Bencher<'_, '_>) {
-        bencher.counter(ItemsCount::new(SNAPSHOT.tasks.len())).bench(|| VipTable::new(&SNAPSHOT, true));
+        bencher
+            .counter(ItemsCount::new(SNAPSHOT.tasks.len()))
+            .bench(|| VipTable::new(&SNAPSHOT, &Rules::default()));
     }
 
     #[divan::bench]
@@ -97,10 +99,16 @@ mod planning {
 
     #[divan::bench]
     fn desired_state(bencher: Bencher<'_, '_>) {
-        let (mut planner, mut kernel) = (planner(), simulated());
+        let mut planner = planner();
+        let mut actual = block_on(simulated().read(Depth::Full)).unwrap();
         planner.learn(&SNAPSHOT, Timestamp::now());
-        let actual = block_on(kernel.read(Depth::Full)).unwrap();
-        bencher.bench_local(move || planner.plan(&actual, Timestamp::now()).unwrap());
+        // Another node each time, or the last plan would do.
+        let mut hosts = 0..;
+        bencher.bench_local(move || {
+            actual.node.gateways =
+                hosts.next().map(|host: u32| IpAddr::from(host.to_be_bytes())).into_iter().collect();
+            planner.plan(&actual, Timestamp::now()).unwrap()
+        });
     }
 }
 
@@ -123,7 +131,7 @@ mod allocation {
     #[divan::bench]
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Memory::default(), AddressRange::DCOS_V6);
-        let table = VipTable::new(&SNAPSHOT, true);
+        let table = VipTable::new(&SNAPSHOT, &Rules::default());
         bencher.bench_local(move || plan::assign(&mut memory, &table, &AddressRange::DCOS_V4, &range6));
     }
 
@@ -296,7 +304,7 @@ fn desired(snapshot: &Snapshot) -> State {
     let actual = block_on(simulated().read(Depth::Full)).unwrap();
     let mut planner = planner();
     planner.learn(snapshot, Timestamp::now());
-    let state = planner.plan(&actual, Timestamp::now()).unwrap().desired.state;
+    let state = planner.plan(&actual, Timestamp::now()).unwrap().desired.state.clone();
     assert_eq!((state.services.len(), state.link), (10_000, Link::Up));
     state
 }

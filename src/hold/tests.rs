@@ -155,3 +155,45 @@ fn a_daemon_that_starts_in_another_cluster_forgets_the_first_one() {
     let (snapshot, held) = holder.take(document("B", &["T1"], &[]), at(1), PATIENCE);
     assert_eq!((tasks(snapshot), held.len()), (vec!["task-T1"], 0));
 }
+
+/// `document` with the task of `agent` in the list `list`, in `state`.
+fn without(agent: &str, list: &str, state: &str) -> Snapshot {
+    let text = format!(
+        r#"{{"id":"A","elected_time":1.0,"slaves":[],"frameworks":[{{"id":"F","name":"marathon","tasks":[],
+        "{list}":[{{"id":"task-{agent}","framework_id":"F","state":"{state}"}}]}}]}}"#
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+#[test]
+fn tasks_of_a_lost_agent_are_remembered_as_long_as_the_master_lists_them() {
+    for (list, state, remembered) in [
+        ("unreachable_tasks", "TASK_UNREACHABLE", true),
+        ("unreachable_tasks", "TASK_LOST", true),
+        ("completed_tasks", "TASK_GONE_BY_OPERATOR", true),
+        ("completed_tasks", "TASK_KILLED", false),
+        ("completed_tasks", "TASK_LOST", false),
+    ] {
+        let mut holder = Holder::default();
+        holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
+        let (snapshot, held) = holder.take(without("S1", list, state), at(2), PATIENCE);
+        let found: Vec<TaskState> = snapshot.tasks.values().map(|task| task.state).collect();
+        assert_eq!(found, if remembered { vec![TaskState::Lost] } else { vec![] }, "{list} {state}");
+        assert_eq!(held, [], "{list} {state}");
+        let (snapshot, _) = holder.take(document("A", &["S1"], &[]), at(4), PATIENCE);
+        assert_eq!(snapshot.tasks.values().next().unwrap().state, TaskState::Running);
+        let (snapshot, _) = holder.take(without("S2", list, state), at(6), PATIENCE);
+        assert_eq!(snapshot.tasks.len(), 1, "held as lost without a trace");
+    }
+}
+
+#[test]
+fn an_operator_can_give_up_what_is_held() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1", "S2", "S3"], &[]), at(0), PATIENCE);
+    let (_, held) = holder.take(document("A", &[], &[]), at(2), PATIENCE);
+    assert!(matches!(held.as_slice(), [Held::MassLoss { tasks: 3, .. }]));
+    assert_eq!(tasks(holder.accept(document("A", &[], &[]))), [""; 0]);
+    let (snapshot, held) = holder.take(document("A", &[], &[]), at(4), PATIENCE);
+    assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
+}

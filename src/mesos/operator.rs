@@ -112,7 +112,8 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for State<'_, S> {
                 map.next_value_seed(Array(&mut Tasks { snapshot: self.snapshot, tasks: self.tasks }))
             }
             "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {
-                map.next_value_seed(Array(&mut Ended(self.snapshot)))
+                let unreachable = key == "unreachable_tasks";
+                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))
             }
             "agents" => map.next_value_seed(Array(&mut Agents { snapshot: self.snapshot, recovered: false })),
             "recovered_agents" => {
@@ -316,6 +317,9 @@ impl<'a> Stream<'a> {
         let state = state.unwrap_or_else(|| status.state.clone());
         if TaskState::parse(&state) == TaskState::Terminal {
             self.tasks.remove(&key);
+            if state.starts_with("TASK_GONE") {
+                self.snapshot.lost.insert(key.clone());
+            }
             self.snapshot.ended.insert(key);
         } else if let Some(task) = self.tasks.get_mut(&key) {
             task.state = state;

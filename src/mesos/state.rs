@@ -39,7 +39,9 @@ impl Document {
             return Err(Error::Missing("frameworks"));
         }
         if is_master {
-            snapshot.master = id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default() });
+            let address = pid.as_deref().and_then(normalise::pid_address);
+            snapshot.master =
+                id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
         } else if let Some(id) = id {
             // An agent describes itself at the top.
             let agent = normalise::agent(hostname.unwrap_or_default(), pid.as_deref());
@@ -119,7 +121,8 @@ impl<'de> ObjectFold<'de> for Framework<'_> {
             "tasks" => map.next_value_seed(Array(&mut Tasks(self.snapshot)))?,
             "executors" => map.next_value_seed(Array(&mut Executors(self.snapshot)))?,
             "completed_tasks" | "unreachable_tasks" => {
-                map.next_value_seed(Array(&mut Ended(self.snapshot)))?;
+                let unreachable = key == "unreachable_tasks";
+                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -147,7 +150,9 @@ impl<'de> ObjectFold<'de> for Executor<'_> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "tasks" => map.next_value_seed(Array(&mut Tasks(self.0))),
-            "completed_tasks" => map.next_value_seed(Array(&mut Ended(self.0))),
+            "completed_tasks" => {
+                map.next_value_seed(Array(&mut Ended { snapshot: self.0, unreachable: false }))
+            }
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }

@@ -53,6 +53,8 @@ pub struct EndedTask<'a> {
     pub id: Text<'a>,
     #[serde(borrow)]
     pub framework_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub state: Option<Cow<'a, str>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
