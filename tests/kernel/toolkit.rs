@@ -6,6 +6,7 @@ pub mod helper;
 pub mod host;
 pub mod kernel;
 pub mod lab;
+pub mod master;
 pub mod state;
 pub mod status;
 
