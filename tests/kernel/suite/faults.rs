@@ -190,8 +190,9 @@ fn full_disk_stops_nothing() -> Result<()> {
     let directory = lab.path("state");
     std::fs::create_dir_all(&directory)?;
     let mount = directory.to_str().context("a path in UTF-8")?;
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4k", "full", mount]).status()?;
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "full", mount])
+        .status()?;
     ensure!(mounted.success(), "no file system to fill");
     let unmount = Unmount(mount.to_owned());
     // What is left has no room for a table.

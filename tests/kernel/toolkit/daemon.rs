@@ -42,7 +42,7 @@ impl Lab {
         let (directory, source, audit) = (self.directory.display(), &self.source, self.audit);
         let polls = self.mass_loss_polls;
         let text = format!(
-            "[source]\nmasters = [\"{source}\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\ntimeout = \"2s\"\n\
+            "[source]\nmasters = [\"{source}\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\ntimeout = \"5s\"\n\
              mass_loss_polls = {polls}\n\n\
              [node]\naddress = \"{AGENT}\"\naddress6 = \"{AGENT6}\"\n\n\
              [ipvs]\naudit = \"{audit}\"\n{ipvs}\n\

@@ -115,8 +115,10 @@ struct Load {
     clients: Vec<JoinHandle<(usize, Vec<Outcome>)>>,
 }
 
-/// How many clients of a load are connected at a time.
+/// How many clients of a load are connected at a time, and how long each waits before the next: the
+/// emulated processor has others to serve.
 const CLIENTS: usize = 4;
+const BREAK: Duration = Duration::from_millis(20);
 
 impl Load {
     fn start(to: SocketAddr) -> Self {
@@ -127,6 +129,7 @@ impl Load {
                 let (mut connections, mut failures) = (0, Vec::new());
                 while !ended.load(Ordering::Relaxed) {
                     connections += 1;
+                    thread::sleep(BREAK);
                     match Connection::open(Transport::Tcp, to)
                         .and_then(|mut connection| connection.ask(false))
                     {
