@@ -7,6 +7,7 @@ mod names;
 mod reach;
 mod repair;
 mod restart;
+mod rights;
 
 use anyhow::Result;
 
@@ -28,8 +29,17 @@ macro_rules! tests {
 use tests;
 
 pub fn all() -> impl Iterator<Item = Test> {
-    [reach::TESTS, guard::TESTS, names::TESTS, churn::TESTS, restart::TESTS, repair::TESTS, foreign::TESTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        reach::TESTS,
+        guard::TESTS,
+        names::TESTS,
+        churn::TESTS,
+        restart::TESTS,
+        repair::TESTS,
+        foreign::TESTS,
+        rights::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }

@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod lab;
 pub mod state;
 pub mod status;
+pub mod unit;
 
 use std::thread;
 use std::time::{Duration, Instant};
