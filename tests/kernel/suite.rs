@@ -9,6 +9,7 @@ mod names;
 mod reach;
 mod repair;
 mod restart;
+mod rights;
 
 use anyhow::Result;
 
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         restart::TESTS,
         repair::TESTS,
         foreign::TESTS,
+        rights::TESTS,
     ]
     .into_iter()
     .flatten()

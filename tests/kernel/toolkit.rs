@@ -9,6 +9,7 @@ pub mod lab;
 pub mod master;
 pub mod state;
 pub mod status;
+pub mod unit;
 
 use std::thread;
 use std::time::{Duration, Instant};

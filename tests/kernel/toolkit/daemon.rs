@@ -103,6 +103,13 @@ impl Lab {
     }
 }
 
+impl<'a> Daemon<'a> {
+    /// A daemon that lives and dies with `process`, and has its socket in the lab's directory.
+    pub fn of(lab: &'a Lab, process: Child) -> Self {
+        Self { lab, process }
+    }
+}
+
 impl Daemon<'_> {
     fn await_ready(&mut self, notifications: &UnixDatagram) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
