@@ -11,10 +11,13 @@ use std::str::FromStr;
 
 use crate::task::Snapshot;
 
+pub use rights::hides_tasks;
+
 mod fold;
 mod normalise;
 mod operator;
 mod recordio;
+mod rights;
 mod state;
 mod wire;
 
