@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
 use crate::dns::zone::Zone;
-use crate::source::Location;
 use crate::source::credentials::TokenScheme;
 use crate::source::secret::Keeper;
 use crate::source::size::Rate;
+use crate::source::{Location, Mode};
 use crate::vip::alloc::AddressRange;
 
 /// Where the configuration is unless said otherwise; it need not exist.
@@ -38,7 +38,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     pub masters: Vec<Location>,
+    pub mode: Mode,
     pub interval: Span,
+    pub resync: Span,
     pub timeout: Span,
     pub max_backoff: Span,
     pub failover_hold: Span,
@@ -101,7 +103,9 @@ impl Default for Config {
         Self {
             source: Source {
                 masters: vec![Location::default()],
+                mode: Mode::Poll,
                 interval: Span::seconds(2),
+                resync: Span::seconds(60),
                 timeout: Span::seconds(30),
                 max_backoff: Span::seconds(30),
                 failover_hold: Span::seconds(15 * 60),
@@ -182,10 +186,24 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.source.masters, v),
     },
     Key {
+        path: "source.mode",
+        default: r#""poll""#,
+        help: "How masters are asked: poll (the state document, every source.interval) or stream (the events of the \
+               v1 operator API, for which a master has room for few: use it on some nodes, not on hundreds)",
+        set: |c, v| put(&mut c.source.mode, v),
+    },
+    Key {
         path: "source.interval",
         default: r#""2s""#,
         help: "Shortest time between two questions, give or take a fifth; source.budget may make it longer",
         set: |c, v| put(&mut c.source.interval, v),
+    },
+    Key {
+        path: "source.resync",
+        default: r#""1m""#,
+        help: "In the mode stream: time between two questions for the whole state, which has what events don't tell; \
+               source.budget may make it longer",
+        set: |c, v| put(&mut c.source.resync, v),
     },
     Key {
         path: "source.timeout",
@@ -464,6 +482,7 @@ impl Config {
         );
         for (path, span) in [
             ("source.interval", self.source.interval),
+            ("source.resync", self.source.resync),
             ("source.timeout", self.source.timeout),
             ("source.max_backoff", self.source.max_backoff),
             ("ipvs.audit", self.ipvs.audit),

@@ -78,6 +78,7 @@ impl Planner {
                     [Location::File(_)] => 0,
                     _ => config.source.mass_loss_polls,
                 },
+                spacing: config.source.interval.0 / 2,
             },
             linger: config.vips.linger.0,
             ipv6: config.vips.ipv6,

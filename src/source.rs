@@ -26,6 +26,7 @@ pub mod pace;
 pub mod poll;
 pub mod secret;
 pub mod size;
+pub mod stream;
 mod zookeeper;
 
 #[cfg(test)]
@@ -35,6 +36,18 @@ use file::File;
 pub use location::Location;
 use pace::Pace;
 use poll::Poll;
+use stream::Stream;
+
+/// How masters are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The state document, again and again.
+    #[default]
+    Poll,
+    /// The events of the operator API, with the whole state now and then.
+    Stream,
+}
 
 /// What a source answered.
 #[derive(Debug)]
@@ -105,6 +118,7 @@ pub struct Failure {
 pub enum AnySource {
     File(File),
     Poll(Box<Poll>),
+    Stream(Box<Stream>),
 }
 
 impl AnySource {
@@ -112,7 +126,10 @@ impl AnySource {
     pub fn new(config: &config::Source) -> Result<Self, Error> {
         match config.masters.as_slice() {
             [Location::File(path)] => Ok(Self::File(File::new(path.clone(), config.interval.0))),
-            _ => Ok(Self::Poll(Box::new(Poll::new(config)?))),
+            _ => Ok(match config.mode {
+                Mode::Poll => Self::Poll(Box::new(Poll::new(config)?)),
+                Mode::Stream => Self::Stream(Box::new(Stream::new(config)?)),
+            }),
         }
     }
 }
@@ -122,6 +139,7 @@ impl Source for AnySource {
         match self {
             Self::File(file) => file.next().await,
             Self::Poll(poll) => poll.next().await,
+            Self::Stream(stream) => stream.next().await,
         }
     }
 
@@ -129,6 +147,7 @@ impl Source for AnySource {
         match self {
             Self::File(file) => file.place(),
             Self::Poll(poll) => poll.place(),
+            Self::Stream(stream) => stream.place(),
         }
     }
 
@@ -136,6 +155,7 @@ impl Source for AnySource {
         match self {
             Self::File(file) => file.pace(),
             Self::Poll(poll) => poll.pace(),
+            Self::Stream(stream) => stream.pace(),
         }
     }
 
@@ -143,6 +163,7 @@ impl Source for AnySource {
         match self {
             Self::File(file) => file.wake().await,
             Self::Poll(poll) => poll.wake().await,
+            Self::Stream(stream) => stream.wake().await,
         }
     }
 }
@@ -154,18 +175,21 @@ pub async fn run(
     reports: watch::Sender<Report>,
     shutdown: CancellationToken,
 ) {
+    let mut failures = 0;
     loop {
         let answer = tokio::select! {
             () = shutdown.cancelled() => return,
             answer = source.next() => answer,
         };
-        let attempts = publish(&reports, &source, answer);
-        let interval = if attempts == 0 { source.pace().interval } else { config.interval.0 };
-        let pause = pause(interval, config.max_backoff.0, attempts, rand::random());
+        let failed = publish(&reports, &source, answer) > 0;
+        failures = if failed { failures + 1 } else { 0 };
+        let interval = if failed { config.interval.0 } else { source.pace().pause() };
+        let pause = pause(interval, config.max_backoff.0, failures, rand::random());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-            () = source.wake() => {}
+            // Whatever failed may be over now.
+            () = source.wake() => failures = 0,
         }
     }
 }

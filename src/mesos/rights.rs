@@ -6,11 +6,16 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Whether agents' resources are in use although a v0 or v1 document of a master has neither tasks
-/// nor executors. A document that can't be read hides nothing.
+/// What to tell an operator then.
+pub const HIDDEN: &str = "the agents' resources are in use, but no task is in the document: these credentials may not \
+                          see tasks (ACLs view_frameworks and view_tasks)";
+
+/// Whether agents' resources are in use although a document of a master (v0, v1, or a `SUBSCRIBED`
+/// event) has neither tasks nor executors. A document that can't be read hides nothing.
 pub fn hides_tasks(document: &[u8]) -> bool {
     let Ok(outline) = serde_json::from_slice::<Outline>(document) else { return false };
-    match outline.get_state {
+    let subscribed = outline.subscribed.and_then(|subscribed| subscribed.get_state);
+    match outline.get_state.or(subscribed) {
         Some(state) => {
             let idle = state.get_tasks.unwrap_or_default().is_empty()
                 && state.get_executors.unwrap_or_default().executors.is_empty();
@@ -34,6 +39,13 @@ struct Outline {
     #[serde(default)]
     frameworks: Vec<Framework>,
     #[serde(default)]
+    get_state: Option<State>,
+    #[serde(default)]
+    subscribed: Option<Subscribed>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed {
     get_state: Option<State>,
 }
 

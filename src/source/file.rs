@@ -57,6 +57,6 @@ impl Source for File {
     }
 
     fn pace(&self) -> Pace {
-        Pace { interval: self.interval, stretched: None }
+        Pace { interval: self.interval, ..Pace::default() }
     }
 }

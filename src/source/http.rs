@@ -43,6 +43,8 @@ pub enum Ask<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Accept {
     Json,
+    /// JSON in RecordIO frames, which masters do not compress.
+    Records,
     /// Server-sent events.
     Events,
 }
@@ -167,6 +169,7 @@ impl Http {
         };
         request = match accept {
             Accept::Json => request.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "gzip"),
+            Accept::Records => request.header(ACCEPT, "application/json"),
             Accept::Events => request.header(ACCEPT, "text/event-stream"),
         };
         if let Some(authorization) = authorization {

@@ -1,5 +1,7 @@
 //! Which masters to ask, and in which order: who was elected, who answered last, who is listed.
 
+use std::sync::Arc;
+
 use reqwest::Url;
 
 use super::http::Http;
@@ -10,7 +12,7 @@ use crate::config;
 /// Masters, and the one that led when somebody last knew.
 #[derive(Debug)]
 pub struct Masters {
-    pub http: Http,
+    pub http: Arc<Http>,
     listed: Vec<Url>,
     elections: Vec<Election>,
     /// What answered last.
@@ -30,7 +32,12 @@ impl Masters {
                 Location::File(_) => {}
             }
         }
-        Ok(Self { http: Http::new(&config.access, config.timeout.0)?, listed, elections, leader: None })
+        Ok(Self {
+            http: Arc::new(Http::new(&config.access, config.timeout.0)?),
+            listed,
+            elections,
+            leader: None,
+        })
     }
 
     /// URLs of all masters that are known, the likeliest leader first; and why others are not.

@@ -15,6 +15,8 @@ use super::size::Rate;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     pub interval: Duration,
+    /// Whether changes are told in between, so that there is no need to wait.
+    pub events: bool,
     /// What makes the interval longer than configured: nodes, bytes that an answer has on the wire.
     pub stretched: Option<(usize, usize, Rate)>,
 }
@@ -25,11 +27,21 @@ impl Pace {
     pub fn new(shortest: Duration, nodes: usize, bytes: usize, budget: Rate) -> Self {
         let needed = nodes as f64 * bytes as f64 / budget.0 as f64;
         match Duration::try_from_secs_f64(needed) {
-            Ok(needed) if needed <= shortest => Self { interval: shortest, stretched: None },
-            Ok(needed) => Self { interval: needed, stretched: Some((nodes, bytes, budget)) },
+            Ok(needed) if needed <= shortest => Self { interval: shortest, ..Self::default() },
+            Ok(needed) => Self { interval: needed, events: false, stretched: Some((nodes, bytes, budget)) },
             // Without a budget nothing is too much.
-            Err(_) => Self { interval: shortest, stretched: None },
+            Err(_) => Self { interval: shortest, ..Self::default() },
         }
+    }
+
+    /// The same where events tell of changes and the interval is between whole answers.
+    pub fn events(shortest: Duration, nodes: usize, bytes: usize, budget: Rate) -> Self {
+        Self { events: true, ..Self::new(shortest, nodes, bytes, budget) }
+    }
+
+    /// How long to wait after a good answer.
+    pub fn pause(&self) -> Duration {
+        if self.events { Duration::ZERO } else { self.interval }
     }
 }
 
@@ -37,6 +49,9 @@ impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interval = SignedDuration::try_from(self.interval).unwrap_or_default();
         let interval = SignedDuration::from_millis(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
+        if self.events {
+            f.write_str("for changes as they come, and for everything ")?;
+        }
         write!(f, "every {interval:#}")?;
         if let Some((nodes, bytes, budget)) = self.stretched {
             write!(
@@ -59,7 +74,7 @@ mod tests {
     #[test]
     fn small_clusters_keep_the_configured_interval() {
         let pace = Pace::new(SECOND * 2, 100, 1_000_000, Rate(50_000_000));
-        assert_eq!(pace, Pace { interval: SECOND * 2, stretched: None });
+        assert_eq!(pace, Pace { interval: SECOND * 2, ..Pace::default() });
         assert_eq!(pace.to_string(), "every 2s");
     }
 

@@ -87,11 +87,7 @@ pub fn read(document: Document, format: Format) -> Result<Snapshot, String> {
     let bytes = document.decode().map_err(|error| format!("cannot decompress the answer: {error}"))?;
     let snapshot = mesos::parse(&bytes, Some(format)).map_err(|error| error.to_string())?;
     if snapshot.tasks.is_empty() && mesos::hides_tasks(&bytes) {
-        return Err(
-            "the agents' resources are in use, but no task is in the document: these credentials may not \
-                    see tasks (ACLs view_frameworks and view_tasks)"
-                .to_owned(),
-        );
+        return Err(mesos::HIDDEN.to_owned());
     }
     Ok(snapshot)
 }
