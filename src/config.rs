@@ -16,7 +16,10 @@ use serde::de::DeserializeOwned;
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
 use crate::dns::zone::Zone;
-use crate::source::Location;
+use crate::source::credentials::TokenScheme;
+use crate::source::secret::Keeper;
+use crate::source::size::Rate;
+use crate::source::{Location, Mode};
 use crate::vip::Rules;
 use crate::vip::alloc::AddressRange;
 
@@ -37,11 +40,27 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     pub masters: Vec<Location>,
+    pub mode: Mode,
     pub interval: Span,
+    pub resync: Span,
     pub timeout: Span,
     pub max_backoff: Span,
     pub failover_hold: Span,
     pub mass_loss_polls: u32,
+    pub budget: Rate,
+    pub access: Access,
+}
+
+/// How to show servers who asks, and how to know them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    pub basic: Option<Keeper>,
+    pub token: Option<Keeper>,
+    pub token_scheme: TokenScheme,
+    pub service_account: Option<Keeper>,
+    pub tls_ca: Option<PathBuf>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,11 +109,15 @@ impl Default for Config {
         Self {
             source: Source {
                 masters: vec![Location::default()],
+                mode: Mode::Poll,
                 interval: Span::seconds(2),
+                resync: Span::seconds(60),
                 timeout: Span::seconds(30),
                 max_backoff: Span::seconds(30),
                 failover_hold: Span::seconds(15 * 60),
                 mass_loss_polls: 5,
+                budget: Rate(50_000_000),
+                access: Access::default(),
             },
             node: Node { address: None, address6: None },
             vips: Vips {
@@ -167,15 +190,30 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "source.masters",
         default: r#"["http://leader.mesos:5050"]"#,
-        help: "Mesos masters to ask in turn (http:// or https://), or a single file:/PATH to read a state \
-               document from disk",
+        help: "Mesos masters to ask in turn (http:// or https://), where they elect their leader \
+               (zk://[USER:PASSWORD@]HOST:PORT,.../PATH), or both; or a single file:/PATH to read a state document \
+               from disk",
         set: |c, v| put(&mut c.source.masters, v),
+    },
+    Key {
+        path: "source.mode",
+        default: r#""poll""#,
+        help: "How masters are asked: poll (the state document, every source.interval) or stream (the events of the \
+               v1 operator API, for which a master has room for few: use it on some nodes, not on hundreds)",
+        set: |c, v| put(&mut c.source.mode, v),
     },
     Key {
         path: "source.interval",
         default: r#""2s""#,
-        help: "Time between two questions, give or take a fifth",
+        help: "Shortest time between two questions, give or take a fifth; source.budget may make it longer",
         set: |c, v| put(&mut c.source.interval, v),
+    },
+    Key {
+        path: "source.resync",
+        default: r#""1m""#,
+        help: "In the mode stream: time between two questions for the whole state, which has what events don't tell; \
+               source.budget may make it longer",
+        set: |c, v| put(&mut c.source.resync, v),
     },
     Key {
         path: "source.timeout",
@@ -201,6 +239,58 @@ pub const KEYS: &[Key] = &[
         help: "How many documents in a row must agree that more than half of all tasks vanished without a \
                trace before that is believed; 0 believes it at once",
         set: |c, v| put(&mut c.source.mass_loss_polls, v),
+    },
+    Key {
+        path: "source.budget",
+        default: r#""50MB""#,
+        help: "Bytes per second that masters may have to send to all nodes of the cluster together; with many \
+               agents and large documents each node asks less often",
+        set: |c, v| put(&mut c.source.budget, v),
+    },
+    Key {
+        path: "source.basic",
+        default: "",
+        help: "Where USER:PASSWORD for masters is kept, file:/PATH or env:NAME; read again for every question. At \
+               most one of basic, token and service_account; a user in a master's URL has precedence",
+        set: |c, v| put_some(&mut c.source.access.basic, v),
+    },
+    Key {
+        path: "source.token",
+        default: "",
+        help: "The same for a token",
+        set: |c, v| put_some(&mut c.source.access.token, v),
+    },
+    Key {
+        path: "source.token_scheme",
+        default: r#""bearer""#,
+        help: "How a token is sent: bearer (Authorization: Bearer TOKEN) or token (Authorization: token=TOKEN, as \
+               DC/OS has it)",
+        set: |c, v| put(&mut c.source.access.token_scheme, v),
+    },
+    Key {
+        path: "source.service_account",
+        default: "",
+        help: "The same for the secret of a DC/OS service account: JSON with uid, private_key and login_endpoint",
+        set: |c, v| put_some(&mut c.source.access.service_account, v),
+    },
+    Key {
+        path: "source.tls_ca",
+        default: "",
+        help: "Authorities of the servers' certificates (PEM), instead of the system's; masters found through \
+               ZooKeeper are asked by https where this is set",
+        set: |c, v| put_some(&mut c.source.access.tls_ca, v),
+    },
+    Key {
+        path: "source.tls_cert",
+        default: "",
+        help: "This client's certificate with its chain (PEM), for servers that want one",
+        set: |c, v| put_some(&mut c.source.access.tls_cert, v),
+    },
+    Key {
+        path: "source.tls_key",
+        default: "",
+        help: "Its private key (PEM)",
+        set: |c, v| put_some(&mut c.source.access.tls_key, v),
     },
     Key {
         path: "node.address",
@@ -417,8 +507,19 @@ impl Config {
             files == 0 || self.source.masters.len() == 1,
             "source.masters: a file: can't be mixed with others",
         );
+        let access = &self.source.access;
+        let ways = [&access.basic, &access.token, &access.service_account];
+        check(
+            ways.iter().filter(|way| way.is_some()).count() <= 1,
+            "source: only one of basic, token and service_account can be set",
+        );
+        check(
+            access.tls_cert.is_some() == access.tls_key.is_some(),
+            "source: tls_cert and tls_key need each other",
+        );
         for (path, span) in [
             ("source.interval", self.source.interval),
+            ("source.resync", self.source.resync),
             ("source.timeout", self.source.timeout),
             ("source.max_backoff", self.source.max_backoff),
             ("ipvs.audit", self.ipvs.audit),

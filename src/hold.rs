@@ -20,6 +20,8 @@ pub struct Patience {
     /// Number of documents in a row in which more than half of the tasks may be missing without a
     /// trace before that is believed; 0 believes it at once.
     pub mass_loss: u32,
+    /// Documents that come sooner after each other count as one: events may come many in a second.
+    pub spacing: Duration,
 }
 
 /// Something that is being held, for people to see.
@@ -54,6 +56,8 @@ pub struct Holder {
     believed: Option<Snapshot>,
     failover: Option<Failover>,
     losses: u32,
+    /// When a document last counted among the losses.
+    counted: Option<Timestamp>,
     /// Whether it is not known yet that documents are of the cluster that an earlier run believed.
     resumed: bool,
 }
@@ -86,7 +90,7 @@ impl Holder {
         if let Some(believed) = self.believed.take() {
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
-            held.extend(self.hold_mass_loss(&believed, &mut snapshot, patience));
+            held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
             keep_lost(&believed, &mut snapshot);
         }
         (self.believed.insert(snapshot), held)
@@ -166,6 +170,7 @@ impl Holder {
         &mut self,
         believed: &Snapshot,
         new: &mut Snapshot,
+        now: Timestamp,
         patience: Patience,
     ) -> Option<Held> {
         let vanished: Vec<TaskKey> = believed
@@ -175,13 +180,19 @@ impl Holder {
             .cloned()
             .collect();
         let of = believed.tasks.len();
-        if vanished.len() * 2 <= of || self.losses >= patience.mass_loss {
+        let since = |counted| Duration::try_from(now.duration_since(counted)).unwrap_or_default();
+        let counts = self.counted.is_none_or(|counted| since(counted) >= patience.spacing);
+        if vanished.len() * 2 <= of || (counts && self.losses >= patience.mass_loss) {
             self.losses = 0;
+            self.counted = None;
             return None;
         }
-        self.losses += 1;
+        if counts {
+            self.losses += 1;
+            self.counted = Some(now);
+        }
         keep(believed, new, &vanished);
-        let documents = patience.mass_loss - self.losses + 1;
+        let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(Held::MassLoss { tasks: vanished.len(), of, documents })
     }
 }

@@ -11,10 +11,15 @@ use std::str::FromStr;
 
 use crate::task::Snapshot;
 
+pub use operator::parse_master;
+pub use rights::{HIDDEN, hides_tasks};
+
 mod fold;
+pub mod live;
 mod normalise;
 mod operator;
-mod recordio;
+pub mod recordio;
+mod rights;
 mod state;
 mod wire;
 

@@ -118,6 +118,7 @@ impl Planner {
                     [Location::File(_)] => 0,
                     _ => config.source.mass_loss_polls,
                 },
+                spacing: config.source.interval.0 / 2,
             },
             linger: config.vips.linger.0,
             drain_limit: config.ipvs.drain.0,

@@ -412,6 +412,7 @@ impl<D: DataPlane> Reconciler<D> {
         status.pass.pending = 0;
         status.source.place = self.report.place.clone();
         status.source.good_at = self.report.good_at;
+        status.source.pace = self.report.pace.as_ref().map(ToString::to_string).unwrap_or_default();
         status.source.failure = self.report.failure.clone();
         if let Some(believed) = self.planner.believed() {
             status.source.master = believed.master.clone();

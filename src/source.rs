@@ -3,13 +3,11 @@
 //! A source yields complete snapshots. The loop publishes the newest one with the health of the
 //! source in one [`Report`]; a failure never takes the last good snapshot away.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,76 +16,37 @@ use crate::config;
 use crate::mesos;
 use crate::task::Snapshot;
 
+pub mod credentials;
 pub mod file;
+pub mod http;
+pub mod location;
+mod login;
 pub mod masters;
+pub mod pace;
+pub mod poll;
+pub mod secret;
+pub mod size;
+pub mod stream;
+mod zookeeper;
+
+#[cfg(test)]
+mod testing;
 
 use file::File;
-use masters::Masters;
+pub use location::Location;
+use pace::Pace;
+use poll::Poll;
+use stream::Stream;
 
-/// Where a state document is.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Location {
-    /// A master, perhaps with a user and a password.
-    Http(Url),
-    File(PathBuf),
-}
-
-/// Why a text is no location.
-#[derive(Debug, thiserror::Error)]
-#[error("{text:?} is neither http://HOST:PORT, https://HOST:PORT nor file:/PATH{detail}")]
-pub struct LocationError {
-    text: String,
-    detail: String,
-}
-
-impl Default for Location {
-    fn default() -> Self {
-        // The text is constant, so that the other arm is only for the type.
-        Url::parse("http://leader.mesos:5050").map_or_else(|_| Self::File(PathBuf::new()), Self::Http)
-    }
-}
-
-impl TryFrom<String> for Location {
-    type Error = LocationError;
-
-    fn try_from(text: String) -> Result<Self, LocationError> {
-        text.parse()
-    }
-}
-
-impl std::str::FromStr for Location {
-    type Err = LocationError;
-
-    fn from_str(text: &str) -> Result<Self, LocationError> {
-        let error = |detail: String| LocationError { text: text.to_owned(), detail };
-        if let Some(path) = text.strip_prefix("file:") {
-            // file:/path and file:///path are the same.
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(error(String::new())) } else { Ok(Self::File(path.into())) };
-        }
-        match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Http(url)),
-            Ok(_) => Err(error(String::new())),
-            Err(detail) => Err(error(format!(": {detail}"))),
-        }
-    }
-}
-
-/// Without the password.
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(url) => f.write_str(&masters::without_credentials(url)),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Debug for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
+/// How masters are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The state document, again and again.
+    #[default]
+    Poll,
+    /// The events of the operator API, with the whole state now and then.
+    Stream,
 }
 
 /// What a source answered.
@@ -108,6 +67,8 @@ pub enum Error {
     Document { place: String, error: mesos::Error },
     #[error("no master gave a state: {}", .0.join("; "))]
     Masters(Vec<String>),
+    #[error("{path} cannot be used for TLS: {error}")]
+    Pem { path: PathBuf, error: String },
     #[error("cannot set up an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
     #[error("reading the document failed: {0}")]
@@ -122,6 +83,14 @@ pub trait Source {
 
     /// Where the last good answer came from, for people.
     fn place(&self) -> String;
+
+    /// How long to wait after a good answer.
+    fn pace(&self) -> Pace;
+
+    /// Waits until there is a reason to ask sooner than that.
+    async fn wake(&mut self) {
+        std::future::pending().await
+    }
 }
 
 /// The newest snapshot and how its source is doing.
@@ -133,6 +102,8 @@ pub struct Report {
     /// When the source last said that the snapshot is current.
     pub good_at: Option<Timestamp>,
     pub place: String,
+    /// How often the source is asked, and why not more often.
+    pub pace: Option<Pace>,
     pub failure: Option<Failure>,
 }
 
@@ -147,15 +118,19 @@ pub struct Failure {
 /// A source by configuration.
 pub enum AnySource {
     File(File),
-    Masters(Box<Masters>),
+    Poll(Box<Poll>),
+    Stream(Box<Stream>),
 }
 
 impl AnySource {
     /// Makes the configured source.
     pub fn new(config: &config::Source) -> Result<Self, Error> {
         match config.masters.as_slice() {
-            [Location::File(path)] => Ok(Self::File(File::new(path.clone()))),
-            masters => Ok(Self::Masters(Box::new(Masters::new(masters, config.timeout.0)?))),
+            [Location::File(path)] => Ok(Self::File(File::new(path.clone(), config.interval.0))),
+            _ => Ok(match config.mode {
+                Mode::Poll => Self::Poll(Box::new(Poll::new(config)?)),
+                Mode::Stream => Self::Stream(Box::new(Stream::new(config)?)),
+            }),
         }
     }
 }
@@ -164,14 +139,32 @@ impl Source for AnySource {
     async fn next(&mut self) -> Result<Fetched, Error> {
         match self {
             Self::File(file) => file.next().await,
-            Self::Masters(masters) => masters.next().await,
+            Self::Poll(poll) => poll.next().await,
+            Self::Stream(stream) => stream.next().await,
         }
     }
 
     fn place(&self) -> String {
         match self {
             Self::File(file) => file.place(),
-            Self::Masters(masters) => masters.place(),
+            Self::Poll(poll) => poll.place(),
+            Self::Stream(stream) => stream.place(),
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        match self {
+            Self::File(file) => file.pace(),
+            Self::Poll(poll) => poll.pace(),
+            Self::Stream(stream) => stream.pace(),
+        }
+    }
+
+    async fn wake(&mut self) {
+        match self {
+            Self::File(file) => file.wake().await,
+            Self::Poll(poll) => poll.wake().await,
+            Self::Stream(stream) => stream.wake().await,
         }
     }
 }
@@ -183,16 +176,21 @@ pub async fn run(
     reports: watch::Sender<Report>,
     shutdown: CancellationToken,
 ) {
+    let mut failures = 0;
     loop {
         let answer = tokio::select! {
             () = shutdown.cancelled() => return,
             answer = source.next() => answer,
         };
-        let attempts = publish(&reports, &source, answer);
-        let pause = pause(config.interval.0, config.max_backoff.0, attempts, rand::random());
+        let failed = publish(&reports, &source, answer) > 0;
+        failures = if failed { failures + 1 } else { 0 };
+        let interval = if failed { config.interval.0 } else { source.pace().pause() };
+        let pause = pause(interval, config.max_backoff.0, failures, rand::random());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+            // Whatever failed may be over now.
+            () = source.wake() => failures = 0,
         }
     }
 }
@@ -207,6 +205,7 @@ fn publish(reports: &watch::Sender<Report>, source: &impl Source, answer: Result
             }
             report.good_at = Some(Timestamp::now());
             report.place = source.place();
+            report.pace = Some(source.pace());
             if let Fetched::New(snapshot) = fetched {
                 report.snapshot = Some(Arc::new(snapshot));
                 report.sequence += 1;
@@ -240,17 +239,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn locations() {
-        let show = |text: &str| text.parse::<Location>().map(|location| location.to_string());
-        assert_eq!(show("http://user:secret@m1:5050").unwrap(), "http://m1:5050");
-        assert_eq!(show("file:/tmp/state.json").unwrap(), "file:/tmp/state.json");
-        assert_eq!(show("file:///tmp/state.json").unwrap(), "file:/tmp/state.json");
-        for text in ["m1:5050", "zk://m1/mesos", "file:", "", "http://"] {
-            assert!(show(text).is_err(), "{text}");
-        }
-    }
 
     proptest! {
         #[test]

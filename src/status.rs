@@ -53,6 +53,9 @@ pub struct Source {
     /// When the source last confirmed its document.
     pub good_at: Option<Timestamp>,
     pub failure: Option<Failure>,
+    /// How often the source is asked, and why not more often.
+    #[serde(default)]
+    pub pace: String,
     pub agents: usize,
     /// Tasks with VIP labels.
     pub tasks: usize,

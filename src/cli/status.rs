@@ -44,6 +44,9 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     let now = status.at;
     writeln!(out, "source   {}", source(&status.source, now))?;
+    if !status.source.pace.is_empty() {
+        writeln!(out, "         asked {}", status.source.pace)?;
+    }
     writeln!(out, "kernel   {}", kernel(&status.pass, now))?;
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
     writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;

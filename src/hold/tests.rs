@@ -2,7 +2,8 @@ use super::*;
 use crate::mesos;
 use crate::task::Snapshot;
 
-const PATIENCE: Patience = Patience { failover: Duration::from_secs(900), mass_loss: 3 };
+const PATIENCE: Patience =
+    Patience { failover: Duration::from_secs(900), mass_loss: 3, spacing: Duration::ZERO };
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()

@@ -1,11 +1,4 @@
-//! The v1 operator API: the answer to `GET_STATE`, and the events of `SUBSCRIBE`.
-//!
-//! Events are folded into the state they lead to. They may come before the agent or framework they
-//! belong to, may repeat, and a `TASK_UPDATED` has no discovery information of its own; so tasks
-//! are kept as they came and normalised at the end.
-
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+//! The v1 operator API: answers to calls. Events are in [`super::live`].
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
@@ -13,9 +6,10 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::fold::{Array, ArrayFold, Object, ObjectFold};
+use super::live::Live;
 use super::normalise::{self, Ended};
-use super::wire::{self, Lenient, Text};
-use crate::task::{Skipped, Snapshot, TaskKey, TaskState};
+use super::wire::{self, Lenient};
+use crate::task::{Master, Skipped, Snapshot};
 
 /// Reads an answer to `GET_STATE`, of a master or an agent.
 pub fn parse_state(text: &str) -> Result<Snapshot, Error> {
@@ -30,61 +24,64 @@ pub fn parse_state(text: &str) -> Result<Snapshot, Error> {
     Ok(snapshot)
 }
 
+/// Reads an answer to `GET_MASTER`.
+pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
+    #[derive(Deserialize)]
+    struct Answer {
+        get_master: Option<GetMaster>,
+    }
+
+    #[derive(Deserialize)]
+    struct GetMaster {
+        master_info: MasterInfo,
+        elected_time: Option<f64>,
+    }
+
+    #[derive(Deserialize)]
+    struct MasterInfo {
+        id: String,
+        pid: Option<String>,
+    }
+
+    let answer: Answer = serde_json::from_slice(answer)?;
+    let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
+    let address = master_info.pid.as_deref().and_then(normalise::pid_address);
+    Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
+}
+
 /// Folds events into the state after the last one.
 pub fn parse_events<'a>(records: impl Iterator<Item = Result<&'a str, Error>>) -> Result<Snapshot, Error> {
-    let mut stream = Stream::default();
+    let mut live = Live::default();
     for (index, record) in records.enumerate() {
-        stream.record(record?).map_err(|error| Error::Event { record: index + 1, error })?;
+        live.record(record?).map_err(|error| Error::Event { record: index + 1, error })?;
     }
-    if !stream.subscribed {
+    if !live.is_subscribed() {
         return Err(Error::Missing("SUBSCRIBED event"));
     }
-    let Stream { mut snapshot, tasks, .. } = stream;
-    for task in tasks.into_values() {
-        normalise::add_task(&mut snapshot, Lenient::Read(task));
-    }
-    Ok(snapshot)
+    Ok(live.into_snapshot())
 }
 
 /// Where the tasks of a `get_state` go.
-trait TaskSink<'de> {
-    fn task(&mut self, snapshot: &mut Snapshot, task: Lenient<wire::Task<'de>>);
+pub trait TaskSink<'de> {
+    fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue);
 }
 
 /// Normalises each task as it comes.
 struct Direct;
 
 impl<'de> TaskSink<'de> for Direct {
-    fn task(&mut self, snapshot: &mut Snapshot, task: Lenient<wire::Task<'de>>) {
-        normalise::add_task(snapshot, task);
-    }
-}
-
-/// Keeps tasks as they came, for events to change them.
-type TaskTable<'de> = BTreeMap<TaskKey, wire::Task<'de>>;
-
-impl<'de> TaskSink<'de> for TaskTable<'de> {
-    fn task(&mut self, snapshot: &mut Snapshot, task: Lenient<wire::Task<'de>>) {
-        match task {
-            Lenient::Read(task) => {
-                self.insert(key(&task.framework_id, &task.id), task);
-            }
-            unreadable @ Lenient::Unreadable { .. } => normalise::add_task(snapshot, unreadable),
+    fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue) {
+        if let Ok(task) = serde_json::from_str(task.get()) {
+            normalise::add_task(snapshot, task);
         }
     }
 }
 
-fn key(framework: &Option<Text<'_>>, task: &Text<'_>) -> TaskKey {
-    TaskKey {
-        framework: framework.as_ref().map(|id| id.0.to_string()).unwrap_or_default(),
-        task: task.0.to_string(),
-    }
-}
-
-struct Answer<'a, S> {
-    snapshot: &'a mut Snapshot,
-    tasks: &'a mut S,
-    found: bool,
+/// An object with the member `get_state`: the answer to that call, or what `SUBSCRIBED` holds.
+pub struct Answer<'a, S> {
+    pub snapshot: &'a mut Snapshot,
+    pub tasks: &'a mut S,
+    pub found: bool,
 }
 
 impl<'de, S: TaskSink<'de>> ObjectFold<'de> for Answer<'_, S> {
@@ -161,7 +158,8 @@ impl<'de> ArrayFold<'de> for Frameworks<'_> {
     }
 }
 
-fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>>) {
+/// Notes a framework's name.
+pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>>) {
     match framework {
         Lenient::Read(wire::Framework { framework_info: wire::FrameworkInfo { id: Some(id), name } }) => {
             snapshot.frameworks.insert(id.0.into_owned(), name.into_owned());
@@ -173,172 +171,5 @@ fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>
             reason: format!("a framework that cannot be read: {error}"),
             ..Skipped::default()
         }),
-    }
-}
-
-#[derive(Default)]
-struct Stream<'a> {
-    snapshot: Snapshot,
-    tasks: TaskTable<'a>,
-    subscribed: bool,
-}
-
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    subscribed: Option<&'a RawValue>,
-    #[serde(borrow)]
-    task_added: Option<Lenient<TaskAdded<'a>>>,
-    #[serde(borrow)]
-    task_updated: Option<Lenient<TaskUpdated<'a>>>,
-    #[serde(borrow)]
-    agent_added: Option<Lenient<AgentAdded<'a>>>,
-    #[serde(borrow)]
-    agent_removed: Option<Lenient<AgentRemoved<'a>>>,
-    #[serde(borrow)]
-    framework_added: Option<Lenient<FrameworkChanged<'a>>>,
-    #[serde(borrow)]
-    framework_updated: Option<Lenient<FrameworkChanged<'a>>>,
-    #[serde(borrow)]
-    framework_removed: Option<Lenient<wire::Framework<'a>>>,
-    /// A recording may wrap each event to add its time of receipt.
-    #[serde(borrow)]
-    event: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct TaskAdded<'a> {
-    #[serde(borrow)]
-    task: wire::Task<'a>,
-}
-
-#[derive(Deserialize)]
-struct TaskUpdated<'a> {
-    #[serde(borrow)]
-    framework_id: Option<Text<'a>>,
-    #[serde(borrow)]
-    status: wire::Status<'a>,
-    /// The task's newest state, which may be ahead of the status.
-    #[serde(borrow)]
-    state: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct AgentAdded<'a> {
-    #[serde(borrow)]
-    agent: wire::Agent<'a>,
-}
-
-#[derive(Deserialize)]
-struct AgentRemoved<'a> {
-    #[serde(borrow)]
-    agent_id: Text<'a>,
-}
-
-#[derive(Deserialize)]
-struct FrameworkChanged<'a> {
-    #[serde(borrow)]
-    framework: wire::Framework<'a>,
-}
-
-impl<'a> Stream<'a> {
-    fn record(&mut self, record: &'a str) -> Result<(), serde_json::Error> {
-        let event: Event<'a> = serde_json::from_str(record)?;
-        if let Some(wrapped) = event.event {
-            return self.record(wrapped.get());
-        }
-        match event.kind.as_ref() {
-            "SUBSCRIBED" => self.subscribe(event.subscribed)?,
-            "TASK_ADDED" => {
-                if let Some(TaskAdded { task }) = self.read(event.task_added) {
-                    self.add(task);
-                }
-            }
-            "TASK_UPDATED" => {
-                if let Some(update) = self.read(event.task_updated) {
-                    self.update(update);
-                }
-            }
-            "AGENT_ADDED" => {
-                if let Some(AgentAdded { agent }) = self.read(event.agent_added) {
-                    normalise::add_agent(&mut self.snapshot, Lenient::Read(agent), false);
-                }
-            }
-            "AGENT_REMOVED" => {
-                if let Some(AgentRemoved { agent_id }) = self.read(event.agent_removed) {
-                    self.snapshot.agents.remove(agent_id.0.as_ref());
-                    self.snapshot.recovered.remove(agent_id.0.as_ref());
-                    self.tasks.retain(|_, task| task.slave_id.as_ref().is_none_or(|id| id.0 != agent_id.0));
-                }
-            }
-            "FRAMEWORK_ADDED" | "FRAMEWORK_UPDATED" => {
-                let changed = event.framework_added.or(event.framework_updated);
-                if let Some(FrameworkChanged { framework }) = self.read(changed) {
-                    add_framework(&mut self.snapshot, Lenient::Read(framework));
-                }
-            }
-            "FRAMEWORK_REMOVED" => {
-                if let Some(framework) = self.read(event.framework_removed)
-                    && let Some(id) = framework.framework_info.id
-                {
-                    self.snapshot.frameworks.remove(id.0.as_ref());
-                    self.tasks.retain(|key, _| key.framework != id.0);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A new subscription starts from nothing.
-    fn subscribe(&mut self, subscribed: Option<&'a RawValue>) -> Result<(), serde_json::Error> {
-        *self = Self { subscribed: true, ..Self::default() };
-        let Some(subscribed) = subscribed else { return Ok(()) };
-        let mut answer = Answer { snapshot: &mut self.snapshot, tasks: &mut self.tasks, found: false };
-        Object(&mut answer).deserialize(&mut serde_json::Deserializer::from_str(subscribed.get()))
-    }
-
-    /// An added task may be known already: agents that return list theirs again.
-    fn add(&mut self, task: wire::Task<'a>) {
-        let key = key(&task.framework_id, &task.id);
-        if TaskState::parse(&task.state) == TaskState::Terminal {
-            self.tasks.remove(&key);
-        } else {
-            self.tasks.insert(key, task);
-        }
-    }
-
-    fn update(&mut self, update: TaskUpdated<'a>) {
-        let TaskUpdated { framework_id, status, state } = update;
-        let Some(id) = &status.task_id else { return };
-        let key = key(&framework_id, id);
-        let state = state.unwrap_or_else(|| status.state.clone());
-        if TaskState::parse(&state) == TaskState::Terminal {
-            self.tasks.remove(&key);
-            if state.starts_with("TASK_GONE") {
-                self.snapshot.lost.insert(key.clone());
-            }
-            self.snapshot.ended.insert(key);
-        } else if let Some(task) = self.tasks.get_mut(&key) {
-            task.state = state;
-            task.statuses.get_or_insert_default().push(Lenient::Read(status));
-        }
-    }
-
-    fn read<T>(&mut self, value: Option<Lenient<T>>) -> Option<T> {
-        match value? {
-            Lenient::Read(value) => Some(value),
-            Lenient::Unreadable { error, json } => {
-                self.snapshot.skipped.push(Skipped {
-                    task: "event".to_owned(),
-                    value: Some(json),
-                    reason: format!("an event that cannot be read: {error}"),
-                    ..Skipped::default()
-                });
-                None
-            }
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! A state document on disk, read again when it changes.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::pace::Pace;
 use super::{Error, Fetched, Source};
 use crate::mesos;
 
@@ -10,6 +11,7 @@ use crate::mesos;
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    interval: Duration,
     seen: Option<Version>,
 }
 
@@ -22,8 +24,8 @@ struct Version {
 }
 
 impl File {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: None }
+    pub fn new(path: PathBuf, interval: Duration) -> Self {
+        Self { path, interval, seen: None }
     }
 
     fn error(&self, error: std::io::Error) -> Error {
@@ -52,5 +54,9 @@ impl Source for File {
 
     fn place(&self) -> String {
         format!("file:{}", self.path.display())
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { interval: self.interval, ..Pace::default() }
     }
 }

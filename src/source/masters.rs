@@ -1,191 +1,149 @@
-//! `GET /master/state` of a list of masters, of which one leads.
-//!
-//! Masters that do not lead redirect, and redirects are followed by hand: their location has no
-//! scheme and must get the credentials, which an HTTP client rightly drops when the host changes.
+//! Which masters to ask, and in which order: who was elected, who answered last, who is listed.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::time::Duration;
+use std::sync::Arc;
 
-use reqwest::header::LOCATION;
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::Url;
 
-use super::{Error, Fetched, Location, Source};
-use crate::mesos;
+use super::http::Http;
+use super::zookeeper::Election;
+use super::{Error, Location};
+use crate::config;
 
-/// A master that is asked redirects at most once; a second time allows for an election meanwhile.
-const MAX_REDIRECTS: usize = 3;
-
-/// Longest document; 100,000 tasks make about 150 MB.
-const MAX_DOCUMENT: usize = 1 << 30;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// HTTP client, masters, and which of them answered last.
+/// Masters, and the one that led when somebody last knew.
 #[derive(Debug)]
 pub struct Masters {
-    client: Client,
-    masters: Vec<Url>,
+    pub http: Arc<Http>,
+    listed: Vec<Url>,
+    elections: Vec<Election>,
+    /// What answered last.
     leader: Option<Url>,
-    /// Hash of the last good document.
-    document: Option<u64>,
 }
 
 impl Masters {
-    /// `timeout` bounds each whole answer.
-    pub fn new(masters: &[Location], timeout: Duration) -> Result<Self, Error> {
-        // Fails when a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .user_agent(concat!("l4lbd/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout)
-            .gzip(true)
-            .no_proxy()
-            .build()?;
-        let masters = masters.iter().filter_map(|location| match location {
-            Location::Http(url) => Some(state_url(url)),
-            Location::File(_) => None,
-        });
-        Ok(Self { client, masters: masters.collect(), leader: None, document: None })
-    }
-
-    /// Asks one master, or the one that it names.
-    async fn fetch(&self, master: &Url) -> Result<(Url, Vec<u8>), String> {
-        let mut url = master.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let shown = without_credentials(&url);
-            let mut response = self
-                .client
-                .get(url.clone())
-                .send()
-                .await
-                .map_err(|error| format!("{shown}: {}", cause(&error)))?;
-            match response.status() {
-                StatusCode::OK => {
-                    let body = body(&mut response).await.map_err(|error| format!("{shown}: {error}"))?;
-                    return Ok((url, body));
-                }
-                StatusCode::TEMPORARY_REDIRECT | StatusCode::FOUND | StatusCode::PERMANENT_REDIRECT => {
-                    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-                    let location =
-                        location.ok_or_else(|| format!("{shown}: a redirect without a location"))?;
-                    url = follow(&url, location).map_err(|error| format!("{shown}: {error}"))?;
-                }
-                status => return Err(format!("{shown}: {status}{}", hint(status))),
+    /// Starts to follow elections where there are some; needs an async runtime then.
+    pub fn new(config: &config::Source) -> Result<Self, Error> {
+        let mut listed = Vec::new();
+        let mut elections = Vec::new();
+        let scheme = if config.access.tls_ca.is_some() { "https" } else { "http" };
+        for location in &config.masters {
+            match location {
+                Location::Http(url) => listed.push(url.clone()),
+                Location::Zk(ensemble) => elections.push(Election::follow(ensemble.clone(), scheme)),
+                Location::File(_) => {}
             }
         }
-        Err(format!("{}: too many redirects", without_credentials(master)))
+        Ok(Self {
+            http: Arc::new(Http::new(&config.access, config.timeout.0)?),
+            listed,
+            elections,
+            leader: None,
+        })
     }
-}
 
-impl Source for Masters {
-    async fn next(&mut self) -> Result<Fetched, Error> {
+    /// URLs of all masters that are known, the likeliest leader first; and why others are not.
+    pub async fn candidates(&mut self) -> (Vec<Url>, Vec<String>) {
+        let mut candidates = Vec::new();
         let mut failures = Vec::new();
-        let leader = self.leader.take();
-        let others: Vec<Url> =
-            self.masters.iter().filter(|master| Some(*master) != leader.as_ref()).cloned().collect();
-        for master in leader.into_iter().chain(others) {
-            let (url, body) = match self.fetch(&master).await {
-                Ok(answer) => answer,
-                Err(failure) => {
-                    failures.push(failure);
-                    continue;
-                }
-            };
-            let document = hash(&body);
-            if self.document == Some(document) {
-                self.leader = Some(url);
-                return Ok(Fetched::Unchanged);
-            }
-            match tokio::task::spawn_blocking(move || mesos::parse(&body, Some(mesos::Format::State))).await?
-            {
-                Ok(snapshot) => {
-                    self.leader = Some(url);
-                    self.document = Some(document);
-                    return Ok(Fetched::New(snapshot));
-                }
-                Err(error) => failures.push(format!("{}: {error}", without_credentials(&url))),
-            }
+        for election in &mut self.elections {
+            let elected = election.current().await;
+            failures.extend(elected.error);
+            candidates.extend(elected.leader);
         }
-        Err(Error::Masters(failures))
+        candidates.extend(self.leader.clone());
+        candidates.extend(self.listed.iter().cloned());
+        let mut seen = Vec::new();
+        candidates.retain(|candidate| {
+            let new = !seen.contains(&root(candidate));
+            seen.push(root(candidate));
+            new
+        });
+        (candidates, failures)
     }
 
-    fn place(&self) -> String {
-        self.leader.as_ref().map(without_credentials).unwrap_or_default()
+    /// Notes who leads, by the URL that answered.
+    pub fn found(&mut self, answered: &Url) {
+        self.leader = Some(answered.clone());
+    }
+
+    /// Forgets who leads.
+    pub fn lost(&mut self) {
+        self.leader = None;
+    }
+
+    /// Waits until an election has another outcome.
+    pub async fn changed(&mut self) {
+        let changes = self.elections.iter_mut().map(|election| Box::pin(election.changed()));
+        let changes: Vec<_> = changes.collect();
+        match changes.is_empty() {
+            true => std::future::pending().await,
+            false => drop(futures_util::future::select_all(changes).await),
+        }
     }
 }
 
-/// The address of a URL, as people may see it.
-pub fn without_credentials(url: &Url) -> String {
-    let mut shown = url.clone();
-    // These fail only for URLs that have no host, hence no credentials.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    shown.as_str().trim_end_matches('/').to_owned()
-}
-
-/// A master is given by its address, with a path where a proxy is in between; a whole state URL is
-/// taken as it is.
-fn state_url(master: &Url) -> Url {
-    let mut url = master.clone();
+/// Where a master has its state document. A master is given by its address, with a path where a proxy
+/// is in between; the whole URL of a state document is taken as it is.
+pub fn state(master: &Url) -> Url {
     let path = master.path().trim_end_matches('/');
-    if !path.ends_with("/state") && !path.ends_with("/state.json") {
-        url.set_path(&format!("{path}/master/state"));
+    match path.ends_with("/state") || path.ends_with("/state.json") {
+        true => master.clone(),
+        false => below(master, "/master/state"),
     }
+}
+
+/// Where a master has the v1 operator API.
+pub fn operator(master: &Url) -> Url {
+    below(&root(master), "/api/v1")
+}
+
+/// A master's URL without the path of an API.
+fn root(url: &Url) -> Url {
+    let mut root = url.clone();
+    let mut path = url.path().trim_end_matches('/');
+    for suffix in ["/state", "/state.json", "/api/v1", "/master"] {
+        path = path.strip_suffix(suffix).unwrap_or(path);
+    }
+    root.set_path(&format!("{path}/"));
+    root.set_query(None);
+    root
+}
+
+/// A URL below another one.
+pub fn below(root: &Url, path: &str) -> Url {
+    let mut url = root.clone();
+    url.set_path(&format!("{}{path}", root.path().trim_end_matches('/')));
     url
 }
 
-fn follow(from: &Url, location: &str) -> Result<Url, String> {
-    let mut to = from.join(location).map_err(|error| format!("bad location {location:?}: {error}"))?;
-    if to.username().is_empty() && to.scheme() == from.scheme() {
-        let _ = to.set_username(from.username());
-        let _ = to.set_password(from.password());
-    }
-    Ok(to)
-}
-
-async fn body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| cause(&error))? {
-        if body.len() + chunk.len() > MAX_DOCUMENT {
-            return Err(format!("the document has more than {MAX_DOCUMENT} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-fn hint(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            " (credentials are missing or wrong: write http://USER:PASSWORD@HOST:PORT)"
-        }
-        StatusCode::FORBIDDEN => " (these credentials may not read the state)",
-        StatusCode::NOT_FOUND => " (is it a Mesos master, and has it started?)",
-        StatusCode::SERVICE_UNAVAILABLE => " (it knows no leader)",
-        _ => "",
-    }
-}
-
-/// The innermost cause, because reqwest's own text repeats the URL with what is in it.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let state = |text: &str| state(&Url::parse(text).unwrap()).to_string();
+        assert_eq!(state("http://m:5050"), "http://m:5050/master/state");
+        assert_eq!(state("http://m:5050/"), "http://m:5050/master/state");
+        assert_eq!(state("https://u:p@proxy/mesos/"), "https://u:p@proxy/mesos/master/state");
+        assert_eq!(state("http://m:5050/state"), "http://m:5050/state");
+        let operator = |text: &str| operator(&Url::parse(text).unwrap()).to_string();
+        for master in ["", "/", "/state", "/master/state", "/master/state.json?x=1", "/master/api/v1"] {
+            assert_eq!(operator(&format!("http://m:5050{master}")), "http://m:5050/api/v1");
+        }
+        assert_eq!(operator("https://proxy/mesos/"), "https://proxy/mesos/api/v1");
+    }
+
+    #[tokio::test]
+    async fn every_master_is_asked_once_and_the_last_leader_first() {
+        let mut config = crate::config::Config::default().source;
+        config.masters = ["http://u:p@m1:5050", "http://u:p@m2:5050", "http://u:p@m1:5050/"]
+            .map(|m| m.parse().unwrap())
+            .into();
+        let mut masters = Masters::new(&config).unwrap();
+        masters.found(&Url::parse("http://u:p@m2:5050/master/state").unwrap());
+        let (candidates, failures) = masters.candidates().await;
+        let candidates: Vec<&str> = candidates.iter().map(Url::as_str).collect();
+        assert_eq!(candidates, ["http://u:p@m2:5050/master/state", "http://u:p@m1:5050/"]);
+        assert!(failures.is_empty());
+    }
+}

@@ -1,72 +1,31 @@
 //! Against small HTTP servers on this machine that answer as masters do.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::io::Write;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
+use reqwest::StatusCode;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::source::size::Rate;
+use crate::source::testing::Server as Master;
 
 const DOCUMENT: &str = r#"{"id":"M","elected_time":1.0,"slaves":[],"frameworks":[]}"#;
-
-type Reply = Box<dyn Fn(&HeaderMap) -> Response + Send>;
-
-/// What a master was asked: path, and the credentials it got.
-type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
-
-#[derive(Clone)]
-struct Master {
-    address: SocketAddr,
-    asked: Asked,
-    reply: Arc<Mutex<Reply>>,
-}
-
-impl Master {
-    async fn start(reply: impl Fn(&HeaderMap) -> Response + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let master = Self {
-            address: listener.local_addr().unwrap(),
-            asked: Asked::default(),
-            reply: Arc::new(Mutex::new(Box::new(reply))),
-        };
-        let router = Router::new().fallback(answer).with_state(master.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        master
-    }
-
-    fn replies(&self, reply: impl Fn(&HeaderMap) -> Response + Send + 'static) {
-        *self.reply.lock().unwrap() = Box::new(reply);
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn asked(&self) -> Vec<(String, Option<String>)> {
-        std::mem::take(&mut self.asked.lock().unwrap())
-    }
-}
-
-async fn answer(State(master): State<Master>, uri: Uri, headers: HeaderMap) -> Response {
-    let credentials = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    master.asked.lock().unwrap().push((uri.path().to_owned(), credentials));
-    master.reply.lock().unwrap()(&headers)
-}
 
 fn redirect(to: &str) -> Response {
     (StatusCode::TEMPORARY_REDIRECT, [("location", to.to_owned())]).into_response()
 }
 
-fn masters(urls: &[String]) -> Masters {
-    let locations: Vec<Location> = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Masters::new(&locations, Duration::from_secs(10)).unwrap()
+fn config(urls: &[String]) -> config::Source {
+    let masters = urls.iter().map(|url| url.parse().unwrap()).collect();
+    config::Source { masters, ..config::Config::default().source }
 }
 
-async fn failure(masters: &mut Masters) -> String {
+fn masters(urls: &[String]) -> Poll {
+    Poll::new(&config(urls)).unwrap()
+}
+
+async fn failure(masters: &mut Poll) -> String {
     masters.next().await.unwrap_err().to_string()
 }
 
@@ -131,20 +90,43 @@ async fn the_next_leader_is_found_after_the_last_one_fails() {
 }
 
 #[tokio::test]
-async fn compressed_answers_are_asked_for() {
-    let master = Master::start(|headers| {
-        assert!(headers["accept-encoding"].to_str().unwrap().contains("gzip"));
-        DOCUMENT.into_response()
+async fn compressed_answers_are_asked_for_and_their_size_sets_the_pace() {
+    let agents: Vec<String> =
+        (0..1000).map(|n| format!(r#"{{"id":"S{n}","hostname":"10.0.0.1"}}"#)).collect();
+    let document = DOCUMENT.replace("\"slaves\":[]", &format!("\"slaves\":[{}]", agents.join(",")));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(document.as_bytes()).unwrap();
+    let compressed = encoder.finish().unwrap();
+    let size = compressed.len();
+    assert!(size * 5 < document.len());
+    let master = Master::start(move |headers| {
+        assert_eq!(headers["accept-encoding"], "gzip");
+        ([("content-encoding", "gzip")], compressed.clone()).into_response()
     })
     .await;
-    assert!(masters(&[master.url()]).next().await.is_ok());
+    let budget = Rate(size as u64 * 10);
+    let mut poll = Poll::new(&config::Source { budget, ..config(&[master.url()]) }).unwrap();
+    assert_eq!(poll.pace().interval, Duration::from_secs(2));
+    let Ok(Fetched::New(snapshot)) = poll.next().await else { panic!() };
+    assert_eq!(snapshot.agents.len(), 1000);
+    assert_eq!(poll.pace().interval, Duration::from_secs(100));
+    assert!(matches!(poll.next().await, Ok(Fetched::Unchanged)));
+    assert_eq!(poll.pace().interval, Duration::from_secs(100));
 }
 
-#[test]
-fn paths() {
-    let path = |text: &str| state_url(&Url::parse(text).unwrap()).to_string();
-    assert_eq!(path("http://m:5050"), "http://m:5050/master/state");
-    assert_eq!(path("http://m:5050/"), "http://m:5050/master/state");
-    assert_eq!(path("https://proxy/mesos/"), "https://proxy/mesos/master/state");
-    assert_eq!(path("http://m:5050/state"), "http://m:5050/state");
+#[tokio::test]
+async fn a_document_without_the_tasks_that_run_is_an_error() {
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state_acl_view_tasks_none.json");
+    let document = std::fs::read_to_string(path).unwrap();
+    let master = Master::start(move |_| document.clone().into_response()).await;
+    let text = failure(&mut masters(&[master.url()])).await;
+    assert!(text.contains("view_tasks"), "{text}");
+}
+
+#[tokio::test]
+async fn broken_compression_is_an_error() {
+    let master = Master::start(|_| ([("content-encoding", "gzip")], DOCUMENT).into_response()).await;
+    let text = failure(&mut masters(&[master.url()])).await;
+    assert!(text.contains("decompress"), "{text}");
 }

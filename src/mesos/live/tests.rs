@@ -1,0 +1,94 @@
+//! Against event streams of a real master.
+
+use super::*;
+use crate::mesos::{self, Format};
+
+fn capture(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/tests/fixtures/captures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn records(name: &str) -> Vec<String> {
+    capture(name).lines().map(str::to_owned).collect()
+}
+
+fn fold(records: &[String]) -> Live {
+    let mut live = Live::default();
+    for record in records {
+        live.record(record).unwrap();
+    }
+    live
+}
+
+#[test]
+fn a_subscription_tells_its_heartbeat() {
+    let records = records("subscribe_master.jsonl");
+    let mut live = Live::default();
+    assert!(!live.is_subscribed());
+    assert_eq!(live.record(&records[0]).unwrap(), Told::Subscribed(Some(Duration::from_secs(15))));
+    assert!(live.is_subscribed());
+    assert_eq!(live.record(r#"{"type":"HEARTBEAT"}"#).unwrap(), Told::Nothing);
+}
+
+/// Every event may be told again: the state of a task is its last one's.
+#[test]
+fn repeated_events_change_nothing() {
+    for name in ["subscribe_master.jsonl", "subscribe_failover.jsonl", "subscribe_failover_late_new.jsonl"] {
+        let records = records(name);
+        let once = fold(&records);
+        let mut twice = Live::default();
+        for record in &records {
+            twice.record(record).unwrap();
+            twice.record(record).unwrap();
+        }
+        assert_eq!(once.snapshot(), twice.snapshot(), "{name}");
+    }
+}
+
+/// What was told since a state was asked for may be in that state already, or not yet.
+#[test]
+fn a_full_state_in_between_loses_no_event() {
+    let records = records("subscribe_master.jsonl");
+    let all = fold(&records);
+    let state = |live: &Live| -> String {
+        // The tasks as they are now, in the form of an answer.
+        let tasks: Vec<&str> = live.tasks.values().map(|kept| &*kept.task).collect();
+        format!(r#"{{"get_state":{{"get_tasks":{{"tasks":[{}]}}}}}}"#, tasks.join(","))
+    };
+    for asked in 1..records.len() {
+        let mut live = fold(&records[..asked]);
+        // The master answered at some moment after it was asked.
+        for answered in [asked, (asked + 3).min(records.len())] {
+            let answer = state(&fold(&records[..answered]));
+            let since = records[asked..].iter().map(String::as_str);
+            live.resync(&answer, since).unwrap();
+            let known = |live: &Live| live.tasks.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(known(&live), known(&all), "asked after {asked}, answered after {answered}");
+        }
+    }
+}
+
+#[test]
+fn a_real_state_gives_the_same_from_both_ends() {
+    let answer = capture("v1_master_get_state.json");
+    let mut live = fold(&records("subscribe_master.jsonl")[..1]);
+    live.resync(&answer, std::iter::empty()).unwrap();
+    let parsed = mesos::parse(answer.as_bytes(), Some(Format::V1State)).unwrap();
+    assert_eq!(live.snapshot(), &parsed);
+    assert!(live.resync("{}", std::iter::empty()).is_err());
+    assert_eq!(live.snapshot(), &parsed, "a bad answer leaves everything as it was");
+}
+
+#[test]
+fn updates_of_one_state_replace_each_other() {
+    let mut kept = Kept::new(r#"{"id":"t","state":"TASK_STAGING"}"#);
+    for n in 0..100 {
+        let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
+        let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);
+        kept.update(state, serde_json::from_str(&status).unwrap());
+    }
+    assert_eq!(kept.statuses.len(), MAX_STATUSES);
+    let task = kept.task().unwrap();
+    assert_eq!(task.state, "TASK_RUNNING");
+    let last = task.statuses.unwrap().pop().unwrap();
+    assert_eq!(last.as_read().unwrap().timestamp, Some(99.0));
+}

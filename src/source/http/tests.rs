@@ -1,0 +1,235 @@
+//! Against servers on this machine that want credentials or speak TLS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::PrivateKeyDer;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::*;
+use crate::source::credentials::TokenScheme;
+use crate::source::secret::Keeper;
+use crate::source::testing::Server;
+
+const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
+
+async fn ask(http: &Http, url: &str) -> Result<String, String> {
+    let (_, document) = http.document(&Url::parse(url).unwrap(), Ask::Get).await?;
+    Ok(String::from_utf8(document.decode().unwrap()).unwrap())
+}
+
+fn http(access: &Access) -> Http {
+    Http::new(access, Duration::from_secs(10)).unwrap()
+}
+
+/// A file with this text.
+fn keep(directory: &TempDir, text: &str) -> Keeper {
+    let path = directory.path().join("secret");
+    std::fs::write(&path, text).unwrap();
+    Keeper::File(path)
+}
+
+fn unauthorized() -> Response {
+    StatusCode::UNAUTHORIZED.into_response()
+}
+
+#[tokio::test]
+async fn secrets_are_read_again_for_every_question() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| "ok".into_response()).await;
+    let basic = http(&Access { basic: Some(keep(&directory, "user:secret\n")), ..Access::default() });
+    assert_eq!(ask(&basic, &server.url()).await.unwrap(), "ok");
+    let bearer = http(&Access { token: Some(keep(&directory, "one")), ..Access::default() });
+    assert_eq!(ask(&bearer, &server.url()).await.unwrap(), "ok");
+    let token_scheme = TokenScheme::Token;
+    let dcos = http(&Access { token: Some(keep(&directory, "two")), token_scheme, ..Access::default() });
+    assert_eq!(ask(&dcos, &server.url()).await.unwrap(), "ok");
+    assert_eq!(ask(&bearer, &server.url()).await.unwrap(), "ok");
+    let sent: Vec<String> = server.asked().into_iter().map(|(_, credentials)| credentials.unwrap()).collect();
+    assert_eq!(sent, ["Basic dXNlcjpzZWNyZXQ=", "Bearer one", "token=two", "Bearer two"]);
+}
+
+#[tokio::test]
+async fn bad_credentials_are_an_error_that_does_not_show_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| unauthorized()).await;
+    let wrong = http(&Access { basic: Some(keep(&directory, "user:hunter2")), ..Access::default() });
+    let text = ask(&wrong, &server.url()).await.unwrap_err();
+    assert!(text.contains("401") && text.contains(&server.url()) && !text.contains("hunter2"), "{text}");
+    keep(&directory, "hunter2");
+    let text = ask(&wrong, &server.url()).await.unwrap_err();
+    assert!(text.contains("USER:PASSWORD") && !text.contains("hunter2"), "{text}");
+    std::fs::remove_file(directory.path().join("secret")).unwrap();
+    let text = ask(&wrong, &server.url()).await.unwrap_err();
+    assert!(text.contains("cannot read the secret"), "{text}");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_user_in_the_url_has_precedence() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| "ok".into_response()).await;
+    let http = http(&Access { token: Some(keep(&directory, "one")), ..Access::default() });
+    ask(&http, &format!("http://user:secret@{}", server.address)).await.unwrap();
+    assert_eq!(server.asked()[0].1.as_deref(), Some("Basic dXNlcjpzZWNyZXQ="));
+}
+
+#[tokio::test]
+async fn a_service_account_logs_in_once_and_again_when_its_session_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let login = Server::start(|_| r#"{"token":"first"}"#.into_response()).await;
+    let accepted = |token: &'static str| {
+        move |headers: &axum::http::HeaderMap| match headers["authorization"] == format!("token={token}") {
+            true => "ok".into_response(),
+            false => unauthorized(),
+        }
+    };
+    let server = Server::start(accepted("first")).await;
+    let account = serde_json::json!({
+        "uid": "l4lbd", "scheme": "RS256", "private_key": KEY, "login_endpoint": format!("{}/login", login.url()),
+    });
+    let http =
+        http(&Access { service_account: Some(keep(&directory, &account.to_string())), ..Access::default() });
+    for _ in 0..2 {
+        assert_eq!(ask(&http, &server.url()).await.unwrap(), "ok");
+    }
+    assert_eq!(login.asked().len(), 1);
+    login.replies(|_| r#"{"token":"second"}"#.into_response());
+    server.replies(accepted("second"));
+    assert_eq!(ask(&http, &server.url()).await.unwrap(), "ok");
+    assert_eq!(login.asked().len(), 1);
+    // One that never works is given up on, and so is a login that is refused.
+    server.replies(|_| unauthorized());
+    assert!(ask(&http, &server.url()).await.unwrap_err().contains("401"));
+    assert_eq!(login.asked().len(), 1);
+    login.replies(|_| unauthorized());
+    let text = ask(&http, &server.url()).await.unwrap_err();
+    assert!(text.contains("login of service account") && text.contains("401"), "{text}");
+}
+
+#[tokio::test]
+async fn the_answer_must_come_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let http = Http::new(&Access::default(), Duration::from_millis(100)).unwrap();
+    assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
+}
+
+/// An authority, with a server that has a certificate of it and perhaps wants one of the client.
+struct Tls {
+    directory: TempDir,
+    server: Server,
+}
+
+struct Listener(TcpListener, TlsAcceptor);
+
+impl axum::serve::Listener for Listener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.0.accept().await.unwrap();
+            if let Ok(stream) = self.1.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+impl Tls {
+    async fn start(wants_certificate: bool) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issue = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new([name.to_owned()]).unwrap();
+            (params.signed_by(&key, &authority).unwrap(), key)
+        };
+        let (certificate, key) = issue("127.0.0.1");
+        let (client, client_key) = issue("l4lbd");
+        for (name, text) in
+            [("ca.pem", authority.pem()), ("cert.pem", client.pem()), ("key.pem", client_key.serialize_pem())]
+        {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        let builder = rustls::ServerConfig::builder();
+        let builder = match wants_certificate {
+            true => builder
+                .with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap()),
+            false => builder.with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = Listener(listener, TlsAcceptor::from(Arc::new(config)));
+        Self { directory, server: Server::serve(address, listener, |_| "ok".into_response()) }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.directory.path().join(name))
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.server.address)
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_the_configured_authority_are_trusted() {
+    let tls = Tls::start(false).await;
+    let trusting = http(&Access { tls_ca: tls.path("ca.pem"), ..Access::default() });
+    assert_eq!(ask(&trusting, &tls.url()).await.unwrap(), "ok");
+    let other = Tls::start(false).await;
+    let text = ask(&trusting, &other.url()).await.unwrap_err();
+    assert!(text.contains("tls_ca") && text.contains(&other.url()), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_may_want_a_certificate() {
+    let tls = Tls::start(true).await;
+    let without = Access { tls_ca: tls.path("ca.pem"), ..Access::default() };
+    assert!(ask(&http(&without), &tls.url()).await.is_err());
+    let with = Access { tls_cert: tls.path("cert.pem"), tls_key: tls.path("key.pem"), ..without };
+    assert_eq!(ask(&http(&with), &tls.url()).await.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn credentials_do_not_leave_an_encrypted_connection() {
+    let tls = Tls::start(false).await;
+    let plain = Server::start(|_| "ok".into_response()).await;
+    let to = format!("{}/state", plain.url());
+    tls.server.replies(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response());
+    let token = Some(keep(&tls.directory, "secret"));
+    let http = http(&Access { tls_ca: tls.path("ca.pem"), token, ..Access::default() });
+    ask(&http, &tls.url()).await.unwrap();
+    assert_eq!(plain.asked(), [("/state".to_owned(), None)]);
+}
+
+#[test]
+fn files_that_are_no_certificates_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(&path, text).unwrap();
+        let made = Http::new(&Access { tls_ca: Some(path.clone()), ..Access::default() }, CONNECT_TIMEOUT);
+        assert!(made.is_err(), "{text}");
+    }
+}

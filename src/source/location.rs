@@ -1,0 +1,207 @@
+//! Where masters are looked for: addresses of masters, a ZooKeeper ensemble, or a file.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::secret::Secret;
+
+/// ZooKeeper's port, where a server is given without one.
+const ZOOKEEPER_PORT: u16 = 2181;
+
+/// Where a state document is.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Location {
+    /// A master, perhaps with a user and a password.
+    Http(Url),
+    /// Where masters elect their leader.
+    Zk(Ensemble),
+    File(PathBuf),
+}
+
+/// ZooKeeper servers, and the node below which masters stand for election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ensemble {
+    /// `HOST:PORT`, at least one.
+    pub servers: Vec<String>,
+    /// Such as `/mesos`.
+    pub path: String,
+    /// `USER:PASSWORD` of the digest scheme.
+    pub credentials: Option<Secret>,
+}
+
+/// Why a text is no location.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{text:?} is neither http://HOST:PORT, https://HOST:PORT, zk://HOST:PORT/PATH nor file:/PATH{detail}"
+)]
+pub struct LocationError {
+    /// Without credentials.
+    text: String,
+    detail: String,
+}
+
+impl Default for Location {
+    fn default() -> Self {
+        // The text is constant, so that the other arm is only for the type.
+        Url::parse("http://leader.mesos:5050").map_or_else(|_| Self::File(PathBuf::new()), Self::Http)
+    }
+}
+
+impl TryFrom<String> for Location {
+    type Error = LocationError;
+
+    fn try_from(text: String) -> Result<Self, LocationError> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, LocationError> {
+        let error = |detail: String| LocationError { text: hide_credentials(text), detail };
+        if let Some(path) = text.strip_prefix("file:") {
+            // file:/path and file:///path are the same.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(error(String::new())) } else { Ok(Self::File(path.into())) };
+        }
+        if let Some(rest) = text.strip_prefix("zk://") {
+            return Ensemble::parse(rest).map(Self::Zk).map_err(|detail| {
+                error(format!(": {detail}, such as zk://10.0.0.1:2181,10.0.0.2:2181/mesos"))
+            });
+        }
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Http(url)),
+            Ok(_) => Err(error(String::new())),
+            Err(detail) => Err(error(format!(": {detail}"))),
+        }
+    }
+}
+
+impl Ensemble {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (credentials, rest) = match text.rsplit_once('@') {
+            Some((credentials, rest)) => (Some(credentials), rest),
+            None => (None, text),
+        };
+        if credentials.is_some_and(|credentials| !credentials.contains(':')) {
+            return Err("credentials must be USER:PASSWORD");
+        }
+        let (servers, path) = rest.split_once('/').ok_or("the path is missing")?;
+        let path = path.trim_end_matches('/');
+        if path.is_empty() || path.split('/').any(str::is_empty) {
+            return Err("the path is missing");
+        }
+        let servers: Option<Vec<String>> = servers.split(',').map(server).collect();
+        Ok(Self {
+            servers: servers.ok_or("a server must be HOST:PORT")?,
+            path: format!("/{path}"),
+            credentials: credentials.map(Secret::new),
+        })
+    }
+}
+
+fn server(text: &str) -> Option<String> {
+    let text = text.trim();
+    let bare_v6 = text.starts_with('[') && text.ends_with(']');
+    match text.rsplit_once(':').filter(|_| !bare_v6) {
+        Some((host, port)) => {
+            (!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| text.to_owned())
+        }
+        None => (!text.is_empty()).then(|| format!("{text}:{ZOOKEEPER_PORT}")),
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(url) => f.write_str(&without_credentials(url)),
+            Self::Zk(ensemble) => write!(f, "{ensemble}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Ensemble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "zk://{}{}", self.servers.join(","), self.path)
+    }
+}
+
+/// The address of a URL, as people may see it.
+pub fn without_credentials(url: &Url) -> String {
+    let mut shown = url.clone();
+    // These fail only for URLs that have no host, hence no credentials.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.as_str().trim_end_matches('/').to_owned()
+}
+
+/// The same for a text that need not be a URL.
+fn hide_credentials(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        (None, Some((_, rest))) => rest.to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(text: &str) -> Result<String, String> {
+        text.parse::<Location>().map(|location| location.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn locations() {
+        assert_eq!(show("http://user:secret@m1:5050").unwrap(), "http://m1:5050");
+        assert_eq!(show("file:/tmp/state.json").unwrap(), "file:/tmp/state.json");
+        assert_eq!(show("file:///tmp/state.json").unwrap(), "file:/tmp/state.json");
+        for text in ["m1:5050", "file:", "", "http://"] {
+            assert!(show(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ensembles() {
+        assert_eq!(show("zk://z1/mesos").unwrap(), "zk://z1:2181/mesos");
+        assert_eq!(show("zk://u:secret@z1:1,[::1]/a/b/").unwrap(), "zk://z1:1,[::1]:2181/a/b");
+        let Location::Zk(ensemble) = "zk://u:p@ss@z1:1/mesos".parse().unwrap() else { panic!() };
+        assert_eq!(ensemble.credentials.unwrap().expose(), "u:p@ss");
+        for text in [
+            "zk://",
+            "zk://z1",
+            "zk://z1/",
+            "zk:///mesos",
+            "zk://z1:x/mesos",
+            "zk://u@z1/mesos",
+            "zk://z1//a",
+        ] {
+            assert!(show(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_password() {
+        for text in
+            ["zk://user:secret@z1", "ftp://user:secret@m1", "http://user:secret@", "user:secret@m1:5050"]
+        {
+            let error = show(text).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+        }
+        assert!(!format!("{:?}", "zk://u:secret@z1/mesos".parse::<Location>().unwrap()).contains("secret"));
+    }
+}
