@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,6 +15,8 @@ use serde::de::DeserializeOwned;
 
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
+use crate::dns::catalog::{Catalog, Layout};
+use crate::dns::publisher;
 use crate::dns::zone::Zone;
 use crate::source::Location;
 use crate::vip::alloc::AddressRange;
@@ -70,6 +73,9 @@ pub struct Ipvs {
 pub struct Dns {
     pub listen: Vec<SocketAddr>,
     pub zone: String,
+    pub aliases: Vec<String>,
+    pub tasks: bool,
+    pub mesos: bool,
     pub ttl: Span,
 }
 
@@ -108,6 +114,11 @@ impl Default for Config {
             dns: Dns {
                 listen: vec![SocketAddr::from(([198, 51, 100, 1], 53))],
                 zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+                aliases: ["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]
+                    .map(str::to_owned)
+                    .into(),
+                tasks: true,
+                mesos: true,
                 ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
             },
             daemon: Daemon {
@@ -279,6 +290,24 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.dns.zone, v),
     },
     Key {
+        path: "dns.aliases",
+        default: r#"["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]"#,
+        help: "More zones that have the same names",
+        set: |c, v| put(&mut c.dns.aliases, v),
+    },
+    Key {
+        path: "dns.tasks",
+        default: "true",
+        help: "Whether names of tasks are served, in dcos.thisdcos.directory and mesos.thisdcos.directory",
+        set: |c, v| put(&mut c.dns.tasks, v),
+    },
+    Key {
+        path: "dns.mesos",
+        default: "true",
+        help: "Whether the zone mesos is answered from the state, by the rules of mesos-dns; needs dns.tasks",
+        set: |c, v| put(&mut c.dns.mesos, v),
+    },
+    Key {
         path: "dns.ttl",
         default: r#""5s""#,
         help: "How long clients may remember an answer",
@@ -427,6 +456,8 @@ impl Config {
         );
         if let Err(error) = self.zone() {
             problems.push(format!("dns.zone: {error}"));
+        } else if let Err(error) = self.catalog() {
+            problems.push(format!("dns.aliases: {error}"));
         }
         problems
     }
@@ -455,8 +486,35 @@ impl Config {
 
     /// The zone of the VIPs' names, empty.
     pub fn zone(&self) -> Result<Zone, crate::dns::zone::Error> {
-        let addresses: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
-        Zone::new(&self.dns.zone, self.dns.ttl.as_seconds(), &addresses)
+        Zone::new(&self.dns.zone)
+    }
+
+    /// All zones, in which nothing is known yet.
+    pub fn catalog(&self) -> Result<Catalog, crate::dns::zone::Error> {
+        let listeners: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
+        let layout = Layout {
+            zone: &self.dns.zone,
+            aliases: &self.dns.aliases,
+            tasks: self.dns.tasks,
+            mesos: self.dns.tasks && self.dns.mesos,
+            ranges: &[self.vips.range4, self.vips.range6],
+            ttl: self.dns.ttl.as_seconds(),
+            listeners: &listeners,
+        };
+        Catalog::new(&layout, Arc::new(self.zone()?))
+    }
+
+    /// What the names of tasks depend on.
+    pub fn names(&self) -> publisher::Settings {
+        let master = |master: &Location| match master {
+            Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+            Location::File(_) => None,
+        };
+        publisher::Settings {
+            masters: self.source.masters.iter().filter_map(master).collect(),
+            patience: self.source.failover_hold.0,
+            tasks: self.dns.tasks,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, routing};
 use crate::dns;
-use crate::dns::zone::Zone;
+use crate::dns::catalog::Catalog;
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
 use crate::source::{self, AnySource, Report};
 use crate::status::{self, Status};
@@ -79,12 +79,18 @@ impl Daemon {
 
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
+        let names = dns::publisher::Inputs {
+            vips: zone_receiver,
+            reports: report_receiver.clone(),
+            statuses: status_receiver.clone(),
+        };
         let reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
         let inputs = Inputs {
             reports: report_receiver,
@@ -96,7 +102,8 @@ impl Daemon {
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
         parts.spawn(source::run(source, config.source.clone(), reports, shutdown.clone()));
         parts.spawn(monitor.run(network, shutdown.clone()));
-        parts.spawn(serve_dns(config.dns.listen.clone(), zone_receiver, dns_states, shutdown.clone()));
+        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        parts.spawn(serve_dns(config.dns.listen.clone(), catalog_receiver, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
     }
@@ -154,7 +161,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
 /// Listens as soon as that is possible: VIPs work by address in the meantime.
 async fn serve_dns(
     listen: Vec<SocketAddr>,
-    zones: watch::Receiver<Arc<Zone>>,
+    catalogs: watch::Receiver<Arc<Catalog>>,
     states: watch::Sender<status::Dns>,
     shutdown: CancellationToken,
 ) {
@@ -164,7 +171,7 @@ async fn serve_dns(
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
                 tracing::info!(?addresses, "dns is listening");
                 states.send_replace(status::Dns { addresses, error: None });
-                match listener.serve(zones.clone(), shutdown.clone()).await {
+                match listener.serve(catalogs.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }

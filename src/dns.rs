@@ -1,20 +1,27 @@
 //! The DNS server: named VIPs to addresses, for the containers and processes of this node.
 //!
-//! Three layers, of which only the last does any I/O:
+//! Layers, of which only the last two do any I/O:
 //!
-//! * [`zone`]: which names exist and what a question gets;
-//! * [`message`]: one message in, one out;
+//! * [`zone`], [`tasks`], [`reverse`]: which names exist and what they have;
+//! * [`catalog`]: which of these a question is for;
+//! * [`wire`], [`record`], [`message`]: one message in, one out;
+//! * [`publisher`]: replaces the catalog when VIPs, tasks or this node change;
 //! * [`Listener`]: UDP and TCP sockets, limits per client, shutdown.
 //!
-//! The zone is replaced as a whole through a `watch` channel and each query is answered from the
-//! newest one, so a client never sees half of a change. Which names there are and when a zone is
-//! published (after the kernel knows the addresses) is decided by the reconcile loop. Recursion
-//! and other people's names are not served here: they are refused.
+//! The catalog is replaced as a whole through a `watch` channel and each query is answered from the
+//! newest one, so a client never sees half of a change. When a VIP's name is published (after the
+//! kernel knows its address) is decided by the reconcile loop.
 
+pub mod catalog;
 pub mod message;
+pub mod publisher;
+pub mod record;
+pub mod reverse;
+pub mod tasks;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod wire;
 pub mod zone;
 
 use std::io;
@@ -27,7 +34,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use zone::Zone;
+use catalog::Catalog;
 
 /// Octets of queries the kernel may hold while this process is busy; it may grant less.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -80,19 +87,19 @@ impl Listener {
         self.endpoints.iter().map(|endpoint| endpoint.address)
     }
 
-    /// Answers queries from the newest zone until `shutdown`, then closes all sockets.
+    /// Answers queries from the newest catalog until `shutdown`, then closes all sockets.
     ///
-    /// The last zone stays in service when its sender is dropped. The only error is a receive
+    /// The last one stays in service when its sender is dropped. The only error is a receive
     /// loop that died.
     pub async fn serve(
         self,
-        zones: watch::Receiver<Arc<Zone>>,
+        catalogs: watch::Receiver<Arc<Catalog>>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let mut loops = JoinSet::new();
         for endpoint in self.endpoints {
-            loops.spawn(transport::serve_udp(endpoint.udp, zones.clone()));
-            loops.spawn(transport::serve_tcp(endpoint.tcp, zones.clone()));
+            loops.spawn(transport::serve_udp(endpoint.udp, catalogs.clone()));
+            loops.spawn(transport::serve_tcp(endpoint.tcp, catalogs.clone()));
         }
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

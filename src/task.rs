@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::names::Names;
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,6 +189,9 @@ pub struct Snapshot {
     pub ended: BTreeSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
+    /// Names of all running tasks; shared, because it is the largest part and few look at it.
+    #[serde(skip)]
+    pub names: Arc<Names>,
 }
 
 /// Each task holds its own key, and keys of a JSON object can only be strings.

@@ -13,16 +13,30 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::zone::{DEFAULT_ORIGIN, DEFAULT_TTL, Zone};
+use super::catalog::Catalog;
+use super::zone::{DEFAULT_ORIGIN, Service};
 use super::{Error, Listener};
+use crate::config::Config;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
 
+fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)]) -> Arc<Catalog> {
+    let mut config = Config::default();
+    config.dns.listen = vec![address];
+    let catalog = config.catalog().unwrap();
+    let services: Vec<Service> = records
+        .iter()
+        .map(|(name, address)| Service { name: (*name).to_owned(), address: *address, port: None })
+        .collect();
+    let (zone, _) = catalog.vips().with_services(serial, &services);
+    Arc::new(catalog.with_vips(Arc::new(zone), Arc::default()))
+}
+
 /// A running server and the way to its zone.
 struct Server {
     address: SocketAddr,
-    zones: watch::Sender<Arc<Zone>>,
+    catalogs: watch::Sender<Arc<Catalog>>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
 }
@@ -35,12 +49,10 @@ impl Server {
     async fn start_on(address: SocketAddr, records: &[(&'static str, IpAddr)]) -> Self {
         let listener = Listener::bind(&[address]).await.unwrap();
         let address = listener.addresses().next().unwrap();
-        let zone = Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &[address.ip()]).unwrap();
-        let (zone, _) = zone.with_records(1, records.iter().copied());
-        let (zones, receiver) = watch::channel(Arc::new(zone));
+        let (catalogs, receiver) = watch::channel(catalog(address, 1, records));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(listener.serve(receiver, shutdown.clone()));
-        Self { address, zones, shutdown, task }
+        Self { address, catalogs, shutdown, task }
     }
 
     async fn udp(&self, request: &Message) -> Message {
@@ -160,9 +172,8 @@ async fn a_new_zone_is_visible_to_the_next_query() {
     let server = Server::start(&[("web.marathon", v4(1))]).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     for last in 1..5 {
-        let current = server.zones.borrow().clone();
-        let (next, _) = current.with_records(u32::from(last), [("web.marathon", v4(last))]);
-        server.zones.send_replace(Arc::new(next));
+        let next = catalog(server.address, u32::from(last), &[("web.marathon", v4(last))]);
+        server.catalogs.send_replace(next);
         let expected = [format!("11.0.0.{last}")];
         let reply = server.ask("web.marathon", RecordType::A).await;
         assert_eq!(data(&reply), expected);
@@ -174,8 +185,8 @@ async fn a_new_zone_is_visible_to_the_next_query() {
 #[tokio::test]
 async fn the_last_zone_stays_when_its_sender_is_gone() {
     let mut server = Server::start(&[("web.marathon", v4(1))]).await;
-    let zone = server.zones.borrow().clone();
-    server.zones = watch::Sender::new(zone);
+    let last = server.catalogs.borrow().clone();
+    server.catalogs = watch::Sender::new(last);
     let reply = server.ask("web.marathon", RecordType::A).await;
     assert_eq!(data(&reply), ["11.0.0.1"]);
 }

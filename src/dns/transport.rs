@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::message::{Transport, respond};
-use super::zone::Zone;
+use super::catalog::Catalog;
+use super::message::{Outcome, Transport, respond};
 
 /// Octets of the largest query read. Queries have tens of octets; longer ones are cut off on UDP
 /// and end the connection on TCP.
@@ -33,8 +33,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers datagrams for ever.
-pub(super) async fn serve_udp(socket: UdpSocket, zones: watch::Receiver<Arc<Zone>>) {
+pub(super) async fn serve_udp(socket: UdpSocket, catalogs: watch::Receiver<Arc<Catalog>>) {
     let mut buffer = vec![0; MAX_QUERY];
+    let mut reply = Vec::with_capacity(MAX_QUERY);
     loop {
         let (length, peer) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -44,12 +45,12 @@ pub(super) async fn serve_udp(socket: UdpSocket, zones: watch::Receiver<Arc<Zone
                 continue;
             }
         };
-        let zone = zones.borrow().clone();
+        let catalog = catalogs.borrow().clone();
         let query = buffer.get(..length).unwrap_or_default();
-        let Some(reply) = respond(&zone, query, Transport::Udp) else {
+        if respond(&catalog, query, Transport::Udp, &mut reply) == Outcome::Ignored {
             debug!(%peer, length, "dns datagram ignored");
             continue;
-        };
+        }
         if let Err(error) = socket.send_to(&reply, peer).await {
             debug!(%peer, %error, "dns reply not sent");
         }
@@ -57,16 +58,16 @@ pub(super) async fn serve_udp(socket: UdpSocket, zones: watch::Receiver<Arc<Zone
 }
 
 /// Accepts and serves connections for ever; dropping it closes them.
-pub(super) async fn serve_tcp(listener: TcpListener, zones: watch::Receiver<Arc<Zone>>) {
+pub(super) async fn serve_tcp(listener: TcpListener, catalogs: watch::Receiver<Arc<Catalog>>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, peer)) => {
-                    let zones = zones.clone();
+                    let catalogs = catalogs.clone();
                     connections.spawn(async move {
-                        if let Err(error) = serve_connection(stream, zones).await {
+                        if let Err(error) = serve_connection(stream, catalogs).await {
                             debug!(%peer, %error, "dns connection ended");
                         }
                     });
@@ -80,13 +81,14 @@ pub(super) async fn serve_tcp(listener: TcpListener, zones: watch::Receiver<Arc<
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, zones: watch::Receiver<Arc<Zone>>) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, catalogs: watch::Receiver<Arc<Catalog>>) -> io::Result<()> {
+    let mut reply = Vec::new();
     loop {
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
-        let zone = zones.borrow().clone();
-        let Some(reply) = respond(&zone, &query, Transport::Tcp) else {
+        let catalog = catalogs.borrow().clone();
+        if respond(&catalog, &query, Transport::Tcp, &mut reply) == Outcome::Ignored {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a query"));
-        };
+        }
         timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
     }
 }
