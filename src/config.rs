@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
 use crate::dns::catalog::{Catalog, Layout};
+use crate::dns::clients::Client;
+use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::publisher;
 use crate::dns::zone::Zone;
 use crate::source::Location;
@@ -75,7 +77,9 @@ pub struct Dns {
     pub zone: String,
     pub aliases: Vec<String>,
     pub tasks: bool,
-    pub mesos: bool,
+    pub mesos: Mesos,
+    pub forward: Forward,
+    pub clients: Vec<Client>,
     pub ttl: Span,
 }
 
@@ -118,7 +122,9 @@ impl Default for Config {
                     .map(str::to_owned)
                     .into(),
                 tasks: true,
-                mesos: true,
+                mesos: Mesos::State,
+                forward: Forward::Off,
+                clients: vec![Client::Node],
                 ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
             },
             daemon: Daemon {
@@ -303,9 +309,24 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "dns.mesos",
-        default: "true",
-        help: "Whether the zone mesos is answered from the state, by the rules of mesos-dns; needs dns.tasks",
+        default: r#""state""#,
+        help: "Who answers for the zone mesos: \"state\" for us, by the rules of mesos-dns (needs dns.tasks), the \
+               addresses of servers of mesos-dns, or \"off\"",
         set: |c, v| put(&mut c.dns.mesos, v),
+    },
+    Key {
+        path: "dns.forward",
+        default: r#""off""#,
+        help: "Who is asked for all other names: addresses such as 10.0.0.2 or 10.0.0.2:5353, \"system\" for the \
+               nameservers in /etc/resolv.conf, or \"off\" to refuse them",
+        set: |c, v| put(&mut c.dns.forward, v),
+    },
+    Key {
+        path: "dns.clients",
+        default: r#"["node"]"#,
+        help: "Who may ask: \"node\" for processes and containers of this node, networks such as 10.0.0.0/8, \
+               \"any\"",
+        set: |c, v| put(&mut c.dns.clients, v),
     },
     Key {
         path: "dns.ttl",
@@ -496,12 +517,30 @@ impl Config {
             zone: &self.dns.zone,
             aliases: &self.dns.aliases,
             tasks: self.dns.tasks,
-            mesos: self.dns.tasks && self.dns.mesos,
+            mesos: self.dns.tasks && self.dns.mesos == Mesos::State,
             ranges: &[self.vips.range4, self.vips.range6],
             ttl: self.dns.ttl.as_seconds(),
             listeners: &listeners,
         };
         Catalog::new(&layout, Arc::new(self.zone()?))
+    }
+
+    /// Who answers for names that are in none of our zones; `None` where nobody does. Needs a runtime.
+    pub fn forwarder(&self) -> Result<Option<Forwarder>, forward::Error> {
+        let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
+        let mut routes = Vec::new();
+        if let Mesos::Upstreams(upstreams) = &self.dns.mesos {
+            routes.push(("mesos", addresses(upstreams)));
+        }
+        match &self.dns.forward {
+            Forward::Off => {}
+            Forward::System => routes.push(("", forward::system())),
+            Forward::Upstreams(upstreams) => routes.push(("", addresses(upstreams))),
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        Forwarder::new(routes, &self.dns.listen).map(Some)
     }
 
     /// What the names of tasks depend on.

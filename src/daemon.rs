@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, routing};
 use crate::dns;
-use crate::dns::catalog::Catalog;
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
 use crate::source::{self, AnySource, Report};
 use crate::status::{self, Status};
@@ -40,6 +39,8 @@ pub enum Error {
     Source(#[from] source::Error),
     #[error(transparent)]
     Zone(#[from] dns::zone::Error),
+    #[error("dns.forward or dns.mesos: {0}")]
+    Forward(#[from] dns::forward::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("no state of the cluster: {0}")]
@@ -103,7 +104,12 @@ impl Daemon {
         parts.spawn(source::run(source, config.source.clone(), reports, shutdown.clone()));
         parts.spawn(monitor.run(network, shutdown.clone()));
         parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
-        parts.spawn(serve_dns(config.dns.listen.clone(), catalog_receiver, dns_states, shutdown.clone()));
+        let service = dns::Serving {
+            catalogs: catalog_receiver,
+            clients: config.dns.clients.clone(),
+            forwarder: config.forwarder()?,
+        };
+        parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
     }
@@ -161,7 +167,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
 /// Listens as soon as that is possible: VIPs work by address in the meantime.
 async fn serve_dns(
     listen: Vec<SocketAddr>,
-    catalogs: watch::Receiver<Arc<Catalog>>,
+    service: dns::Serving,
     states: watch::Sender<status::Dns>,
     shutdown: CancellationToken,
 ) {
@@ -171,7 +177,7 @@ async fn serve_dns(
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
                 tracing::info!(?addresses, "dns is listening");
                 states.send_replace(status::Dns { addresses, error: None });
-                match listener.serve(catalogs.clone(), shutdown.clone()).await {
+                match listener.serve(service.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }

@@ -157,6 +157,11 @@ impl QueryName {
         self.labels
     }
 
+    /// Whether the name is `origin` or below it.
+    pub fn is_in(&self, origin: &[u8]) -> bool {
+        self.split_at_end(labels(origin).count()).1 == origin
+    }
+
     /// Splits off the last `labels` labels: what is before them, and they.
     pub fn split_at_end(&self, labels: usize) -> (&[u8], &[u8]) {
         let start = match self.labels.checked_sub(labels) {

@@ -39,7 +39,7 @@ fn names_belong_to_the_longest_origin() {
     }
     config.dns.zone = "vips.example".to_owned();
     config.dns.aliases = vec!["lb.vips.example".to_owned()];
-    config.dns.mesos = false;
+    config.dns.mesos = crate::dns::forward::Mesos::Off;
     config.dns.tasks = false;
     for (name, expected) in [
         ("web.marathon.vips.example.", Some((Content::Vips, 2))),
