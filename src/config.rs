@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,6 +16,10 @@ use serde::de::DeserializeOwned;
 
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
+use crate::dns::catalog::{Catalog, Layout};
+use crate::dns::clients::Client;
+use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
+use crate::dns::publisher;
 use crate::dns::zone::Zone;
 use crate::source::credentials::TokenScheme;
 use crate::source::secret::Keeper;
@@ -95,6 +100,11 @@ pub struct Ipvs {
 pub struct Dns {
     pub listen: Vec<SocketAddr>,
     pub zone: String,
+    pub aliases: Vec<String>,
+    pub tasks: bool,
+    pub mesos: Mesos,
+    pub forward: Forward,
+    pub clients: Vec<Client>,
     pub ttl: Span,
 }
 
@@ -141,6 +151,13 @@ impl Default for Config {
             dns: Dns {
                 listen: vec![SocketAddr::from(([198, 51, 100, 1], 53))],
                 zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+                aliases: ["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]
+                    .map(str::to_owned)
+                    .into(),
+                tasks: true,
+                mesos: Mesos::State,
+                forward: Forward::Off,
+                clients: vec![Client::Node],
                 ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
             },
             daemon: Daemon {
@@ -406,6 +423,39 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.dns.zone, v),
     },
     Key {
+        path: "dns.aliases",
+        default: r#"["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]"#,
+        help: "More zones that have the same names",
+        set: |c, v| put(&mut c.dns.aliases, v),
+    },
+    Key {
+        path: "dns.tasks",
+        default: "true",
+        help: "Whether names of tasks are served, in dcos.thisdcos.directory and mesos.thisdcos.directory",
+        set: |c, v| put(&mut c.dns.tasks, v),
+    },
+    Key {
+        path: "dns.mesos",
+        default: r#""state""#,
+        help: "Who answers for the zone mesos: \"state\" for us, by the rules of mesos-dns (needs dns.tasks), the \
+               addresses of servers of mesos-dns, or \"off\"",
+        set: |c, v| put(&mut c.dns.mesos, v),
+    },
+    Key {
+        path: "dns.forward",
+        default: r#""off""#,
+        help: "Who is asked for all other names: addresses such as 10.0.0.2 or 10.0.0.2:5353, \"system\" for the \
+               nameservers in /etc/resolv.conf, or \"off\" to refuse them",
+        set: |c, v| put(&mut c.dns.forward, v),
+    },
+    Key {
+        path: "dns.clients",
+        default: r#"["node"]"#,
+        help: "Who may ask: \"node\" for processes and containers of this node, networks such as 10.0.0.0/8, \
+               \"any\"",
+        set: |c, v| put(&mut c.dns.clients, v),
+    },
+    Key {
         path: "dns.ttl",
         default: r#""5s""#,
         help: "How long clients may remember an answer",
@@ -565,6 +615,8 @@ impl Config {
         );
         if let Err(error) = self.zone() {
             problems.push(format!("dns.zone: {error}"));
+        } else if let Err(error) = self.catalog() {
+            problems.push(format!("dns.aliases: {error}"));
         }
         problems
     }
@@ -576,6 +628,7 @@ impl Config {
             allow: self.vips.allow.clone(),
             deny: self.vips.deny.clone(),
             zone: self.dns.zone.clone(),
+            masters: self.master_addresses().collect(),
         }
     }
 
@@ -603,8 +656,57 @@ impl Config {
 
     /// The zone of the VIPs' names, empty.
     pub fn zone(&self) -> Result<Zone, crate::dns::zone::Error> {
-        let addresses: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
-        Zone::new(&self.dns.zone, self.dns.ttl.as_seconds(), &addresses)
+        Zone::new(&self.dns.zone)
+    }
+
+    /// All zones, in which nothing is known yet.
+    pub fn catalog(&self) -> Result<Catalog, crate::dns::zone::Error> {
+        let listeners: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
+        let layout = Layout {
+            zone: &self.dns.zone,
+            aliases: &self.dns.aliases,
+            tasks: self.dns.tasks,
+            mesos: self.dns.tasks && self.dns.mesos == Mesos::State,
+            ranges: &[self.vips.range4, self.vips.range6],
+            ttl: self.dns.ttl.as_seconds(),
+            listeners: &listeners,
+        };
+        Catalog::new(&layout, Arc::new(self.zone()?))
+    }
+
+    /// Who answers for names that are in none of our zones; `None` where nobody does. Needs a runtime.
+    pub fn forwarder(&self) -> Result<Option<Forwarder>, forward::Error> {
+        let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
+        let mut routes = Vec::new();
+        if let Mesos::Upstreams(upstreams) = &self.dns.mesos {
+            routes.push(("mesos", addresses(upstreams)));
+        }
+        match &self.dns.forward {
+            Forward::Off => {}
+            Forward::System => routes.push(("", forward::system())),
+            Forward::Upstreams(upstreams) => routes.push(("", addresses(upstreams))),
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        Forwarder::new(routes, &self.dns.listen).map(Some)
+    }
+
+    /// Masters that are given by address.
+    fn master_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.source.masters.iter().filter_map(|master| match master {
+            Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+            Location::Zk(_) | Location::File(_) => None,
+        })
+    }
+
+    /// What the names of tasks depend on.
+    pub fn names(&self) -> publisher::Settings {
+        publisher::Settings {
+            masters: self.master_addresses().collect(),
+            patience: self.source.failover_hold.0,
+            tasks: self.dns.tasks,
+        }
     }
 }
 

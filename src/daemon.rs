@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::dataplane;
 use crate::dataplane::kernel::Kernel;
 use crate::dns;
-use crate::dns::zone::Zone;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
 use crate::source::{self, AnySource, Report};
@@ -41,6 +40,8 @@ pub enum Error {
     Source(#[from] source::Error),
     #[error(transparent)]
     Zone(#[from] dns::zone::Error),
+    #[error("dns.forward or dns.mesos: {0}")]
+    Forward(#[from] dns::forward::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("no state of the cluster: {0}")]
@@ -80,12 +81,18 @@ impl Daemon {
 
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
+        let names = dns::publisher::Inputs {
+            vips: zone_receiver,
+            reports: report_receiver.clone(),
+            statuses: status_receiver.clone(),
+        };
         let reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
         let inputs = Inputs {
             reports: report_receiver,
@@ -99,7 +106,13 @@ impl Daemon {
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
-        parts.spawn(serve_dns(config.dns.listen.clone(), zone_receiver, dns_states, shutdown.clone()));
+        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        let service = dns::Serving {
+            catalogs: catalog_receiver,
+            clients: config.dns.clients.clone(),
+            forwarder: config.forwarder()?,
+        };
+        parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
     }
@@ -157,7 +170,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
 /// Listens as soon as that is possible: VIPs work by address in the meantime.
 async fn serve_dns(
     listen: Vec<SocketAddr>,
-    zones: watch::Receiver<Arc<Zone>>,
+    service: dns::Serving,
     states: watch::Sender<status::Dns>,
     shutdown: CancellationToken,
 ) {
@@ -167,7 +180,7 @@ async fn serve_dns(
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
                 tracing::info!(?addresses, "dns is listening");
                 states.send_replace(status::Dns { addresses, error: None });
-                match listener.serve(zones.clone(), shutdown.clone()).await {
+                match listener.serve(service.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }

@@ -36,6 +36,7 @@ pub mod dataplane;
 pub mod dns;
 pub mod hold;
 pub mod mesos;
+pub mod names;
 pub mod netlink;
 pub mod plan;
 pub mod reconcile;

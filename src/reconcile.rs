@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::dataplane::desired::{Desired, Programmed};
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
-use crate::dns::zone::Zone;
+use crate::dns::zone::{Service, Zone};
 use crate::hold::Held;
 use crate::plan::{Believed, Plan, Planner};
 use crate::source::{Location, Report};
@@ -76,7 +76,7 @@ pub struct Reconciler<D> {
     zone: Zone,
     zones: watch::Sender<Arc<Zone>>,
     /// What is published.
-    records: Option<BTreeSet<(String, IpAddr)>>,
+    records: Option<BTreeSet<Service>>,
     /// Complaints about names that DNS can't carry.
     unnamed: Vec<String>,
     statuses: watch::Sender<Arc<Status>>,
@@ -305,7 +305,8 @@ impl<D: DataPlane> Reconciler<D> {
         let memory = &self.planner.memory;
         let names = memory.leases4.iter().chain(memory.leases6.iter());
         let served = names.filter(|(_, address)| programmed.contains(address));
-        let records = served.map(|(name, address)| (name.to_owned(), address)).collect();
+        let records =
+            served.map(|(name, address)| Service { name: name.to_owned(), address, port: None }).collect();
         self.publish_zone(records);
         self.publish_status(None, &errors, Some(actual));
     }
@@ -391,12 +392,11 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Publishes names with their addresses.
-    fn publish_zone(&mut self, records: BTreeSet<(String, IpAddr)>) {
+    fn publish_zone(&mut self, records: BTreeSet<Service>) {
         if self.records.as_ref() == Some(&records) {
             return;
         }
-        let named = records.iter().map(|(name, address)| (name.as_str(), *address));
-        let (zone, left_out) = self.zone.with_records(serial(), named);
+        let (zone, left_out) = self.zone.with_services(serial(), &records);
         self.unnamed = left_out
             .into_iter()
             .map(|(name, reason)| format!("{name} can only be reached by its address: the name {reason}"))
@@ -489,7 +489,7 @@ fn reasons(
 }
 
 /// The names whose services the kernel holds.
-fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<(String, IpAddr)> {
+fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
     let refused: BTreeSet<_> = errors
         .iter()
         .filter_map(|error| match &error.op {
@@ -499,7 +499,10 @@ fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<(String, IpAddr
         .collect();
     let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
-        Host::Named(name) => Some((name.clone(), key.address)),
+        Host::Named(name) => {
+            let port = Some((key.protocol, key.port));
+            Some(Service { name: name.clone(), address: key.address, port })
+        }
         Host::Literal(_) => None,
     })
     .collect()

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::names::Names;
 use crate::vip::Options;
 
 /// Transport protocol of a port.
@@ -200,6 +202,9 @@ pub struct Snapshot {
     pub lost: BTreeSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
+    /// Names of all running tasks; shared, because it is the largest part and few look at it.
+    #[serde(skip)]
+    pub names: Arc<Names>,
 }
 
 impl Snapshot {

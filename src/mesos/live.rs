@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -328,6 +329,7 @@ impl Live {
         self.snapshot.tasks.remove(key);
         self.snapshot.ended.remove(key);
         self.snapshot.lost.remove(key);
+        Arc::make_mut(&mut self.snapshot.names).remove(&key.task, &key.framework);
         self.snapshot.skipped.retain(|skipped| skipped.task != key.task);
     }
 

@@ -7,11 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::de::SeqAccess;
 
 use super::fold::ArrayFold;
 use super::wire::{self, Labels, Lenient, List};
+use crate::names::{Described, NamedPort, Scheduler};
 use crate::task::{
     Agent, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel,
 };
@@ -104,6 +106,9 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<wire::Task<'_>>) {
                 }
             }
             state => {
+                if state == TaskState::Running {
+                    name_task(snapshot, &task);
+                }
                 let reading = Reading { skipped: &mut snapshot.skipped, task: &task, state };
                 if let Some(task) = reading.task() {
                     snapshot.tasks.insert(task.key.clone(), task);
@@ -117,6 +122,67 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<wire::Task<'_>>) {
             ..Skipped::default()
         }),
     }
+}
+
+/// Notes where a framework's scheduler is: in its libprocess `pid`, else its hostname where that is
+/// numeric.
+pub fn add_scheduler(snapshot: &mut Snapshot, framework: &str, pid: Option<&str>, hostname: Option<&str>) {
+    let pid = pid.and_then(|pid| pid.rsplit_once('@')).and_then(|(_, at)| at.parse::<SocketAddr>().ok());
+    let scheduler = match pid {
+        Some(pid) => Some(Scheduler { address: pid.ip(), port: Some(pid.port()) }),
+        None => hostname
+            .and_then(|hostname| hostname.parse().ok())
+            .map(|address| Scheduler { address, port: None }),
+    };
+    if let Some(scheduler) = scheduler {
+        Arc::make_mut(&mut snapshot.names).schedulers.insert(framework.to_owned(), scheduler);
+    }
+}
+
+/// Notes what the resolver needs of a running task.
+fn name_task(snapshot: &mut Snapshot, task: &wire::Task<'_>) {
+    let (Some(framework), Some(agent)) = (&task.framework_id, &task.slave_id) else { return };
+    let discovery = task.discovery.as_ref();
+    let discovered =
+        discovery.and_then(|discovery| discovery.name.as_deref()).filter(|name| !name.is_empty());
+    let ports =
+        || discovery.into_iter().filter_map(|d| d.ports.as_ref()).flat_map(|ports| read(&ports.ports));
+    let reading = Reading { skipped: &mut Vec::new(), task, state: TaskState::Running };
+    let on_agent = |port: &wire::DiscoveryPort<'_>| {
+        port.labels
+            .iter()
+            .flat_map(read_labels)
+            .any(|label| label.key == "network-scope" && label.value.as_deref() == Some("host"))
+    };
+    let legacy = |label: &wire::Label<'_>| {
+        label.key.get(.."vip_port".len()).is_some_and(|start| start.eq_ignore_ascii_case("vip_port"))
+    };
+    let described = Described {
+        name: discovered.or(task.name.as_deref()).unwrap_or_default(),
+        is_published: ports().any(on_agent)
+            || !reading.mappings().is_empty()
+            || task.labels.iter().flat_map(read_labels).any(legacy),
+        addresses: reading.networks().flat_map(network_addresses).filter_map(address).collect(),
+        ports: discovered.map(|_| ports().filter_map(named_port).collect()),
+        resources: &task.resources.0,
+    };
+    let id = task.id.0.as_ref();
+    Arc::make_mut(&mut snapshot.names).add(id, &framework.0, &agent.0, described);
+}
+
+/// A port of any protocol is one of both.
+fn named_port(port: &wire::DiscoveryPort<'_>) -> Option<NamedPort> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("") => None,
+        Some(protocol) => Some(Protocol::parse(protocol)?),
+    };
+    let label = crate::vip::name::label(port.name.as_deref().unwrap_or_default()).into();
+    Some(NamedPort { label, protocol, number: bound_port(port.number?)? })
+}
+
+/// The CNI isolator reports IPv6 addresses with their prefix length.
+fn address(text: &str) -> Option<IpAddr> {
+    text.split_once('/').map_or(text, |(address, _)| address).parse().ok()
 }
 
 /// One task on its way from the wire.
@@ -196,14 +262,12 @@ impl Reading<'_, '_> {
         let mut odd = Vec::new();
         for network in self.networks() {
             for text in network_addresses(network) {
-                // The CNI isolator reports IPv6 addresses with their prefix length.
-                let bare = text.split_once('/').map_or(text, |(address, _)| address);
-                match bare.parse::<IpAddr>() {
-                    Ok(address) => addresses.push(TaskAddress {
+                match address(text) {
+                    Some(address) => addresses.push(TaskAddress {
                         address,
                         network: network.name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned),
                     }),
-                    Err(_) => odd.push(text.to_owned()),
+                    None => odd.push(text.to_owned()),
                 }
             }
         }

@@ -161,7 +161,10 @@ impl<'de> ArrayFold<'de> for Frameworks<'_> {
 /// Notes a framework's name.
 pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>>) {
     match framework {
-        Lenient::Read(wire::Framework { framework_info: wire::FrameworkInfo { id: Some(id), name } }) => {
+        Lenient::Read(wire::Framework {
+            framework_info: wire::FrameworkInfo { id: Some(id), name, hostname },
+        }) => {
+            normalise::add_scheduler(snapshot, &id.0, None, hostname.as_deref());
             snapshot.frameworks.insert(id.0.into_owned(), name.into_owned());
         }
         Lenient::Read(_) => {}

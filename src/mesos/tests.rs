@@ -70,6 +70,8 @@ fn v0_and_v1_of_one_moment_agree() {
     for snapshot in [&mut v0, &mut v1] {
         snapshot.skipped.sort();
         snapshot.ended.clear();
+        // They are compared in `crate::names`: their order differs.
+        snapshot.names = Default::default();
     }
     assert_eq!(v0, v1);
 }

@@ -20,6 +20,8 @@ pub struct Rules {
     pub deny: Vec<IpNet>,
     /// Zone of the names.
     pub zone: String,
+    /// Addresses of masters, as far as they are configured.
+    pub masters: BTreeSet<IpAddr>,
 }
 
 impl Default for Rules {
@@ -29,6 +31,7 @@ impl Default for Rules {
             allow: Vec::new(),
             deny: Vec::new(),
             zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+            masters: BTreeSet::new(),
         }
     }
 }
@@ -39,7 +42,7 @@ impl Rules {
         if let Some(kind) = special(address) {
             return Some(format!("{address} is {kind}, which can't be a VIP"));
         }
-        if cluster.contains(&address) {
+        if cluster.contains(&address) || self.masters.contains(&address) {
             return Some(format!("{address} is the address of an agent or a master, which can't be a VIP"));
         }
         if let Some(network) = self.deny.iter().find(|network| network.contains(&address)) {
