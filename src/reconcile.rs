@@ -200,14 +200,12 @@ impl<D: DataPlane> Reconciler<D> {
                 retry
             };
             let coalesce = tokio::select! {
-                () = shutdown.cancelled() => {
-                    self.cluster_saved = None;
-                    return self.save();
-                }
+                () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause) => false,
                 changed = inputs.reports.changed() => match changed {
                     Ok(()) => false,
-                    Err(_) => return,
+                    // The source has heard of the shutdown first.
+                    Err(_) => break,
                 },
                 Some(inquiry) = inputs.inquiries.recv() => {
                     self.inquiries.push(inquiry);
@@ -224,6 +222,8 @@ impl<D: DataPlane> Reconciler<D> {
                 self.inquiries.push(inquiry);
             }
         }
+        self.cluster_saved = None;
+        self.save();
     }
 
     fn until_due(&self) -> Duration {

@@ -198,3 +198,44 @@ fn an_operator_can_give_up_what_is_held() {
     let (snapshot, held) = holder.take(document("A", &[], &[]), at(4), PATIENCE);
     assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
 }
+
+/// A recorded fail-over, poll by poll: who leads, which agents are there and how many tasks.
+fn recorded(text: &str) -> Vec<(f64, Option<Snapshot>)> {
+    #[derive(serde::Deserialize)]
+    struct Poll {
+        t: f64,
+        master_id: Option<String>,
+        #[serde(default)]
+        slaves: Vec<(String, bool)>,
+        #[serde(default)]
+        recovered_slaves: Vec<String>,
+    }
+
+    let poll = |line: &str| {
+        let poll: Poll = serde_json::from_str(line).unwrap();
+        let agents: Vec<&str> = poll.slaves.iter().map(|(name, _)| name.as_str()).collect();
+        let awaited: Vec<&str> = poll.recovered_slaves.iter().map(String::as_str).collect();
+        (poll.t, poll.master_id.map(|master| document(&master, &agents, &awaited)))
+    };
+    text.lines().map(poll).collect()
+}
+
+#[test]
+fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
+    for text in [
+        include_str!("../../tests/fixtures/captures/failover_poll.jsonl"),
+        include_str!("../../tests/fixtures/captures/failover_late_poll.jsonl"),
+    ] {
+        let mut holder = Holder::default();
+        let polls = recorded(text);
+        let start = polls[0].0;
+        let before = polls[0].1.clone().unwrap().tasks.len();
+        assert!(before > 0 && polls.iter().filter(|(_, answer)| answer.is_some()).count() > 2);
+        for (time, answer) in polls {
+            // Whoever gets no answer goes on as before.
+            let Some(answer) = answer else { continue };
+            let (snapshot, _) = holder.take(answer, at((time - start) as i64), PATIENCE);
+            assert_eq!(snapshot.tasks.len(), before, "after {} s", time - start);
+        }
+    }
+}
