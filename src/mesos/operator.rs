@@ -244,9 +244,10 @@ struct FrameworkChanged<'a> {
 
 impl<'a> Stream<'a> {
     fn record(&mut self, record: &'a str) -> Result<(), serde_json::Error> {
-        let event: Event<'a> = serde_json::from_str(record)?;
+        let mut event: Event<'a> = serde_json::from_str(record)?;
+        // Once only: how deep a document may nest them is up to whoever wrote it.
         if let Some(wrapped) = event.event {
-            return self.record(wrapped.get());
+            event = serde_json::from_str(wrapped.get())?;
         }
         match event.kind.as_ref() {
             "SUBSCRIBED" => self.subscribe(event.subscribed)?,
