@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn a_master_is_recognised_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        for time in ["1736845354.9963357702", "1785211216.1159103536", "0.1"] {
+            let document = format!(r#"{{"id":"M","elected_time":{time},"slaves":[],"frameworks":[]}}"#);
+            let cluster = mesos::parse(document.as_bytes(), None).unwrap();
+            store.save_cluster(&cluster).unwrap();
+            assert_eq!(store.cluster().unwrap().unwrap().master, cluster.master);
+        }
+    }
+
+    #[test]
     fn a_damaged_file_is_set_aside_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(directory.path());

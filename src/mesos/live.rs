@@ -201,9 +201,10 @@ impl Live {
     /// # Errors
     /// When it is not JSON, or has not even the outer shape of an event.
     pub fn record(&mut self, record: &str) -> Result<Told, serde_json::Error> {
-        let event: Event<'_> = serde_json::from_str(record)?;
+        let mut event: Event<'_> = serde_json::from_str(record)?;
+        // Once only: how deep a document may nest them is up to whoever wrote it.
         if let Some(wrapped) = event.event {
-            return self.record(wrapped.get());
+            event = serde_json::from_str(wrapped.get())?;
         }
         match event.kind.as_ref() {
             "SUBSCRIBED" => return self.subscribe(event.subscribed).map(Told::Subscribed),

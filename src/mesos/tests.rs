@@ -384,6 +384,18 @@ fn port_resources() {
     assert_eq!(wire::PortResources::parse("[0-18446744073709551615]").nth(u64::MAX), Some(u64::MAX));
 }
 
+#[test]
+fn events_are_unwrapped_once() {
+    let inner = r#"{"type":"SUBSCRIBED"}"#;
+    let wrapped = format!(r#"{{"event":{inner}}}"#);
+    assert!(parse(wrapped.as_bytes(), Some(Format::V1Events)).is_ok());
+    let twice = format!(r#"{{"event":{wrapped}}}"#);
+    assert!(matches!(parse(twice.as_bytes(), Some(Format::V1Events)), Err(Error::Missing(_))));
+    // Each level would take its part of the stack.
+    let deep = format!("{}{inner}{}", r#"{"event":"#.repeat(200_000), "}".repeat(200_000));
+    assert!(parse(deep.as_bytes(), None).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -79,17 +79,25 @@ impl NetlinkDeserializable for Generation {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        let attributes = payload.get(NFGENMSG..).unwrap_or_default();
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute?;
-            if attribute.kind() == NFTA_GEN_ID
-                && let Ok(number) = attribute.value().try_into()
-            {
-                return Ok(Self(Some(u32::from_be_bytes(number))));
-            }
-        }
-        Ok(Self(None))
+        generation(payload).map(Self)
     }
+}
+
+/// The number in a message of the kernel, from its `nfgenmsg` on.
+///
+/// # Errors
+/// Where the attributes do not fit the message.
+pub fn generation(payload: &[u8]) -> Result<Option<u32>, DecodeError> {
+    let attributes = payload.get(NFGENMSG..).unwrap_or_default();
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute?;
+        if attribute.kind() == NFTA_GEN_ID
+            && let Ok(number) = attribute.value().try_into()
+        {
+            return Ok(Some(u32::from_be_bytes(number)));
+        }
+    }
+    Ok(None)
 }
 
 impl From<Generation> for NetlinkPayload<Generation> {

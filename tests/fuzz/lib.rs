@@ -1,0 +1,3 @@
+//! The properties, for the fuzz targets.
+
+pub mod properties;
