@@ -75,11 +75,9 @@ fn zone(names: u32) {
         let (name, address) = (name(number), address(number));
         let (first, rest) = name.split_once('.').unwrap();
         println!("{name} A {address}");
-        for service in [
-            format!("_80._{first}._tcp.{rest}"),
-            format!("_{first}._tcp.{rest}"),
-            format!("_80._tcp.{name}"),
-        ] {
+        for service in
+            [format!("_80._{first}._tcp.{rest}"), format!("_{first}._tcp.{rest}"), format!("_80._tcp.{name}")]
+        {
             println!("{service} SRV 0 0 80 {name}");
         }
     }
