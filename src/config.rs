@@ -20,6 +20,8 @@ use crate::dns::catalog::{Catalog, Layout};
 use crate::dns::clients::Client;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::publisher;
+use crate::dns::resolved::{self, Resolved};
+use crate::dns::reverse;
 use crate::dns::zone::Zone;
 use crate::source::credentials::TokenScheme;
 use crate::source::secret::Keeper;
@@ -30,6 +32,9 @@ use crate::vip::alloc::AddressRange;
 
 /// Where the configuration is unless said otherwise; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/l4lbd/l4lbd.toml";
+
+/// Most reverse zones that systemd-resolved is told of.
+const MAX_REVERSE: usize = 64;
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +110,7 @@ pub struct Dns {
     pub mesos: Mesos,
     pub forward: Forward,
     pub clients: Vec<Client>,
+    pub resolved: Resolved,
     pub ttl: Span,
 }
 
@@ -158,6 +164,7 @@ impl Default for Config {
                 mesos: Mesos::State,
                 forward: Forward::Off,
                 clients: vec![Client::Node],
+                resolved: Resolved::Auto,
                 ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
             },
             daemon: Daemon {
@@ -456,6 +463,13 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.dns.clients, v),
     },
     Key {
+        path: "dns.resolved",
+        default: r#""auto""#,
+        help: "Whether systemd-resolved is told to ask us for our zones: \"auto\" where it runs, \"on\" to hear \
+               of it where it doesn't, \"off\"",
+        set: |c, v| put(&mut c.dns.resolved, v),
+    },
+    Key {
         path: "dns.ttl",
         default: r#""5s""#,
         help: "How long clients may remember an answer",
@@ -698,6 +712,22 @@ impl Config {
             Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
             Location::Zk(_) | Location::File(_) => None,
         })
+    }
+
+    /// What systemd-resolved is told.
+    pub fn resolved(&self) -> resolved::Settings {
+        let whole = ["thisdcos.directory", "thisdcos.global"];
+        let names = std::iter::once(&self.dns.zone).chain(&self.dns.aliases);
+        let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let others = names.filter(|name| !whole.iter().any(|zone| name.ends_with(&format!(".{zone}"))));
+        let mesos = (self.dns.mesos != Mesos::Off).then(|| "mesos".to_owned());
+        let ranges = [self.vips.range4, self.vips.range6];
+        let reverse = ranges.iter().flat_map(reverse::origins).take(MAX_REVERSE);
+        resolved::Settings {
+            mode: self.dns.resolved,
+            link: self.ipvs.link.clone(),
+            domains: whole.map(str::to_owned).into_iter().chain(others).chain(mesos).chain(reverse).collect(),
+        }
     }
 
     /// What the names of tasks depend on.

@@ -112,6 +112,8 @@ impl Daemon {
             clients: config.dns.clients.clone(),
             forwarder: config.forwarder()?,
         };
+        let states = dns_states.subscribe();
+        parts.spawn(dns::resolved::run(config.resolved(), states, shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })

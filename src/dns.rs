@@ -18,6 +18,7 @@ pub mod forward;
 pub mod message;
 pub mod publisher;
 pub mod record;
+pub mod resolved;
 pub mod reverse;
 pub mod tasks;
 #[cfg(test)]

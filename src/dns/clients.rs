@@ -88,11 +88,12 @@ impl Clients {
         if !node {
             return false;
         }
-        let age = self.looked.map(|looked| looked.elapsed());
-        let enough = if self.is_inside(client) { FORGET } else { LOOK_AGAIN };
-        if age.is_none_or(|age| age >= enough) {
-            self.look();
+        let known = self.is_inside(client);
+        let good_for = if known { FORGET } else { LOOK_AGAIN };
+        if self.looked.is_some_and(|looked| looked.elapsed() < good_for) {
+            return known;
         }
+        self.look();
         self.is_inside(client)
     }
 

@@ -126,6 +126,11 @@ impl Zone {
         self.nodes.as_ref()?.get(name).map(Vec::as_slice)
     }
 
+    /// All names and their records, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[Data])> {
+        self.nodes.iter().flatten().map(|(name, records)| (&**name, records.as_slice()))
+    }
+
     /// The names of an address, relative.
     pub fn names(&self, address: IpAddr) -> &[Box<[u8]>] {
         let names = match address {

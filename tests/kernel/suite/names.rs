@@ -8,13 +8,17 @@ use super::tests;
 use crate::toolkit::await_some;
 use crate::toolkit::helper::Transport::Tcp;
 use crate::toolkit::host::Host;
-use crate::toolkit::lab::{Lab, REMOTE, REMOTE6};
+use crate::toolkit::lab::{AGENT, Lab, REMOTE, REMOTE6};
 use crate::toolkit::state::{State, Task};
 
 tests!["names":
     looked_up_then_dialled,
     unknown_name_does_not_exist,
     name_goes_with_its_vip,
+    every_kind_of_name,
+    libc_finds_names,
+    outsiders_get_no_answer,
+    upstreams_that_do_not_answer,
 ];
 
 const NAME: &str = "web.marathon.l4lb.thisdcos.directory";
@@ -98,4 +102,106 @@ fn name_goes_with_its_vip() -> Result<()> {
     await_some("the name goes with it", || {
         Ok(dig(&lab.agent, NAME, &["A"])?.contains("status: NXDOMAIN").then_some(()))
     })
+}
+
+fn every_kind_of_name() -> Result<()> {
+    let lab = Lab::with_containers(&[11])?;
+    let daemon = lab.start(&State::of([
+        Task::host("web", REMOTE, 8080).vip("/web:80"),
+        Task::host("batch", AGENT, 9090),
+    ]))?;
+    daemon.await_dns()?;
+    let address = daemon.vip("web", 80)?.socket().ip();
+    let reverse: Vec<String> = address.to_string().rsplit('.').map(str::to_owned).collect();
+    let reverse = format!("{}.in-addr.arpa", reverse.join("."));
+    let zone = "l4lb.thisdcos.directory";
+    for (name, kind, expected) in [
+        ("web.marathon.dclb.thisdcos.directory", "A", address.to_string()),
+        ("web.marathon.l4lb.thisdcos.global", "A", address.to_string()),
+        ("_main._web._tcp.marathon.l4lb.thisdcos.directory", "SRV", format!("0 0 80 web.marathon.{zone}.")),
+        ("_80._tcp.web.marathon.l4lb.thisdcos.directory", "SRV", format!("0 0 80 web.marathon.{zone}.")),
+        (&reverse, "PTR", format!("web.marathon.{zone}.")),
+        ("web.marathon.agentip.dcos.thisdcos.directory", "A", REMOTE.to_owned()),
+        // A task without any VIP.
+        ("batch.marathon.autoip.dcos.thisdcos.directory", "A", AGENT.to_owned()),
+        ("batch.marathon.mesos", "A", AGENT.to_owned()),
+        ("leader.mesos", "A", REMOTE.to_owned()),
+        ("master.dcos.thisdcos.directory", "A", REMOTE.to_owned()),
+        ("thisnode.thisdcos.directory", "A", AGENT.to_owned()),
+    ] {
+        let answer = dig(lab.container(11), name, &[kind, "+short"])?;
+        ensure!(answer.trim() == expected, "{name} {kind}: wanted {expected}, got {answer}");
+    }
+    // Names of tasks go with the tasks, whatever the kernel holds.
+    lab.publish(&State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]))?;
+    await_some("the task's name goes", || {
+        Ok(dig(&lab.agent, "batch.marathon.mesos", &["A"])?.contains("status: NXDOMAIN").then_some(()))
+    })
+}
+
+/// glibc's resolver, with a search list as container runtimes write it.
+fn libc_finds_names() -> Result<()> {
+    let lab = Lab::with_containers(&[11])?;
+    let daemon = lab.start(&State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]))?;
+    daemon.await_dns()?;
+    let address = daemon.vip("web", 80)?.socket().ip().to_string();
+    let file = lab.path("resolv.conf");
+    std::fs::write(
+        &file,
+        "nameserver 198.51.100.1\nsearch marathon.l4lb.thisdcos.directory example.com\noptions ndots:5 timeout:15\n",
+    )?;
+    for host in [&lab.agent, lab.container(11)] {
+        for name in ["web", NAME] {
+            let script = format!(
+                "mount --bind {} \"$(readlink -f /etc/resolv.conf)\" && getent ahosts {name}",
+                file.display()
+            );
+            let found = host.run(&["unshare", "--mount", "sh", "-c", &script])?;
+            ensure!(found.contains(&address), "{} looks up {name}: {found}", host.name);
+        }
+    }
+    Ok(())
+}
+
+fn outsiders_get_no_answer() -> Result<()> {
+    let lab = Lab::with_containers(&[11])?;
+    lab.remote.run_line(&format!("ip route add 198.51.100.1 via {AGENT}"))?;
+    let ask = |host: &Host, options: &[&str]| {
+        let mut program = vec!["dig", "@198.51.100.1", "+time=3", "+tries=1", NAME];
+        program.extend(options);
+        host.run(&program)
+    };
+    let daemon = lab.start(&State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]))?;
+    daemon.await_dns()?;
+    for options in [&["A"][..], &["A", "+tcp"]] {
+        for host in [&lab.agent, lab.container(11)] {
+            ensure!(ask(host, options)?.contains("status: NOERROR"), "{} {options:?}", host.name);
+        }
+        let answer = ask(&lab.remote, options);
+        ensure!(answer.is_err(), "a neighbour was answered: {answer:?}");
+    }
+    daemon.terminate()?;
+    lab.configure_daemon("[dns]\nclients = [\"node\", \"192.168.50.0/24\"]")?;
+    let daemon = lab.start_again()?;
+    daemon.await_dns()?;
+    for options in [&["A"][..], &["A", "+tcp"]] {
+        ensure!(ask(&lab.remote, options)?.contains("status: NOERROR"), "let in, and not answered");
+    }
+    Ok(())
+}
+
+fn upstreams_that_do_not_answer() -> Result<()> {
+    let lab = Lab::new()?;
+    // Nobody is at that address; packets to it vanish.
+    let daemon = lab.start_with(
+        &State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]),
+        "[dns]\nforward = [\"192.168.50.77\"]\nmesos = [\"198.51.100.1\", \"192.168.50.78\"]",
+    )?;
+    daemon.await_dns()?;
+    let answer = dig(&lab.agent, "example.com", &["A"])?;
+    ensure!(answer.contains("status: SERVFAIL") && answer.contains(" ra"), "{answer}");
+    let answer = dig(&lab.agent, "leader.mesos", &["A"])?;
+    ensure!(answer.contains("status: SERVFAIL"), "{answer}");
+    ensure!(addresses(&dig(&lab.agent, NAME, &["A"])?).len() == 1, "our own names do not wait");
+    Ok(())
 }
