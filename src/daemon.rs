@@ -17,7 +17,8 @@ use crate::dataplane::{self, routing};
 use crate::dns;
 use crate::dns::zone::Zone;
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
-use crate::source::{self, AnySource, Report};
+use crate::source::parts::Parts;
+use crate::source::{self, Report};
 use crate::status::{self, Status};
 
 /// Inquiries that may wait; more get the last status.
@@ -73,7 +74,7 @@ impl Daemon {
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&config.ipvs.link)?;
         let monitor = routing::Monitor::open()?;
-        let source = AnySource::new(&config.source)?;
+        let source = Parts::new(config)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
 
@@ -94,7 +95,7 @@ impl Daemon {
         };
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
-        parts.spawn(source::run(source, config.source.clone(), reports, shutdown.clone()));
+        parts.spawn(source.run(reports, shutdown.clone()));
         parts.spawn(monitor.run(network, shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), zone_receiver, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
@@ -123,10 +124,10 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.ipvs.link)?;
-    let source = AnySource::new(&config.source)?;
+    let source = Parts::new(config)?;
     let (reports, mut report) = watch::channel(Report::default());
     let asking = CancellationToken::new();
-    let asked = tokio::spawn(source::run(source, config.source.clone(), reports, asking.clone()));
+    let asked = tokio::spawn(source.run(reports, asking.clone()));
     let enough = |report: &Report| {
         report.snapshot.is_some()
             || report.failure.as_ref().is_some_and(|failure| failure.attempts >= ONCE_ATTEMPTS)

@@ -35,6 +35,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod dns;
 pub mod hold;
+pub mod marathon;
 pub mod mesos;
 pub mod netlink;
 pub mod plan;

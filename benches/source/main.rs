@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use l4lbd::config::Config;
-use l4lbd::source::{self, AnySource, Report};
+use l4lbd::source::Report;
+use l4lbd::source::parts::Parts;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ struct Line<'a> {
     at: f64,
     sequence: u64,
     place: &'a str,
-    pace: Option<String>,
+    pace: &'a str,
     failure: Option<&'a str>,
     /// Weights by task id.
     tasks: BTreeMap<&'a str, u32>,
@@ -28,9 +29,9 @@ struct Line<'a> {
 async fn main() {
     let path = std::env::args().nth(1).expect("usage: source CONFIG");
     let config = Config::load(Some(Path::new(&path))).expect("a valid configuration");
-    let source = AnySource::new(&config.source).expect("a source");
+    let source = Parts::new(&config).expect("sources");
     let (sender, mut reports) = watch::channel(Report::default());
-    tokio::spawn(source::run(source, config.source.clone(), sender, CancellationToken::new()));
+    tokio::spawn(source.run(sender, CancellationToken::new()));
     let mut last = (0, None);
     while reports.changed().await.is_ok() {
         let report = reports.borrow_and_update().clone();
@@ -45,7 +46,7 @@ async fn main() {
             at,
             sequence: report.sequence,
             place: &report.place,
-            pace: report.pace.as_ref().map(ToString::to_string),
+            pace: &report.pace,
             failure,
             tasks: tasks.map(|task| (task.key.task.as_str(), task.weight())).collect(),
         };

@@ -20,6 +20,7 @@ use crate::config;
 use crate::mesos;
 use crate::mesos::live::{Live, Told};
 use crate::mesos::recordio::Decoder;
+use crate::task::Snapshot;
 
 /// Longest record; the first one holds the whole state, 2 kB for a task.
 const MAX_RECORD: usize = 1 << 30;
@@ -252,6 +253,8 @@ async fn answer(resync: &mut Option<Resync>) -> Result<Document, String> {
 }
 
 impl Source for Stream {
+    type Item = Snapshot;
+
     async fn next(&mut self) -> Result<Fetched, Error> {
         let Some(since) = self.open.as_ref().map(|open| open.since) else { return self.open().await };
         let error = match self.follow().await {
