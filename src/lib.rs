@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  source ─► mesos ─► Snapshot ─► vip ─► VipTable ─► plan ─► dataplane::State (desired)
-//!  (poll, file)                          Leases              │
+//!  (poll, stream, agent, marathon, file)  Leases             │
 //!                                                            ├─ diff ─► Op ─► DataPlane::apply ─► kernel
 //!                                                            │     ▲
 //!                                                            │     DataPlane::read ◄──────────── kernel
