@@ -155,10 +155,12 @@ impl Open {
     async fn event(&mut self) -> Result<Event, String> {
         let silence = self.heard + self.heartbeat * MISSING;
         let quiet = self.changed.map(|(first, last)| (last + QUIET).min(first + BURST));
+        if quiet.is_some_and(|quiet| Instant::now() >= quiet) {
+            // However much there is to read.
+            return Ok(Event::Quiet);
+        }
         let waiting = self.resync.is_none();
         tokio::select! {
-            // The socket first: a master keeps in memory what we have not taken.
-            biased;
             piece = self.response.chunk() => match piece {
                 Ok(piece) => Ok(Event::Piece(piece.map(Into::into))),
                 Err(error) => Err(cause(&error)),

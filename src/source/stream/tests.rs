@@ -134,14 +134,37 @@ async fn events_change_what_the_subscription_said() {
 }
 
 #[tokio::test]
-async fn events_that_come_together_make_one_snapshot() {
+async fn events_that_come_together_make_few_snapshots() {
     let (master, address) = Master::start().await;
     let mut stream = stream(address, |_| {});
     snapshot(&mut stream).await;
-    for n in 0..20 {
+    for n in 0..200 {
         master.tell(&update("TASK_RUNNING", n % 2 == 0));
     }
-    assert_eq!(weights(&snapshot(&mut stream).await), [0]);
+    let (mut last, mut count) = (Vec::new(), 0);
+    while let Ok(snapshot) = tokio::time::timeout(Duration::from_secs(1), snapshot(&mut stream)).await {
+        last = weights(&snapshot);
+        count += 1;
+    }
+    assert_eq!(last, [0]);
+    assert!(count < 100, "{count} snapshots of 200 events");
+}
+
+#[tokio::test]
+async fn a_flood_of_events_does_not_hold_snapshots_back() {
+    let (master, address) = Master::start().await;
+    let mut stream = stream(address, |_| {});
+    snapshot(&mut stream).await;
+    let flood = tokio::spawn(async move {
+        loop {
+            master.tell(&update("TASK_RUNNING", false));
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(weights(&snapshot(&mut stream).await), [0]);
+    }
+    flood.abort();
 }
 
 #[tokio::test]
