@@ -1,7 +1,8 @@
 //! Where the state of the cluster comes from, and the loop that keeps asking for it.
 //!
 //! A source yields complete snapshots. The loop publishes the newest one with the health of the
-//! source in one [`Report`]; a failure never takes the last good snapshot away.
+//! source in one [`Report`]; a failure never takes the last good snapshot away. What several sources
+//! say is put together in [`parts`].
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,8 @@ from .apps import dials, launch_web, reached, served, undisturbed
 
 PASSWORD = "/run/l4lbd-test/password"
 CHANGES = 6
+# One that the other cluster, which counts from 10000, has not given out.
+PORT = 12000
 
 
 class Secured:
@@ -42,7 +44,7 @@ def secured(world):
         secrets = [node.log(), node.command("status")["output"], node.command("status", "--json")["output"]]
         report.now("no password is shown", any("a secret" in text or "not-this-one" in text for text in secrets), False)
 
-        web = launch_web(world, "/guarded", healthy=True)
+        web = launch_web(world, "/guarded", port=PORT, healthy=True)
         report.check("an app is served", dials(guest, web.host), reached(*web.servers()))
         changes(world, web)
         with undisturbed(world, web, "during the election"):
@@ -58,15 +60,16 @@ def secured(world):
 
 def changes(world, web):
     """Health updates are told by events, not by the next question."""
-    task, delays = web.tasks[0], []
+    task, delays, passes = web.tasks[0], [], []
     for change in range(CHANGES):
         weight = change % 2
         began = time.monotonic()
         world.cluster.set_health(task, bool(weight))
-        while world.node.look().backends(web.name) != web.weights(weight, 1):
-            if time.monotonic() - began > 15:
-                break
+        status = world.node.look()
+        while status.backends(web.name) != web.weights(weight, 1) and time.monotonic() - began < 15:
+            status = world.node.look()
         delays.append(time.monotonic() - began)
+        passes.append(status.document["pass"]["seconds"])
     world.report.now("each of several health updates is in the kernel by its event", max(delays) < 15)
-    median = statistics.median(delays)
-    world.report.note(f"median {median * 1000:.0f} ms, with the time that it takes to look, in an emulated machine")
+    total, programming = (statistics.median(times) * 1000 for times in (delays, passes))
+    world.report.note(f"medians in this emulated machine: {total:.0f} ms until seen, {programming:.0f} ms for the pass")
