@@ -130,7 +130,7 @@ fn daemon_runs(socket: &Path) -> bool {
 /// Sends logs to standard error: level `info` unless `L4LBD_LOG` says otherwise.
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("L4LBD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,zookeeper_client=warn"));
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // The journal has its own times and no colours.

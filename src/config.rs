@@ -40,6 +40,7 @@ const MAX_REVERSE: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub source: Source,
+    pub marathon: Marathon,
     pub node: Node,
     pub vips: Vips,
     pub ipvs: Ipvs,
@@ -58,6 +59,16 @@ pub struct Source {
     pub failover_hold: Span,
     pub mass_loss_polls: u32,
     pub budget: Rate,
+    /// The node's own agent, for [`Mode::Agent`].
+    pub agent: Location,
+    pub access: Access,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Marathon {
+    pub urls: Vec<Location>,
+    pub interval: Span,
+    /// Without TLS, which is that of [`Source`].
     pub access: Access,
 }
 
@@ -133,8 +144,10 @@ impl Default for Config {
                 failover_hold: Span::seconds(15 * 60),
                 mass_loss_polls: 5,
                 budget: Rate(50_000_000),
+                agent: Location::own_agent(),
                 access: Access::default(),
             },
+            marathon: Marathon { urls: Vec::new(), interval: Span::seconds(10), access: Access::default() },
             node: Node { address: None, address6: None },
             vips: Vips {
                 range4: AddressRange::DCOS_V4,
@@ -223,7 +236,8 @@ pub const KEYS: &[Key] = &[
         path: "source.mode",
         default: r#""poll""#,
         help: "How masters are asked: poll (the state document, every source.interval) or stream (the events of the \
-               v1 operator API, for which a master has room for few: use it on some nodes, not on hundreds)",
+               v1 operator API, for which a master has room for few: use it on some nodes, not on hundreds) or agent \
+               (source.agent for its own tasks, and masters every source.resync for all others, or none at all)",
         set: |c, v| put(&mut c.source.mode, v),
     },
     Key {
@@ -235,9 +249,15 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "source.resync",
         default: r#""1m""#,
-        help: "In the mode stream: time between two questions for the whole state, which has what events don't tell; \
-               source.budget may make it longer",
+        help: "In the modes stream and agent: time between two questions for the whole state; source.budget may make \
+               it longer",
         set: |c, v| put(&mut c.source.resync, v),
+    },
+    Key {
+        path: "source.agent",
+        default: r#""http://127.0.0.1:5051""#,
+        help: "In the mode agent: this node's own agent",
+        set: |c, v| put(&mut c.source.agent, v),
     },
     Key {
         path: "source.timeout",
@@ -315,6 +335,43 @@ pub const KEYS: &[Key] = &[
         default: "",
         help: "Its private key (PEM)",
         set: |c, v| put_some(&mut c.source.access.tls_key, v),
+    },
+    Key {
+        path: "marathon.urls",
+        default: "[]",
+        help: "Marathons of the cluster, of which any that answers will do. They add their own health and readiness \
+               checks to tasks of Mesos; with source.masters = [] they are the only source",
+        set: |c, v| put(&mut c.marathon.urls, v),
+    },
+    Key {
+        path: "marathon.interval",
+        default: r#""10s""#,
+        help: "Longest time between two questions; Marathon's events make it shorter",
+        set: |c, v| put(&mut c.marathon.interval, v),
+    },
+    Key {
+        path: "marathon.basic",
+        default: "",
+        help: "Credentials for Marathon, as in [source]; the TLS settings there hold for Marathon as well",
+        set: |c, v| put_some(&mut c.marathon.access.basic, v),
+    },
+    Key {
+        path: "marathon.token",
+        default: "",
+        help: "See source.token",
+        set: |c, v| put_some(&mut c.marathon.access.token, v),
+    },
+    Key {
+        path: "marathon.token_scheme",
+        default: r#""bearer""#,
+        help: "See source.token_scheme",
+        set: |c, v| put(&mut c.marathon.access.token_scheme, v),
+    },
+    Key {
+        path: "marathon.service_account",
+        default: "",
+        help: "See source.service_account",
+        set: |c, v| put_some(&mut c.marathon.access.service_account, v),
     },
     Key {
         path: "node.address",
@@ -565,18 +622,28 @@ impl Config {
                 problems.push(problem.to_owned());
             }
         };
+        for (path, servers) in [
+            ("source.agent", std::slice::from_ref(&self.source.agent)),
+            ("marathon.urls", &self.marathon.urls),
+        ] {
+            let are_http = servers.iter().all(|server| server.url().is_some());
+            check(are_http, &format!("{path}: must be http://HOST:PORT or https://HOST:PORT"));
+        }
         let files = self.source.masters.iter().filter(|master| matches!(master, Location::File(_))).count();
-        check(!self.source.masters.is_empty(), "source.masters: at least one is needed");
+        let others = self.source.mode == Mode::Agent || !self.marathon.urls.is_empty();
+        check(!self.source.masters.is_empty() || others, "source.masters: at least one is needed");
         check(
             files == 0 || self.source.masters.len() == 1,
             "source.masters: a file: can't be mixed with others",
         );
+        for (section, access) in [("source", &self.source.access), ("marathon", &self.marathon.access)] {
+            let ways = [&access.basic, &access.token, &access.service_account];
+            check(
+                ways.iter().filter(|way| way.is_some()).count() <= 1,
+                &format!("{section}: only one of basic, token and service_account can be set"),
+            );
+        }
         let access = &self.source.access;
-        let ways = [&access.basic, &access.token, &access.service_account];
-        check(
-            ways.iter().filter(|way| way.is_some()).count() <= 1,
-            "source: only one of basic, token and service_account can be set",
-        );
         check(
             access.tls_cert.is_some() == access.tls_key.is_some(),
             "source: tls_cert and tls_key need each other",
@@ -584,6 +651,7 @@ impl Config {
         for (path, span) in [
             ("source.interval", self.source.interval),
             ("source.resync", self.source.resync),
+            ("marathon.interval", self.marathon.interval),
             ("source.timeout", self.source.timeout),
             ("source.max_backoff", self.source.max_backoff),
             ("ipvs.audit", self.ipvs.audit),
@@ -644,6 +712,18 @@ impl Config {
             zone: self.dns.zone.clone(),
             masters: self.master_addresses().collect(),
         }
+    }
+
+    /// Whether nobody but Marathon is asked.
+    pub fn is_marathon_alone(&self) -> bool {
+        self.source.masters.is_empty() && self.source.mode != Mode::Agent
+    }
+
+    /// Who is asked, for people.
+    pub fn places(&self) -> Vec<String> {
+        let agent = (self.source.mode == Mode::Agent).then(|| self.source.agent.to_string());
+        let masters = self.source.masters.iter().map(Location::to_string);
+        agent.into_iter().chain(masters).chain(self.marathon.urls.iter().map(Location::to_string)).collect()
     }
 
     /// What the data plane needs to know.

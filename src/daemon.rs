@@ -17,7 +17,8 @@ use crate::dataplane::kernel::Kernel;
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
-use crate::source::{self, AnySource, Report};
+use crate::source::parts::Parts;
+use crate::source::{self, Report};
 use crate::status::{self, Status};
 
 /// Inquiries that may wait; more get the last status.
@@ -75,7 +76,7 @@ impl Daemon {
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&config.ipvs.link)?;
         let monitors = [Monitor::routing()?, Monitor::netfilter()?];
-        let source = AnySource::new(&config.source)?;
+        let source = Parts::new(config)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
 
@@ -102,7 +103,7 @@ impl Daemon {
         };
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
-        parts.spawn(source::run(source, config.source.clone(), reports, shutdown.clone()));
+        parts.spawn(source.run(reports, shutdown.clone()));
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
@@ -141,10 +142,10 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.ipvs.link)?;
-    let source = AnySource::new(&config.source)?;
+    let source = Parts::new(config)?;
     let (reports, mut report) = watch::channel(Report::default());
     let asking = CancellationToken::new();
-    let asked = tokio::spawn(source::run(source, config.source.clone(), reports, asking.clone()));
+    let asked = tokio::spawn(source.run(reports, asking.clone()));
     let enough = |report: &Report| {
         report.snapshot.is_some()
             || report.failure.as_ref().is_some_and(|failure| failure.attempts >= ONCE_ATTEMPTS)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  source ─► mesos ─► Snapshot ─► vip ─► VipTable ─► plan ─► dataplane::State (desired)
-//!  (poll, file)                          Leases              │
+//!  (poll, stream, agent, marathon, file)  Leases             │
 //!                                                            ├─ diff ─► Op ─► DataPlane::apply ─► kernel
 //!                                                            │     ▲
 //!                                                            │     DataPlane::read ◄──────────── kernel
@@ -35,6 +35,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod dns;
 pub mod hold;
+pub mod marathon;
 pub mod mesos;
 pub mod names;
 pub mod netlink;

@@ -143,10 +143,7 @@ impl<D: DataPlane> Reconciler<D> {
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: status::Node { hostname, ..status::Node::default() },
-            source: status::Source {
-                configured: config.source.masters.iter().map(Location::to_string).collect(),
-                ..status::Source::default()
-            },
+            source: status::Source { configured: config.places(), ..status::Source::default() },
             ..Status::default()
         };
         Self {
@@ -412,7 +409,7 @@ impl<D: DataPlane> Reconciler<D> {
         status.pass.pending = 0;
         status.source.place = self.report.place.clone();
         status.source.good_at = self.report.good_at;
-        status.source.pace = self.report.pace.as_ref().map(ToString::to_string).unwrap_or_default();
+        status.source.pace = self.report.pace.clone();
         status.source.failure = self.report.failure.clone();
         if let Some(believed) = self.planner.believed() {
             status.source.master = believed.master.clone();

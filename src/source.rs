@@ -1,7 +1,8 @@
 //! Where the state of the cluster comes from, and the loop that keeps asking for it.
 //!
 //! A source yields complete snapshots. The loop publishes the newest one with the health of the
-//! source in one [`Report`]; a failure never takes the last good snapshot away.
+//! source in one [`Report`]; a failure never takes the last good snapshot away. What several sources
+//! say is put together in [`parts`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ pub mod file;
 pub mod http;
 pub mod location;
 mod login;
+pub mod marathon;
 pub mod masters;
 pub mod pace;
+pub mod parts;
 pub mod poll;
 pub mod secret;
 pub mod size;
@@ -47,13 +50,14 @@ pub enum Mode {
     Poll,
     /// The events of the operator API, with the whole state now and then.
     Stream,
+    /// The node's own agent for its own tasks; masters only now and then for all others.
+    Agent,
 }
 
 /// What a source answered.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one is made for each document, and moved twice")]
-pub enum Fetched {
-    New(Snapshot),
+pub enum Fetched<T = Snapshot> {
+    New(T),
     /// The same bytes as the last time.
     Unchanged,
 }
@@ -67,6 +71,8 @@ pub enum Error {
     Document { place: String, error: mesos::Error },
     #[error("no master gave a state: {}", .0.join("; "))]
     Masters(Vec<String>),
+    #[error("Marathon gave no answer: {}", .0.join("; "))]
+    Marathon(Vec<String>),
     #[error("{path} cannot be used for TLS: {error}")]
     Pem { path: PathBuf, error: String },
     #[error("cannot set up an HTTP client: {0}")]
@@ -76,10 +82,12 @@ pub enum Error {
 }
 
 /// Something that can be asked for the state of the cluster again and again.
-#[allow(async_fn_in_trait)]
-pub trait Source {
+pub trait Source: Send {
+    /// What it knows.
+    type Item: Send + Sync;
+
     /// Asks once.
-    async fn next(&mut self) -> Result<Fetched, Error>;
+    fn next(&mut self) -> impl Future<Output = Result<Fetched<Self::Item>, Error>> + Send;
 
     /// Where the last good answer came from, for people.
     fn place(&self) -> String;
@@ -88,23 +96,50 @@ pub trait Source {
     fn pace(&self) -> Pace;
 
     /// Waits until there is a reason to ask sooner than that.
-    async fn wake(&mut self) {
-        std::future::pending().await
+    fn wake(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 
 /// The newest snapshot and how its source is doing.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    pub snapshot: Option<Arc<Snapshot>>,
+#[derive(Debug)]
+pub struct Report<T = Snapshot> {
+    pub snapshot: Option<Arc<T>>,
     /// Counts the snapshots, so that a reader sees whether it is a new one.
     pub sequence: u64,
     /// When the source last said that the snapshot is current.
     pub good_at: Option<Timestamp>,
     pub place: String,
-    /// How often the source is asked, and why not more often.
-    pub pace: Option<Pace>,
+    /// How often the source is asked, and why not more often; for people.
+    pub pace: String,
     pub failure: Option<Failure>,
+}
+
+impl<T> Default for Report<T> {
+    fn default() -> Self {
+        Self {
+            snapshot: None,
+            sequence: 0,
+            good_at: None,
+            place: String::new(),
+            pace: String::new(),
+            failure: None,
+        }
+    }
+}
+
+/// Copies no snapshot.
+impl<T> Clone for Report<T> {
+    fn clone(&self) -> Self {
+        Self {
+            snapshot: self.snapshot.clone(),
+            sequence: self.sequence,
+            good_at: self.good_at,
+            place: self.place.clone(),
+            pace: self.pace.clone(),
+            failure: self.failure.clone(),
+        }
+    }
 }
 
 /// Failed attempts since the last good one.
@@ -129,6 +164,11 @@ impl AnySource {
             [Location::File(path)] => Ok(Self::File(File::new(path.clone(), config.interval.0))),
             _ => Ok(match config.mode {
                 Mode::Poll => Self::Poll(Box::new(Poll::new(config)?)),
+                // Masters have the rest, which need not be as new.
+                Mode::Agent => Self::Poll(Box::new(Poll::new(&config::Source {
+                    interval: config.resync,
+                    ..config.clone()
+                })?)),
                 Mode::Stream => Self::Stream(Box::new(Stream::new(config)?)),
             }),
         }
@@ -136,6 +176,8 @@ impl AnySource {
 }
 
 impl Source for AnySource {
+    type Item = Snapshot;
+
     async fn next(&mut self) -> Result<Fetched, Error> {
         match self {
             Self::File(file) => file.next().await,
@@ -170,10 +212,10 @@ impl Source for AnySource {
 }
 
 /// Asks `source` until `shutdown` and publishes every change of its report.
-pub async fn run(
-    mut source: impl Source,
+pub async fn run<S: Source>(
+    mut source: S,
     config: config::Source,
-    reports: watch::Sender<Report>,
+    reports: watch::Sender<Report<S::Item>>,
     shutdown: CancellationToken,
 ) {
     let mut failures = 0;
@@ -196,7 +238,11 @@ pub async fn run(
 }
 
 /// Returns the number of failed attempts in a row.
-fn publish(reports: &watch::Sender<Report>, source: &impl Source, answer: Result<Fetched, Error>) -> u32 {
+fn publish<S: Source>(
+    reports: &watch::Sender<Report<S::Item>>,
+    source: &S,
+    answer: Result<Fetched<S::Item>, Error>,
+) -> u32 {
     let mut attempts = 0;
     reports.send_modify(|report| match answer {
         Ok(fetched) => {
@@ -205,7 +251,7 @@ fn publish(reports: &watch::Sender<Report>, source: &impl Source, answer: Result
             }
             report.good_at = Some(Timestamp::now());
             report.place = source.place();
-            report.pace = Some(source.pace());
+            report.pace = source.pace().to_string();
             if let Fetched::New(snapshot) = fetched {
                 report.snapshot = Some(Arc::new(snapshot));
                 report.sequence += 1;

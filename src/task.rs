@@ -112,6 +112,13 @@ pub struct Task {
     pub ports: Vec<TaskPort>,
 }
 
+impl Task {
+    /// Whether it should get new connections.
+    pub fn is_ready(&self) -> bool {
+        self.state == TaskState::Running && self.healthy != Some(false)
+    }
+}
+
 /// An address of a task on one of its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskAddress {
@@ -223,6 +230,23 @@ fn as_list<S: Serializer>(tasks: &BTreeMap<TaskKey, Task>, serializer: S) -> Res
 fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<TaskKey, Task>, D::Error> {
     let tasks = Vec::<Task>::deserialize(deserializer)?;
     Ok(tasks.into_iter().map(|task| (task.key.clone(), task)).collect())
+}
+
+/// VIP labels of one task.
+pub const MAX_LABELS: usize = 256;
+
+/// Octets of a VIP label's key or value; a name in DNS has 253.
+pub const MAX_VALUE: usize = 512;
+
+/// Characters of a label that are shown when it is left out.
+const MAX_SHOWN: usize = 120;
+
+/// What is shown of a text that anybody may have written.
+pub fn shortened(text: String) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 /// Something in a document that yields nothing, and why; the rest of the document is not affected.

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use l4lbd::config::Config;
-use l4lbd::source::{self, AnySource, Report};
-use l4lbd::task::{Task, TaskState};
+use l4lbd::source::Report;
+use l4lbd::source::parts::Parts;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ struct Line<'a> {
     at: f64,
     sequence: u64,
     place: &'a str,
-    pace: Option<String>,
+    pace: &'a str,
     failure: Option<&'a str>,
     /// Weights by task id.
     tasks: BTreeMap<&'a str, u32>,
@@ -29,9 +29,9 @@ struct Line<'a> {
 async fn main() {
     let path = std::env::args().nth(1).expect("usage: source CONFIG");
     let config = Config::load(Some(Path::new(&path))).expect("a valid configuration");
-    let source = AnySource::new(&config.source).expect("a source");
+    let source = Parts::new(&config).expect("sources");
     let (sender, mut reports) = watch::channel(Report::default());
-    tokio::spawn(source::run(source, config.source.clone(), sender, CancellationToken::new()));
+    tokio::spawn(source.run(sender, CancellationToken::new()));
     let mut last = (0, None);
     while reports.changed().await.is_ok() {
         let report = reports.borrow_and_update().clone();
@@ -42,14 +42,13 @@ async fn main() {
         }
         last = (report.sequence, failure.map(str::to_owned));
         let tasks = report.snapshot.iter().flat_map(|snapshot| snapshot.tasks.values());
-        let takes = |task: &Task| task.state == TaskState::Running && task.healthy != Some(false);
         let line = Line {
             at,
             sequence: report.sequence,
             place: &report.place,
-            pace: report.pace.as_ref().map(ToString::to_string),
+            pace: &report.pace,
             failure,
-            tasks: tasks.map(|task| (task.key.task.as_str(), u32::from(takes(task)))).collect(),
+            tasks: tasks.map(|task| (task.key.task.as_str(), u32::from(task.is_ready()))).collect(),
         };
         let mut line = serde_json::to_vec(&line).expect("a line");
         line.push(b'\n');

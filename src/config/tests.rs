@@ -41,6 +41,7 @@ fn the_sample_documents_every_key_with_its_default() {
     config.node = Config::default().node;
     assert!(config.source.access.basic.is_some() && config.source.access.tls_key.is_some());
     config.source.access = Access::default();
+    config.marathon.access = Access::default();
     assert_eq!(config, Config::default());
     let table: toml::Table = toml::from_str(&sample()).unwrap();
     for key in KEYS {
@@ -68,6 +69,11 @@ fn every_error_is_listed_at_once() {
         token = "env:TOKEN"
         service_account = "file:/etc/l4lbd/account"
         tls_key = "/etc/l4lbd/key.pem"
+        agent = "zk://z1/mesos"
+        [marathon]
+        urls = ["file:/marathon"]
+        basic = "env:A"
+        token = "env:B"
         [vips]
         range4 = "11.0.0.9-11.0.0.1"
         range6 = "10.0.0.0-10.0.0.1"
@@ -88,6 +94,9 @@ fn every_error_is_listed_at_once() {
         "source.budget: ",
         "source.basic: a secret must be given by its place",
         "source: only one of basic",
+        "source.agent: must be http",
+        "marathon.urls: must be http",
+        "marathon: only one of basic",
         "source: tls_cert and tls_key",
         "source.interval: \"fast\" is not a time",
         "source.intervall: unknown key",

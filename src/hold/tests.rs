@@ -239,3 +239,19 @@ fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
         }
     }
 }
+
+/// Events may bring many documents in a second, which say nothing that the first one did not.
+#[test]
+fn documents_in_quick_succession_count_once() {
+    let patience = Patience { spacing: Duration::from_secs(1), ..PATIENCE };
+    let mut holder = Holder::default();
+    holder.take(document("M", &["A", "B"], &[]), at(0), patience);
+    let mut lost = document("M", &["A", "B"], &[]);
+    lost.tasks.clear();
+    for _ in 0..10 {
+        let (snapshot, held) = holder.take(lost.clone(), at(10), patience);
+        assert_eq!((snapshot.tasks.len(), held.len()), (2, 1));
+    }
+    let mut taken = |second| holder.take(lost.clone(), at(second), patience).0.tasks.len();
+    assert_eq!([taken(11), taken(12), taken(13)], [2, 2, 0]);
+}

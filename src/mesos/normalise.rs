@@ -15,18 +15,10 @@ use super::fold::ArrayFold;
 use super::wire::{self, Labels, Lenient, List};
 use crate::names::{Described, NamedPort, Scheduler};
 use crate::task::{
-    Agent, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel,
+    Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
+    TaskState, VipLabel, shortened,
 };
 use crate::vip::options::{self, Options};
-
-/// VIP labels of one task.
-const MAX_LABELS: usize = 256;
-
-/// Octets of a VIP label's key or value; a name in DNS has 253.
-const MAX_VALUE: usize = 512;
-
-/// Characters of a label that are shown when it is left out.
-const MAX_SHOWN: usize = 120;
 
 /// Notes the tasks that a document lists as ended or unreachable.
 pub struct Ended<'a> {
@@ -505,14 +497,6 @@ fn merge(ports: &mut Vec<(Protocol, Entry)>, protocol: Protocol, entry: Entry) {
         if !known.labels.contains(&label) {
             known.labels.push(label);
         }
-    }
-}
-
-/// What is shown of a text that anybody may have written.
-fn shortened(text: String) -> String {
-    match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
     }
 }
 

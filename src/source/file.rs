@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::pace::Pace;
 use super::{Error, Fetched, Source};
 use crate::mesos;
+use crate::task::Snapshot;
 
 /// The file, and what it was like when it was last read.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ impl File {
 }
 
 impl Source for File {
+    type Item = Snapshot;
+
     async fn next(&mut self) -> Result<Fetched, Error> {
         use std::os::unix::fs::MetadataExt;
 

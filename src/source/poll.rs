@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::http::{Ask, Document};
 use super::location::without_credentials;
-use super::masters::{self, Masters};
+use super::masters::{self, Masters, below};
 use super::pace::Pace;
-use super::{Error, Fetched, Source};
+use super::{Error, Fetched, Location, Source};
 use crate::config;
 use crate::mesos::{self, Format};
 use crate::task::Snapshot;
@@ -34,7 +34,18 @@ impl Poll {
     }
 }
 
+impl Poll {
+    /// Polls the node's own agent instead, whose document has the same shape.
+    pub fn agent(config: &config::Source) -> Result<Self, Error> {
+        let state = config.agent.url().map(|agent| Location::Http(below(agent, "/state")));
+        let masters = state.into_iter().collect();
+        Self::new(&config::Source { masters, ..config.clone() })
+    }
+}
+
 impl Source for Poll {
+    type Item = Snapshot;
+
     async fn next(&mut self) -> Result<Fetched, Error> {
         let (candidates, mut failures) = self.masters.candidates().await;
         for master in candidates {

@@ -20,6 +20,7 @@ use crate::config;
 use crate::mesos;
 use crate::mesos::live::{Live, Told};
 use crate::mesos::recordio::Decoder;
+use crate::task::Snapshot;
 
 /// Longest record; the first one holds the whole state, 2 kB for a task.
 const MAX_RECORD: usize = 1 << 30;
@@ -154,10 +155,12 @@ impl Open {
     async fn event(&mut self) -> Result<Event, String> {
         let silence = self.heard + self.heartbeat * MISSING;
         let quiet = self.changed.map(|(first, last)| (last + QUIET).min(first + BURST));
+        if quiet.is_some_and(|quiet| Instant::now() >= quiet) {
+            // However much there is to read.
+            return Ok(Event::Quiet);
+        }
         let waiting = self.resync.is_none();
         tokio::select! {
-            // The socket first: a master keeps in memory what we have not taken.
-            biased;
             piece = self.response.chunk() => match piece {
                 Ok(piece) => Ok(Event::Piece(piece.map(Into::into))),
                 Err(error) => Err(cause(&error)),
@@ -252,6 +255,8 @@ async fn answer(resync: &mut Option<Resync>) -> Result<Document, String> {
 }
 
 impl Source for Stream {
+    type Item = Snapshot;
+
     async fn next(&mut self) -> Result<Fetched, Error> {
         let Some(since) = self.open.as_ref().map(|open| open.since) else { return self.open().await };
         let error = match self.follow().await {

@@ -92,8 +92,8 @@ impl Condition {
         match task.state {
             TaskState::Lost => Self::Unreachable,
             TaskState::Killing => Self::Stopping,
-            _ if task.healthy == Some(false) => Self::Unhealthy,
-            _ => Self::Ready,
+            _ if task.is_ready() => Self::Ready,
+            _ => Self::Unhealthy,
         }
     }
 }

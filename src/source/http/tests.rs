@@ -122,6 +122,21 @@ async fn the_answer_must_come_in_time() {
     assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
 }
 
+/// A connection that is always in use would stay with the address that a name had at first.
+#[tokio::test]
+async fn connections_are_made_anew_now_and_then() {
+    let server = Server::start(|headers| {
+        let closes = headers.get("connection").is_some_and(|value| value == "close");
+        closes.to_string().into_response()
+    })
+    .await;
+    let http = http(&Access::default());
+    assert_eq!(ask(&http, &server.url()).await.unwrap(), "false");
+    *http.renewed.lock().unwrap() = Instant::now().checked_sub(CONNECTION_AGE).unwrap();
+    assert_eq!(ask(&http, &server.url()).await.unwrap(), "true");
+    assert_eq!(ask(&http, &server.url()).await.unwrap(), "false");
+}
+
 /// An authority, with a server that has a certificate of it and perhaps wants one of the client.
 struct Tls {
     directory: TempDir,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::{Config, Span};
-use crate::task::{Snapshot, Task, TaskState};
+use crate::task::Snapshot;
 
 /// What a master says, and the streams that it has open.
 #[derive(Clone, Default)]
@@ -111,8 +111,7 @@ async fn snapshot(stream: &mut Stream) -> Snapshot {
 
 /// 1 for each task that takes connections, 0 for each other one.
 fn weights(snapshot: &Snapshot) -> Vec<u32> {
-    let takes = |task: &Task| task.state == TaskState::Running && task.healthy != Some(false);
-    snapshot.tasks.values().map(|task| u32::from(takes(task))).collect()
+    snapshot.tasks.values().map(|task| u32::from(task.is_ready())).collect()
 }
 
 #[tokio::test]
@@ -143,12 +142,30 @@ async fn events_that_come_together_make_few_snapshots() {
     for n in 0..200 {
         master.tell(&update("TASK_RUNNING", n % 2 == 0));
     }
-    master.tell(&update("TASK_KILLED", false));
-    let mut snapshots = 1;
-    while !weights(&snapshot(&mut stream).await).is_empty() {
-        snapshots += 1;
+    let (mut last, mut count) = (Vec::new(), 0);
+    while let Ok(snapshot) = tokio::time::timeout(Duration::from_secs(1), snapshot(&mut stream)).await {
+        last = weights(&snapshot);
+        count += 1;
     }
-    assert!(snapshots < 100, "{snapshots} for 201 events");
+    assert_eq!(last, [0]);
+    assert!(count < 100, "{count} snapshots of 200 events");
+}
+
+#[tokio::test]
+async fn a_flood_of_events_does_not_hold_snapshots_back() {
+    let (master, address) = Master::start().await;
+    let mut stream = stream(address, |_| {});
+    snapshot(&mut stream).await;
+    let flood = tokio::spawn(async move {
+        loop {
+            master.tell(&update("TASK_RUNNING", false));
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(weights(&snapshot(&mut stream).await), [0]);
+    }
+    flood.abort();
 }
 
 #[tokio::test]

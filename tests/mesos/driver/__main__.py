@@ -15,8 +15,9 @@ from .steps import STEPS
 class World:
     """What every step has at hand."""
 
-    def __init__(self, report, cluster, guest, node):
+    def __init__(self, report, cluster, guest, node, args):
         self.report, self.cluster, self.guest, self.node = report, cluster, guest, node
+        self.lab, self.work = args.lab, args.work
 
 
 def arguments():
@@ -50,7 +51,7 @@ def main():
             report.note("a real Mesos with three agents runs, the guest has its network")
             node = Node(guest, args.program)
             node.start([stage.url(stage.LEADER)])
-            world = World(report, cluster, guest, node)
+            world = World(report, cluster, guest, node, args)
             for name in args.steps or STEPS:
                 with report.step(f"{name}: {STEPS[name].__doc__.splitlines()[0]}"):
                     STEPS[name](world)

@@ -1,6 +1,10 @@
 """The real Mesos: started, asked and disturbed through the lab's control port."""
 
+import base64
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,15 +31,21 @@ class Task:
 
 
 class Cluster:
+    # What a variant has otherwise.
+    name, leader, agent_port, agents, credentials = "lab", stage.LEADER, stage.AGENT_PORT, stage.AGENTS, None
+    options = (
+        *("--docker", "--registry", "replicated_log"),
+        *("--standby", f"{stage.STANDBY}:{stage.MASTER_PORT}"),
+        *("--standby", f"{stage.LEADERLESS}:{stage.MASTER_PORT}=none"),
+    )
+
     def __init__(self, lab, work):
-        self.output = work / "lab.log"
-        command = [sys.executable, lab / "lab.py", "--dir", work / "lab", "--env-dir", lab / "env"]
-        command += ["--ip", stage.LEADER, "--port", stage.MASTER_PORT, "--control", CONTROL_PORT]
-        command += ["--agents", 0, "--docker", "--registry", "replicated_log"]
-        command += ["--standby", f"{stage.STANDBY}:{stage.MASTER_PORT}"]
-        command += ["--standby", f"{stage.LEADERLESS}:{stage.MASTER_PORT}=none"]
-        for name, address in stage.AGENTS.items():
-            command += ["--node", f"{address}:{stage.AGENT_PORT}={name}"]
+        self.output = work / f"{self.name}.log"
+        command = [sys.executable, lab / "lab.py", "--dir", work / self.name, "--env-dir", lab / "env"]
+        command += ["--ip", self.leader, "--port", stage.MASTER_PORT, "--control", CONTROL_PORT]
+        command += ["--agents", 0, *self.options]
+        for name, address in self.agents.items():
+            command += ["--node", f"{address}:{self.agent_port}={name}"]
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -48,24 +58,28 @@ class Cluster:
                 raise RuntimeError("the lab ended at once")
             try:
                 self.control("lab")  # the lab is complete
-                if self.state()["activated_slaves"] == len(stage.AGENTS):
+                if self.state()["activated_slaves"] == len(self.agents):
                     return
             except OSError:
                 pass
             time.sleep(0.2)
-        raise RuntimeError(f"Mesos had no {len(stage.AGENTS)} agents in {seconds} s")
+        raise RuntimeError(f"Mesos had no {len(self.agents)} agents in {seconds} s")
 
     def control(self, command, **body):
         """One command of the lab."""
         request = urllib.request.Request(
-            f"http://{stage.LEADER}:{CONTROL_PORT}/{command}", json.dumps(body).encode(), method="POST"
+            f"http://{self.leader}:{CONTROL_PORT}/{command}", json.dumps(body).encode(), method="POST"
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def state(self):
         """The master's document."""
-        with urllib.request.urlopen(f"{stage.url(stage.LEADER)}/master/state", timeout=5) as answer:
+        request = urllib.request.Request(f"{stage.url(self.leader)}/master/state")
+        if self.credentials:
+            encoded = base64.b64encode(self.credentials.encode()).decode()
+            request.add_header("Authorization", f"Basic {encoded}")
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return json.load(answer)
 
     def launch(self, app, nodes, **more):
@@ -99,7 +113,7 @@ class Cluster:
                 node = hosts.get(task["slave_id"])
                 if task["state"] == "TASK_RUNNING" and node:
                     ports = tuple(port["number"] for port in task["discovery"]["ports"].get("ports", ()))
-                    tasks[task["id"]] = Task(task["id"], node, stage.AGENTS[node], ports)
+                    tasks[task["id"]] = Task(task["id"], node, self.agents[node], ports)
         return tasks
 
     def set_health(self, task, healthy):
@@ -115,9 +129,8 @@ class Cluster:
     def thaw(self, node):
         self.control("signal_node", node=self.process_of(node), signal="SIGCONT")
 
-    @staticmethod
-    def process_of(node):
-        return f"node-{stage.AGENTS[node]}-{stage.AGENT_PORT}"
+    def process_of(self, node):
+        return f"node-{self.agents[node]}-{self.agent_port}"
 
     def restart_master(self, down):
         """Kills the master and starts a new one on the same registry after `down` seconds; returns at once."""
@@ -142,3 +155,48 @@ class Cluster:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+class SecuredCluster(Cluster):
+    """Masters that want a password and stand for election in ZooKeeper."""
+
+    name, leader, agent_port = "secured", stage.SECURED, stage.SECURED_AGENT_PORT
+    agents = {name: stage.AGENTS[name] for name in ("node-2", "node-3")}
+    credentials = "l4lbd:a secret of this test"
+    options = (
+        *("--auth", credentials),
+        *("--zk", f"zk://{stage.ZOOKEEPER}:{stage.ZOOKEEPER_PORT}/mesos"),
+        *("--standby", f"{stage.SECURED_STANDBY}:{stage.MASTER_PORT}"),
+    )
+
+
+class ZooKeeper:
+    """One server, in the foreground; Debian's."""
+
+    def __init__(self, work):
+        data = work / "zookeeper"
+        data.mkdir()
+        config = data / "zoo.cfg"
+        config.write_text(
+            f"tickTime=500\ndataDir={data}\nclientPort={stage.ZOOKEEPER_PORT}\n"
+            f"clientPortAddress={stage.ZOOKEEPER}\nadmin.enableServer=false\n"
+        )
+        command = ["/usr/share/zookeeper/bin/zkServer.sh", "start-foreground", str(config)]
+        with (work / "zookeeper.log").open("w") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        for _ in range(300):
+            try:
+                socket.create_connection((stage.ZOOKEEPER, stage.ZOOKEEPER_PORT), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError("ZooKeeper did not start")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()

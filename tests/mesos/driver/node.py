@@ -19,12 +19,13 @@ class Node:
     def __init__(self, guest, program):
         self.guest, self.program = guest, str(program)
 
-    def start(self, masters):
-        """Starts the daemon with this list of masters."""
-        config = (
-            f'[source]\nmasters = {json.dumps(masters)}\ninterval = "1s"\ntimeout = "5s"\nmax_backoff = "4s"\n'
-            f'[node]\naddress = "{ADDRESS}"\n'
-        )
+    def start(self, masters, marathons=(), **source):
+        """Starts the daemon with this list of masters, and other keys of [source]."""
+        source = {"masters": masters, "interval": "1s", "timeout": "5s", "max_backoff": "4s", **source}
+        config = "[source]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
+        # So long that only events can tell of changes.
+        config += f'[marathon]\nurls = {json.dumps(list(marathons))}\ninterval = "10m"\n'
+        config += f'[node]\naddress = "{ADDRESS}"\n'
         self.guest.write(path=CONFIG, text=config)
         self.guest.start(label="daemon", command=[self.program, "run", "--config", CONFIG], log=LOG)
 

@@ -28,6 +28,7 @@ OPERATIONS = {
     "write": processes.write,
     "execute": processes.execute,
     "start": processes.start,
+    "is_started": processes.is_started,
     "stop": processes.stop,
     "get": processes.get,
 }

@@ -28,6 +28,11 @@ def start(label, command, log):
         started[label] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
+def is_started(label):
+    """Whether something was started by this name."""
+    return label in started
+
+
 def stop(label, timeout=30):
     """Asks it to end, and returns its exit status."""
     process = started.pop(label)

@@ -42,10 +42,13 @@ class Web:
         }
 
 
-def launch_web(world, id, nodes=("node-2", "node-3"), **more):
-    """Launches an app on these hosts, starts its servers, and waits until the daemon knows all of them."""
+def launch_web(world, id, nodes=("node-2", "node-3"), port=0, **more):
+    """Launches an app on these hosts, starts its servers, and waits until the daemon knows all of them.
+
+    Without a port of its own, each task gets the next free one.
+    """
     label = id.strip("/")
-    ports = [{"name": "http", "labels": {"VIP_0": f"/{label}:80"}}]
+    ports = [{"name": "http", "port": port, "labels": {"VIP_0": f"/{label}:80"}}]
     tasks = world.cluster.launch({"id": id, "portDefinitions": ports}, list(nodes), **more)
     web = Web(id, f"{label}.marathon", tasks)
     for task in tasks:

@@ -1,0 +1,221 @@
+//! Apps with their tasks.
+
+use std::collections::BTreeSet;
+
+use super::View;
+use super::wire::{self, App, Mode, Port};
+use crate::task::{
+    Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
+    TaskState, VipLabel, shortened,
+};
+use crate::vip::options::{self, Options};
+
+/// Adds an app's tasks, and what Marathon thinks of them.
+pub fn add(view: &mut View, app: &App) {
+    let is_checked = app.health_checks.iter().any(wire::HealthCheck::is_marathons);
+    let has_readiness = !app.readiness_checks.is_empty();
+    if is_checked || has_readiness {
+        view.checked.insert(app.id.trim_start_matches('/').replace('/', "_"));
+    }
+    for task in &app.tasks {
+        let healthy = is_healthy(task);
+        let ready = is_ready(app, task);
+        let verdict = (is_checked || has_readiness).then_some((healthy || !is_checked) && ready);
+        if let Some(verdict) = verdict {
+            view.verdicts.insert(task.id.clone(), verdict);
+        }
+        // Alone, Marathon's word for Mesos' checks must do as well.
+        let healthy = (!app.health_checks.is_empty() || has_readiness)
+            .then_some((healthy || app.health_checks.is_empty()) && ready);
+        if let Some(task) = normalised(view, app, task, healthy) {
+            view.snapshot.tasks.insert(task.key.clone(), task);
+        }
+    }
+}
+
+/// As Marathon itself has it: every check has a result, and a good one.
+fn is_healthy(task: &wire::Task) -> bool {
+    let results = &task.health_check_results;
+    !results.is_empty() && results.iter().all(|result| result.as_ref().is_some_and(|result| result.alive))
+}
+
+/// Readiness is a matter of deployments only, and of the tasks that they start.
+fn is_ready(app: &App, task: &wire::Task) -> bool {
+    if app.readiness_checks.is_empty() || app.deployments.is_empty() {
+        return true;
+    }
+    let mut results =
+        app.readiness_check_results.iter().filter(|result| result.task_id == task.id).peekable();
+    match results.peek() {
+        Some(_) => results.all(|result| result.ready),
+        None => task.version != app.version,
+    }
+}
+
+fn normalised(view: &mut View, app: &App, task: &wire::Task, healthy: Option<bool>) -> Option<Task> {
+    let state = match task.state.as_deref() {
+        Some(state) => TaskState::parse(state),
+        None if task.started_at.is_some() => TaskState::Running,
+        None => TaskState::Preparing,
+    };
+    let key = TaskKey { framework: view.framework.clone(), task: task.id.clone() };
+    if state == TaskState::Terminal {
+        view.snapshot.ended.insert(key);
+        return None;
+    }
+    let agent_id = task.slave_id.clone().unwrap_or_else(|| task.host.clone());
+    add_agent(&mut view.snapshot, &agent_id, &task.host);
+    let ports = ports(app, task, state, &mut view.snapshot);
+    if ports.is_empty() {
+        return None;
+    }
+    // Marathon does not say which network an address is on; with one network there is no doubt.
+    let names = network_names(app);
+    let network = if names.len() == 1 { names.into_iter().next() } else { None };
+    let addresses = task.ip_addresses.iter().filter_map(|address| wire::address(&address.ip_address));
+    Some(Task {
+        key,
+        agent_id,
+        state,
+        healthy,
+        runtime: match app.container.as_ref().and_then(|container| container.kind.as_deref()) {
+            Some("DOCKER") => Runtime::Docker,
+            _ => Runtime::Mesos,
+        },
+        addresses: addresses.map(|address| TaskAddress { address, network: network.clone() }).collect(),
+        ports,
+    })
+}
+
+/// An agent is only known by the name of its host, which may be an address.
+pub fn add_agent(snapshot: &mut Snapshot, id: &str, host: &str) {
+    let agent = || Agent { hostname: host.to_owned(), address: host.parse().ok() };
+    snapshot.agents.entry(id.to_owned()).or_insert_with(agent);
+}
+
+/// Whether an app has ports of its own or uses its agent's; before Marathon 1.5 other members said so.
+fn mode(app: &App) -> Mode {
+    let docker = app.container.as_ref().and_then(|container| container.docker.as_ref());
+    match (app.networks.first(), docker.and_then(|docker| docker.network.as_deref())) {
+        (Some(network), _) => network.mode,
+        (None, Some("BRIDGE")) => Mode::Bridge,
+        (None, Some("USER")) => Mode::Container,
+        (None, _) if app.ip_address.is_some() => Mode::Container,
+        _ => Mode::Host,
+    }
+}
+
+fn network_names(app: &App) -> BTreeSet<String> {
+    let old = app.ip_address.as_ref().and_then(|ip| ip.network_name.clone());
+    app.networks.iter().filter_map(|network| network.name.clone()).chain(old).collect()
+}
+
+fn ports(app: &App, task: &wire::Task, state: TaskState, snapshot: &mut Snapshot) -> Vec<TaskPort> {
+    let mode = mode(app);
+    let mut ports = Vec::new();
+    let mut host_ports = task.ports.iter().copied();
+    if mode == Mode::Host {
+        for definition in &app.port_definitions {
+            let host_port = host_ports.next();
+            let port = TaskPort { host_port, ..empty() };
+            ports.extend(labelled(definition, &port, &task.id, state, snapshot));
+        }
+        return ports;
+    }
+    let container = app.container.as_ref();
+    let mappings = container.and_then(|container| {
+        container.port_mappings.as_ref().or_else(|| container.docker.as_ref()?.port_mappings.as_ref())
+    });
+    for mapping in mappings.into_iter().flatten() {
+        // Only these have one of the task's ports; on a bridge that is the default.
+        let is_mapped = mapping.host_port.is_some() || mode == Mode::Bridge;
+        let host_port = if is_mapped { host_ports.next() } else { None };
+        let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port > 0);
+        let mut networks: BTreeSet<String> = mapping.network_names.iter().cloned().collect();
+        if networks.is_empty() && mode == Mode::Container {
+            networks = network_names(app);
+        }
+        let port = TaskPort { port: container_port.or(host_port), host_port, networks, ..empty() };
+        ports.extend(labelled(mapping, &port, &task.id, state, snapshot));
+    }
+    ports
+}
+
+fn empty() -> TaskPort {
+    TaskPort {
+        name: "default".to_owned(),
+        protocol: Protocol::Tcp,
+        port: None,
+        host_port: None,
+        networks: BTreeSet::new(),
+        labels: Vec::new(),
+        options: Options::default(),
+    }
+}
+
+fn labelled(
+    definition: &Port,
+    port: &TaskPort,
+    task: &str,
+    state: TaskState,
+    snapshot: &mut Snapshot,
+) -> Vec<TaskPort> {
+    let labels: Vec<VipLabel> = vip_labels(&definition.labels).collect();
+    if labels.is_empty() {
+        return Vec::new();
+    }
+    let name = definition.name.clone().unwrap_or_else(|| port.name.clone());
+    let options = options(&definition.labels, task, &name, state, &mut snapshot.skipped);
+    let mut ports = Vec::new();
+    for text in definition.protocol.as_deref().unwrap_or("tcp").split(',') {
+        match Protocol::parse(text.trim()) {
+            Some(protocol) => {
+                let (name, labels, options) = (name.clone(), labels.clone(), options.clone());
+                ports.push(TaskPort { name, protocol, labels, options, ..port.clone() });
+            }
+            None if state.is_serving() => snapshot.skipped.push(Skipped {
+                task: task.to_owned(),
+                port: Some(name.clone()),
+                reason: format!("protocol {text:?} is neither tcp nor udp"),
+                ..Skipped::default()
+            }),
+            None => {}
+        }
+    }
+    ports
+}
+
+/// The labels of a port that ask for VIPs.
+pub fn vip_labels(labels: &std::collections::BTreeMap<String, String>) -> impl Iterator<Item = VipLabel> {
+    labels
+        .iter()
+        .filter(|(key, _)| key.starts_with("VIP") || key.starts_with("vip"))
+        .filter(|(key, value)| key.len().max(value.len()) <= MAX_VALUE)
+        .take(MAX_LABELS)
+        .map(|(key, value)| VipLabel { key: key.clone(), value: value.clone() })
+}
+
+/// What the labels beside them ask for.
+pub fn options(
+    labels: &std::collections::BTreeMap<String, String>,
+    task: &str,
+    port: &str,
+    state: TaskState,
+    skipped: &mut Vec<Skipped>,
+) -> Options {
+    let mut options = Options::default();
+    for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(options::PREFIX)) {
+        if let Err(reason) = options.set(key, value)
+            && state.is_serving()
+        {
+            skipped.push(Skipped {
+                task: task.to_owned(),
+                port: Some(port.to_owned()),
+                label: Some(shortened(key.clone())),
+                value: Some(shortened(value.clone())),
+                reason,
+            });
+        }
+    }
+    options
+}

@@ -1,0 +1,97 @@
+//! Pods with their instances. Their health checks are done by Mesos, so that there are no verdicts.
+
+use std::collections::BTreeSet;
+
+use super::View;
+use super::apps::{add_agent, options, vip_labels};
+use super::wire::{self, ContainerSpec, ContainerStatus, Instance, Pod};
+use crate::task::{Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+
+/// Adds the containers of a pod's instances.
+pub fn add(view: &mut View, pod: &Pod) {
+    for instance in &pod.instances {
+        for status in &instance.containers {
+            let spec = pod.spec.containers.iter().find(|spec| spec.name == status.name);
+            let mut skipped = Vec::new();
+            let task = spec.and_then(|spec| task(view, pod, spec, instance, status, &mut skipped));
+            view.snapshot.skipped.append(&mut skipped);
+            if let Some(task) = task {
+                let host = instance.agent_hostname.as_deref().unwrap_or_default();
+                add_agent(&mut view.snapshot, &task.agent_id, host);
+                view.snapshot.tasks.insert(task.key.clone(), task);
+            }
+        }
+    }
+}
+
+fn task(
+    view: &View,
+    pod: &Pod,
+    spec: &ContainerSpec,
+    instance: &Instance,
+    status: &ContainerStatus,
+    skipped: &mut Vec<Skipped>,
+) -> Option<Task> {
+    let state = TaskState::parse(&status.status);
+    let ports = ports(pod, spec, status, skipped);
+    if ports.is_empty() || state == TaskState::Terminal {
+        return None;
+    }
+    let healthy: Vec<bool> = status.endpoints.iter().filter_map(|endpoint| endpoint.healthy).collect();
+    let addresses = instance.networks.iter().flat_map(|network| {
+        let addresses = network.addresses.iter().filter_map(|text| wire::address(text));
+        addresses.map(|address| TaskAddress { address, network: network.name.clone() })
+    });
+    Some(Task {
+        key: TaskKey { framework: view.framework.clone(), task: status.container_id.clone()? },
+        agent_id: instance.agent_id.clone().or_else(|| instance.agent_hostname.clone())?,
+        state,
+        healthy: (!healthy.is_empty()).then(|| healthy.iter().all(|healthy| *healthy)),
+        runtime: Runtime::Mesos,
+        addresses: addresses.collect(),
+        ports,
+    })
+}
+
+fn ports(
+    pod: &Pod,
+    spec: &ContainerSpec,
+    status: &ContainerStatus,
+    skipped: &mut Vec<Skipped>,
+) -> Vec<TaskPort> {
+    let task = status.container_id.as_deref().unwrap_or_default();
+    let pod_networks: BTreeSet<String> =
+        pod.spec.networks.iter().filter_map(|network| network.name.clone()).collect();
+    let mut ports = Vec::new();
+    for endpoint in &spec.endpoints {
+        let labels: Vec<_> = vip_labels(&endpoint.labels).collect();
+        if labels.is_empty() {
+            continue;
+        }
+        let state = TaskState::parse(&status.status);
+        let options = options(&endpoint.labels, task, &endpoint.name, state, skipped);
+        let allocated = status.endpoints.iter().find(|status| status.name == endpoint.name);
+        let host_port = allocated.and_then(|status| status.allocated_host_port);
+        let networks = match endpoint.network_names.is_empty() {
+            true => pod_networks.clone(),
+            false => endpoint.network_names.iter().cloned().collect(),
+        };
+        let protocols = endpoint.protocol.iter().filter_map(|text| Protocol::parse(text));
+        let mut protocols: Vec<Protocol> = protocols.collect();
+        if endpoint.protocol.is_empty() {
+            protocols.push(Protocol::Tcp);
+        }
+        for protocol in protocols {
+            ports.push(TaskPort {
+                name: endpoint.name.clone(),
+                protocol,
+                port: endpoint.container_port.filter(|port| *port > 0).or(host_port),
+                host_port,
+                networks: networks.clone(),
+                labels: labels.clone(),
+                options: options.clone(),
+            });
+        }
+    }
+    ports
+}

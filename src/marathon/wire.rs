@@ -1,0 +1,253 @@
+//! The parts of Marathon's JSON that matter here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer};
+
+#[derive(Debug, Deserialize)]
+pub struct Apps {
+    pub apps: Vec<App>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    pub id: String,
+    #[serde(default)]
+    pub version: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub networks: Vec<Network>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub port_definitions: Vec<Port>,
+    #[serde(default)]
+    pub container: Option<Container>,
+    /// Before Marathon 1.5: the app has an address of its own.
+    #[serde(default)]
+    pub ip_address: Option<IpPerTask>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub health_checks: Vec<HealthCheck>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub readiness_checks: Vec<serde::de::IgnoredAny>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub readiness_check_results: Vec<Readiness>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub deployments: Vec<serde::de::IgnoredAny>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Network {
+    #[serde(default)]
+    pub mode: Mode,
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Mode {
+    #[default]
+    #[serde(rename = "host")]
+    Host,
+    #[serde(rename = "container/bridge")]
+    Bridge,
+    #[serde(rename = "container")]
+    Container,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    #[serde(default)]
+    pub port_mappings: Option<Vec<Port>>,
+    #[serde(default)]
+    pub docker: Option<Docker>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Docker {
+    #[serde(default)]
+    pub network: Option<String>,
+    #[serde(default)]
+    pub port_mappings: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpPerTask {
+    #[serde(default)]
+    pub network_name: Option<String>,
+}
+
+/// A port definition or a port mapping.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    #[serde(default)]
+    pub container_port: u32,
+    #[serde(default)]
+    pub host_port: Option<u32>,
+    #[serde(default)]
+    pub protocol: Option<String>,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub network_names: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct HealthCheck {
+    #[serde(default)]
+    pub protocol: Option<String>,
+}
+
+impl HealthCheck {
+    /// Whether Marathon does it, so that Mesos knows nothing of it. HTTP is the default.
+    pub fn is_marathons(&self) -> bool {
+        !self
+            .protocol
+            .as_deref()
+            .is_some_and(|protocol| protocol.starts_with("MESOS_") || protocol == "COMMAND")
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Readiness {
+    pub task_id: String,
+    #[serde(default)]
+    pub ready: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    pub id: String,
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub slave_id: Option<String>,
+    /// Before Marathon 1.1 there was none; what had started ran.
+    #[serde(default)]
+    pub state: Option<String>,
+    #[serde(default)]
+    pub started_at: Option<String>,
+    #[serde(default)]
+    pub version: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ports: Vec<u16>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip_addresses: Vec<Address>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub health_check_results: Vec<Option<HealthResult>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    pub ip_address: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct HealthResult {
+    #[serde(default)]
+    pub alive: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Pod {
+    #[serde(default)]
+    pub spec: PodSpec,
+    #[serde(default, deserialize_with = "nullable")]
+    pub instances: Vec<Instance>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub struct PodSpec {
+    #[serde(default, deserialize_with = "nullable")]
+    pub networks: Vec<Network>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub containers: Vec<ContainerSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ContainerSpec {
+    pub name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSpec {
+    pub name: String,
+    #[serde(default)]
+    pub container_port: Option<u16>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub protocol: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub network_names: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    #[serde(default)]
+    pub agent_hostname: Option<String>,
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub networks: Vec<InstanceNetwork>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub containers: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct InstanceNetwork {
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatus {
+    pub name: String,
+    #[serde(default)]
+    pub status: String,
+    #[serde(default)]
+    pub container_id: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    pub name: String,
+    #[serde(default)]
+    pub allocated_host_port: Option<u16>,
+    #[serde(default)]
+    pub healthy: Option<bool>,
+}
+
+/// `null` means what a missing member means.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An address; the CNI isolator reports IPv6 addresses with their prefix length.
+pub fn address(text: &str) -> Option<IpAddr> {
+    text.split_once('/').map_or(text, |(address, _)| address).parse().ok()
+}
