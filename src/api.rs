@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,7 +62,10 @@ impl Api {
         statuses: watch::Receiver<Arc<Status>>,
         shutdown: CancellationToken,
     ) {
-        let router = Router::new().route("/status", get(status)).with_state(Access { inquiries, statuses });
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/accept-loss", post(accept_loss))
+            .with_state(Access { inquiries, statuses });
         let served =
             axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
@@ -73,15 +76,26 @@ impl Api {
     }
 }
 
-/// A status that is up to date, or the last one when that takes too long.
 async fn status(State(access): State<Access>) -> Json<Status> {
-    let (answer, fresh) = oneshot::channel();
-    let asked = access.inquiries.try_send(answer).is_ok();
-    if asked && let Ok(Ok(status)) = tokio::time::timeout(PATIENCE, fresh).await {
-        return Json(Arc::unwrap_or_clone(status));
+    Json(access.inquire(false).await)
+}
+
+/// Gives up what is being held back, and tells how things are then.
+async fn accept_loss(State(access): State<Access>) -> Json<Status> {
+    Json(access.inquire(true).await)
+}
+
+impl Access {
+    /// A status that is up to date, or the last one when that takes too long.
+    async fn inquire(&self, accept_loss: bool) -> Status {
+        let (answer, fresh) = oneshot::channel();
+        let asked = self.inquiries.try_send(Inquiry { accept_loss, answer }).is_ok();
+        if asked && let Ok(Ok(status)) = tokio::time::timeout(PATIENCE, fresh).await {
+            return Arc::unwrap_or_clone(status);
+        }
+        let last = self.statuses.borrow().clone();
+        Arc::unwrap_or_clone(last)
     }
-    let last = access.statuses.borrow().clone();
-    Json(Arc::unwrap_or_clone(last))
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

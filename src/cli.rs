@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 
+mod accept_loss;
 mod check;
+mod client;
 mod explain;
 mod plan;
 mod purge;
@@ -42,6 +44,8 @@ enum Command {
     Run(run::Args),
     /// Show how the running daemon is doing; exit code 2 when it needs you
     Status(status::Args),
+    /// Believe the last state as it is: give up tasks that are being held after a sudden loss or a fail-over
+    AcceptLoss(accept_loss::Args),
     /// Show what a state document would give; needs neither root nor a kernel
     Explain(explain::Args),
     /// Show what a pass would change in the kernel now, without changing anything
@@ -81,6 +85,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::AcceptLoss(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),
             Command::Check(args) => args.run(),

@@ -7,18 +7,25 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
+use crate::dns::catalog::{Catalog, Layout};
+use crate::dns::clients::Client;
+use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
+use crate::dns::publisher;
 use crate::dns::zone::Zone;
 use crate::source::credentials::TokenScheme;
 use crate::source::secret::Keeper;
 use crate::source::size::Rate;
 use crate::source::{Location, Mode};
+use crate::vip::Rules;
 use crate::vip::alloc::AddressRange;
 
 /// Where the configuration is unless said otherwise; it need not exist.
@@ -84,6 +91,9 @@ pub struct Vips {
     pub range6: AddressRange,
     pub ipv6: bool,
     pub linger: Span,
+    pub max: usize,
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +101,7 @@ pub struct Ipvs {
     pub link: String,
     pub scheduler: String,
     pub audit: Span,
+    pub drain: Span,
     pub tcp_timeout: Span,
     pub tcp_fin_timeout: Span,
     pub udp_timeout: Span,
@@ -100,6 +111,11 @@ pub struct Ipvs {
 pub struct Dns {
     pub listen: Vec<SocketAddr>,
     pub zone: String,
+    pub aliases: Vec<String>,
+    pub tasks: bool,
+    pub mesos: Mesos,
+    pub forward: Forward,
+    pub clients: Vec<Client>,
     pub ttl: Span,
 }
 
@@ -132,11 +148,15 @@ impl Default for Config {
                 range6: AddressRange::DCOS_V6,
                 ipv6: true,
                 linger: Span::seconds(10 * 60),
+                max: 32_768,
+                allow: Vec::new(),
+                deny: Vec::new(),
             },
             ipvs: Ipvs {
                 link: "minuteman".to_owned(),
                 scheduler: "wlc".to_owned(),
                 audit: Span::seconds(30),
+                drain: Span::seconds(60),
                 tcp_timeout: Span::seconds(24 * 60 * 60),
                 tcp_fin_timeout: Span::seconds(120),
                 udp_timeout: Span::seconds(60),
@@ -144,6 +164,13 @@ impl Default for Config {
             dns: Dns {
                 listen: vec![SocketAddr::from(([198, 51, 100, 1], 53))],
                 zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+                aliases: ["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]
+                    .map(str::to_owned)
+                    .into(),
+                tasks: true,
+                mesos: Mesos::State,
+                forward: Forward::Off,
+                clients: vec![Client::Node],
                 ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
             },
             daemon: Daemon {
@@ -376,6 +403,26 @@ pub const KEYS: &[Key] = &[
         set: |c, v| put(&mut c.vips.linger, v),
     },
     Key {
+        path: "vips.max",
+        default: "32768",
+        help: "Most VIPs that are programmed; new ones beyond that are left out, with an alarm",
+        set: |c, v| put(&mut c.vips.max, v),
+    },
+    Key {
+        path: "vips.allow",
+        default: "[]",
+        help: "The only networks, such as 10.64.0.0/16, in which labels may ask for addresses of their own; [] is \
+               everywhere but at addresses that belong to somebody: this node, an agent, a master, a router, a \
+               nameserver, loopback, link-local, multicast",
+        set: |c, v| put(&mut c.vips.allow, v),
+    },
+    Key {
+        path: "vips.deny",
+        default: "[]",
+        help: "Networks in which they may not",
+        set: |c, v| put(&mut c.vips.deny, v),
+    },
+    Key {
         path: "ipvs.link",
         default: r#""minuteman""#,
         help: "Name of the dummy link that VIPs are routed to; created if missing",
@@ -392,6 +439,13 @@ pub const KEYS: &[Key] = &[
         default: r#""30s""#,
         help: "How often the kernel is compared with what it should hold when nothing else happens",
         set: |c, v| put(&mut c.ipvs.audit, v),
+    },
+    Key {
+        path: "ipvs.drain",
+        default: r#""60s""#,
+        help: "How long the connections of a task that has gone are kept at most, before they are reset; the label \
+               L4LB_DRAIN beside VIP_N says otherwise for one port",
+        set: |c, v| put(&mut c.ipvs.drain, v),
     },
     Key {
         path: "ipvs.tcp_timeout",
@@ -424,6 +478,39 @@ pub const KEYS: &[Key] = &[
         default: r#""l4lb.thisdcos.directory""#,
         help: "Zone of the VIPs' names",
         set: |c, v| put(&mut c.dns.zone, v),
+    },
+    Key {
+        path: "dns.aliases",
+        default: r#"["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]"#,
+        help: "More zones that have the same names",
+        set: |c, v| put(&mut c.dns.aliases, v),
+    },
+    Key {
+        path: "dns.tasks",
+        default: "true",
+        help: "Whether names of tasks are served, in dcos.thisdcos.directory and mesos.thisdcos.directory",
+        set: |c, v| put(&mut c.dns.tasks, v),
+    },
+    Key {
+        path: "dns.mesos",
+        default: r#""state""#,
+        help: "Who answers for the zone mesos: \"state\" for us, by the rules of mesos-dns (needs dns.tasks), the \
+               addresses of servers of mesos-dns, or \"off\"",
+        set: |c, v| put(&mut c.dns.mesos, v),
+    },
+    Key {
+        path: "dns.forward",
+        default: r#""off""#,
+        help: "Who is asked for all other names: addresses such as 10.0.0.2 or 10.0.0.2:5353, \"system\" for the \
+               nameservers in /etc/resolv.conf, or \"off\" to refuse them",
+        set: |c, v| put(&mut c.dns.forward, v),
+    },
+    Key {
+        path: "dns.clients",
+        default: r#"["node"]"#,
+        help: "Who may ask: \"node\" for processes and containers of this node, networks such as 10.0.0.0/8, \
+               \"any\"",
+        set: |c, v| put(&mut c.dns.clients, v),
     },
     Key {
         path: "dns.ttl",
@@ -596,6 +683,8 @@ impl Config {
         );
         if let Err(error) = self.zone() {
             problems.push(format!("dns.zone: {error}"));
+        } else if let Err(error) = self.catalog() {
+            problems.push(format!("dns.aliases: {error}"));
         }
         problems
     }
@@ -610,6 +699,17 @@ impl Config {
         let agent = (self.source.mode == Mode::Agent).then(|| self.source.agent.to_string());
         let masters = self.source.masters.iter().map(Location::to_string);
         agent.into_iter().chain(masters).chain(self.marathon.urls.iter().map(Location::to_string)).collect()
+    }
+
+    /// What labels may ask for.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ipv6: self.vips.ipv6,
+            allow: self.vips.allow.clone(),
+            deny: self.vips.deny.clone(),
+            zone: self.dns.zone.clone(),
+            masters: self.master_addresses().collect(),
+        }
     }
 
     /// What the data plane needs to know.
@@ -636,8 +736,57 @@ impl Config {
 
     /// The zone of the VIPs' names, empty.
     pub fn zone(&self) -> Result<Zone, crate::dns::zone::Error> {
-        let addresses: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
-        Zone::new(&self.dns.zone, self.dns.ttl.as_seconds(), &addresses)
+        Zone::new(&self.dns.zone)
+    }
+
+    /// All zones, in which nothing is known yet.
+    pub fn catalog(&self) -> Result<Catalog, crate::dns::zone::Error> {
+        let listeners: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
+        let layout = Layout {
+            zone: &self.dns.zone,
+            aliases: &self.dns.aliases,
+            tasks: self.dns.tasks,
+            mesos: self.dns.tasks && self.dns.mesos == Mesos::State,
+            ranges: &[self.vips.range4, self.vips.range6],
+            ttl: self.dns.ttl.as_seconds(),
+            listeners: &listeners,
+        };
+        Catalog::new(&layout, Arc::new(self.zone()?))
+    }
+
+    /// Who answers for names that are in none of our zones; `None` where nobody does. Needs a runtime.
+    pub fn forwarder(&self) -> Result<Option<Forwarder>, forward::Error> {
+        let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
+        let mut routes = Vec::new();
+        if let Mesos::Upstreams(upstreams) = &self.dns.mesos {
+            routes.push(("mesos", addresses(upstreams)));
+        }
+        match &self.dns.forward {
+            Forward::Off => {}
+            Forward::System => routes.push(("", forward::system())),
+            Forward::Upstreams(upstreams) => routes.push(("", addresses(upstreams))),
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        Forwarder::new(routes, &self.dns.listen).map(Some)
+    }
+
+    /// Masters that are given by address.
+    fn master_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.source.masters.iter().filter_map(|master| match master {
+            Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+            Location::Zk(_) | Location::File(_) => None,
+        })
+    }
+
+    /// What the names of tasks depend on.
+    pub fn names(&self) -> publisher::Settings {
+        publisher::Settings {
+            masters: self.master_addresses().collect(),
+            patience: self.source.failover_hold.0,
+            tasks: self.dns.tasks,
+        }
     }
 }
 

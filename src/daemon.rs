@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::dataplane;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, routing};
 use crate::dns;
-use crate::dns::zone::Zone;
+use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
 use crate::source::parts::Parts;
 use crate::source::{self, Report};
@@ -35,12 +35,14 @@ const ONCE_ATTEMPTS: u32 = 3;
 pub enum Error {
     #[error(transparent)]
     DataPlane(#[from] dataplane::Error),
-    #[error("cannot follow changes of the network: {0}")]
-    Routing(#[from] routing::Error),
+    #[error(transparent)]
+    Monitor(#[from] monitor::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
     Zone(#[from] dns::zone::Error),
+    #[error("dns.forward or dns.mesos: {0}")]
+    Forward(#[from] dns::forward::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("no state of the cluster: {0}")]
@@ -73,19 +75,25 @@ impl Daemon {
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&config.ipvs.link)?;
-        let monitor = routing::Monitor::open()?;
+        let monitors = [Monitor::routing()?, Monitor::netfilter()?];
         let source = Parts::new(config)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
 
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
+        let names = dns::publisher::Inputs {
+            vips: zone_receiver,
+            reports: report_receiver.clone(),
+            statuses: status_receiver.clone(),
+        };
         let reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
         let inputs = Inputs {
             reports: report_receiver,
@@ -96,8 +104,16 @@ impl Daemon {
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
         parts.spawn(source.run(reports, shutdown.clone()));
-        parts.spawn(monitor.run(network, shutdown.clone()));
-        parts.spawn(serve_dns(config.dns.listen.clone(), zone_receiver, dns_states, shutdown.clone()));
+        for monitor in monitors {
+            parts.spawn(monitor.run(network.clone(), shutdown.clone()));
+        }
+        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        let service = dns::Serving {
+            catalogs: catalog_receiver,
+            clients: config.dns.clients.clone(),
+            forwarder: config.forwarder()?,
+        };
+        parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
     }
@@ -124,17 +140,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.ipvs.link)?;
-    let source = Parts::new(config)?;
-    let (reports, mut report) = watch::channel(Report::default());
-    let asking = CancellationToken::new();
-    let asked = tokio::spawn(source.run(reports, asking.clone()));
-    let enough = |report: &Report| {
-        report.snapshot.is_some()
-            || report.failure.as_ref().is_some_and(|failure| failure.attempts >= ONCE_ATTEMPTS)
-    };
-    let report = report.wait_for(enough).await.map(|report| report.clone()).unwrap_or_default();
-    asking.cancel();
-    let _ = asked.await;
+    let report = Parts::new(config)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
@@ -155,7 +161,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
 /// Listens as soon as that is possible: VIPs work by address in the meantime.
 async fn serve_dns(
     listen: Vec<SocketAddr>,
-    zones: watch::Receiver<Arc<Zone>>,
+    service: dns::Serving,
     states: watch::Sender<status::Dns>,
     shutdown: CancellationToken,
 ) {
@@ -165,7 +171,7 @@ async fn serve_dns(
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
                 tracing::info!(?addresses, "dns is listening");
                 states.send_replace(status::Dns { addresses, error: None });
-                match listener.serve(zones.clone(), shutdown.clone()).await {
+                match listener.serve(service.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }
@@ -219,7 +225,8 @@ async fn feed_watchdog(inquiries: mpsc::Sender<Inquiry>, shutdown: CancellationT
             () = tokio::time::sleep(limit / 3) => {}
         }
         let (answer, answered) = oneshot::channel();
-        if inquiries.send(answer).await.is_ok() && answered.await.is_ok() {
+        let inquiry = Inquiry { accept_loss: false, answer };
+        if inquiries.send(inquiry).await.is_ok() && answered.await.is_ok() {
             notify(&[NotifyState::Watchdog]);
         }
     }

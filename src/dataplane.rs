@@ -17,6 +17,7 @@ use crate::task::Protocol;
 
 pub mod desired;
 pub mod diff;
+pub mod drain;
 pub mod ipvs;
 pub mod kernel;
 pub mod memory;
@@ -156,6 +157,21 @@ pub enum Op {
     DelServer(ServiceKey, SocketAddr),
 }
 
+impl Op {
+    /// The service that is changed, or whose real server is.
+    pub fn service(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::AddService(key, _)
+            | Self::SetService(key, _)
+            | Self::DelService(key)
+            | Self::AddServer(key, ..)
+            | Self::SetServer(key, ..)
+            | Self::DelServer(key, _) => Some(key),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -221,6 +237,11 @@ pub struct Node {
     /// Names of bridges whose traffic passes netfilter although ports do not reflect (hairpin off),
     /// so that a container behind them can't reach itself through a VIP.
     pub no_hairpin: BTreeSet<String>,
+    /// Nameservers of the node's resolver, and its routers; nobody's VIP may be one of them.
+    pub nameservers: BTreeSet<IpAddr>,
+    pub gateways: BTreeSet<IpAddr>,
+    /// Buckets of the kernel's connection table; `None` where that is not known.
+    pub connection_buckets: Option<u32>,
     /// Whether the node forwards IPv6, without which containers can't reach IPv6 VIPs.
     pub forwards_ipv6: bool,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::task::{Snapshot, TaskKey};
+use crate::task::{Snapshot, Task, TaskKey, TaskState};
 
 /// How long to hold on to tasks.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl std::fmt::Display for Held {
             Held::MassLoss { tasks, of, documents } => write!(
                 f,
                 "{tasks} of {of} tasks vanished without a trace (missing rights?) and are kept; this is \
-                 believed after {documents} more documents that say the same"
+                 believed after {documents} more documents that say the same, or at once with l4lbd accept-loss"
             ),
         }
     }
@@ -91,8 +91,17 @@ impl Holder {
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
             held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
+            keep_lost(&believed, &mut snapshot);
         }
         (self.believed.insert(snapshot), held)
+    }
+
+    /// Takes a document for the whole truth, whatever it lacks.
+    pub fn accept(&mut self, snapshot: Snapshot) -> &Snapshot {
+        self.failover = None;
+        self.losses = 0;
+        self.resumed = false;
+        self.believed.insert(snapshot)
     }
 
     /// What an earlier run believed counts only for the same cluster, which has agents in common: their
@@ -110,7 +119,7 @@ impl Holder {
 
     fn note_failover(&mut self, believed: &Snapshot, new: &Snapshot, now: Timestamp, patience: Patience) {
         let changed = match (&believed.master, &new.master) {
-            (Some(old), Some(new)) => old != new,
+            (Some(old), Some(new)) => !old.is_same(new),
             _ => false,
         };
         // A daemon that starts in the middle of a fail-over knows of it only from the awaited agents.
@@ -185,6 +194,18 @@ impl Holder {
         keep(believed, new, &vanished);
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(Held::MassLoss { tasks: vanished.len(), of, documents })
+    }
+}
+
+/// Keeps tasks of lost agents as long as the document lists them, for VIPs that have nobody else.
+fn keep_lost(believed: &Snapshot, new: &mut Snapshot) {
+    let lost: Vec<TaskKey> =
+        new.lost.iter().filter(|key| believed.tasks.contains_key(*key)).cloned().collect();
+    keep(believed, new, &lost);
+    for key in lost {
+        if let Some(Task { state, .. }) = new.tasks.get_mut(&key) {
+            *state = TaskState::Lost;
+        }
     }
 }
 

@@ -6,4 +6,5 @@
 
 pub mod batch;
 pub mod ipvs;
+pub mod monitor;
 pub mod nftables;

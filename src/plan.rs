@@ -1,21 +1,23 @@
 //! From documents and the node's network to the state that its kernel should have: the pure part of
 //! the reconcile loop, with the time as an argument.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::dataplane::desired::{Desired, Settings, Sources, desired};
-use crate::dataplane::{Actual, Node};
+use crate::dataplane::desired::{Desired, Programmed, Settings, Sources, desired};
+use crate::dataplane::drain::{self, Drain};
+use crate::dataplane::{Actual, Foreign, Node, ServiceKey};
 use crate::hold::{Held, Holder, Patience};
 use crate::source::Location;
 use crate::store::Memory;
 use crate::task::Snapshot;
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Host, VipKey, VipTable};
+use crate::vip::{Host, Rules, VipKey, VipTable};
 
 /// Remembers what documents said, which addresses names have, and what is held back.
 #[derive(Debug)]
@@ -24,10 +26,25 @@ pub struct Planner {
     pub memory: Memory,
     patience: Patience,
     linger: Duration,
-    ipv6: bool,
+    drain_limit: Duration,
+    max_vips: usize,
+    rules: Rules,
     configured: Sources,
     holder: Holder,
     believed: Option<Believed>,
+    drain: Drain,
+    /// What the plan was made from; `None` when it has to be made anew.
+    basis: Option<Basis>,
+    plan: Arc<Plan>,
+}
+
+/// What a plan depends on besides what is believed.
+#[derive(Debug)]
+struct Basis {
+    node: Node,
+    foreign: Vec<Foreign>,
+    /// When a VIP without tasks is to be forgotten.
+    expires: Option<Timestamp>,
 }
 
 /// What the planner goes by until the next document.
@@ -41,28 +58,51 @@ pub struct Believed {
     pub agents: usize,
     /// Tasks with VIP labels.
     pub tasks: usize,
+    /// VIPs that were left out because there are too many.
+    pub beyond: usize,
 }
 
 impl Believed {
-    fn new(snapshot: &Snapshot, held: Vec<Held>, ipv6: bool) -> Self {
+    fn new(snapshot: &Snapshot, held: Vec<Held>, rules: &Rules) -> Self {
         Self {
-            table: VipTable::new(snapshot, ipv6),
+            table: VipTable::new(snapshot, rules),
             held,
             master: snapshot.master.as_ref().map(|master| master.id.clone()),
             agent_addresses: snapshot.agents.values().filter_map(|agent| agent.address).collect(),
             agents: snapshot.agents.len(),
             tasks: snapshot.tasks.len(),
+            beyond: 0,
         }
+    }
+
+    /// VIPs that are kept although all their backends are on lost agents.
+    pub fn unreachable(&self) -> &BTreeSet<VipKey> {
+        &self.table.unreachable
+    }
+
+    /// Leaves out what is more than `max`; VIPs that are known stay before new ones.
+    fn confine(&mut self, max: usize, known: &BTreeMap<VipKey, Option<Timestamp>>) {
+        self.beyond = self.table.vips.len().saturating_sub(max);
+        if self.beyond == 0 {
+            return;
+        }
+        let (old, new): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.table.vips).into_iter().partition(|(key, _)| known.contains_key(key));
+        self.table.vips = old.into_iter().chain(new).take(max).collect();
     }
 }
 
 /// A desired state, and for whom it is.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// Counts the plans that differ.
+    pub revision: u64,
     pub desired: Desired,
     pub sources: Sources,
     /// Names that found no address.
     pub unplaced: usize,
+    /// When the plan changes although nothing happens.
+    pub due: Option<Timestamp>,
 }
 
 impl Planner {
@@ -81,20 +121,42 @@ impl Planner {
                 spacing: config.source.interval.0 / 2,
             },
             linger: config.vips.linger.0,
-            ipv6: config.vips.ipv6,
+            drain_limit: config.ipvs.drain.0,
+            max_vips: config.vips.max,
             configured: Sources { v4: config.node.address, v6: config.node.address6 },
-            believed: cluster.as_ref().map(|cluster| Believed::new(cluster, Vec::new(), config.vips.ipv6)),
-            holder: Holder::resume(cluster),
+            believed: None,
+            rules: config.rules(),
+            holder: Holder::default(),
+            drain: Drain::default(),
+            basis: None,
+            plan: Arc::default(),
         };
         planner.memory.leases4.confine(&planner.settings.range4);
         planner.memory.leases6.confine(&planner.settings.range6);
+        if let Some(cluster) = &cluster {
+            planner.believe(Believed::new(cluster, Vec::new(), &planner.rules));
+        }
+        planner.holder = Holder::resume(cluster);
         planner
     }
 
     /// Takes a document in.
     pub fn learn(&mut self, snapshot: &Snapshot, now: Timestamp) {
         let (snapshot, held) = self.holder.take(snapshot.clone(), now, self.patience);
-        self.believed = Some(Believed::new(snapshot, held, self.ipv6));
+        let believed = Believed::new(snapshot, held, &self.rules);
+        self.believe(believed);
+    }
+
+    /// Takes a document in and holds nothing back.
+    pub fn accept(&mut self, snapshot: &Snapshot) {
+        let believed = Believed::new(self.holder.accept(snapshot.clone()), Vec::new(), &self.rules);
+        self.believe(believed);
+    }
+
+    fn believe(&mut self, mut believed: Believed) {
+        believed.confine(self.max_vips, &self.memory.vips);
+        self.believed = Some(believed);
+        self.basis = None;
     }
 
     /// The cluster that is believed, for a later run to go on from.
@@ -112,24 +174,73 @@ impl Planner {
         self.believed.as_ref().is_some_and(|believed| !believed.held.is_empty())
     }
 
-    /// What the kernel should hold; `None` before the first document, when nobody knows.
-    pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Plan> {
-        let believed = self.believed.as_ref()?;
-        let vacant = remember(&mut self.memory, &believed.table, now, self.linger);
-        let unplaced =
-            assign(&mut self.memory, &believed.table, &self.settings.range4, &self.settings.range6).len();
-        let sources = sources(self.configured, &believed.agent_addresses, &actual.node);
-        let desired = desired(
-            &believed.table,
-            &vacant,
-            (&self.memory.leases4, &self.memory.leases6),
-            &self.settings,
-            sources,
-            &actual.node,
-            &actual.foreign,
-        );
-        Some(Plan { desired, sources, unplaced })
+    /// When a server that is leaving will be deleted at the latest.
+    pub fn deadline(&self, service: &ServiceKey, server: &SocketAddr) -> Option<Timestamp> {
+        self.drain.deadline(service, server)
     }
+
+    /// What the kernel should hold; `None` before the first document, when nobody knows. The last plan
+    /// is good as long as nothing has changed that it depends on.
+    pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
+        let believed = self.believed.as_ref()?;
+        let is_current = self.basis.as_ref().is_some_and(|basis| {
+            basis.expires.is_none_or(|expires| now <= expires)
+                && basis.node == actual.node
+                && basis.foreign == actual.foreign
+        });
+        let mut last = BTreeMap::new();
+        if !is_current {
+            let vacant = remember(&mut self.memory, &believed.table, now, self.linger);
+            let unplaced =
+                assign(&mut self.memory, &believed.table, &self.settings.range4, &self.settings.range6).len();
+            let sources = sources(self.configured, &believed.agent_addresses, &actual.node);
+            let desired = desired(
+                &believed.table,
+                &vacant,
+                (&self.memory.leases4, &self.memory.leases6),
+                &self.settings,
+                sources,
+                &actual.node,
+                &actual.foreign,
+            );
+            let expires = self.memory.vips.values().flatten().min();
+            self.basis = Some(Basis {
+                node: actual.node.clone(),
+                foreign: actual.foreign.clone(),
+                expires: expires.map(|since| later(*since, self.linger)),
+            });
+            let plan = Arc::make_mut(&mut self.plan);
+            last = std::mem::replace(&mut plan.desired, desired).services;
+            (plan.sources, plan.unplaced) = (sources, unplaced);
+        }
+        self.drain(&last, actual, now, !is_current);
+        Some(Arc::clone(&self.plan))
+    }
+
+    /// Brings the plan up to date with what is leaving.
+    fn drain(
+        &mut self,
+        last: &BTreeMap<ServiceKey, Programmed>,
+        actual: &Actual,
+        now: Timestamp,
+        is_new: bool,
+    ) {
+        if !is_new && self.drain.is_empty() {
+            return;
+        }
+        let changed = self.drain.update(&self.plan.desired, last, actual, now, self.drain_limit);
+        let plan = Arc::make_mut(&mut self.plan);
+        if is_new || changed {
+            self.drain.apply(&mut plan.desired);
+            plan.revision += 1;
+        }
+        let expires = self.basis.as_ref().and_then(|basis| basis.expires);
+        plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
+    }
+}
+
+fn later(time: Timestamp, span: Duration) -> Timestamp {
+    time.checked_add(span).unwrap_or(Timestamp::MAX)
 }
 
 /// Notes which VIPs there are, and returns those that have lost all backends but are not forgotten.
@@ -142,7 +253,7 @@ fn remember(memory: &mut Memory, table: &VipTable, now: Timestamp, linger: Durat
             return true;
         }
         if table.awaited.contains(key) {
-            *since = Some(now);
+            *since = None;
             return true;
         }
         let since = *since.get_or_insert(now);

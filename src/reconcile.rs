@@ -5,9 +5,9 @@
 //! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
 //! and the file that survives restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,23 +16,34 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::dataplane::desired::Desired;
-use crate::dataplane::diff::diff;
-use crate::dataplane::{Actual, DataPlane, Depth, Link, Op, OpError, State};
-use crate::dns::zone::Zone;
+use crate::dataplane::desired::{Desired, Programmed};
+use crate::dataplane::diff::{diff, most_used_first};
+use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
+use crate::dns::zone::{Service, Zone};
 use crate::hold::Held;
-use crate::plan::{Plan, Planner};
+use crate::plan::{Believed, Plan, Planner};
 use crate::source::{Location, Report};
 use crate::status::{self, Status};
 use crate::store::{Memory, Store};
-use crate::vip::Host;
+use crate::vip::{Backend, Host, VipKey};
 
 /// Most operations that are sent before the status is published again. After somebody's flush the
 /// kernel needs long for each, and an operator should see that it goes on.
-const CHUNK: usize = 2000;
+const CHUNK: usize = 500;
 
-/// Errors and skipped entries that a status lists; all are counted.
+/// A chunk that takes longer is followed by a pause of the same length: the kernel lets nobody else
+/// program IPVS meanwhile, and gets faster when it has had time to forget deleted servers.
+const BRISK: Duration = Duration::from_millis(50);
+
+/// Connections above which the kernel's smallest connection table gets slow, and its buckets.
+const MANY_CONNECTIONS: u64 = 20_000;
+const FEW_BUCKETS: u32 = 1 << 12;
+
+/// Errors that a status lists; all are counted.
 const SHOWN_ERRORS: usize = 20;
+
+/// Skipped entries that a status lists; all are counted.
+const SHOWN_SKIPPED: usize = 1000;
 
 /// Several changes of the network within this time make one pass.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -47,7 +58,12 @@ const CLUSTER_SAVED_EVERY: Duration = Duration::from_secs(10);
 const FULL_READING_EVERY: u32 = 20;
 
 /// Someone who waits for a status that is up to date.
-pub type Inquiry = oneshot::Sender<Arc<Status>>;
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Whether tasks that are being held should first be given up.
+    pub accept_loss: bool,
+    pub answer: oneshot::Sender<Arc<Status>>,
+}
 
 /// What a pass needs besides the plan.
 pub struct Reconciler<D> {
@@ -60,7 +76,7 @@ pub struct Reconciler<D> {
     zone: Zone,
     zones: watch::Sender<Arc<Zone>>,
     /// What is published.
-    records: Option<BTreeSet<(String, IpAddr)>>,
+    records: Option<BTreeSet<Service>>,
     /// Complaints about names that DNS can't carry.
     unnamed: Vec<String>,
     statuses: watch::Sender<Arc<Status>>,
@@ -71,8 +87,18 @@ pub struct Reconciler<D> {
     cluster_saved: Option<Instant>,
     cluster_changed: bool,
     store_error: Option<String>,
-    /// State that the last pass without errors left.
-    settled: Option<State>,
+    /// Revision of the plan that the last pass left the kernel with, without an error.
+    settled: Option<u64>,
+    /// Revision of the plan that was last shown, and whether it was all in the kernel then.
+    shown: Option<(u64, bool)>,
+    /// Those who wait for the next pass.
+    inquiries: Vec<Inquiry>,
+    /// What every server had in the last pass.
+    connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    /// When the plan changes although nothing happens.
+    due: Option<Timestamp>,
+    /// How long the last pass took.
+    took: Duration,
     passes: u32,
     report: Report,
     seed: u64,
@@ -137,6 +163,11 @@ impl<D: DataPlane> Reconciler<D> {
             cluster_changed: false,
             store_error,
             settled: None,
+            shown: None,
+            inquiries: Vec::new(),
+            connections: BTreeMap::new(),
+            due: None,
+            took: Duration::ZERO,
             passes: 0,
             report: Report::default(),
             seed: hasher.finish(),
@@ -147,45 +178,62 @@ impl<D: DataPlane> Reconciler<D> {
     /// Runs passes until `shutdown`; leaves the kernel as it is then.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
         let mut retry = RETRY;
-        let mut inquiries = Vec::new();
         loop {
             self.take_report(inputs.reports.borrow_and_update().clone());
             self.status.dns = inputs.dns.borrow_and_update().clone();
+            if self.inquiries.iter().any(|inquiry| inquiry.accept_loss) {
+                self.accept_loss();
+            }
             self.pass().await;
-            for inquiry in inquiries.drain(..) {
+            for inquiry in self.inquiries.drain(..) {
                 // Nobody minds if the one who asked has gone.
-                let _ = Inquiry::send(inquiry, self.statuses.borrow().clone());
+                let _ = inquiry.answer.send(self.statuses.borrow().clone());
             }
             let pause = if self.status.pass.errors.is_empty() {
                 retry = RETRY;
-                self.audit
+                self.until_due().min(self.audit)
             } else {
                 retry = (retry * 2).min(self.audit);
                 retry
             };
             let coalesce = tokio::select! {
-                () = shutdown.cancelled() => {
-                    self.cluster_saved = None;
-                    return self.save();
-                }
+                () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause) => false,
                 changed = inputs.reports.changed() => match changed {
                     Ok(()) => false,
-                    Err(_) => return,
+                    // The source has heard of the shutdown first.
+                    Err(_) => break,
                 },
                 Some(inquiry) = inputs.inquiries.recv() => {
-                    inquiries.push(inquiry);
+                    self.inquiries.push(inquiry);
                     false
                 }
                 Ok(()) = inputs.dns.changed() => false,
                 () = inputs.network.notified() => true,
             };
             if coalesce {
-                tokio::time::sleep(COALESCE).await;
+                // A node whose network changes all the time should not be busy with comparing.
+                tokio::time::sleep(COALESCE.max(4 * self.took)).await;
             }
             while let Ok(inquiry) = inputs.inquiries.try_recv() {
-                inquiries.push(inquiry);
+                self.inquiries.push(inquiry);
             }
+        }
+        self.cluster_saved = None;
+        self.save();
+    }
+
+    fn until_due(&self) -> Duration {
+        let until = |due: Timestamp| Duration::try_from(due.duration_since(Timestamp::now()));
+        self.due.map_or(Duration::MAX, |due| until(due).unwrap_or_default())
+    }
+
+    /// Believes the last document as it is.
+    pub fn accept_loss(&mut self) {
+        if let Some(snapshot) = &self.report.snapshot {
+            tracing::warn!("an operator gives up tasks that were being held");
+            self.planner.accept(snapshot);
+            self.cluster_changed = self.keeps_cluster;
         }
     }
 
@@ -221,14 +269,24 @@ impl<D: DataPlane> Reconciler<D> {
         let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
             return self.prepare(&actual).await;
         };
+        self.due = plan.due;
         self.save();
-        let ops = diff(&actual.state, &plan.desired.state, self.seed);
-        let drift = self.settled.as_ref() == Some(&plan.desired.state) && !ops.is_empty();
-        let errors = self.apply(&ops).await;
+        let mut ops = diff(&actual.state, &plan.desired.state, self.seed);
+        let drift = self.settled == Some(plan.revision) && !ops.is_empty();
+        if drift {
+            most_used_first(&mut ops, &self.connections);
+        }
+        let errors = self.apply(&ops, drift).await;
         self.record(&ops, &errors, drift, started);
-        self.settled = errors.is_empty().then(|| plan.desired.state.clone());
-        self.publish_zone(held_names(&plan.desired, &errors));
+        self.settled = errors.is_empty().then_some(plan.revision);
+        let shown = Some((plan.revision, errors.is_empty()));
+        if shown != self.shown || !errors.is_empty() {
+            self.publish_zone(held_names(&plan.desired, &errors));
+        }
         self.publish_status(Some(&plan), &errors, Some(&actual));
+        self.shown = shown;
+        self.connections = actual.connections;
+        self.took = started.elapsed();
     }
 
     /// Before the first document nobody knows which VIPs there should be: what the kernel holds
@@ -238,30 +296,36 @@ impl<D: DataPlane> Reconciler<D> {
         let mut state = actual.state.clone();
         state.link = Link::Up;
         state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
-        let errors = self.apply(&diff(&actual.state, &state, self.seed)).await;
+        let errors = self.apply(&diff(&actual.state, &state, self.seed), false).await;
         self.status.pass.errors = shown(&errors);
         let programmed: BTreeSet<IpAddr> = actual.state.services.keys().map(|key| key.address).collect();
         let memory = &self.planner.memory;
         let names = memory.leases4.iter().chain(memory.leases6.iter());
         let served = names.filter(|(_, address)| programmed.contains(address));
-        let records = served.map(|(name, address)| (name.to_owned(), address)).collect();
+        let records =
+            served.map(|(name, address)| Service { name: name.to_owned(), address, port: None }).collect();
         self.publish_zone(records);
         self.publish_status(None, &errors, Some(actual));
     }
 
-    async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {
+    /// Carries out operations in chunks; a repair leaves the kernel room for others.
+    async fn apply(&mut self, ops: &[Op], repair: bool) -> Vec<OpError> {
         let mut errors = Vec::new();
         let chunks = ops.chunks(CHUNK);
         let several = chunks.len() > 1;
         let mut done = 0;
         for chunk in chunks {
+            let started = Instant::now();
             errors.extend(self.dataplane.apply(chunk).await);
             done += chunk.len();
             if several {
-                tracing::info!(done, of = ops.len(), "programming the kernel");
+                tracing::debug!(done, of = ops.len(), "programming the kernel");
                 self.status.pass.pending = ops.len() - done;
                 self.statuses.send_replace(Arc::new(self.status.clone()));
-                tokio::task::yield_now().await;
+                match started.elapsed() {
+                    long if repair && long > BRISK && done < ops.len() => tokio::time::sleep(long).await,
+                    _ => tokio::task::yield_now().await,
+                }
             }
         }
         errors
@@ -325,12 +389,11 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Publishes names with their addresses.
-    fn publish_zone(&mut self, records: BTreeSet<(String, IpAddr)>) {
+    fn publish_zone(&mut self, records: BTreeSet<Service>) {
         if self.records.as_ref() == Some(&records) {
             return;
         }
-        let named = records.iter().map(|(name, address)| (name.as_str(), *address));
-        let (zone, left_out) = self.zone.with_records(serial(), named);
+        let (zone, left_out) = self.zone.with_services(serial(), &records);
         self.unnamed = left_out
             .into_iter()
             .map(|(name, reason)| format!("{name} can only be reached by its address: the name {reason}"))
@@ -355,17 +418,24 @@ impl<D: DataPlane> Reconciler<D> {
             status.source.held = believed.held.iter().map(Held::to_string).collect();
         }
         if let (Some(plan), Some(actual)) = (plan, actual) {
-            status.vips = vips(&plan.desired, actual, &self.origin);
-            status.skipped = plan.desired.skipped.clone();
-            status.warnings = plan.desired.warnings.clone();
-            status.warnings.extend(self.unnamed.iter().cloned());
+            let current = self.shown.is_some_and(|(revision, _)| revision == plan.revision);
+            if !current || !self.inquiries.is_empty() {
+                let skipped = &plan.desired.skipped;
+                status.skipped_total = skipped.len();
+                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.vips = Arc::new(vips(plan, &self.planner, actual, &self.origin));
+                status.warnings = plan.desired.warnings.clone();
+                status.warnings.extend(self.unnamed.iter().cloned());
+                status.warnings.extend(crowded(actual));
+            }
             status.node.address = plan.sources.v4;
             status.node.address6 = plan.sources.v6;
         }
         if let Some(actual) = actual {
-            status.foreign = actual.foreign.clone();
+            status.foreign.clone_from(&actual.foreign);
         }
-        status.reasons = reasons(status, plan, errors.len(), self.store_error.as_deref(), now);
+        let believed = self.planner.believed();
+        status.reasons = reasons(status, plan, believed, errors.len(), self.store_error.as_deref(), now);
         status.degraded = !status.reasons.is_empty();
         self.statuses.send_replace(Arc::new(status.clone()));
     }
@@ -375,6 +445,7 @@ impl<D: DataPlane> Reconciler<D> {
 fn reasons(
     status: &Status,
     plan: Option<&Plan>,
+    believed: Option<&Believed>,
     failed: usize,
     store_error: Option<&str>,
     now: Timestamp,
@@ -394,6 +465,18 @@ fn reasons(
         reasons.push(format!("kernel: {error}{more}"));
     }
     reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
+    if let Some(lost) = believed.map(Believed::unreachable).filter(|lost| !lost.is_empty()) {
+        let names: Vec<String> = lost.iter().take(5).map(VipKey::to_string).collect();
+        let more = if lost.len() > names.len() { ", ..." } else { "" };
+        reasons.push(format!(
+            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}{more}",
+            lost.len(),
+            names.join(", ")
+        ));
+    }
+    if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
+        reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
+    }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
         reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
     }
@@ -403,7 +486,7 @@ fn reasons(
 }
 
 /// The names whose services the kernel holds.
-fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<(String, IpAddr)> {
+fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
     let refused: BTreeSet<_> = errors
         .iter()
         .filter_map(|error| match &error.op {
@@ -413,22 +496,29 @@ fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<(String, IpAddr
         .collect();
     let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
-        Host::Named(name) => Some((name.clone(), key.address)),
+        Host::Named(name) => {
+            let port = Some((key.protocol, key.port));
+            Some(Service { name: name.clone(), address: key.address, port })
+        }
         Host::Literal(_) => None,
     })
     .collect()
 }
 
-fn vips(desired: &Desired, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let vip = |(key, programmed): (&crate::dataplane::ServiceKey, &crate::dataplane::desired::Programmed)| {
-        let backend = |(address, backend): (&std::net::SocketAddr, &crate::vip::Backend)| status::Backend {
+fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
+    let configured = &planner.settings.scheduler;
+    let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
+        let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
             address: address.ip(),
             port: address.port(),
-            weight: backend.weight,
+            weight: backend.weight(),
+            condition: Some(backend.condition),
+            until: planner.deadline(key, address),
             task: backend.task.clone(),
             agent: backend.agent.clone(),
             connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
         };
+        let scheduler = &programmed.scheduling.scheduler;
         status::Vip {
             name: match &programmed.vip.host {
                 Host::Named(name) => Some(format!("{name}.{origin}")),
@@ -437,14 +527,28 @@ fn vips(desired: &Desired, actual: &Actual, origin: &str) -> Vec<status::Vip> {
             protocol: key.protocol,
             address: key.address,
             port: key.port,
+            scheduler: (scheduler != configured).then(|| scheduler.clone()),
             backends: programmed.backends.iter().map(backend).collect(),
         }
     };
-    let mut vips: Vec<status::Vip> = desired.services.iter().map(vip).collect();
+    let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
     vips.sort_by(|a, b| {
         (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
     });
     vips
+}
+
+/// A connection table that is too small makes every packet slow, and can't be enlarged at run time.
+fn crowded(actual: &Actual) -> Option<String> {
+    let counted = actual.connections.values();
+    let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
+    let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
+    (connections > MANY_CONNECTIONS).then(|| {
+        format!(
+            "the kernel's table of {connections} connections has only {buckets} buckets, which makes every packet \
+             slow: load ip_vs with conn_tab_bits=20"
+        )
+    })
 }
 
 fn shown(errors: &[OpError]) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What an operator sees: one serialisable document, shared by the daemon and its clients.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{Connections, Foreign};
 use crate::source::Failure;
 use crate::task::{Protocol, Skipped};
+use crate::vip::Condition;
 
 /// State of a daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,9 +22,12 @@ pub struct Status {
     pub source: Source,
     pub pass: Pass,
     pub dns: Dns,
-    pub vips: Vec<Vip>,
-    /// Labels and tasks that yield nothing, and why.
-    pub skipped: Vec<Skipped>,
+    /// Shared, because it is large and seldom changes.
+    pub vips: Arc<Vec<Vip>>,
+    /// Labels and tasks that yield nothing, and why; the first of them.
+    pub skipped: Arc<Vec<Skipped>>,
+    /// How many they are.
+    pub skipped_total: usize,
     /// What works, but not as its users may expect.
     pub warnings: Vec<String>,
     /// Virtual services of others.
@@ -91,6 +96,9 @@ pub struct Vip {
     pub protocol: Protocol,
     pub address: IpAddr,
     pub port: u16,
+    /// Kernel name of the scheduler, where it is not the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
     pub backends: Vec<Backend>,
 }
 
@@ -100,6 +108,12 @@ pub struct Backend {
     pub address: IpAddr,
     pub port: u16,
     pub weight: u32,
+    /// Why it has that weight; absent where only a document was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+    /// When one that has gone is deleted at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// Task id.
     pub task: String,
     /// Agent id.
@@ -125,7 +139,7 @@ impl Status {
             "{} VIPs, {} without a healthy backend, {} skipped",
             self.vips.len(),
             self.vips.iter().filter(dead).count(),
-            self.skipped.len()
+            self.skipped_total
         )
     }
 }

@@ -188,6 +188,7 @@ mod tests {
         // What a document says of itself alone is not kept.
         cluster.ended.clear();
         cluster.skipped.clear();
+        cluster.names = Default::default();
         assert_eq!(store.cluster().unwrap(), Some(cluster));
     }
 

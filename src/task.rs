@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::names::Names;
+use crate::vip::Options;
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,11 +46,13 @@ impl fmt::Display for Protocol {
 /// Lifecycle of a task, as far as VIPs care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TaskState {
-    /// Staging, starting, unreachable or unknown: no backend now, perhaps later.
+    /// Staging, starting or unknown: no backend now, perhaps later.
     Preparing,
     Running,
     /// Told to stop: keeps its connections, gets no new ones.
     Killing,
+    /// The master has lost the task's agent: it may run on, or not.
+    Lost,
     Terminal,
 }
 
@@ -56,6 +62,7 @@ impl TaskState {
         match name {
             "TASK_RUNNING" => Self::Running,
             "TASK_KILLING" => Self::Killing,
+            "TASK_UNREACHABLE" => Self::Lost,
             "TASK_FINISHED"
             | "TASK_FAILED"
             | "TASK_KILLED"
@@ -105,13 +112,6 @@ pub struct Task {
     pub ports: Vec<TaskPort>,
 }
 
-impl Task {
-    /// IPVS weight of the task's backends: 1 while it should get new connections, else 0.
-    pub fn weight(&self) -> u32 {
-        u32::from(self.state == TaskState::Running && self.healthy != Some(false))
-    }
-}
-
 /// An address of a task on one of its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskAddress {
@@ -132,6 +132,9 @@ pub struct TaskPort {
     /// Networks that the port is on; empty means any.
     pub networks: BTreeSet<String>,
     pub labels: Vec<VipLabel>,
+    /// What other labels of the port ask for.
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options,
 }
 
 impl TaskPort {
@@ -159,12 +162,22 @@ pub struct Agent {
     pub address: Option<IpAddr>,
 }
 
-/// Which master answered; both fields change at a fail-over.
+/// Which master answered; id and time change at a fail-over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Master {
     pub id: String,
     /// Seconds since the epoch.
     pub elected_time: f64,
+    /// From its libprocess `pid`.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl Master {
+    /// Whether both mean one election.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.elected_time.total_cmp(&other.elected_time).is_eq()
+    }
 }
 
 /// Everything that one document says: a complete picture of the cluster, never a change.
@@ -184,8 +197,22 @@ pub struct Snapshot {
     /// Tasks that the document calls ended or unreachable: these did not just vanish.
     #[serde(skip)]
     pub ended: BTreeSet<TaskKey>,
+    /// Those of them whose agent the master has lost.
+    #[serde(skip)]
+    pub lost: BTreeSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
+    /// Names of all running tasks; shared, because it is the largest part and few look at it.
+    #[serde(skip)]
+    pub names: Arc<Names>,
+}
+
+impl Snapshot {
+    /// Addresses of all agents and of the master.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let agents = self.agents.values().filter_map(|agent| agent.address);
+        agents.chain(self.master.as_ref().and_then(|master| master.address)).collect()
+    }
 }
 
 /// Each task holds its own key, and keys of a JSON object can only be strings.

@@ -6,6 +6,10 @@
 pub mod alloc;
 pub mod label;
 pub mod name;
+pub mod options;
+pub mod rules;
 pub mod table;
 
-pub use table::{Backend, Host, Vip, VipKey, VipTable};
+pub use options::Options;
+pub use rules::Rules;
+pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};

@@ -19,16 +19,16 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::Memory as Simulated;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::message::{Transport, respond};
-use l4lbd::dns::zone::Zone;
+use l4lbd::dns::zone::{Service, Zone};
 use l4lbd::mesos::{self, Format};
 use l4lbd::plan::{self, Planner};
 use l4lbd::reconcile::{Outputs, Reconciler};
 use l4lbd::source::Report;
 use l4lbd::status::Status;
 use l4lbd::store::{Memory, Store};
-use l4lbd::task::Snapshot;
-use l4lbd::vip::VipTable;
+use l4lbd::task::{Protocol, Snapshot};
 use l4lbd::vip::alloc::{AddressRange, Leases};
+use l4lbd::vip::{Rules, VipTable};
 
 mod cluster;
 
@@ -86,7 +86,9 @@ mod planning {
 
     #[divan::bench]
     fn vip_table(bencher: Bencher<'_, '_>) {
-        bencher.counter(ItemsCount::new(SNAPSHOT.tasks.len())).bench(|| VipTable::new(&SNAPSHOT, true));
+        bencher
+            .counter(ItemsCount::new(SNAPSHOT.tasks.len()))
+            .bench(|| VipTable::new(&SNAPSHOT, &Rules::default()));
     }
 
     #[divan::bench]
@@ -97,10 +99,16 @@ mod planning {
 
     #[divan::bench]
     fn desired_state(bencher: Bencher<'_, '_>) {
-        let (mut planner, mut kernel) = (planner(), simulated());
+        let mut planner = planner();
+        let mut actual = block_on(simulated().read(Depth::Full)).unwrap();
         planner.learn(&SNAPSHOT, Timestamp::now());
-        let actual = block_on(kernel.read(Depth::Full)).unwrap();
-        bencher.bench_local(move || planner.plan(&actual, Timestamp::now()).unwrap());
+        // Another node each time, or the last plan would do.
+        let mut hosts = 0..;
+        bencher.bench_local(move || {
+            actual.node.gateways =
+                hosts.next().map(|host: u32| IpAddr::from(host.to_be_bytes())).into_iter().collect();
+            planner.plan(&actual, Timestamp::now()).unwrap()
+        });
     }
 }
 
@@ -123,7 +131,7 @@ mod allocation {
     #[divan::bench]
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Memory::default(), AddressRange::DCOS_V6);
-        let table = VipTable::new(&SNAPSHOT, true);
+        let table = VipTable::new(&SNAPSHOT, &Rules::default());
         bencher.bench_local(move || plan::assign(&mut memory, &table, &AddressRange::DCOS_V4, &range6));
     }
 
@@ -260,20 +268,27 @@ mod dns {
     #[divan::bench(args = ["scaleapp5000.marathon", "unknown.marathon"])]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
         let zone = build(&Config::default().zone().unwrap(), &records());
+        let catalog = Config::default().catalog().unwrap().with_vips(Arc::new(zone), Arc::default());
         let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
         let mut query = Message::query();
         query.add_query(Query::query(name, RecordType::A));
         let query = query.to_vec().unwrap();
-        bencher.counter(ItemsCount::new(1usize)).bench(|| respond(&zone, &query, Transport::Udp).unwrap());
+        let mut reply = Vec::new();
+        bencher
+            .counter(ItemsCount::new(1usize))
+            .bench_local(move || respond(&catalog, &query, Transport::Udp, &mut reply));
     }
 
-    fn records() -> Vec<(String, IpAddr)> {
+    fn records() -> Vec<Service> {
         let address = |name: u32| IpAddr::from(Ipv4Addr::from_bits(0x0B00_0000 + name));
-        (0..10_000).map(|name| (format!("scaleapp{name}.marathon"), address(name))).collect()
+        let port = Some((Protocol::Tcp, 80));
+        let service =
+            |name: u32| Service { name: format!("scaleapp{name}.marathon"), address: address(name), port };
+        (0..10_000).map(service).collect()
     }
 
-    fn build(empty: &Zone, records: &[(String, IpAddr)]) -> Zone {
-        let (zone, left_out) = empty.with_records(1, records.iter().map(|(name, a)| (name.as_str(), *a)));
+    fn build(empty: &Zone, records: &[Service]) -> Zone {
+        let (zone, left_out) = empty.with_services(1, records);
         assert!(left_out.is_empty());
         zone
     }
@@ -296,7 +311,7 @@ fn desired(snapshot: &Snapshot) -> State {
     let actual = block_on(simulated().read(Depth::Full)).unwrap();
     let mut planner = planner();
     planner.learn(snapshot, Timestamp::now());
-    let state = planner.plan(&actual, Timestamp::now()).unwrap().desired.state;
+    let state = planner.plan(&actual, Timestamp::now()).unwrap().desired.state.clone();
     assert_eq!((state.services.len(), state.link), (10_000, Link::Up));
     state
 }

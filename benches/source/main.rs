@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use l4lbd::config::Config;
 use l4lbd::source::Report;
 use l4lbd::source::parts::Parts;
+use l4lbd::task::{Task, TaskState};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -42,13 +43,14 @@ async fn main() {
         }
         last = (report.sequence, failure.map(str::to_owned));
         let tasks = report.snapshot.iter().flat_map(|snapshot| snapshot.tasks.values());
+        let takes = |task: &Task| task.state == TaskState::Running && task.healthy != Some(false);
         let line = Line {
             at,
             sequence: report.sequence,
             place: &report.place,
             pace: &report.pace,
             failure,
-            tasks: tasks.map(|task| (task.key.task.as_str(), task.weight())).collect(),
+            tasks: tasks.map(|task| (task.key.task.as_str(), u32::from(takes(task)))).collect(),
         };
         let mut line = serde_json::to_vec(&line).expect("a line");
         line.push(b'\n');

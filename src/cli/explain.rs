@@ -17,7 +17,7 @@ use crate::status;
 use crate::store::Memory;
 use crate::task::{Agent, Skipped, Snapshot};
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Host, VipTable};
+use crate::vip::{Host, Rules, VipTable};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -68,14 +68,14 @@ impl Args {
             serde_json::to_writer_pretty(&mut out, &explanation).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
-            vips(&explanation.vips).write(&mut out)?;
+            vips(&explanation.vips, jiff::Timestamp::now()).write(&mut out)?;
             section(&mut out, "SKIPPED", &explanation.skipped)?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
     fn explain(&self, snapshot: &Snapshot) -> Explanation {
-        let table = VipTable::new(snapshot, true);
+        let table = VipTable::new(snapshot, &Rules::default());
         let mut memory = Memory::default();
         plan::assign(&mut memory, &table, &self.vip_range4, &self.vip_range6);
         let own: BTreeSet<IpAddr> = self.node_address.into_iter().collect();
@@ -99,7 +99,9 @@ impl Args {
                         status::Backend {
                             address: here.ip(),
                             port: here.port(),
-                            weight: backend.weight,
+                            weight: backend.weight(),
+                            condition: None,
+                            until: None,
                             task: backend.task.clone(),
                             agent: backend.agent.clone(),
                             connections: None,
@@ -110,7 +112,7 @@ impl Args {
                     (_, None) => {}
                     (Some(address), _) => {
                         let (protocol, port) = (key.protocol, key.port);
-                        vips.push(status::Vip { name, protocol, address, port, backends });
+                        vips.push(status::Vip { name, protocol, address, port, scheduler: None, backends });
                     }
                     (None, Some(first)) => skipped.push(Skipped {
                         task: first.task.clone(),

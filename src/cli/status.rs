@@ -2,26 +2,20 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use reqwest::Method;
 
+use super::DEGRADED;
+use super::client::RunningDaemon;
 use super::table::Table;
-use super::{ConfigFile, DEGRADED};
-use crate::status::{Pass, Source, Status, Vip, age};
-
-/// Longest wait for the daemon.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::status::{Backend, Pass, Source, Status, Vip, age};
+use crate::vip::Condition;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Socket of the daemon [default: daemon.socket of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    daemon: RunningDaemon,
     /// Print JSON for programs
     #[arg(long)]
     json: bool,
@@ -29,12 +23,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let socket = match self.socket {
-            Some(socket) => socket,
-            None => self.config.load()?.daemon.socket,
-        };
-        let body = super::runtime()?.block_on(fetch(&socket))?;
-        let status: Status = serde_json::from_slice(&body).context("the daemon's answer is not a status")?;
+        let (body, status) = self.daemon.ask(Method::GET, "/status")?;
         let mut out = io::stdout().lock();
         if self.json {
             out.write_all(&body)?;
@@ -44,30 +33,6 @@ impl Args {
         }
         Ok(if status.degraded { ExitCode::from(DEGRADED) } else { ExitCode::SUCCESS })
     }
-}
-
-async fn fetch(socket: &Path) -> anyhow::Result<Vec<u8>> {
-    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
-    if let Err(error) = tokio::net::UnixStream::connect(socket).await {
-        let shown = socket.display();
-        match error.kind() {
-            NotFound | ConnectionRefused => bail!(
-                "no daemon answers on {shown}; is it running? (systemctl status l4lbd) The kernel keeps forwarding \
-                 what it last held: ipvsadm -Ln"
-            ),
-            PermissionDenied => {
-                bail!("no permission to use {shown}: run as root or as a member of its group")
-            }
-            _ => return Err(error).with_context(|| shown.to_string()),
-        }
-    }
-    // Fails when a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    // No certificate is ever looked at on a Unix socket, and reading them all takes long.
-    let client =
-        reqwest::Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
-    let response = client.get("http://l4lbd/status").send().await?.error_for_status()?;
-    Ok(response.bytes().await?.into())
 }
 
 fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
@@ -87,9 +52,12 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;
     writeln!(out, "vips     {}", status.counts())?;
     writeln!(out)?;
-    vips(&status.vips).write(out)?;
+    vips(&status.vips, now).write(out)?;
     section(out, "WARNINGS", &status.warnings)?;
     section(out, "SKIPPED", &status.skipped)?;
+    if status.skipped_total > status.skipped.len() {
+        writeln!(out, "  ... {} in all", status.skipped_total)?;
+    }
     let foreign: Vec<&String> = status.foreign.iter().map(|foreign| &foreign.service).collect();
     section(out, "VIRTUAL SERVICES OF OTHERS", &foreign)
 }
@@ -124,17 +92,18 @@ fn kernel(pass: &Pass, now: jiff::Timestamp) -> String {
 }
 
 /// VIPs with one line per backend.
-pub fn vips(vips: &[Vip]) -> Table {
+pub fn vips(vips: &[Vip], now: jiff::Timestamp) -> Table {
     let counted = vips.iter().flat_map(|vip| &vip.backends).any(|backend| backend.connections.is_some());
     let mut header = vec!["VIP", "SERVICE", "BACKEND", "WEIGHT"];
     if counted {
         header.extend(["ACTIVE", "INACTIVE"]);
     }
-    header.extend(["AGENT", "TASK"]);
+    header.extend(["STATE", "AGENT", "TASK"]);
     let mut table = Table::new(&header);
     for vip in vips {
         let name = vip.name.clone().unwrap_or_else(|| "(literal)".to_owned());
-        let service = format!("{} {}", vip.protocol, SocketAddr::new(vip.address, vip.port));
+        let scheduler = vip.scheduler.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let service = format!("{} {}{scheduler}", vip.protocol, SocketAddr::new(vip.address, vip.port));
         if vip.backends.is_empty() {
             table.row([name, service, "none: connections are refused".to_owned()]);
             continue;
@@ -151,11 +120,24 @@ pub fn vips(vips: &[Vip]) -> Table {
                 let connections = backend.connections.unwrap_or_default();
                 row.extend([connections.active.to_string(), connections.inactive.to_string()]);
             }
-            row.extend([backend.agent.clone(), backend.task.clone()]);
+            row.extend([condition(backend, now), backend.agent.clone(), backend.task.clone()]);
             table.row(row);
         }
     }
     table
+}
+
+fn condition(backend: &Backend, now: jiff::Timestamp) -> String {
+    let left = |until| format!("gone, kept for {}", age(now, until));
+    match backend.condition {
+        None if backend.weight > 0 => "ready".to_owned(),
+        None => "no new connections".to_owned(),
+        Some(Condition::Ready) => "ready".to_owned(),
+        Some(Condition::Unreachable) => "agent lost".to_owned(),
+        Some(Condition::Unhealthy) => "unhealthy".to_owned(),
+        Some(Condition::Stopping) => "stopping".to_owned(),
+        Some(Condition::Gone) => backend.until.map_or_else(|| "gone".to_owned(), left),
+    }
 }
 
 /// A titled list, if there is anything in it.

@@ -13,6 +13,17 @@ use crate::task::Skipped;
 use crate::vip::alloc::{AddressRange, Leases};
 use crate::vip::{Backend, Host, Vip, VipKey, VipTable};
 
+/// The consistent-hash scheduler.
+const STICKY: &str = "mh";
+
+/// Schedulers that choose by a hash of the client.
+const HASHING: &[&str] = &["sh", "mh"];
+
+/// `IP_VS_SVC_F_SCHED1` and `2` (`linux/ip_vs.h`), as both hashing schedulers read them: whether to go
+/// on to another server where the chosen one takes nothing, and whether the hash covers the port.
+const FALLBACK: u32 = 0x0008;
+const WITH_PORT: u32 = 0x0010;
+
 /// What the operator decides about the data plane.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +50,7 @@ pub struct Programmed {
     /// By the address that this node uses, which for its own containers can differ from the one that
     /// other nodes use.
     pub backends: BTreeMap<SocketAddr, Backend>,
+    pub scheduling: Scheduling,
 }
 
 /// The desired state, with the reasons for it.
@@ -65,7 +77,7 @@ pub fn desired(
     foreign: &[Foreign],
 ) -> Desired {
     let mut desired = Desired { skipped: table.skipped.clone(), ..Desired::default() };
-    let planner = Planner { leases, node, foreign };
+    let planner = Planner { leases, settings, node, foreign };
     let none = Vip::default();
     let vacant = vacant.iter().filter(|key| !table.vips.contains_key(key)).map(|key| (key, &none));
     // Names come before addresses in this order, so that a literal never takes a name's service.
@@ -74,13 +86,15 @@ pub fn desired(
     }
     let state = &mut desired.state;
     let networks = vip_networks(&desired.services, settings, node);
-    state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip, settings))).collect();
+    state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip))).collect();
     state.link = Link::Up;
     state.addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
     state.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
-    state.sysctls = sysctl::REQUIRED.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
+    let sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
+    let settings_needed = sysctl::REQUIRED.iter().chain(sysctl::STICKY.iter().filter(|_| sticky));
+    state.sysctls = settings_needed.map(|(path, value)| ((*path).into(), (*value).into())).collect();
     state.rules = Some(Rules::new(&networks, &node.connected));
     state.timeouts = Some(settings.timeouts);
     warn(&mut desired, sources, node);
@@ -89,6 +103,7 @@ pub fn desired(
 
 struct Planner<'a> {
     leases: (&'a Leases, &'a Leases),
+    settings: &'a Settings,
     node: &'a Node,
     foreign: &'a [Foreign],
 }
@@ -96,7 +111,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn add(&self, key: &VipKey, vip: &Vip, desired: &mut Desired) {
         match &key.host {
-            Host::Literal(address) => match unusable_vip(*address, self.node) {
+            Host::Literal(address) => match unusable_vip(*address, self.node, self.settings) {
                 None => self.add_service(*address, key, vip, desired),
                 Some(reason) => skip(desired, key, vip, None, &reason),
             },
@@ -147,13 +162,14 @@ impl Planner<'_> {
             }
             let here = backend.seen_from(seen, &self.node.addresses);
             match backends.get(&here) {
-                Some(known) if known.weight >= backend.weight => {}
+                Some(known) if known.condition <= backend.condition => {}
                 _ => {
                     backends.insert(here, backend.clone());
                 }
             }
         }
-        desired.services.insert(key, Programmed { vip: vip_key.clone(), backends });
+        let scheduling = scheduling(vip, &self.settings.scheduler);
+        desired.services.insert(key, Programmed { vip: vip_key.clone(), backends, scheduling });
     }
 }
 
@@ -168,15 +184,28 @@ fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceK
     });
 }
 
-fn service(vip: &Programmed, settings: &Settings) -> Service {
+fn service(vip: &Programmed) -> Service {
     Service {
-        scheduling: Scheduling { scheduler: settings.scheduler.clone(), flags: 0 },
+        scheduling: vip.scheduling.clone(),
         servers: vip
             .backends
             .iter()
-            .map(|(address, backend)| (*address, RealServer::masquerade(backend.weight)))
+            .map(|(address, backend)| (*address, RealServer::masquerade(backend.weight())))
             .collect(),
     }
+}
+
+/// Idle connections survive where the same client address and port always lead to the same server,
+/// even after the kernel has forgotten them.
+fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
+    let scheduler = match &vip.scheduler {
+        _ if vip.sticky_idle => STICKY,
+        Some(wanted) => wanted,
+        None => configured,
+    };
+    // Without the port in the hash, all connections of one client host lead to one server.
+    let flags = if HASHING.contains(&scheduler) { FALLBACK | WITH_PORT } else { 0 };
+    Scheduling { scheduler: scheduler.to_owned(), flags }
 }
 
 /// The networks whose traffic is ours: the ranges, and literal VIPs outside of them.
@@ -195,23 +224,21 @@ fn vip_networks(
     networks
 }
 
-/// Addresses that would take something from the node if they became VIPs.
-fn unusable_vip(address: IpAddr, node: &Node) -> Option<String> {
-    let kind = match address {
-        IpAddr::V4(v4) if v4.is_loopback() => "a loopback address",
-        IpAddr::V4(v4) if v4.is_link_local() => "a link-local address",
-        IpAddr::V4(v4) if v4.is_multicast() => "a multicast address",
-        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => "an unspecified address",
-        IpAddr::V6(v6) if v6.is_loopback() => "a loopback address",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
-        IpAddr::V6(v6) if v6.is_multicast() => "a multicast address",
-        IpAddr::V6(v6) if v6.is_unspecified() => "an unspecified address",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4-mapped address",
-        _ if node.addresses.contains(&address) => "an address of this node",
-        _ => return None,
+/// Addresses that would take something from the node if they became VIPs. What no node can use was
+/// refused before.
+fn unusable_vip(address: IpAddr, node: &Node, settings: &Settings) -> Option<String> {
+    let owner = if node.addresses.contains(&address) {
+        "an address of this node"
+    } else if settings.listeners.contains(&address) {
+        "where this node's names are served"
+    } else if node.nameservers.contains(&address) {
+        "a nameserver of this node"
+    } else if node.gateways.contains(&address) {
+        "a router of this node"
+    } else {
+        return None;
     };
-    Some(format!("{address} is {kind}, which can't be a VIP"))
+    Some(format!("{address} is {owner}, which can't be a VIP"))
 }
 
 fn unusable_backend(address: IpAddr) -> Option<&'static str> {

@@ -1,11 +1,12 @@
 //! The operations that turn one state into another.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
-use super::{Link, Op, RealServer, Service, ServiceKey, State};
+use super::{Connections, Link, Op, RealServer, Service, ServiceKey, State};
 
 /// Lists what leads from `actual` to `desired`, in an order in which no client sees a half-made
 /// change: what would misroute goes first, then settings and rules, then services with their real
@@ -44,6 +45,20 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
         ops.push(Op::DelLink);
     }
     ops
+}
+
+/// Sorts the operations on services so that those with most connections come first, and leaves all
+/// others where they are.
+pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, SocketAddr), Connections>) {
+    let mut use_of: BTreeMap<ServiceKey, u64> = BTreeMap::new();
+    for ((key, _), count) in connections {
+        *use_of.entry(*key).or_default() += u64::from(count.active) + u64::from(count.inactive);
+    }
+    let start = ops.iter().position(|op| op.service().is_some()).unwrap_or(ops.len());
+    let length = ops.iter().skip(start).take_while(|op| op.service().is_some()).count();
+    let on_services = ops.get_mut(start..start + length).unwrap_or_default();
+    on_services
+        .sort_by_cached_key(|op| op.service().map(|key| Reverse(use_of.get(key).copied().unwrap_or(0))));
 }
 
 /// A route whose preferred source changes is replaced by adding it anew.

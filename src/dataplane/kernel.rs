@@ -1,5 +1,7 @@
 //! The kernel of this node: IPVS, rtnetlink, netfilter and sysctl behind [`DataPlane`].
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::ipvs::{self, Ipvs};
@@ -11,11 +13,16 @@ use super::{Actual, DataPlane, Depth, Error, Op, OpError, State, sysctl};
 const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 
+/// Where a node's nameservers are: the resolver's own file names only itself where it forwards.
+const RESOLVERS: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
 /// Sockets to the kernel of the network namespace in which they were opened.
 pub struct Kernel {
     ipvs: Ipvs,
     routing: Routing,
     netfilter: Netfilter,
+    /// Size of the connection table, which is fixed once the module is loaded.
+    connection_buckets: Option<u32>,
 }
 
 impl Kernel {
@@ -24,8 +31,10 @@ impl Kernel {
     /// # Errors
     /// Without IPVS in the kernel, or without the right to use netlink.
     pub fn open(link: &str) -> Result<Self, Error> {
+        let mut ipvs = Ipvs::open().map_err(Error::Ipvs)?;
         Ok(Self {
-            ipvs: Ipvs::open().map_err(Error::Ipvs)?,
+            connection_buckets: ipvs.connection_table_size().ok(),
+            ipvs,
             routing: Routing::open(link).map_err(Error::Routing)?,
             netfilter: Netfilter::open(),
         })
@@ -59,12 +68,14 @@ impl DataPlane for Kernel {
             node.no_hairpin.clear();
         }
         node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
+        node.nameservers = RESOLVERS.iter().flat_map(|path| nameservers(path)).collect();
+        node.connection_buckets = self.connection_buckets;
         let state = State {
             services: table.services,
             link,
             addresses,
             routes,
-            sysctls: sysctl::read(sysctl::REQUIRED.iter().map(|(path, _)| *path)),
+            sysctls: sysctl::read(sysctl::REQUIRED.iter().chain(sysctl::STICKY).map(|(path, _)| *path)),
             rules: self.netfilter.read().await.map_err(Error::Netfilter)?,
             timeouts: Some(timeouts),
         };
@@ -75,7 +86,7 @@ impl DataPlane for Kernel {
         let mut errors = Vec::new();
         let mut next = 0;
         while let Some(op) = ops.get(next) {
-            if is_ipvs(op) {
+            if op.service().is_some() {
                 let run = run_of_ipvs(ops, next);
                 let batch: Vec<&Op> = ops.get(run.clone()).unwrap_or_default().iter().collect();
                 let failed = tokio::task::block_in_place(|| self.ipvs.apply(&batch));
@@ -94,20 +105,15 @@ impl DataPlane for Kernel {
     }
 }
 
-fn is_ipvs(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::AddService(..)
-            | Op::SetService(..)
-            | Op::DelService(..)
-            | Op::AddServer(..)
-            | Op::SetServer(..)
-            | Op::DelServer(..)
-    )
+/// The addresses in a `resolv.conf`; none where there is no such file.
+fn nameservers(path: &str) -> BTreeSet<IpAddr> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    lines.filter_map(|rest| rest.trim().split('%').next()?.parse().ok()).collect()
 }
 
 /// The stretch of IPVS operations that starts at `start`.
 fn run_of_ipvs(ops: &[Op], start: usize) -> Range<usize> {
-    let length = ops.get(start..).unwrap_or_default().iter().take_while(|op| is_ipvs(op)).count();
+    let length = ops.get(start..).unwrap_or_default().iter().take_while(|op| op.service().is_some()).count();
     start..start + length
 }

@@ -31,6 +31,21 @@ impl Memory {
         Self { state, node, ..Self::default() }
     }
 
+    /// Number of operations that were asked for.
+    pub fn attempts(&self) -> usize {
+        self.attempts
+    }
+
+    /// What [`DataPlane::read`] tells.
+    pub fn read_now(&self) -> Actual {
+        Actual {
+            state: self.state.clone(),
+            foreign: self.foreign.clone(),
+            connections: self.connections.clone(),
+            node: self.node.clone(),
+        }
+    }
+
     /// Carries out one operation.
     ///
     /// # Errors
@@ -99,12 +114,7 @@ impl Memory {
 
 impl DataPlane for Memory {
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
-        Ok(Actual {
-            state: self.state.clone(),
-            foreign: self.foreign.clone(),
-            connections: self.connections.clone(),
-            node: self.node.clone(),
-        })
+        Ok(self.read_now())
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
+use super::{Link, Node, Op, Route};
+use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_core::NetlinkMessage;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -14,12 +14,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, MulticastGroup, RouteMessageBuilder};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-
-use super::{Link, Node, Op, Route};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
 /// The table of the node's own addresses (`linux/rtnetlink.h`).
 const RT_TABLE_LOCAL: u8 = 255;
@@ -140,45 +135,6 @@ impl Routing {
     }
 }
 
-/// A subscription to changes of links, addresses and routes.
-pub struct Monitor {
-    changes: futures_channel::mpsc::UnboundedReceiver<(
-        NetlinkMessage<RouteNetlinkMessage>,
-        netlink_sys::SocketAddr,
-    )>,
-}
-
-impl Monitor {
-    /// Subscribes. Must be called within a tokio runtime.
-    pub fn open() -> Result<Self, Error> {
-        let (connection, _, changes) = rtnetlink::new_multicast_connection(&[
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv6Route,
-        ])?;
-        tokio::spawn(connection);
-        Ok(Self { changes })
-    }
-
-    /// Passes every change on, without what it was, until `shutdown`.
-    pub async fn run(mut self, changed: Arc<Notify>, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                change = self.changes.next() => match change {
-                    Some(_) => changed.notify_one(),
-                    None => {
-                        tracing::warn!("changes of the network are no longer reported, audits go on");
-                        return shutdown.cancelled().await;
-                    }
-                },
-            }
-        }
-    }
-}
-
 fn local<T>(builder: RouteMessageBuilder<T>, index: u32) -> RouteMessage {
     builder.table_id(u32::from(RT_TABLE_LOCAL)).kind(RouteType::Local).output_interface(index).build()
 }
@@ -229,6 +185,7 @@ fn interpret(
         }
     }
     for message in routes {
+        reading.node.gateways.extend(gateways(&message.attributes));
         let output = message.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Oif(index) => Some(*index),
             _ => None,
@@ -242,6 +199,17 @@ fn interpret(
     }
     reading.node.no_hairpin = bridges_without_hairpin(links, &names);
     reading
+}
+
+/// The routers that a route leads through, each way of it on its own.
+fn gateways(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
+    let gateway = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => vec![IpAddr::from(*address)],
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => vec![IpAddr::from(*address)],
+        RouteAttribute::MultiPath(hops) => hops.iter().flat_map(|hop| gateways(&hop.attributes)).collect(),
+        _ => Vec::new(),
+    };
+    attributes.iter().flat_map(gateway).collect()
 }
 
 fn name(link: &LinkMessage) -> Option<&str> {

@@ -16,6 +16,10 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),
 ];
 
+/// Settings that only VIPs need whose connections survive any idle time: packets of connections that
+/// the kernel has forgotten are scheduled like new ones.
+pub const STICKY: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
+
 /// Values of `paths` as they are now; those that the kernel doesn't have are missing.
 pub fn read<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, String> {
     paths.into_iter().filter_map(|path| Some((path.to_owned(), value(path)?))).collect()

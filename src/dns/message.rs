@@ -1,13 +1,13 @@
-//! One DNS message in, at most one out: the protocol around [`Zone::answer`].
+//! One DNS message in, at most one out: the protocol around [`Catalog`].
 //!
-//! Pure. Decides response codes, EDNS (RFC 6891) and how much of an answer fits the transport.
-//! Which records exist is left to [`super::zone`], reading and writing the octets to
-//! [`super::Listener`].
+//! Pure. Decides response codes, EDNS (RFC 6891), the order of records, and how much of an answer fits
+//! the transport. Which records exist is left to [`super::catalog`], reading and writing the octets
+//! to [`super::Listener`]. A reply is written into a buffer of the caller's, from the records of the
+//! catalog, without anything in between.
 
-use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
-
-use super::zone::{Answer, Zone};
+use super::catalog::{Catalog, Found, Place};
+use super::record::Data;
+use super::wire::{Edns, HEADER, Header, IN, MAX_NAME, Query, kind};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
 /// every IPv6 path without fragments (DNS flag day 2020).
@@ -16,7 +16,32 @@ pub const MAX_UDP_PAYLOAD: u16 = 1232;
 /// UDP payload without EDNS, in octets (RFC 1035 section 4.2.1).
 const PLAIN_UDP_PAYLOAD: u16 = 512;
 
-const EDNS_VERSION: u8 = 0;
+/// Octets of our OPT record.
+const OPT: usize = 11;
+
+/// Most records that come in addition to an answer.
+const MAX_ADDITIONAL: usize = 32;
+
+const REFRESH: u32 = 60;
+const RETRY: u32 = 180;
+const EXPIRE: u32 = 86_400;
+/// Seconds a negative answer may be cached (RFC 2308): a VIP that just appeared is seen at once.
+const MINIMUM: u32 = 1;
+
+/// `ns` and `hostmaster` before the origin.
+const MNAME: &[u8] = b"\x02ns";
+const RNAME: &[u8] = b"\x0ahostmaster";
+
+/// Response codes, as they are on the wire.
+pub mod code {
+    pub const NO_ERROR: u16 = 0;
+    pub const FORM_ERR: u16 = 1;
+    pub const SERV_FAIL: u16 = 2;
+    pub const NX_DOMAIN: u16 = 3;
+    pub const NOT_IMP: u16 = 4;
+    pub const REFUSED: u16 = 5;
+    pub const BAD_VERS: u16 = 16;
+}
 
 /// How a message travels; it bounds the size of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,88 +50,287 @@ pub enum Transport {
     Tcp,
 }
 
-/// The answer to one message, without the length prefix TCP wants.
+/// What is to be done about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It must stay unanswered: it is shorter than a header, or a response itself (two servers could
+    /// answer each other for ever).
+    Ignored,
+    /// The reply is in the buffer.
+    Answered,
+    /// It asks for a name that is in none of our zones; the buffer says that this is refused.
+    Elsewhere,
+}
+
+/// Answers one message into `reply`, without the length prefix TCP wants.
 ///
-/// `None` if it must stay unanswered: it is shorter than a header, or a response itself (two
-/// servers could answer each other for ever). Whatever else the octets are, there is an answer.
-/// One that does not fit the transport has the TC bit and some of its records.
-pub fn respond(zone: &Zone, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let header = Header::read(&mut BinDecoder::new(packet)).ok()?;
-    if header.metadata.message_type == MessageType::Response {
-        return None;
+/// One that does not fit the transport has the TC bit and those of its records that do fit.
+pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Outcome {
+    reply.clear();
+    let Some(header) = Header::read(packet).filter(|header| !header.is_response()) else {
+        return Outcome::Ignored;
+    };
+    // Other operations may have other bodies, and are refused with their header alone.
+    let query = Some(header).filter(|header| header.op_code() == 0).and_then(|h| Query::read(h, packet));
+    let Some(query) = query else {
+        let code = if header.op_code() == 0 { code::FORM_ERR } else { code::NOT_IMP };
+        Writer::new(reply, header, &[]).finish(code, false, None);
+        return Outcome::Answered;
+    };
+    let limit = usize::from(limit(transport, query.edns)) - if query.edns.is_some() { OPT } else { 0 };
+    let mut writer = Writer::new(reply, header, query.question);
+    if query.edns.is_some_and(|edns| edns.version > 0) {
+        writer.finish(code::BAD_VERS, false, query.edns);
+        return Outcome::Answered;
     }
-    // The number of questions is judged before decoding, which would reserve memory for 65535.
-    let request = match header.counts.queries {
-        1 => Message::from_vec(packet).ok(),
-        _ => None,
+    let transfer = matches!(query.kind, kind::AXFR | kind::IXFR);
+    let place = Some(&query).filter(|query| query.class == IN).and_then(|query| catalog.place(&query.name));
+    let Some(place) = place.filter(|_| !transfer) else {
+        writer.finish(code::REFUSED, false, query.edns);
+        let ours = transfer || query.class != IN;
+        return if ours { Outcome::Answered } else { Outcome::Elsewhere };
     };
-    let (queries, edns) = request.map(|request| (request.queries, request.edns)).unwrap_or_default();
+    let zone = ZoneWriter { place, query: &query, ttl: catalog.ttl };
+    let code = zone.answer(&mut writer, limit);
+    writer.finish(code, code != code::SERV_FAIL, query.edns);
+    Outcome::Answered
+}
 
-    let mut reply = Message::response(header.metadata.id, header.metadata.op_code);
-    reply.metadata = Metadata::response_from_request(&header.metadata);
-    reply.queries = queries;
-    reply.edns = edns.as_ref().map(own_edns);
-    reply.metadata.response_code = if header.metadata.op_code != OpCode::Query {
-        ResponseCode::NotImp
-    } else if edns.as_ref().is_some_and(|edns| edns.version() > EDNS_VERSION) {
-        ResponseCode::BADVERS
-    } else if let Some(query) = reply.queries.first() {
-        let answer = zone.answer(query);
-        fill(&mut reply, answer)
-    } else {
-        ResponseCode::FormErr
-    };
-
-    let limit = match (transport, edns) {
+/// The most octets that a reply may have.
+pub fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
+    match (transport, edns) {
         (Transport::Tcp, _) => u16::MAX,
         (Transport::Udp, None) => PLAIN_UDP_PAYLOAD,
-        (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD),
-    };
-    encode(reply, usize::from(limit))
-}
-
-/// Puts the answer into its sections.
-fn fill(reply: &mut Message, answer: Answer) -> ResponseCode {
-    reply.metadata.authoritative = !matches!(answer, Answer::Refused | Answer::NotLoaded);
-    match answer {
-        Answer::Records(records) => {
-            reply.answers = records;
-            ResponseCode::NoError
-        }
-        Answer::NoData(soa) => {
-            reply.authorities = vec![*soa];
-            ResponseCode::NoError
-        }
-        Answer::NxDomain(soa) => {
-            reply.authorities = vec![*soa];
-            ResponseCode::NXDomain
-        }
-        Answer::Refused => ResponseCode::Refused,
-        Answer::NotLoaded => ResponseCode::ServFail,
+        (Transport::Udp, Some(edns)) => edns.payload.clamp(PLAIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD),
     }
 }
 
-/// Our OPT record: no options, and the client's DO bit (RFC 3225 section 3).
-fn own_edns(request: &Edns) -> Edns {
-    let mut edns = Edns::new();
-    edns.set_version(EDNS_VERSION).set_max_payload(MAX_UDP_PAYLOAD).set_dnssec_ok(request.flags().dnssec_ok);
-    edns
+/// A reply that is being written.
+struct Writer<'r> {
+    reply: &'r mut Vec<u8>,
+    header: Header,
+    truncated: bool,
+    answers: u16,
+    authorities: u16,
+    additional: u16,
 }
 
-/// Encodes a reply in at most `limit` octets, halving the answer until it fits.
-///
-/// Part of the records stays beside the TC bit because some stub resolvers (musl before 1.2.4)
-/// never repeat a query over TCP and would be left without any address.
-fn encode(mut reply: Message, limit: usize) -> Option<Vec<u8>> {
-    loop {
-        let octets = reply.to_vec().ok()?;
-        let bare = reply.answers.is_empty() && reply.authorities.is_empty();
-        if octets.len() <= limit || bare {
-            return Some(octets);
+impl<'r> Writer<'r> {
+    fn new(reply: &'r mut Vec<u8>, header: Header, question: &[u8]) -> Self {
+        reply.extend_from_slice(&header.id.to_be_bytes());
+        reply.extend_from_slice(&[0; HEADER - 2]);
+        reply.extend_from_slice(question);
+        if let Some(count) = reply.get_mut(5) {
+            *count = u8::from(!question.is_empty());
         }
-        reply.metadata.truncation = true;
-        reply.authorities.clear();
-        reply.answers.truncate(reply.answers.len() / 2);
+        Self { reply, header, truncated: false, answers: 0, authorities: 0, additional: 0 }
+    }
+
+    fn finish(mut self, code: u16, authoritative: bool, edns: Option<Edns>) {
+        if let Some(edns) = edns {
+            self.additional += 1;
+            self.u8(0);
+            self.u16(kind::OPT);
+            self.u16(MAX_UDP_PAYLOAD);
+            // The upper bits of the code are here.
+            self.u8((code >> 4) as u8);
+            self.u8(0);
+            self.u16(if edns.dnssec_ok { 0x8000 } else { 0 });
+            self.u16(0);
+        }
+        let flags = 0x8000
+            | self.header.repeated()
+            | u16::from(authoritative) << 10
+            | u16::from(self.truncated) << 9
+            | (code & 0xf);
+        let counts = [self.answers, self.authorities, self.additional];
+        let fields = [(2, flags)].into_iter().chain((6..).step_by(2).zip(counts));
+        for (place, value) in fields {
+            if let Some(room) = self.reply.get_mut(place..place + 2) {
+                room.copy_from_slice(&value.to_be_bytes());
+            }
+        }
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.reply.push(value);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.reply.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.reply.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn octets(&mut self, octets: &[u8]) {
+        self.reply.extend_from_slice(octets);
+    }
+
+    /// A pointer to the name at `offset` in the question's name (RFC 1035 section 4.1.4).
+    fn pointer(&mut self, offset: usize) {
+        self.u16(0xc000 | (HEADER + offset) as u16);
+    }
+
+    /// Writes type, class, time to live, and data with its length.
+    fn record(&mut self, kind: u16, ttl: u32, data: impl FnOnce(&mut Self)) {
+        self.u16(kind);
+        self.u16(IN);
+        self.u32(ttl);
+        let start = self.reply.len();
+        self.u16(0);
+        data(self);
+        let length = (self.reply.len() - start - 2) as u16;
+        if let Some(room) = self.reply.get_mut(start..start + 2) {
+            room.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+}
+
+/// A question and the zone that it is in.
+struct ZoneWriter<'c, 'q, 'p> {
+    place: Place<'c>,
+    query: &'q Query<'p>,
+    ttl: u32,
+}
+
+impl ZoneWriter<'_, '_, '_> {
+    /// Writes the sections and returns the code.
+    fn answer(&self, writer: &mut Writer<'_>, limit: usize) -> u16 {
+        let records = match self.place.find(&self.query.name) {
+            Found::NotLoaded => return code::SERV_FAIL,
+            Found::Missing => {
+                self.soa(writer, MINIMUM.min(self.ttl), self.origin());
+                writer.authorities = 1;
+                return code::NX_DOMAIN;
+            }
+            Found::Records(records) => records,
+        };
+        match self.kind(&records) {
+            kind::SOA => {
+                self.soa(writer, self.ttl, 0);
+                writer.answers = 1;
+            }
+            kind::NS => {
+                writer.pointer(0);
+                writer.record(kind::NS, self.ttl, |writer| {
+                    writer.octets(MNAME);
+                    writer.pointer(self.origin());
+                });
+                writer.answers = 1;
+                self.additional(writer, limit, MNAME);
+            }
+            wanted => self.records(writer, limit, &records, wanted),
+        }
+        if writer.answers == 0 && !writer.truncated {
+            self.soa(writer, MINIMUM.min(self.ttl), self.origin());
+            writer.authorities = 1;
+        }
+        code::NO_ERROR
+    }
+
+    /// The type to answer with: ANY gets one of the record sets that there are (RFC 8482 section 4.1).
+    fn kind(&self, records: &[Data]) -> u16 {
+        let apex = self.origin() == 0;
+        match self.query.kind {
+            kind::ANY if apex => kind::SOA,
+            kind::ANY => records.first().map_or(kind::ANY, Data::kind),
+            // What a name below the apex lacks.
+            kind::SOA | kind::NS if !apex => kind::ANY,
+            kind => kind,
+        }
+    }
+
+    /// Writes the records of a type, starting with another one for each message: clients that take
+    /// the first are spread over all of them.
+    fn records(&self, writer: &mut Writer<'_>, limit: usize, records: &[Data], wanted: u16) {
+        let count = records.iter().filter(|data| data.kind() == wanted).count();
+        let first = usize::from(writer.header.id).checked_rem(count).unwrap_or_default();
+        let all = || records.iter().filter(|data| data.kind() == wanted);
+        for data in all().skip(first).chain(all().take(first)) {
+            let end = writer.reply.len();
+            writer.pointer(0);
+            self.data(writer, data);
+            // The rest stays away beside the TC bit. Some are there all the same, because some stub
+            // resolvers (musl before 1.2.4) never repeat a query over TCP.
+            if writer.reply.len() > limit {
+                writer.reply.truncate(end);
+                writer.truncated = true;
+                return;
+            }
+            writer.answers += 1;
+        }
+        let mut last: Option<&[u8]> = None;
+        for data in all().take(MAX_ADDITIONAL) {
+            if let Data::Srv { target, .. } = data
+                && last.replace(target) != Some(target)
+            {
+                self.additional(writer, limit, target);
+            }
+        }
+    }
+
+    /// Adds the addresses of a name that an answer leads to, as far as there is room.
+    fn additional(&self, writer: &mut Writer<'_>, limit: usize, name: &[u8]) {
+        let Found::Records(records) = self.place.find_relative(name) else { return };
+        let addresses = records.iter().filter(|data| matches!(data, Data::A(_) | Data::Aaaa(_)));
+        for data in addresses.take(MAX_ADDITIONAL) {
+            let end = writer.reply.len();
+            writer.octets(name);
+            writer.pointer(self.origin());
+            self.data(writer, data);
+            if writer.reply.len() > limit {
+                writer.reply.truncate(end);
+                return;
+            }
+            writer.additional += 1;
+        }
+    }
+
+    /// Everything of a record but its owner.
+    fn data(&self, writer: &mut Writer<'_>, data: &Data) {
+        match data {
+            Data::A(address) => writer.record(kind::A, self.ttl, |writer| writer.octets(&address.octets())),
+            Data::Aaaa(address) => {
+                writer.record(kind::AAAA, self.ttl, |writer| writer.octets(&address.octets()));
+            }
+            Data::Srv { port, target } => writer.record(kind::SRV, self.ttl, |writer| {
+                writer.u32(0);
+                writer.u16(*port);
+                // Names in SRV records are not compressed (RFC 2782).
+                let (_, origin) = self.query.name.split_at_end(self.place.depth);
+                if target.len() + origin.len() < MAX_NAME {
+                    writer.octets(target);
+                    writer.octets(origin);
+                }
+                writer.u8(0);
+            }),
+            Data::Ptr(name) => writer.record(kind::PTR, self.ttl, |writer| {
+                writer.octets(name);
+                writer.u8(0);
+            }),
+        }
+    }
+
+    /// The SOA, whose owner is the name at `owner` in the question's. Negative answers have it with a
+    /// TTL of their own (RFC 2308 section 3).
+    fn soa(&self, writer: &mut Writer<'_>, ttl: u32, owner: usize) {
+        writer.pointer(owner);
+        writer.record(kind::SOA, ttl, |writer| {
+            for name in [MNAME, RNAME] {
+                writer.octets(name);
+                writer.pointer(self.origin());
+            }
+            for value in [self.place.serial(), REFRESH, RETRY, EXPIRE, MINIMUM] {
+                writer.u32(value);
+            }
+        });
+    }
+
+    /// Where the origin starts in the question's name.
+    fn origin(&self) -> usize {
+        self.query.name.split_at_end(self.place.depth).0.len()
     }
 }
 

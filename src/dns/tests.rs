@@ -13,16 +13,37 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::zone::{DEFAULT_ORIGIN, DEFAULT_TTL, Zone};
-use super::{Error, Listener};
+use super::catalog::Catalog;
+use super::clients::Client;
+use super::forward::Forwarder;
+use super::transport::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
+use super::zone::{DEFAULT_ORIGIN, Service};
+use super::{Error, Listener, Serving};
+use crate::config::Config;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
 
+fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)]) -> Arc<Catalog> {
+    let mut config = Config::default();
+    config.dns.listen = vec![address];
+    let catalog = config.catalog().unwrap();
+    let services: Vec<Service> = records
+        .iter()
+        .map(|(name, address)| Service { name: (*name).to_owned(), address: *address, port: None })
+        .collect();
+    let (zone, _) = catalog.vips().with_services(serial, &services);
+    Arc::new(catalog.with_vips(Arc::new(zone), Arc::default()))
+}
+
+fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Serving {
+    Serving { catalogs, clients: vec![Client::Node], forwarder: None }
+}
+
 /// A running server and the way to its zone.
 struct Server {
     address: SocketAddr,
-    zones: watch::Sender<Arc<Zone>>,
+    catalogs: watch::Sender<Arc<Catalog>>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
 }
@@ -35,12 +56,10 @@ impl Server {
     async fn start_on(address: SocketAddr, records: &[(&'static str, IpAddr)]) -> Self {
         let listener = Listener::bind(&[address]).await.unwrap();
         let address = listener.addresses().next().unwrap();
-        let zone = Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &[address.ip()]).unwrap();
-        let (zone, _) = zone.with_records(1, records.iter().copied());
-        let (zones, receiver) = watch::channel(Arc::new(zone));
+        let (catalogs, receiver) = watch::channel(catalog(address, 1, records));
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(listener.serve(receiver, shutdown.clone()));
-        Self { address, zones, shutdown, task }
+        let task = tokio::spawn(listener.serve(service(receiver), shutdown.clone()));
+        Self { address, catalogs, shutdown, task }
     }
 
     async fn udp(&self, request: &Message) -> Message {
@@ -160,9 +179,8 @@ async fn a_new_zone_is_visible_to_the_next_query() {
     let server = Server::start(&[("web.marathon", v4(1))]).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     for last in 1..5 {
-        let current = server.zones.borrow().clone();
-        let (next, _) = current.with_records(u32::from(last), [("web.marathon", v4(last))]);
-        server.zones.send_replace(Arc::new(next));
+        let next = catalog(server.address, u32::from(last), &[("web.marathon", v4(last))]);
+        server.catalogs.send_replace(next);
         let expected = [format!("11.0.0.{last}")];
         let reply = server.ask("web.marathon", RecordType::A).await;
         assert_eq!(data(&reply), expected);
@@ -174,8 +192,8 @@ async fn a_new_zone_is_visible_to_the_next_query() {
 #[tokio::test]
 async fn the_last_zone_stays_when_its_sender_is_gone() {
     let mut server = Server::start(&[("web.marathon", v4(1))]).await;
-    let zone = server.zones.borrow().clone();
-    server.zones = watch::Sender::new(zone);
+    let last = server.catalogs.borrow().clone();
+    server.catalogs = watch::Sender::new(last);
     let reply = server.ask("web.marathon", RecordType::A).await;
     assert_eq!(data(&reply), ["11.0.0.1"]);
 }
@@ -192,12 +210,19 @@ async fn connections_take_several_queries_at_once() {
     assert_eq!(stream.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
 }
 
+/// A connection from another address of loopback.
+async fn connect_from(client: u8, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, client], 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_room() {
     let server = Server::start(&[("web.marathon", v4(1))]).await;
     let mut idle = Vec::new();
-    for _ in 0..super::transport::MAX_CONNECTIONS {
-        idle.push(TcpStream::connect(server.address).await.unwrap());
+    for number in 0..MAX_CONNECTIONS {
+        idle.push(connect_from(10 + (number / MAX_PER_CLIENT) as u8, server.address).await);
     }
     let mut late = TcpStream::connect(server.address).await.unwrap();
     write(&mut late, &query("web.marathon", RecordType::A)).await;
@@ -205,6 +230,83 @@ async fn connections_beyond_the_limit_wait_for_room() {
     assert!(early.is_err(), "served beyond the limit");
     drop(idle.pop());
     assert_eq!(data(&read(&mut late).await), ["11.0.0.1"]);
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_connections() {
+    let server = Server::start(&[("web.marathon", v4(1))]).await;
+    let mut idle = Vec::new();
+    for _ in 0..MAX_PER_CLIENT {
+        idle.push(connect_from(10, server.address).await);
+    }
+    let mut more = connect_from(10, server.address).await;
+    assert!(timeout(PATIENCE, more.read_u16()).await.unwrap().is_err(), "served beyond the limit");
+    let mut other = connect_from(11, server.address).await;
+    write(&mut other, &query("web.marathon", RecordType::A)).await;
+    assert_eq!(data(&read(&mut other).await), ["11.0.0.1"]);
+    // One that goes makes room.
+    drop(idle.pop());
+    for _ in 0..50 {
+        let mut again = connect_from(10, server.address).await;
+        write(&mut again, &query("web.marathon", RecordType::A)).await;
+        if again.read_u16().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no room was made");
+}
+
+#[tokio::test]
+async fn outsiders_get_no_answer() {
+    let listener = Listener::bind(&[LOOPBACK]).await.unwrap();
+    let address = listener.addresses().next().unwrap();
+    let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[]));
+    let clients = vec!["127.0.0.9/32".parse().unwrap()];
+    let service = Serving { clients, ..service(receiver) };
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(listener.serve(service, shutdown.clone()));
+    let request = query("ns", RecordType::A);
+    for (client, answered) in [(9, true), (10, false)] {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, client], 0))).await.unwrap();
+        socket.send_to(&request.to_vec().unwrap(), address).await.unwrap();
+        let mut buffer = [0; 512];
+        let patience = if answered { PATIENCE } else { Duration::from_millis(300) };
+        assert_eq!(timeout(patience, socket.recv(&mut buffer)).await.is_ok(), answered);
+        let mut stream = connect_from(client, address).await;
+        write(&mut stream, &request).await;
+        assert_eq!(timeout(PATIENCE, stream.read_u16()).await.unwrap().is_ok(), answered);
+    }
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_upstream_delays_no_local_name() {
+    let silent = UdpSocket::bind(LOOPBACK).await.unwrap();
+    let upstream = silent.local_addr().unwrap();
+    let listener = Listener::bind(&[LOOPBACK]).await.unwrap();
+    let address = listener.addresses().next().unwrap();
+    let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
+    let forwarder = Forwarder::new(vec![("", vec![upstream])], &[address]).unwrap();
+    let service = Serving { forwarder: Some(forwarder), ..service(receiver) };
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(listener.serve(service, shutdown.clone()));
+
+    let socket = UdpSocket::bind(LOOPBACK).await.unwrap();
+    socket.connect(address).await.unwrap();
+    let mut slow = Message::new(1, MessageType::Query, OpCode::Query);
+    slow.add_query(Query::query(Name::from_ascii("example.com.").unwrap(), RecordType::A));
+    for id in 0..200 {
+        slow.metadata.id = id;
+        socket.send(&slow.to_vec().unwrap()).await.unwrap();
+    }
+    socket.send(&query("web.marathon", RecordType::A).to_vec().unwrap()).await.unwrap();
+    let mut buffer = [0; 512];
+    let received = timeout(Duration::from_secs(1), socket.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(data(&Message::from_vec(&buffer[..received]).unwrap()), ["11.0.0.1"]);
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

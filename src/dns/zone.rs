@@ -1,24 +1,23 @@
-//! The authoritative zone: which names exist below the origin and what each question gets.
+//! The names of VIPs: a zone with addresses, services, and the way back from address to name.
 //!
-//! Pure: a [`Zone`] is an immutable value built from a list of names and addresses, and
-//! [`Zone::answer`] is a function of it and the question. Header flags, EDNS and size limits are
-//! left to [`super::message`], sockets and the replacement of one zone by the next to
-//! [`super::Listener`].
+//! Pure: a [`Zone`] is an immutable value built from what the kernel holds. Below its origin these
+//! names exist for a VIP `web.marathon` on TCP port 80:
 //!
-//! Below the origin these names exist, everything else there is NXDOMAIN:
+//! * `web.marathon` with its addresses;
+//! * `_80._web._tcp.marathon` and `_web._tcp.marathon`, and in the order of RFC 2782
+//!   `_80._tcp.web.marathon`: SRV records with the port; the second has all TCP ports of the name;
+//! * the same with the name of the task's port instead of its number, see [`Zone::port_names`];
+//! * the names between those and the origin (empty non-terminals, RFC 4592 section 2.2.2).
 //!
-//! * the origin itself, with SOA and NS;
-//! * `ns.<origin>`, the target of NS, with the addresses the server listens on;
-//! * the names given to [`Zone::with_records`];
-//! * the names between those and the origin (empty non-terminals, RFC 4592 section 2.2.2 and
-//!   RFC 8020), which have no records.
+//! The zone does not know under which origins it is served: that is left to [`super::catalog`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hickory_proto::op::Query;
-use hickory_proto::rr::rdata::{A, AAAA, NS, SOA};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+pub use super::record::NameError;
+use super::record::{Data, encode, encode_origin};
+use super::wire::{MAX_LABEL, MAX_NAME};
+use crate::task::Protocol;
 
 /// Origin used when the configuration names none; the zone of DC/OS.
 pub const DEFAULT_ORIGIN: &str = "l4lb.thisdcos.directory";
@@ -26,44 +25,8 @@ pub const DEFAULT_ORIGIN: &str = "l4lb.thisdcos.directory";
 /// Time to live of every record, in seconds, when the configuration names none.
 pub const DEFAULT_TTL: u32 = 5;
 
-const REFRESH: i32 = 60;
-const RETRY: i32 = 180;
-const EXPIRE: i32 = 86_400;
-/// Seconds a negative answer may be cached (RFC 2308): a VIP that just appeared is seen at once.
-const MINIMUM: u32 = 1;
-
-const NAME_SERVER: &str = "ns";
-const HOSTMASTER: &str = "hostmaster";
-
-/// What a zone says to one question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The name has records of this type: NOERROR. Never empty; all records have the same type
-    /// and carry the name as the question spelled it.
-    Records(Vec<Record>),
-    /// The name exists without records of this type: NOERROR with this SOA as authority.
-    NoData(Box<Record>),
-    /// The name does not exist: NXDOMAIN with this SOA as authority.
-    NxDomain(Box<Record>),
-    /// Not ours to answer: a name outside the zone, a class other than IN, a zone transfer.
-    Refused,
-    /// A name of ours before the first records are known: SERVFAIL, so that the client asks
-    /// another server or again, instead of believing that the name does not exist.
-    NotLoaded,
-}
-
-/// Why a name has no place in the zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    #[error("has an empty label")]
-    EmptyLabel,
-    #[error("has a label longer than 63 octets")]
-    LabelTooLong,
-    #[error("is longer than 255 octets together with the origin")]
-    TooLong,
-    #[error("is reserved for the name server of the zone")]
-    Reserved,
-}
+/// Name of the name server in each zone.
+pub const NAME_SERVER: &str = "ns";
 
 /// Why a zone could not be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,173 +35,196 @@ pub enum Error {
     Origin { origin: String, reason: NameError },
 }
 
-/// An immutable authoritative zone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Zone {
-    origin: Name,
-    soa: SOA,
-    ttl: u32,
-    name_server: Node,
-    /// `None` until the first records are known. [`Name`] orders canonically (RFC 4034
-    /// section 6.1) and without regard to case, so the names below a name follow it directly.
-    nodes: Option<BTreeMap<Name, Node>>,
+/// A VIP that the kernel holds: its name relative to the origin, its address, its ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Service {
+    pub name: String,
+    pub address: IpAddr,
+    /// `None` where only the address is known.
+    pub port: Option<(Protocol, u16)>,
 }
 
-/// The addresses of one name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Node {
-    v4: BTreeSet<Ipv4Addr>,
-    v6: BTreeSet<Ipv6Addr>,
+/// Names of task ports, by VIP name, protocol and the VIP's port.
+pub type PortNames = BTreeMap<(String, Protocol, u16), BTreeSet<String>>;
+
+/// Relative names on the wire and what they have.
+pub type Nodes = HashMap<Box<[u8]>, Vec<Data>>;
+
+/// An immutable set of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    origin: Box<[u8]>,
+    serial: u32,
+    /// `None` until the first records are known.
+    nodes: Option<Nodes>,
+    /// Names of an address, relative.
+    names4: BTreeMap<Ipv4Addr, Vec<Box<[u8]>>>,
+    names6: BTreeMap<Ipv6Addr, Vec<Box<[u8]>>>,
 }
 
 impl Zone {
-    /// A zone whose records are not known yet: it answers [`Answer::NotLoaded`] until it is
-    /// replaced by the result of [`Zone::with_records`].
-    ///
-    /// `ttl` is in seconds. `name_servers` are the addresses `ns.<origin>` resolves to, normally
-    /// those of the listener; unspecified ones (`0.0.0.0`, `::`) are left out.
-    pub fn new(origin: &str, ttl: u32, name_servers: &[IpAddr]) -> Result<Self, Error> {
+    /// A zone whose records are not known yet.
+    pub fn new(origin: &str) -> Result<Self, Error> {
         let invalid = |reason| Error::Origin { origin: origin.to_owned(), reason };
-        let absolute = origin.strip_suffix('.').unwrap_or(origin);
-        let name = absolute_name(absolute, &Name::root()).map_err(invalid)?;
-        let primary = absolute_name(NAME_SERVER, &name).map_err(invalid)?;
-        let hostmaster = absolute_name(HOSTMASTER, &name).map_err(invalid)?;
-        Ok(Self {
-            origin: name,
-            soa: SOA::new(primary, hostmaster, 0, REFRESH, RETRY, EXPIRE, MINIMUM),
-            ttl,
-            name_server: name_servers.iter().copied().filter(|address| !address.is_unspecified()).collect(),
-            nodes: None,
-        })
+        let octets = encode_origin(origin).map_err(invalid)?;
+        // There must be room for at least `hostmaster`.
+        if octets.len() + 12 > MAX_NAME {
+            return Err(invalid(NameError::TooLong));
+        }
+        Ok(Self { origin: octets, serial: 0, nodes: None, names4: BTreeMap::new(), names6: BTreeMap::new() })
     }
 
-    /// The same zone with exactly these records, and the names that were left out with the
-    /// reason.
+    /// The same zone with exactly these services, and the names that were left out with the reason.
     ///
-    /// Names are relative to the origin (`web.marathon`). A name that occurs several times gets
-    /// all its addresses, each once. `serial` goes into the SOA (RFC 1982: later is greater).
-    pub fn with_records<'a>(
+    /// `serial` goes into the SOA (RFC 1982: later is greater).
+    pub fn with_services<'a>(
         &self,
         serial: u32,
-        records: impl IntoIterator<Item = (&'a str, IpAddr)>,
+        services: impl IntoIterator<Item = &'a Service>,
     ) -> (Self, BTreeMap<String, NameError>) {
-        let mut nodes = BTreeMap::from([
-            (self.origin.clone(), Node::default()),
-            (self.soa.mname.clone(), self.name_server.clone()),
-        ]);
+        let mut zone = Self { serial, ..Self { nodes: None, ..self.clone() } };
+        zone.names4.clear();
+        zone.names6.clear();
+        let mut nodes = Nodes::new();
         let mut left_out = BTreeMap::new();
-        for (name, address) in records {
-            match self.owner(name) {
-                Ok(owner) => nodes.entry(owner).or_default().insert(address),
+        for service in services {
+            match self.owner(&service.name) {
+                Ok(owner) => {
+                    zone.add_reverse(service.address, &owner);
+                    if let Some((protocol, port)) = service.port {
+                        for name in service_names(&service.name, protocol, &port.to_string()) {
+                            add(&mut nodes, name, Data::Srv { port, target: owner.clone() });
+                        }
+                    }
+                    add(&mut nodes, owner, Data::from(service.address));
+                }
                 Err(reason) => {
-                    left_out.insert(name.to_owned(), reason);
+                    left_out.insert(service.name.clone(), reason);
                 }
             }
         }
-        let mut soa = self.soa.clone();
-        soa.serial = serial;
-        let zone = Self {
-            origin: self.origin.clone(),
-            soa,
-            ttl: self.ttl,
-            name_server: self.name_server.clone(),
-            nodes: Some(nodes),
-        };
+        zone.nodes = Some(nodes);
         (zone, left_out)
     }
 
-    /// Answers one question. Letter case does not matter (RFC 4343).
-    ///
-    /// ANY gets one of the record sets the name has (RFC 8482 section 4.1); zone transfers are
-    /// refused (RFC 5936 section 2.2.1).
-    pub fn answer(&self, query: &Query) -> Answer {
-        let (name, kind) = (query.name(), query.query_type());
-        let ours = query.query_class() == DNSClass::IN && self.origin.zone_of(name);
-        if !ours || matches!(kind, RecordType::AXFR | RecordType::IXFR) {
-            return Answer::Refused;
-        }
-        let Some(nodes) = &self.nodes else {
-            return Answer::NotLoaded;
+    /// The origin as it is configured, on the wire.
+    pub fn origin(&self) -> &[u8] {
+        &self.origin
+    }
+
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Whether it is known which names there are.
+    pub fn is_loaded(&self) -> bool {
+        self.nodes.is_some()
+    }
+
+    /// Records of a relative name in lower case, which is not the origin; `None` if it does not exist.
+    pub fn get(&self, name: &[u8]) -> Option<&[Data]> {
+        self.nodes.as_ref()?.get(name).map(Vec::as_slice)
+    }
+
+    /// The names of an address, relative.
+    pub fn names(&self, address: IpAddr) -> &[Box<[u8]>] {
+        let names = match address {
+            IpAddr::V4(address) => self.names4.get(&address),
+            IpAddr::V6(address) => self.names6.get(&address),
         };
-        let Some((next, node)) = nodes.range(name..).next() else {
-            return Answer::NxDomain(self.negative());
-        };
-        if !name.zone_of(next) {
-            return Answer::NxDomain(self.negative());
-        }
-        let data = if next == name { self.data(name, node, kind) } else { Vec::new() };
-        if data.is_empty() {
-            return Answer::NoData(self.negative());
-        }
-        let record = |data| Record::from_rdata(name.clone(), self.ttl, data);
-        Answer::Records(data.into_iter().map(record).collect())
+        names.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The records of one type at an existing name.
-    fn data(&self, name: &Name, node: &Node, kind: RecordType) -> Vec<RData> {
-        let apex = *name == self.origin;
-        match kind {
-            RecordType::SOA if apex => vec![RData::SOA(self.soa.clone())],
-            RecordType::NS if apex => vec![RData::NS(NS(self.soa.mname.clone()))],
-            RecordType::A => node.v4.iter().map(|ip| RData::A(A(*ip))).collect(),
-            RecordType::AAAA => node.v6.iter().map(|ip| RData::AAAA(AAAA(*ip))).collect(),
-            RecordType::ANY => [RecordType::SOA, RecordType::A, RecordType::AAAA]
-                .into_iter()
-                .map(|kind| self.data(name, node, kind))
-                .find(|data| !data.is_empty())
-                .unwrap_or_default(),
-            _ => Vec::new(),
+    /// Whether any address from `first` to `last` has a name.
+    pub fn has_names(&self, first: IpAddr, last: IpAddr) -> bool {
+        match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => self.names4.range(first..=last).next().is_some(),
+            (IpAddr::V6(first), IpAddr::V6(last)) => self.names6.range(first..=last).next().is_some(),
+            _ => false,
         }
     }
 
-    /// The SOA of a negative answer; its own TTL must not outlive the negative one (RFC 2308
-    /// section 3).
-    fn negative(&self) -> Box<Record> {
-        Box::new(Record::from_rdata(
-            self.origin.clone(),
-            self.ttl.min(self.soa.minimum),
-            RData::SOA(self.soa.clone()),
-        ))
+    /// The SRV names that the names of ports give, for the services of this zone.
+    pub fn port_names(&self, port_names: &PortNames) -> Nodes {
+        let mut nodes = Nodes::new();
+        for ((name, protocol, port), labels) in port_names {
+            let Ok(owner) = self.owner(name) else { continue };
+            let by_number = service_names(name, *protocol, &port.to_string());
+            if by_number.first().is_none_or(|name| self.get(name).is_none()) {
+                continue;
+            }
+            for label in labels {
+                // The form without a port name is the same for all of them.
+                let forms = service_names(name, *protocol, label).into_iter().enumerate();
+                for (_, form) in forms.filter(|(form, _)| *form != ALL_PORTS) {
+                    if self.get(&form).is_none() {
+                        let data = Data::Srv { port: *port, target: owner.clone() };
+                        nodes.entry(form).or_default().push(data);
+                    }
+                }
+            }
+        }
+        nodes
     }
 
-    fn owner(&self, name: &str) -> Result<Name, NameError> {
-        let owner = absolute_name(name, &self.origin)?;
-        if owner == self.soa.mname {
+    fn owner(&self, name: &str) -> Result<Box<[u8]>, NameError> {
+        let owner = encode(name)?;
+        if owner.len() + self.origin.len() + 1 > MAX_NAME {
+            return Err(NameError::TooLong);
+        }
+        if name.eq_ignore_ascii_case(NAME_SERVER) {
             return Err(NameError::Reserved);
         }
         Ok(owner)
     }
-}
 
-impl Node {
-    fn insert(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(ip) => self.v4.insert(ip),
-            IpAddr::V6(ip) => self.v6.insert(ip),
+    fn add_reverse(&mut self, address: IpAddr, name: &[u8]) {
+        let names = match address {
+            IpAddr::V4(address) => self.names4.entry(address).or_default(),
+            IpAddr::V6(address) => self.names6.entry(address).or_default(),
         };
-    }
-}
-
-impl FromIterator<IpAddr> for Node {
-    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
-        let mut node = Self::default();
-        for address in addresses {
-            node.insert(address);
+        if !names.iter().any(|known| **known == *name) {
+            names.push(name.into());
         }
-        node
     }
 }
 
-/// `<relative>.<origin>`, the octets taken literally: no escapes, no IDNA.
-fn absolute_name(relative: &str, origin: &Name) -> Result<Name, NameError> {
-    let labels = || relative.split('.').map(str::as_bytes);
-    if labels().any(<[u8]>::is_empty) {
-        return Err(NameError::EmptyLabel);
+/// Place of the form without a port in [`service_names`].
+const ALL_PORTS: usize = 1;
+
+/// The names under which a port of a VIP is found; those that are no names are left out.
+fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
+    let (first, rest) =
+        name.split_once('.').map_or((name, String::new()), |(first, rest)| (first, format!(".{rest}")));
+    let names = [
+        format!("_{port}._{first}._{protocol}{rest}"),
+        format!("_{first}._{protocol}{rest}"),
+        format!("_{port}._{protocol}.{name}"),
+    ];
+    names.iter().filter_map(|name| encode(name).ok()).collect()
+}
+
+/// Adds a record once, with the names between it and the origin.
+fn add(nodes: &mut Nodes, name: Box<[u8]>, data: Data) {
+    let mut above: &[u8] = &name;
+    while let Some((length, rest)) = above.split_first() {
+        above = rest.get(usize::from(*length)..).unwrap_or_default();
+        if above.is_empty() || nodes.contains_key(above) {
+            break;
+        }
+        nodes.insert(above.into(), Vec::new());
     }
-    if labels().any(|label| label.len() > 63) {
-        return Err(NameError::LabelTooLong);
+    let records = nodes.entry(name).or_default();
+    if let Err(place) = records.binary_search(&data) {
+        records.insert(place, data);
     }
-    Name::from_labels(labels().chain(origin.iter())).map_err(|_| NameError::TooLong)
+}
+
+/// A port's name as a label of an SRV name; `None` if nothing is left of it.
+pub fn port_label(name: &str) -> Option<String> {
+    let label = crate::vip::name::label(name);
+    // The underscore takes one octet, and a task port without a name is called so.
+    (!label.is_empty() && label.len() < MAX_LABEL && label != "default").then_some(label)
 }
 
 #[cfg(test)]

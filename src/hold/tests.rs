@@ -172,3 +172,86 @@ fn documents_in_quick_succession_count_once() {
     let mut taken = |second| holder.take(lost.clone(), at(second), patience).0.tasks.len();
     assert_eq!([taken(11), taken(12), taken(13)], [2, 2, 0]);
 }
+
+/// `document` with the task of `agent` in the list `list`, in `state`.
+fn without(agent: &str, list: &str, state: &str) -> Snapshot {
+    let text = format!(
+        r#"{{"id":"A","elected_time":1.0,"slaves":[],"frameworks":[{{"id":"F","name":"marathon","tasks":[],
+        "{list}":[{{"id":"task-{agent}","framework_id":"F","state":"{state}"}}]}}]}}"#
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+#[test]
+fn tasks_of_a_lost_agent_are_remembered_as_long_as_the_master_lists_them() {
+    for (list, state, remembered) in [
+        ("unreachable_tasks", "TASK_UNREACHABLE", true),
+        ("unreachable_tasks", "TASK_LOST", true),
+        ("completed_tasks", "TASK_GONE_BY_OPERATOR", true),
+        ("completed_tasks", "TASK_KILLED", false),
+        ("completed_tasks", "TASK_LOST", false),
+    ] {
+        let mut holder = Holder::default();
+        holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
+        let (snapshot, held) = holder.take(without("S1", list, state), at(2), PATIENCE);
+        let found: Vec<TaskState> = snapshot.tasks.values().map(|task| task.state).collect();
+        assert_eq!(found, if remembered { vec![TaskState::Lost] } else { vec![] }, "{list} {state}");
+        assert_eq!(held, [], "{list} {state}");
+        let (snapshot, _) = holder.take(document("A", &["S1"], &[]), at(4), PATIENCE);
+        assert_eq!(snapshot.tasks.values().next().unwrap().state, TaskState::Running);
+        let (snapshot, _) = holder.take(without("S2", list, state), at(6), PATIENCE);
+        assert_eq!(snapshot.tasks.len(), 1, "held as lost without a trace");
+    }
+}
+
+#[test]
+fn an_operator_can_give_up_what_is_held() {
+    let mut holder = Holder::default();
+    holder.take(document("A", &["S1", "S2", "S3"], &[]), at(0), PATIENCE);
+    let (_, held) = holder.take(document("A", &[], &[]), at(2), PATIENCE);
+    assert!(matches!(held.as_slice(), [Held::MassLoss { tasks: 3, .. }]));
+    assert_eq!(tasks(holder.accept(document("A", &[], &[]))), [""; 0]);
+    let (snapshot, held) = holder.take(document("A", &[], &[]), at(4), PATIENCE);
+    assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
+}
+
+/// A recorded fail-over, poll by poll: who leads, which agents are there and how many tasks.
+fn recorded(text: &str) -> Vec<(f64, Option<Snapshot>)> {
+    #[derive(serde::Deserialize)]
+    struct Poll {
+        t: f64,
+        master_id: Option<String>,
+        #[serde(default)]
+        slaves: Vec<(String, bool)>,
+        #[serde(default)]
+        recovered_slaves: Vec<String>,
+    }
+
+    let poll = |line: &str| {
+        let poll: Poll = serde_json::from_str(line).unwrap();
+        let agents: Vec<&str> = poll.slaves.iter().map(|(name, _)| name.as_str()).collect();
+        let awaited: Vec<&str> = poll.recovered_slaves.iter().map(String::as_str).collect();
+        (poll.t, poll.master_id.map(|master| document(&master, &agents, &awaited)))
+    };
+    text.lines().map(poll).collect()
+}
+
+#[test]
+fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
+    for text in [
+        include_str!("../../tests/fixtures/captures/failover_poll.jsonl"),
+        include_str!("../../tests/fixtures/captures/failover_late_poll.jsonl"),
+    ] {
+        let mut holder = Holder::default();
+        let polls = recorded(text);
+        let start = polls[0].0;
+        let before = polls[0].1.clone().unwrap().tasks.len();
+        assert!(before > 0 && polls.iter().filter(|(_, answer)| answer.is_some()).count() > 2);
+        for (time, answer) in polls {
+            // Whoever gets no answer goes on as before.
+            let Some(answer) = answer else { continue };
+            let (snapshot, _) = holder.take(answer, at((time - start) as i64), PATIENCE);
+            assert_eq!(snapshot.tasks.len(), before, "after {} s", time - start);
+        }
+    }
+}

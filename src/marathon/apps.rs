@@ -1,12 +1,13 @@
 //! Apps with their tasks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::View;
 use super::wire::{self, App, Mode, Port};
 use crate::task::{
     Agent, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel,
 };
+use crate::vip::options::{self, Options};
 
 /// Adds an app's tasks, and what Marathon thinks of them.
 pub fn add(view: &mut View, app: &App) {
@@ -147,6 +148,7 @@ fn empty() -> TaskPort {
         host_port: None,
         networks: BTreeSet::new(),
         labels: Vec::new(),
+        options: Options::default(),
     }
 }
 
@@ -162,11 +164,18 @@ fn labelled(
         return Vec::new();
     }
     let name = definition.name.clone().unwrap_or_else(|| port.name.clone());
+    let options = options(&definition.labels, task, &name, state, snapshot);
     let mut ports = Vec::new();
     for text in definition.protocol.as_deref().unwrap_or("tcp").split(',') {
         match Protocol::parse(text.trim()) {
             Some(protocol) => {
-                ports.push(TaskPort { name: name.clone(), protocol, labels: labels.clone(), ..port.clone() });
+                ports.push(TaskPort {
+                    name: name.clone(),
+                    protocol,
+                    labels: labels.clone(),
+                    options: options.clone(),
+                    ..port.clone()
+                });
             }
             None if state.is_serving() => snapshot.skipped.push(Skipped {
                 task: task.to_owned(),
@@ -178,6 +187,31 @@ fn labelled(
         }
     }
     ports
+}
+
+/// What other labels of a port ask for.
+pub fn options(
+    labels: &BTreeMap<String, String>,
+    task: &str,
+    port: &str,
+    state: TaskState,
+    snapshot: &mut Snapshot,
+) -> Options {
+    let mut options = Options::default();
+    for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(options::PREFIX)) {
+        if let Err(reason) = options.set(key, value)
+            && state.is_serving()
+        {
+            snapshot.skipped.push(Skipped {
+                task: task.to_owned(),
+                port: Some(port.to_owned()),
+                label: Some(key.clone()),
+                value: Some(value.clone()),
+                reason,
+            });
+        }
+    }
+    options
 }
 
 /// The labels of a port that ask for VIPs.

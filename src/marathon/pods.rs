@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::View;
-use super::apps::{add_agent, vip_labels};
+use super::apps::{add_agent, options, vip_labels};
 use super::wire::{self, ContainerSpec, ContainerStatus, Instance, Pod};
 use crate::task::{Protocol, Runtime, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
@@ -23,14 +23,14 @@ pub fn add(view: &mut View, pod: &Pod) {
 }
 
 fn task(
-    view: &View,
+    view: &mut View,
     pod: &Pod,
     spec: &ContainerSpec,
     instance: &Instance,
     status: &ContainerStatus,
 ) -> Option<Task> {
     let state = TaskState::parse(&status.status);
-    let ports = ports(pod, spec, status);
+    let ports = ports(view, pod, spec, status);
     if ports.is_empty() || state == TaskState::Terminal {
         return None;
     }
@@ -50,7 +50,7 @@ fn task(
     })
 }
 
-fn ports(pod: &Pod, spec: &ContainerSpec, status: &ContainerStatus) -> Vec<TaskPort> {
+fn ports(view: &mut View, pod: &Pod, spec: &ContainerSpec, status: &ContainerStatus) -> Vec<TaskPort> {
     let pod_networks: BTreeSet<String> =
         pod.spec.networks.iter().filter_map(|network| network.name.clone()).collect();
     let mut ports = Vec::new();
@@ -59,6 +59,9 @@ fn ports(pod: &Pod, spec: &ContainerSpec, status: &ContainerStatus) -> Vec<TaskP
         if labels.is_empty() {
             continue;
         }
+        let (id, state) = (status.container_id.as_deref(), TaskState::parse(&status.status));
+        let options =
+            options(&endpoint.labels, id.unwrap_or_default(), &endpoint.name, state, &mut view.snapshot);
         let allocated = status.endpoints.iter().find(|status| status.name == endpoint.name);
         let host_port = allocated.and_then(|status| status.allocated_host_port);
         let networks = match endpoint.network_names.is_empty() {
@@ -78,6 +81,7 @@ fn ports(pod: &Pod, spec: &ContainerSpec, status: &ContainerStatus) -> Vec<TaskP
                 host_port,
                 networks: networks.clone(),
                 labels: labels.clone(),
+                options: options.clone(),
             });
         }
     }

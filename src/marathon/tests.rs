@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::mesos;
 use crate::task::{Task, TaskState};
+use crate::vip::rules::Rules;
 use crate::vip::{VipKey, VipTable};
 
 const FRAMEWORK: &str = "62ca579f-d204-47ab-b9b7-6fdde30e658c-0000";
@@ -27,14 +28,15 @@ fn view(app: &str) -> View {
 }
 
 fn weight(view: &View) -> u32 {
-    view.snapshot.tasks.values().map(Task::weight).sum()
+    let takes = |task: &Task| task.state == TaskState::Running && task.healthy != Some(false);
+    view.snapshot.tasks.values().map(|task| u32::from(takes(task))).sum()
 }
 
 /// Addresses and weights by VIP.
 fn backends(snapshot: &Snapshot) -> BTreeMap<VipKey, BTreeMap<SocketAddr, u32>> {
-    let table = VipTable::new(snapshot, true);
+    let table = VipTable::new(snapshot, &Rules::default());
     let backends =
-        |vip: &crate::vip::Vip| vip.backends.iter().map(|(at, backend)| (*at, backend.weight)).collect();
+        |vip: &crate::vip::Vip| vip.backends.iter().map(|(at, backend)| (*at, backend.weight())).collect();
     table.vips.iter().map(|(key, vip)| (key.clone(), backends(vip))).collect()
 }
 

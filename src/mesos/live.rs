@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -299,6 +300,9 @@ impl Live {
         let state = update.state.as_ref().unwrap_or(&status.state);
         if TaskState::parse(state) == TaskState::Terminal {
             self.forget(&key);
+            if state.starts_with("TASK_GONE") {
+                self.snapshot.lost.insert(key.clone());
+            }
             self.snapshot.ended.insert(key);
         } else if let Some(mut kept) = self.tasks.remove(&key) {
             self.forget(&key);
@@ -323,6 +327,9 @@ impl Live {
     fn forget(&mut self, key: &TaskKey) {
         self.tasks.remove(key);
         self.snapshot.tasks.remove(key);
+        self.snapshot.ended.remove(key);
+        self.snapshot.lost.remove(key);
+        Arc::make_mut(&mut self.snapshot.names).remove(&key.task, &key.framework);
         self.snapshot.skipped.retain(|skipped| skipped.task != key.task);
     }
 

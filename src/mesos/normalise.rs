@@ -7,36 +7,60 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::de::SeqAccess;
 
 use super::fold::ArrayFold;
 use super::wire::{self, Labels, Lenient, List};
+use crate::names::{Described, NamedPort, Scheduler};
 use crate::task::{
     Agent, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel,
 };
+use crate::vip::options::{self, Options};
+
+/// VIP labels of one task.
+const MAX_LABELS: usize = 256;
+
+/// Octets of a VIP label's key or value; a name in DNS has 253.
+const MAX_VALUE: usize = 512;
+
+/// Characters of a label that are shown when it is left out.
+const MAX_SHOWN: usize = 120;
 
 /// Notes the tasks that a document lists as ended or unreachable.
-pub struct Ended<'a>(pub &'a mut Snapshot);
+pub struct Ended<'a> {
+    pub snapshot: &'a mut Snapshot,
+    /// Whether it is the list of those whose agent the master has lost.
+    pub unreachable: bool,
+}
 
 impl<'de> ArrayFold<'de> for Ended<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element::<Lenient<wire::EndedTask<'de>>>()? else { return Ok(None) };
-        if let Lenient::Read(wire::EndedTask { id, framework_id: Some(framework) }) = task {
-            self.0.ended.insert(TaskKey { framework: framework.0.into_owned(), task: id.0.into_owned() });
+        if let Lenient::Read(wire::EndedTask { id, framework_id: Some(framework), state }) = task {
+            let key = TaskKey { framework: framework.0.into_owned(), task: id.0.into_owned() };
+            // An operator who marks an agent as gone ends its tasks without having asked them.
+            let gone = state.is_some_and(|state| matches!(&*state, "TASK_GONE" | "TASK_GONE_BY_OPERATOR"));
+            if self.unreachable || gone {
+                self.snapshot.lost.insert(key.clone());
+            }
+            self.snapshot.ended.insert(key);
         }
         Ok(Some(()))
     }
 }
 
-/// An agent's address is in its libprocess `pid`, such as `slave(1)@10.0.0.1:5051`; the hostname is
-/// often a name, which only helps where it is numeric.
+/// The address in a libprocess `pid`, such as `slave(1)@10.0.0.1:5051`.
+pub fn pid_address(pid: &str) -> Option<IpAddr> {
+    let (_, address) = pid.rsplit_once('@')?;
+    Some(address.parse::<SocketAddr>().ok()?.ip())
+}
+
+/// An agent's address is in its `pid`; the hostname is often a name, which only helps where it is
+/// numeric.
 pub fn agent(hostname: String, pid: Option<&str>) -> Agent {
-    let address = pid
-        .and_then(|pid| pid.rsplit_once('@'))
-        .and_then(|(_, address)| address.parse::<SocketAddr>().ok())
-        .map(|address| address.ip())
-        .or_else(|| hostname.parse().ok());
+    let address = pid.and_then(pid_address).or_else(|| hostname.parse().ok());
     Agent { hostname, address }
 }
 
@@ -72,13 +96,19 @@ pub fn add_agent(snapshot: &mut Snapshot, agent: Lenient<wire::Agent<'_>>, recov
 pub fn add_task(snapshot: &mut Snapshot, task: Lenient<wire::Task<'_>>) {
     match task {
         Lenient::Read(task) => match TaskState::parse(&task.state) {
-            TaskState::Terminal => {
+            state @ (TaskState::Terminal | TaskState::Lost) => {
                 if let Some(framework) = task.framework_id {
-                    let framework = framework.0.into_owned();
-                    snapshot.ended.insert(TaskKey { framework, task: task.id.0.into_owned() });
+                    let key = TaskKey { framework: framework.0.into_owned(), task: task.id.0.into_owned() };
+                    if state == TaskState::Lost {
+                        snapshot.lost.insert(key.clone());
+                    }
+                    snapshot.ended.insert(key);
                 }
             }
             state => {
+                if state == TaskState::Running {
+                    name_task(snapshot, &task);
+                }
                 let reading = Reading { skipped: &mut snapshot.skipped, task: &task, state };
                 if let Some(task) = reading.task() {
                     snapshot.tasks.insert(task.key.clone(), task);
@@ -92,6 +122,67 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<wire::Task<'_>>) {
             ..Skipped::default()
         }),
     }
+}
+
+/// Notes where a framework's scheduler is: in its libprocess `pid`, else its hostname where that is
+/// numeric.
+pub fn add_scheduler(snapshot: &mut Snapshot, framework: &str, pid: Option<&str>, hostname: Option<&str>) {
+    let pid = pid.and_then(|pid| pid.rsplit_once('@')).and_then(|(_, at)| at.parse::<SocketAddr>().ok());
+    let scheduler = match pid {
+        Some(pid) => Some(Scheduler { address: pid.ip(), port: Some(pid.port()) }),
+        None => hostname
+            .and_then(|hostname| hostname.parse().ok())
+            .map(|address| Scheduler { address, port: None }),
+    };
+    if let Some(scheduler) = scheduler {
+        Arc::make_mut(&mut snapshot.names).schedulers.insert(framework.to_owned(), scheduler);
+    }
+}
+
+/// Notes what the resolver needs of a running task.
+fn name_task(snapshot: &mut Snapshot, task: &wire::Task<'_>) {
+    let (Some(framework), Some(agent)) = (&task.framework_id, &task.slave_id) else { return };
+    let discovery = task.discovery.as_ref();
+    let discovered =
+        discovery.and_then(|discovery| discovery.name.as_deref()).filter(|name| !name.is_empty());
+    let ports =
+        || discovery.into_iter().filter_map(|d| d.ports.as_ref()).flat_map(|ports| read(&ports.ports));
+    let reading = Reading { skipped: &mut Vec::new(), task, state: TaskState::Running };
+    let on_agent = |port: &wire::DiscoveryPort<'_>| {
+        port.labels
+            .iter()
+            .flat_map(read_labels)
+            .any(|label| label.key == "network-scope" && label.value.as_deref() == Some("host"))
+    };
+    let legacy = |label: &wire::Label<'_>| {
+        label.key.get(.."vip_port".len()).is_some_and(|start| start.eq_ignore_ascii_case("vip_port"))
+    };
+    let described = Described {
+        name: discovered.or(task.name.as_deref()).unwrap_or_default(),
+        is_published: ports().any(on_agent)
+            || !reading.mappings().is_empty()
+            || task.labels.iter().flat_map(read_labels).any(legacy),
+        addresses: reading.networks().flat_map(network_addresses).filter_map(address).collect(),
+        ports: discovered.map(|_| ports().filter_map(named_port).collect()),
+        resources: &task.resources.0,
+    };
+    let id = task.id.0.as_ref();
+    Arc::make_mut(&mut snapshot.names).add(id, &framework.0, &agent.0, described);
+}
+
+/// A port of any protocol is one of both.
+fn named_port(port: &wire::DiscoveryPort<'_>) -> Option<NamedPort> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("") => None,
+        Some(protocol) => Some(Protocol::parse(protocol)?),
+    };
+    let label = crate::vip::name::label(port.name.as_deref().unwrap_or_default()).into();
+    Some(NamedPort { label, protocol, number: bound_port(port.number?)? })
+}
+
+/// The CNI isolator reports IPv6 addresses with their prefix length.
+fn address(text: &str) -> Option<IpAddr> {
+    text.split_once('/').map_or(text, |(address, _)| address).parse().ok()
 }
 
 /// One task on its way from the wire.
@@ -109,6 +200,7 @@ struct Entry {
     host_port: Option<u16>,
     networks: BTreeSet<String>,
     labels: Vec<VipLabel>,
+    options: Options,
 }
 
 impl Reading<'_, '_> {
@@ -170,14 +262,12 @@ impl Reading<'_, '_> {
         let mut odd = Vec::new();
         for network in self.networks() {
             for text in network_addresses(network) {
-                // The CNI isolator reports IPv6 addresses with their prefix length.
-                let bare = text.split_once('/').map_or(text, |(address, _)| address);
-                match bare.parse::<IpAddr>() {
-                    Ok(address) => addresses.push(TaskAddress {
+                match address(text) {
+                    Some(address) => addresses.push(TaskAddress {
                         address,
                         network: network.name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned),
                     }),
-                    Err(_) => odd.push(text.to_owned()),
+                    None => odd.push(text.to_owned()),
                 }
             }
         }
@@ -198,6 +288,7 @@ impl Reading<'_, '_> {
         for (protocol, entry) in self.mappings().into_iter().chain(legacy).chain(discovered) {
             merge(&mut ports, protocol, entry);
         }
+        self.bound(&mut ports);
         ports
             .into_iter()
             .filter(|(_, entry)| !entry.labels.is_empty())
@@ -208,6 +299,7 @@ impl Reading<'_, '_> {
                 host_port: entry.host_port,
                 networks: entry.networks,
                 labels: entry.labels,
+                options: entry.options,
             })
             .collect()
     }
@@ -309,6 +401,16 @@ impl Reading<'_, '_> {
                 (key, Some(value)) if key.starts_with("VIP") || key.starts_with("vip") => {
                     entry.labels.push(VipLabel { key: key.to_owned(), value: value.to_owned() });
                 }
+                (key, Some(value)) if key.starts_with(options::PREFIX) => {
+                    if let Err(reason) = entry.options.set(key, value) {
+                        self.skip(
+                            Some(describe(port)),
+                            Some(key.to_owned()),
+                            Some(value.to_owned()),
+                            &reason,
+                        );
+                    }
+                }
                 (key, None) if key.starts_with("VIP") || key.starts_with("vip") => {
                     self.skip(Some(describe(port)), Some(key.to_owned()), None, "the label has no value");
                 }
@@ -326,9 +428,35 @@ impl Reading<'_, '_> {
         }
     }
 
+    /// Leaves out labels that nobody needs and that would cost every node dearly.
+    fn bound(&mut self, ports: &mut [(Protocol, Entry)]) {
+        let mut room = MAX_LABELS;
+        let mut beyond = 0;
+        for (_, entry) in ports {
+            for label in std::mem::take(&mut entry.labels) {
+                if label.value.len() > MAX_VALUE || label.key.len() > MAX_VALUE {
+                    let length = label.value.len().max(label.key.len());
+                    let reason =
+                        format!("the label has {length} bytes, and a VIP never needs more than {MAX_VALUE}");
+                    self.skip(entry.name.clone(), Some(label.key), Some(label.value), &reason);
+                } else if room > 0 {
+                    room -= 1;
+                    entry.labels.push(label);
+                } else {
+                    beyond += 1;
+                }
+            }
+        }
+        if beyond > 0 {
+            let reason = format!("a task can have {MAX_LABELS} VIP labels, and this has {beyond} more");
+            self.skip(None, None, None, &reason);
+        }
+    }
+
     fn skip(&mut self, port: Option<String>, label: Option<String>, value: Option<String>, reason: &str) {
         if self.state.is_serving() {
             let task = self.task.id.0.to_string();
+            let (label, value) = (label.map(shortened), value.map(shortened));
             self.skipped.push(Skipped { task, port, label, value, reason: reason.to_owned() });
         }
     }
@@ -370,10 +498,21 @@ fn merge(ports: &mut Vec<(Protocol, Entry)>, protocol: Protocol, entry: Entry) {
     known.port = known.port.or(entry.port);
     known.host_port = known.host_port.or(entry.host_port);
     known.networks.extend(entry.networks);
+    if known.options.is_empty() {
+        known.options = entry.options;
+    }
     for label in entry.labels {
         if !known.labels.contains(&label) {
             known.labels.push(label);
         }
+    }
+}
+
+/// What is shown of a text that anybody may have written.
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 

@@ -40,11 +40,13 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     #[derive(Deserialize)]
     struct MasterInfo {
         id: String,
+        pid: Option<String>,
     }
 
     let answer: Answer = serde_json::from_slice(answer)?;
     let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
-    Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default() })
+    let address = master_info.pid.as_deref().and_then(normalise::pid_address);
+    Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
 }
 
 /// Folds events into the state after the last one.
@@ -107,7 +109,8 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for State<'_, S> {
                 map.next_value_seed(Array(&mut Tasks { snapshot: self.snapshot, tasks: self.tasks }))
             }
             "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {
-                map.next_value_seed(Array(&mut Ended(self.snapshot)))
+                let unreachable = key == "unreachable_tasks";
+                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))
             }
             "agents" => map.next_value_seed(Array(&mut Agents { snapshot: self.snapshot, recovered: false })),
             "recovered_agents" => {
@@ -158,7 +161,10 @@ impl<'de> ArrayFold<'de> for Frameworks<'_> {
 /// Notes a framework's name.
 pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>>) {
     match framework {
-        Lenient::Read(wire::Framework { framework_info: wire::FrameworkInfo { id: Some(id), name } }) => {
+        Lenient::Read(wire::Framework {
+            framework_info: wire::FrameworkInfo { id: Some(id), name, hostname },
+        }) => {
+            normalise::add_scheduler(snapshot, &id.0, None, hostname.as_deref());
             snapshot.frameworks.insert(id.0.into_owned(), name.into_owned());
         }
         Lenient::Read(_) => {}

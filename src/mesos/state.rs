@@ -4,6 +4,8 @@
 //! `frameworks[].executors[].tasks`. Agents and framework names are resolved after the whole
 //! document was read, because their order in it is not promised.
 
+use std::sync::Arc;
+
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
 
 use super::Error;
@@ -29,17 +31,23 @@ struct Document {
     elected_time: Option<f64>,
     pid: Option<String>,
     hostname: Option<String>,
+    leader: Option<String>,
     is_master: bool,
 }
 
 impl Document {
     fn finish(self) -> Result<Snapshot, Error> {
-        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, is_master } = self;
+        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master } = self;
         if !has_frameworks {
             return Err(Error::Missing("frameworks"));
         }
         if is_master {
-            snapshot.master = id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default() });
+            let address = pid.as_deref().and_then(normalise::pid_address);
+            // Only the leading master knows the state, so that its own address is the leader's.
+            let leader = leader.or(pid).and_then(|pid| pid.rsplit_once('@')?.1.parse().ok());
+            Arc::make_mut(&mut snapshot.names).leader = leader;
+            snapshot.master =
+                id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
         } else if let Some(id) = id {
             // An agent describes itself at the top.
             let agent = normalise::agent(hostname.unwrap_or_default(), pid.as_deref());
@@ -56,6 +64,7 @@ impl<'de> ObjectFold<'de> for Document {
             "elected_time" => self.elected_time = read(map)?,
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
+            "leader" => self.leader = read(map)?,
             "slaves" => {
                 self.is_master = true;
                 map.next_value_seed(Array(&mut Agents { snapshot: &mut self.snapshot, recovered: false }))?;
@@ -92,9 +101,11 @@ struct Frameworks<'a>(&'a mut Snapshot);
 
 impl<'de> ArrayFold<'de> for Frameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let mut framework = Framework { snapshot: self.0, id: None, name: None };
+        let mut framework = Framework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
         let Some(()) = seq.next_element_seed(Object(&mut framework))? else { return Ok(None) };
-        if let (Some(id), Some(name)) = (framework.id, framework.name) {
+        let Framework { id, name, pid, hostname, .. } = framework;
+        if let (Some(id), Some(name)) = (id, name) {
+            normalise::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());
             self.0.frameworks.insert(id, name);
         }
         Ok(Some(()))
@@ -109,6 +120,8 @@ struct Framework<'a> {
     snapshot: &'a mut Snapshot,
     id: Option<String>,
     name: Option<String>,
+    pid: Option<String>,
+    hostname: Option<String>,
 }
 
 impl<'de> ObjectFold<'de> for Framework<'_> {
@@ -116,10 +129,13 @@ impl<'de> ObjectFold<'de> for Framework<'_> {
         match key {
             "id" => self.id = read(map)?,
             "name" => self.name = read(map)?,
+            "pid" => self.pid = read(map)?,
+            "hostname" => self.hostname = read(map)?,
             "tasks" => map.next_value_seed(Array(&mut Tasks(self.snapshot)))?,
             "executors" => map.next_value_seed(Array(&mut Executors(self.snapshot)))?,
             "completed_tasks" | "unreachable_tasks" => {
-                map.next_value_seed(Array(&mut Ended(self.snapshot)))?;
+                let unreachable = key == "unreachable_tasks";
+                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -147,7 +163,9 @@ impl<'de> ObjectFold<'de> for Executor<'_> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "tasks" => map.next_value_seed(Array(&mut Tasks(self.0))),
-            "completed_tasks" => map.next_value_seed(Array(&mut Ended(self.0))),
+            "completed_tasks" => {
+                map.next_value_seed(Array(&mut Ended { snapshot: self.0, unreachable: false }))
+            }
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }

@@ -31,6 +31,8 @@ pub struct Task<'a> {
     #[serde(borrow, alias = "agent_id")]
     pub slave_id: Option<Text<'a>>,
     #[serde(borrow)]
+    pub name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     pub state: Cow<'a, str>,
     #[serde(borrow)]
     pub statuses: List<Status<'a>>,
@@ -53,6 +55,8 @@ pub struct EndedTask<'a> {
     pub id: Text<'a>,
     #[serde(borrow)]
     pub framework_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub state: Option<Cow<'a, str>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -121,6 +125,8 @@ pub struct Docker<'a> {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Discovery<'a> {
     #[serde(borrow)]
+    pub name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     pub ports: Option<DiscoveryPorts<'a>>,
 }
 
@@ -175,6 +181,8 @@ pub struct FrameworkInfo<'a> {
     pub id: Option<Text<'a>>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub hostname: Option<Cow<'a, str>>,
 }
 
 /// A string, either bare or as `{"value": ...}`.

@@ -44,7 +44,7 @@ fn node() -> Node {
 }
 
 /// Learns and plans in one go, on a node of its own.
-fn plan(planner: &mut Planner, tasks: &[String], seconds: i64) -> Plan {
+fn plan(planner: &mut Planner, tasks: &[String], seconds: i64) -> Arc<Plan> {
     planner.learn(&document(tasks), at(seconds));
     let actual = Actual { node: node(), ..Actual::default() };
     planner.plan(&actual, at(seconds)).unwrap()

@@ -3,13 +3,12 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use hickory_proto::op::Query;
-use hickory_proto::rr::{Name, RecordType};
+use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::memory::Memory as Kernel;
-use crate::dataplane::{Node, ServiceKey};
-use crate::dns::zone::Answer;
+use crate::dataplane::{Node, State};
+use crate::dns::record::encode;
 use crate::mesos;
 use crate::source::Failure;
 use crate::task::Protocol;
@@ -26,12 +25,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::on(Kernel::new(State::default(), node()), tempfile::tempdir().unwrap())
+        Self::with("")
+    }
+
+    fn with(config: &str) -> Self {
+        Self::configured(Kernel::new(State::default(), node()), tempfile::tempdir().unwrap(), config)
     }
 
     /// A daemon that starts on a kernel and a state directory as they are.
     fn on(kernel: Kernel, directory: tempfile::TempDir) -> Self {
-        let text = format!("[daemon]\nstate_dir = {:?}", directory.path());
+        Self::configured(kernel, directory, "")
+    }
+
+    fn configured(kernel: Kernel, directory: tempfile::TempDir, config: &str) -> Self {
+        let text = format!("{config}[daemon]\nstate_dir = {:?}", directory.path());
         let config = Config::parse(Path::new("test"), &text).unwrap();
         let zone = config.zone().unwrap();
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
@@ -66,8 +73,7 @@ impl Bench {
     }
 
     fn resolves(&self, name: &str) -> bool {
-        let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
-        matches!(self.zones.borrow().answer(&Query::query(name, RecordType::A)), Answer::Records(_))
+        self.zones.borrow().get(&encode(name).unwrap()).is_some()
     }
 }
 
@@ -215,4 +221,186 @@ async fn the_last_table_is_programmed_where_nobody_answers_and_the_kernel_is_new
     assert!(bench.resolves("web.marathon"));
     assert_eq!(bench.status().vips.len(), 1);
     assert_eq!(bench.status().reasons, ["source: waiting for the first state"]);
+}
+
+/// Half of the tasks are lost in one document.
+#[tokio::test]
+async fn a_sudden_loss_can_be_accepted() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/a:80", "/b:80", "/c:80"])).await;
+    bench.learn(&document(&[])).await;
+    assert_eq!(bench.status().source.held.len(), 1);
+    assert_eq!(
+        bench.kernel().state.services.values().filter(|service| !service.servers.is_empty()).count(),
+        3
+    );
+    bench.reconciler.accept_loss();
+    bench.reconciler.pass().await;
+    assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
+    let weights =
+        |service: &crate::dataplane::Service| service.servers.values().map(|s| s.weight).sum::<u32>();
+    assert_eq!(bench.kernel().state.services.values().map(weights).sum::<u32>(), 0);
+}
+
+#[tokio::test]
+async fn vips_beyond_the_limit_are_left_out_and_those_that_were_there_stay() {
+    let mut bench = Bench::with("[vips]\nmax = 2\n");
+    bench.learn(&document(&["/x:80", "/y:80"])).await;
+    assert!(!bench.status().degraded);
+    bench.learn(&document(&["/a:80", "/x:80", "/y:80"])).await;
+    let names: Vec<String> = bench.status().vips.iter().filter_map(|vip| vip.name.clone()).collect();
+    assert_eq!(names, ["x.marathon.l4lb.thisdcos.directory", "y.marathon.l4lb.thisdcos.directory"]);
+    assert_eq!(bench.status().reasons, ["vips: 1 VIPs are left out, there are more than vips.max"]);
+}
+
+#[tokio::test]
+async fn a_flushed_table_is_repaired_the_most_used_first() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/a:80", "/b:80", "/c:80", "/d:80"])).await;
+    let key = *bench.kernel().state.services.keys().nth(2).unwrap();
+    let server = *bench.kernel().state.services[&key].servers.keys().next().unwrap();
+    bench.kernel().connections.insert((key, server), Connections { active: 5, inactive: 0 });
+    bench.reconciler.pass().await;
+    bench.kernel().state.services.clear();
+    bench.kernel().connections.clear();
+    // Only the first two operations succeed.
+    let (next, writes) = (bench.kernel().attempts(), 2);
+    bench.kernel().faults.extend(next + writes..next + 100);
+    bench.reconciler.pass().await;
+    assert_eq!(bench.kernel().state.services.keys().collect::<Vec<_>>(), [&key]);
+    assert_eq!(bench.kernel().state.services[&key].servers.len(), 1);
+}
+
+/// One step of a daemon's life.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A document with the tasks `a`, `b`, ... whose bit is set, while these operations fail.
+    Document(u8, Vec<usize>),
+    /// A pass in which these operations fail.
+    Pass(Vec<usize>),
+    /// Everything from an operation on is cut off, and the daemon starts anew.
+    Crash(usize),
+    /// Somebody removes a service.
+    Flush,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let faults = || prop::collection::vec(0..20usize, 0..6);
+    let step = prop_oneof![
+        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| Step::Document(tasks & 0x1f, faults)),
+        2 => faults().prop_map(Step::Pass),
+        2 => (0..20usize).prop_map(Step::Crash),
+        1 => Just(Step::Flush),
+    ];
+    prop::collection::vec(step, 1..12)
+}
+
+const NAMES: [&str; 5] = ["/a:80", "/b:80", "/c:80", "11.9.9.9:80", "/a:81"];
+
+fn labels(tasks: u8) -> Vec<&'static str> {
+    let wanted = |(bit, label): (usize, &'static str)| (tasks >> bit & 1 == 1).then_some(label);
+    NAMES.into_iter().enumerate().filter_map(wanted).collect()
+}
+
+/// The servers that take new connections.
+fn taking(state: &State) -> BTreeSet<(ServiceKey, SocketAddr)> {
+    let servers = state.services.iter().flat_map(|(key, service)| {
+        service
+            .servers
+            .iter()
+            .filter(|(_, server)| server.weight > 0)
+            .map(move |(address, _)| (*key, *address))
+    });
+    servers.collect()
+}
+
+impl Bench {
+    fn fail(&mut self, faults: &[usize]) {
+        let next = self.kernel().attempts();
+        self.kernel().faults = faults.iter().map(|fault| next + fault).collect();
+    }
+
+    async fn live(mut self, step: &Step) -> Self {
+        match step {
+            Step::Document(tasks, faults) => {
+                self.fail(faults);
+                // What stays in the cluster never leaves the kernel.
+                let before = taking(&self.kernel().state);
+                self.learn(&keyed_document(&labels(*tasks))).await;
+                let wanted =
+                    self.reconciler.planner.plan(&self.reconciler.dataplane.read_now(), Timestamp::now());
+                let wanted = taking(&wanted.unwrap().desired.state);
+                let after = taking(&self.kernel().state);
+                assert!(before.intersection(&wanted).all(|server| after.contains(server)));
+            }
+            Step::Pass(faults) => {
+                self.fail(faults);
+                self.reconciler.pass().await;
+            }
+            Step::Crash(operation) => {
+                self.fail(&(*operation..*operation + 200).collect::<Vec<_>>());
+                self.reconciler.pass().await;
+                self = self.restart();
+            }
+            Step::Flush => {
+                self.kernel().state.services.pop_first();
+            }
+        }
+        self
+    }
+}
+
+/// Like [`document`], with ports that belong to their labels.
+fn keyed_document(wanted: &[&str]) -> String {
+    let port = |label: &&str| NAMES.iter().position(|name| name == label).unwrap_or_default() + 1000;
+    let tasks: Vec<String> = wanted
+        .iter()
+        .map(|label| {
+            format!(
+                r#"{{"id":"t{0}","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","discovery":{{"ports":
+                {{"ports":[{{"number":{0},"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{label}"}}]}}}}]}}}}}}"#,
+                port(label)
+            )
+        })
+        .collect();
+    let ended: Vec<String> = (1000..1005)
+        .map(|port| format!(r#"{{"id":"t{port}","framework_id":"F","state":"TASK_KILLED"}}"#))
+        .collect();
+    format!(
+        r#"{{"id":"M","elected_time":1.0,"slaves":[{{"id":"S","pid":"slave(1)@10.0.0.2:5051"}}],"frameworks":
+        [{{"id":"F","name":"marathon","tasks":[{}],"completed_tasks":[{}]}}]}}"#,
+        tasks.join(","),
+        ended.join(",")
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever fails, and wherever the daemon dies: afterwards the kernel holds what it should.
+    #[test]
+    fn faults_and_crashes_are_overcome(steps in steps(), last in any::<u8>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut bench = Bench::new();
+            for step in &steps {
+                bench = bench.live(step).await;
+            }
+            bench.fail(&[]);
+            let wanted = labels(last & 0x1f);
+            bench.learn(&keyed_document(&wanted)).await;
+            bench.reconciler.pass().await;
+            assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
+            let writes = bench.kernel().writes;
+            bench.reconciler.pass().await;
+            assert_eq!(bench.kernel().writes, writes, "a pass without a change writes nothing");
+            let ports: BTreeSet<u16> = taking(&bench.kernel().state).iter().map(|(_, server)| server.port()).collect();
+            let expected: BTreeSet<u16> = NAMES
+                .iter()
+                .zip(1000..)
+                .filter_map(|(name, port)| wanted.contains(name).then_some(port))
+                .collect();
+            assert_eq!(ports, expected);
+        });
+    }
 }

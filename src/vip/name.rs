@@ -11,7 +11,7 @@ pub fn vip_name(label: &str, framework: &str) -> String {
 
 /// Each dotted part as a DNS label. Parts that are empty from the start vanish, those that become
 /// empty stay.
-fn fragment(text: &str) -> String {
+pub fn fragment(text: &str) -> String {
     let parts: Vec<String> = text.split('.').filter(|part| !part.is_empty()).map(label).collect();
     parts.join(".")
 }
@@ -19,7 +19,7 @@ fn fragment(text: &str) -> String {
 /// One DNS label: lower-case letters and digits, with `-`, `_` and `.` as dashes inside; every other
 /// byte is dropped. At 63 octets trailing dashes are cut and the room is filled up with letters and
 /// digits only.
-fn label(text: &str) -> String {
+pub fn label(text: &str) -> String {
     let mut label = String::new();
     let mut full = false;
     for byte in text.bytes().map(|byte| byte.to_ascii_lowercase()) {

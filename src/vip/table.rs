@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::label::{self, LabelHost};
 use super::name::vip_name;
-use crate::task::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort};
+use super::{Options, Rules};
+use crate::task::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort, TaskState};
 
 /// What a client dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,6 +47,10 @@ pub struct Vip {
     pub backends: BTreeMap<SocketAddr, Backend>,
     /// Place in the order in which new names get their addresses, highest first.
     pub rank: Rank,
+    /// How it is to be scheduled; `None` as configured.
+    pub scheduler: Option<String>,
+    /// Whether its connections should survive any idle time.
+    pub sticky_idle: bool,
 }
 
 /// The peer's processing order: protocol, label and framework as written, port.
@@ -53,8 +60,7 @@ pub struct Rank(Option<(Protocol, String, String, u16)>);
 /// One instance behind a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// 1, or 0 when it should get no new connections.
-    pub weight: u32,
+    pub condition: Condition,
     /// Task id.
     pub task: String,
     /// Agent id.
@@ -62,9 +68,47 @@ pub struct Backend {
     /// Where the backend is on its own node, when the agent's port is mapped into a container: the
     /// node's mapping is not applied to packets that IPVS sends.
     pub local: Option<SocketAddr>,
+    /// Longest time that connections to it are kept when it has gone; `None` as configured.
+    pub drain: Option<Duration>,
+}
+
+/// Why a backend gets new connections, or not. Of two that claim one address the lesser counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// Runs and is not known to be unhealthy.
+    Ready,
+    /// Its agent is lost, but so are those of all other backends of its VIP.
+    Unreachable,
+    Unhealthy,
+    /// Told to stop.
+    Stopping,
+    /// No longer in the cluster; keeps the connections that it has for a while.
+    Gone,
+}
+
+impl Condition {
+    fn of(task: &Task) -> Self {
+        match task.state {
+            TaskState::Lost => Self::Unreachable,
+            TaskState::Killing => Self::Stopping,
+            _ if task.healthy == Some(false) => Self::Unhealthy,
+            _ => Self::Ready,
+        }
+    }
 }
 
 impl Backend {
+    /// One whose task nobody remembers.
+    pub fn unknown(condition: Condition) -> Self {
+        Self { condition, task: String::new(), agent: String::new(), local: None, drain: None }
+    }
+
+    /// IPVS weight: 1, or 0 when it should get no new connections.
+    pub fn weight(&self) -> u32 {
+        u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable))
+    }
+
     /// The address to program on a node that has the addresses `own`.
     pub fn seen_from(&self, address: SocketAddr, own: &BTreeSet<IpAddr>) -> SocketAddr {
         match self.local {
@@ -81,43 +125,56 @@ pub struct VipTable {
     pub vips: BTreeMap<VipKey, Vip>,
     /// VIPs that tasks name which do not serve yet or not now.
     pub awaited: BTreeSet<VipKey>,
+    /// VIPs whose backends are all on lost agents, or would get no new connections.
+    pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
 }
 
 impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task.
-    pub fn new(snapshot: &Snapshot, ipv6: bool) -> Self {
-        let mut table = Self { skipped: snapshot.skipped.clone(), ..Self::default() };
+    pub fn new(snapshot: &Snapshot, rules: &Rules) -> Self {
+        let mut making = Making {
+            snapshot,
+            rules,
+            cluster: snapshot.addresses(),
+            lost: BTreeMap::new(),
+            table: Self { skipped: snapshot.skipped.clone(), ..Self::default() },
+        };
         for task in snapshot.tasks.values() {
             for port in &task.ports {
-                table.add(snapshot, task, port, ipv6);
+                making.add(task, port);
             }
         }
-        table.awaited.retain(|key| !table.vips.contains_key(key));
-        table
+        making.finish()
     }
+}
 
-    fn add(&mut self, snapshot: &Snapshot, task: &Task, port: &TaskPort, ipv6: bool) {
-        let backends = backends(snapshot, task, port);
-        let framework = snapshot.frameworks.get(&task.key.framework);
+/// A table in the making.
+struct Making<'a> {
+    snapshot: &'a Snapshot,
+    rules: &'a Rules,
+    cluster: BTreeSet<IpAddr>,
+    /// Backends of tasks on lost agents.
+    lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
+    table: VipTable,
+}
+
+impl Making<'_> {
+    fn add(&mut self, task: &Task, port: &TaskPort) {
+        let backends = backends(self.snapshot, task, port);
+        let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
                 (None, _) => Err(format!("framework {} is not in the document", task.key.framework)),
                 (Some(framework), Ok(backends)) => {
-                    self.add_vip(task, port, &label.value, framework, backends, ipv6)
+                    self.add_vip(task, port, &label.value, framework, backends)
                 }
                 (_, Err(reason)) => Err(reason.clone()),
             };
             if let Err(reason) = added
                 && task.state.is_serving()
             {
-                self.skipped.push(Skipped {
-                    task: task.key.task.clone(),
-                    port: Some(port.describe()),
-                    label: Some(label.key.clone()),
-                    value: Some(label.value.clone()),
-                    reason,
-                });
+                self.skip(task, port, &label.key, &label.value, reason);
             }
         }
     }
@@ -129,8 +186,8 @@ impl VipTable {
         value: &str,
         framework: &str,
         backends: &[(SocketAddr, Option<SocketAddr>)],
-        ipv6: bool,
     ) -> Result<(), String> {
+        let Rules { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
         let rank = match host {
             LabelHost::Named(label) => {
@@ -138,10 +195,19 @@ impl VipTable {
             }
             LabelHost::Literal(_) => Rank::default(),
         };
-        let host = match host {
-            LabelHost::Named(label) => Host::Named(vip_name(label, framework)),
-            LabelHost::Literal(address) => Host::Literal(address),
+        let (host, refused) = match host {
+            LabelHost::Named(label) => {
+                let name = vip_name(label, framework);
+                let refused = self.rules.refuse_name(&name);
+                (Host::Named(name), refused)
+            }
+            LabelHost::Literal(address) => {
+                (Host::Literal(address), self.rules.refuse_address(address, &self.cluster))
+            }
         };
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
         let usable = |address: &SocketAddr| match &host {
             Host::Literal(literal) => literal.is_ipv4() == address.is_ipv4() && (ipv6 || address.is_ipv4()),
             Host::Named(_) => ipv6 || address.is_ipv4(),
@@ -156,28 +222,86 @@ impl VipTable {
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
-        if !task.state.is_serving() {
-            self.awaited.insert(key);
+        let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
+        if task.state == TaskState::Lost {
+            self.lost.entry(key).or_default().extend(backends);
             return Ok(());
         }
-        let vip = self.vips.entry(key).or_default();
+        if !task.state.is_serving() {
+            self.table.awaited.insert(key);
+            return Ok(());
+        }
+        let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
-        for &(address, local) in usable {
-            let backend = Backend {
-                weight: task.weight(),
-                task: task.key.task.clone(),
-                agent: task.agent_id.clone(),
-                local,
-            };
-            // Two tasks can claim one address for a moment; the one that takes connections has it.
-            match vip.backends.get(&address) {
-                Some(known) if known.weight >= backend.weight => {}
-                _ => {
-                    vip.backends.insert(address, backend);
-                }
+        for (address, backend) in backends {
+            vip.add(address, backend);
+        }
+        vip.ask(&port.options)
+    }
+
+    fn finish(self) -> VipTable {
+        let Self { lost, mut table, .. } = self;
+        for (key, backends) in lost {
+            let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
+            if table.vips.get(&key).is_some_and(serves) {
+                continue;
+            }
+            // Who is unreachable for the master may still be reachable from here.
+            let vip = table.vips.entry(key.clone()).or_default();
+            for (address, backend) in backends {
+                vip.add(address, backend);
+            }
+            table.unreachable.insert(key);
+        }
+        table.awaited.retain(|key| !table.vips.contains_key(key));
+        table
+    }
+
+    fn skip(&mut self, task: &Task, port: &TaskPort, label: &str, value: &str, reason: String) {
+        self.table.skipped.push(Skipped {
+            task: task.key.task.clone(),
+            port: Some(port.describe()),
+            label: Some(label.to_owned()),
+            value: Some(value.to_owned()),
+            reason,
+        });
+    }
+}
+
+impl Vip {
+    /// The tasks of a VIP may disagree, as during an upgrade; the first that asks for something decides.
+    fn ask(&mut self, options: &Options) -> Result<(), String> {
+        self.sticky_idle |= options.sticky_idle;
+        match (&self.scheduler, &options.scheduler) {
+            (Some(first), Some(wanted)) if first != wanted => {
+                Err(format!("another task of this VIP asks for scheduler {first}, this one for {wanted}"))
+            }
+            (None, wanted) => {
+                self.scheduler.clone_from(wanted);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Two tasks can claim one address for a moment; the one that takes connections has it.
+    fn add(&mut self, address: SocketAddr, backend: Backend) {
+        match self.backends.get(&address) {
+            Some(known) if known.condition <= backend.condition => {}
+            _ => {
+                self.backends.insert(address, backend);
             }
         }
-        Ok(())
+    }
+}
+
+fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
+    Backend {
+        condition: Condition::of(task),
+        task: task.key.task.clone(),
+        agent: task.agent_id.clone(),
+        local,
+        drain: port.options.drain,
     }
 }
 

@@ -1,12 +1,15 @@
 //! The tests, by what a user would notice.
 
 mod churn;
+mod drain;
+mod faults;
 mod foreign;
 mod guard;
 mod names;
 mod reach;
 mod repair;
 mod restart;
+mod rights;
 
 use anyhow::Result;
 
@@ -28,8 +31,19 @@ macro_rules! tests {
 use tests;
 
 pub fn all() -> impl Iterator<Item = Test> {
-    [reach::TESTS, guard::TESTS, names::TESTS, churn::TESTS, restart::TESTS, repair::TESTS, foreign::TESTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        reach::TESTS,
+        guard::TESTS,
+        names::TESTS,
+        churn::TESTS,
+        drain::TESTS,
+        faults::TESTS,
+        restart::TESTS,
+        repair::TESTS,
+        foreign::TESTS,
+        rights::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }

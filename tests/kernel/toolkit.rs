@@ -6,8 +6,10 @@ pub mod helper;
 pub mod host;
 pub mod kernel;
 pub mod lab;
+pub mod master;
 pub mod state;
 pub mod status;
+pub mod unit;
 
 use std::thread;
 use std::time::{Duration, Instant};

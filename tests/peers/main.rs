@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use jiff::Timestamp;
+use l4lbd::dns::record::{Data, encode};
+use l4lbd::dns::tasks::Tasks;
+use l4lbd::names::Directory;
 use serde_json::{Value, json};
 
 /// Protocol, name or address, port; and the backends with their weights.
@@ -123,6 +128,41 @@ fn dcos_net_fixtures() {
     }
 }
 
+/// Every name that dcos-net gives a task, with its addresses.
+#[test]
+fn dcos_names_of_dcos_net_fixtures() {
+    for fixture in list(&read("fixtures/EXPECTED.json")["fixtures"]) {
+        let name = text(&fixture["fixture"]);
+        let path = shared(&format!("fixtures/dcos-net/{name}"));
+        let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
+        let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
+        let tasks = Tasks::new(directory, &[], 1);
+        let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for task in list(&fixture["tasks"]) {
+            for (name, addresses) in task["dns"].as_object().into_iter().flatten() {
+                expected.entry(name.clone()).or_default().extend(list(addresses).iter().map(text));
+            }
+        }
+        for (name, addresses) in expected {
+            let relative = name.strip_suffix(".dcos.thisdcos.directory").unwrap();
+            let records = tasks.dcos(&encode(relative).unwrap()).unwrap_or_default();
+            let found: BTreeSet<String> = records
+                .iter()
+                .map(|data| match data {
+                    Data::A(address) => address.to_string(),
+                    Data::Aaaa(address) => address.to_string(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            if found.is_empty() && fixture["fixture"] == "dns-hostname.json" {
+                differs("agent-address-from-pid");
+                continue;
+            }
+            assert_eq!(found, addresses, "{name}");
+        }
+    }
+}
+
 #[test]
 fn minuteman_and_mesos_state_fixtures() {
     let literal = |address: &str, port, backends: &[&str]| -> Vips {
@@ -173,6 +213,10 @@ fn label_values() {
                 differs("port-above-65535");
                 Vec::new()
             }
+            "literal" if belongs_to_somebody(&text(&case["ip"])) => {
+                differs("hostile-literals");
+                Vec::new()
+            }
             "literal" => vec![(text(&case["ip"]), port.unwrap())],
             "named" => vec![(text(&case["fqdn"]), port.unwrap())],
             kind => panic!("{kind}"),
@@ -180,6 +224,10 @@ fn label_values() {
         assert_eq!(found, expected, "{value:?}");
         assert_eq!(list(&explanation["skipped"]).len(), usize::from(expected.is_empty()), "{value:?}");
     }
+}
+
+fn belongs_to_somebody(address: &str) -> bool {
+    ["::1", "fe80::1", "::ffff:1.2.3.4", "0.0.0.0", "127.0.0.1", "224.0.0.1"].contains(&address)
 }
 
 #[test]
@@ -214,6 +262,7 @@ fn the_differences_are_those_that_are_listed() {
         "one-bad-port",
         "unhealthy-stays",
         "last-colon",
+        "hostile-literals",
     ];
     assert_eq!(listed.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(known));
     for (id, entry) in listed {

@@ -2,21 +2,41 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use hickory_proto::op::Query;
+use std::sync::Arc;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
 
-use super::*;
-use crate::dns::zone::{DEFAULT_ORIGIN, DEFAULT_TTL};
+use super::{MAX_UDP_PAYLOAD, Outcome, Transport};
+use crate::config::Config;
+use crate::dns::catalog::Catalog;
+use crate::dns::zone::{DEFAULT_ORIGIN, Service};
+use crate::task::Protocol;
 
-fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Zone {
-    let zone = Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &[]).unwrap();
-    zone.with_records(1, records).0
+fn unloaded() -> Catalog {
+    Config::default().catalog().unwrap()
 }
 
-fn zone() -> Zone {
+fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {
+    let port = Some((Protocol::Tcp, 80));
+    let records: Vec<Service> =
+        records.into_iter().map(|(name, address)| Service { name: name.to_owned(), address, port }).collect();
+    let catalog = unloaded();
+    let (zone, left_out) = catalog.vips().with_services(1, &records);
+    assert!(left_out.is_empty());
+    catalog.with_vips(Arc::new(zone), Arc::default())
+}
+
+fn catalog() -> Catalog {
     let many = (0..120).map(|n| ("many.marathon", IpAddr::from([11, 0, 0, n])));
     loaded(many.chain([("web.marathon", IpAddr::from([11, 0, 1, 1]))]))
+}
+
+fn respond(catalog: &Catalog, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    let mut reply = vec![1, 2, 3];
+    let outcome = super::respond(catalog, packet, transport, &mut reply);
+    (outcome != Outcome::Ignored).then_some(reply)
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -35,7 +55,7 @@ fn with_edns(mut message: Message, version: u8, payload: u16) -> Message {
 }
 
 fn send(request: &Message, transport: Transport) -> (Message, usize) {
-    let octets = respond(&zone(), &request.to_vec().unwrap(), transport).unwrap();
+    let octets = respond(&catalog(), &request.to_vec().unwrap(), transport).unwrap();
     let reply = Message::from_vec(&octets).unwrap();
     assert_eq!(reply.id, request.id);
     assert_eq!(reply.message_type, MessageType::Response);
@@ -86,9 +106,9 @@ fn what_is_not_ours_is_refused_without_authority() {
 
 #[test]
 fn a_zone_without_records_yet_is_servfail() {
-    let zone = Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &[]).unwrap();
+    let catalog = unloaded();
     let request = query("web.marathon.", RecordType::A).to_vec().unwrap();
-    let reply = respond(&zone, &request, Transport::Udp).unwrap();
+    let reply = respond(&catalog, &request, Transport::Udp).unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!(reply.response_code, ResponseCode::ServFail);
 }
@@ -109,7 +129,8 @@ fn protocol_errors_have_their_codes() {
     for op_code in [OpCode::Update, OpCode::Notify, OpCode::Status, OpCode::Unknown(9)] {
         let mut request = good.clone();
         request.metadata.op_code = op_code;
-        assert_eq!(code(&request), u16::from(ResponseCode::NotImp));
+        let reply = respond(&catalog(), &request.to_vec().unwrap(), Transport::Udp).unwrap();
+        assert_eq!(reply[3] & 15, 4);
     }
     let mut two = good.clone();
     two.add_query(good.queries[0].clone());
@@ -123,7 +144,7 @@ fn protocol_errors_have_their_codes() {
 fn messages_cut_anywhere_get_formerr_or_nothing() {
     let octets = with_edns(query("web.marathon.", RecordType::A), 0, 1232).to_vec().unwrap();
     for length in 0..octets.len() {
-        let reply = respond(&zone(), &octets[..length], Transport::Udp);
+        let reply = respond(&catalog(), &octets[..length], Transport::Udp);
         assert_eq!(reply.is_some(), length >= 12);
         if let Some(reply) = reply {
             let reply = Message::from_vec(&reply).unwrap();
@@ -136,7 +157,7 @@ fn messages_cut_anywhere_get_formerr_or_nothing() {
 fn responses_are_not_answered() {
     let request = query("web.marathon.", RecordType::A).into_response();
     let octets = request.to_vec().unwrap();
-    assert_eq!(respond(&zone(), &octets, Transport::Tcp), None);
+    assert_eq!(respond(&catalog(), &octets, Transport::Tcp), None);
 }
 
 #[test]
@@ -158,10 +179,10 @@ fn long_answers_are_truncated_on_udp_only() {
 
 #[test]
 fn answers_beyond_any_message_are_truncated_on_tcp() {
-    let zone = loaded((0..10_000u32).map(|n| ("web.marathon", Ipv4Addr::from(n).into())));
+    let catalog = loaded((0..10_000u32).map(|n| ("web.marathon", Ipv4Addr::from(n).into())));
     let request = with_edns(query("web.marathon.", RecordType::A), 0, 1232);
     for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65535)] {
-        let octets = respond(&zone, &request.to_vec().unwrap(), transport).unwrap();
+        let octets = respond(&catalog, &request.to_vec().unwrap(), transport).unwrap();
         assert!(octets.len() <= limit);
         assert!(Message::from_vec(&octets).unwrap().truncation);
     }
@@ -186,9 +207,9 @@ proptest! {
     fn any_octets_get_a_well_formed_answer_or_none(
         octets in prop_oneof![damaged(), proptest::collection::vec(any::<u8>(), 0..80)],
     ) {
-        let zone = zone();
+        let catalog = catalog();
         for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65535)] {
-            let Some(reply) = respond(&zone, &octets, transport) else {
+            let Some(reply) = respond(&catalog, &octets, transport) else {
                 prop_assert!(octets.len() < 12 || octets[2] & 0x80 != 0);
                 continue;
             };
@@ -197,5 +218,111 @@ proptest! {
             let reply = Message::from_vec(&reply);
             prop_assert!(reply.is_ok(), "{reply:?}");
         }
+    }
+}
+
+/// Answers under `name`, as text.
+fn answers(catalog: &Catalog, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>, Vec<String>) {
+    let mut request = Message::new(0, MessageType::Query, OpCode::Query);
+    request.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let octets = respond(catalog, &request.to_vec().unwrap(), Transport::Tcp).unwrap();
+    let reply = Message::from_vec(&octets).unwrap();
+    let show = |records: &[hickory_proto::rr::Record]| records.iter().map(|r| r.to_string()).collect();
+    let rest: Vec<_> = [reply.authorities.as_slice(), reply.additionals.as_slice()].concat();
+    (reply.response_code, show(&reply.answers), show(&rest))
+}
+
+#[test]
+fn aliases_answer_under_the_name_that_was_asked() {
+    let catalog = catalog();
+    for origin in
+        ["l4lb.thisdcos.directory", "dclb.thisdcos.directory", "L4lb.thisdcos.GLOBAL", "dclb.thisdcos.global"]
+    {
+        let name = format!("Web.marathon.{origin}.");
+        let (code, found, _) = answers(&catalog, &name, RecordType::A);
+        assert_eq!((code, found), (ResponseCode::NoError, vec![format!("{name} 5 IN A 11.0.1.1")]));
+        let (code, _, rest) = answers(&catalog, &format!("no.{origin}."), RecordType::A);
+        assert_eq!(code, ResponseCode::NXDomain);
+        let soa = format!("{origin}. 1 IN SOA ns.{origin}. hostmaster.{origin}. 1 60 180 86400 1");
+        assert_eq!(rest, [soa]);
+    }
+}
+
+#[test]
+fn services_come_with_their_addresses() {
+    let origin = DEFAULT_ORIGIN;
+    let target = format!("web.marathon.{origin}.");
+    for name in ["_80._web._tcp.marathon", "_web._tcp.marathon", "_80._tcp.web.marathon"] {
+        let (_, found, rest) = answers(&catalog(), &format!("{name}.{origin}."), RecordType::SRV);
+        assert_eq!(found, [format!("{name}.{origin}. 5 IN SRV 0 0 80 {target}")]);
+        assert_eq!(rest, [format!("{target} 5 IN A 11.0.1.1")]);
+    }
+    let (_, found, rest) = answers(&catalog(), &format!("{origin}."), RecordType::NS);
+    assert_eq!(found, [format!("{origin}. 5 IN NS ns.{origin}.")]);
+    assert_eq!(rest, [format!("ns.{origin}. 5 IN A 198.51.100.1")]);
+}
+
+#[test]
+fn addresses_have_names() {
+    let (_, found, _) = answers(&catalog(), "1.1.0.11.in-addr.arpa.", RecordType::PTR);
+    assert_eq!(found, [format!("1.1.0.11.in-addr.arpa. 5 IN PTR web.marathon.{DEFAULT_ORIGIN}.")]);
+    for (name, code) in [
+        ("2.1.0.11.in-addr.arpa.", ResponseCode::NXDomain),
+        ("1.0.11.in-addr.arpa.", ResponseCode::NoError),
+        ("11.in-addr.arpa.", ResponseCode::NoError),
+        ("1.0.0.12.in-addr.arpa.", ResponseCode::Refused),
+    ] {
+        assert_eq!(answers(&catalog(), name, RecordType::PTR).0, code, "{name}");
+    }
+}
+
+#[test]
+fn any_gets_one_record_set() {
+    let v6: IpAddr = "fd01:c::1".parse().unwrap();
+    let catalog = loaded([("both.m", IpAddr::from([11, 0, 0, 1])), ("both.m", v6), ("six.m", v6)]);
+    for (name, data) in [("both.m.", "A 11.0.0.1"), ("six.m.", "AAAA fd01:c::1"), ("", "SOA ns.")] {
+        let (_, found, _) = answers(&catalog, &format!("{name}{DEFAULT_ORIGIN}."), RecordType::ANY);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!(" IN {data}")), "{found:?}");
+    }
+}
+
+#[test]
+fn transfers_are_refused() {
+    for kind in [RecordType::AXFR, RecordType::IXFR] {
+        let (code, ..) = answers(&catalog(), &format!("{DEFAULT_ORIGIN}."), kind);
+        assert_eq!(code, ResponseCode::Refused);
+    }
+}
+
+#[test]
+fn each_record_comes_first_in_turn() {
+    let catalog = loaded((0..3).map(|n| ("web.m", IpAddr::from([11, 0, 0, n]))));
+    let first = |id: u16| {
+        let mut request = query("web.m.", RecordType::A);
+        request.metadata.id = id;
+        let octets = respond(&catalog, &request.to_vec().unwrap(), Transport::Udp).unwrap();
+        let reply = Message::from_vec(&octets).unwrap();
+        assert_eq!(reply.answers.len(), 3);
+        reply.answers[0].data.to_string()
+    };
+    let firsts: Vec<String> = (6..9).map(first).collect();
+    assert_eq!(firsts, ["11.0.0.0", "11.0.0.1", "11.0.0.2"]);
+}
+
+#[test]
+fn names_elsewhere_may_be_forwarded() {
+    let catalog = catalog();
+    for (name, expected) in [
+        ("example.com.", Outcome::Elsewhere),
+        ("thisdcos.directory.", Outcome::Elsewhere),
+        ("xl4lb.thisdcos.directory.", Outcome::Elsewhere),
+        (".", Outcome::Elsewhere),
+        ("x.l4lb.thisdcos.directory.", Outcome::Answered),
+    ] {
+        let mut request = Message::new(0, MessageType::Query, OpCode::Query);
+        request.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        let outcome = super::respond(&catalog, &request.to_vec().unwrap(), Transport::Udp, &mut Vec::new());
+        assert_eq!(outcome, expected, "{name}");
     }
 }

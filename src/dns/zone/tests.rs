@@ -1,138 +1,84 @@
-//! Which names exist, what each question gets, which names are left out.
+//! Which names exist, what they have, and which are left out.
 
-use std::collections::BTreeMap;
-
-use proptest::collection::{btree_map, vec};
+use proptest::collection::btree_map;
 use proptest::prelude::*;
 
 use super::*;
+use crate::task::Protocol::{Tcp, Udp};
 
 const SERIAL: u32 = 7;
 
-fn empty_zone() -> Zone {
-    let servers = [[198, 51, 100, 1].into(), [0, 0, 0, 0].into()];
-    Zone::new(DEFAULT_ORIGIN, DEFAULT_TTL, &servers).unwrap()
+fn service(name: &str, address: &str, port: Option<(Protocol, u16)>) -> Service {
+    Service { name: name.to_owned(), address: address.parse().unwrap(), port }
 }
 
-fn zone(records: &[(&str, &str)]) -> Zone {
-    let records = records.iter().map(|(name, ip)| (*name, ip.parse().unwrap()));
-    let (zone, left_out) = empty_zone().with_records(SERIAL, records);
+fn zone(services: &[Service]) -> Zone {
+    let (zone, left_out) = Zone::new(DEFAULT_ORIGIN).unwrap().with_services(SERIAL, services);
     assert_eq!(left_out, BTreeMap::new());
     zone
 }
 
-fn ask(zone: &Zone, name: &str, kind: RecordType) -> Answer {
-    zone.answer(&Query::query(Name::from_ascii(name).unwrap(), kind))
-}
-
-/// `owner ttl data` per record, or the kind of negative answer.
-fn show(answer: Answer) -> Vec<String> {
-    let line = |record: &Record| format!("{} {} {}", record.name, record.ttl, record.data);
-    match answer {
-        Answer::Records(records) => records.iter().map(line).collect(),
-        Answer::NoData(soa) => vec!["nodata".to_owned(), line(&soa)],
-        Answer::NxDomain(soa) => vec!["nxdomain".to_owned(), line(&soa)],
-        Answer::Refused => vec!["refused".to_owned()],
-        Answer::NotLoaded => vec!["not loaded".to_owned()],
-    }
-}
-
-const SOA_DATA: &str = "ns.l4lb.thisdcos.directory. hostmaster.l4lb.thisdcos.directory. \
-                        7 60 180 86400 1";
-
-fn negative(kind: &str) -> Vec<String> {
-    let soa = format!("{DEFAULT_ORIGIN}. 1 {SOA_DATA}");
-    vec![kind.to_owned(), soa]
+fn get<'z>(zone: &'z Zone, name: &str) -> Option<&'z [Data]> {
+    zone.get(&encode(name).unwrap())
 }
 
 #[test]
-fn addresses_keep_the_case_of_the_question() {
+fn addresses_come_once_and_in_order() {
     let zone = zone(&[
-        ("web.marathon", "11.0.0.2"),
-        ("web.marathon", "fd01:c::2"),
-        ("web.marathon", "11.0.0.1"),
-        ("web.marathon", "11.0.0.2"),
+        service("Web.marathon", "11.0.0.2", Some((Tcp, 80))),
+        service("web.marathon", "fd01:c::2", None),
+        service("web.marathon", "11.0.0.1", None),
+        service("web.marathon", "11.0.0.2", Some((Tcp, 443))),
     ]);
-    let name = "wEb.Marathon.L4LB.thisdcos.directorY.";
-    assert_eq!(
-        show(ask(&zone, name, RecordType::A)),
-        [format!("{name} 5 11.0.0.1"), format!("{name} 5 11.0.0.2")]
-    );
-    assert_eq!(show(ask(&zone, name, RecordType::AAAA)), [format!("{name} 5 fd01:c::2")]);
+    let expected = ["11.0.0.1", "11.0.0.2", "fd01:c::2"].map(|a| Data::from(a.parse::<IpAddr>().unwrap()));
+    assert_eq!(get(&zone, "web.marathon"), Some(&expected[..]));
+    assert_eq!(get(&zone, "marathon"), Some(&[][..]));
+    assert_eq!(get(&zone, "x.web.marathon"), None);
+    assert_eq!(zone.names([11, 0, 0, 2].into()), [encode("web.marathon").unwrap()]);
+    assert!(zone.has_names([11, 0, 0, 0].into(), [11, 0, 0, 255].into()));
+    assert!(!zone.has_names([11, 0, 1, 0].into(), [11, 0, 1, 255].into()));
 }
 
 #[test]
-fn unknown_names_are_nxdomain_even_in_an_empty_zone() {
-    for zone in [zone(&[]), zone(&[("web.marathon", "11.0.0.1")])] {
-        for name in ["db.marathon", "x.web.marathon", "x.ns", "web", "*"] {
-            let name = format!("{name}.{DEFAULT_ORIGIN}.");
-            assert_eq!(show(ask(&zone, &name, RecordType::A)), negative("nxdomain"));
-        }
-    }
+fn services_have_the_names_of_each_protocol() {
+    let zone = zone(&[
+        service("web.marathon", "11.0.0.1", Some((Tcp, 80))),
+        service("web.marathon", "11.0.0.1", Some((Tcp, 443))),
+        service("web.marathon", "11.0.0.1", Some((Udp, 53))),
+    ]);
+    let ports = |name: &str| -> Vec<u16> {
+        let port = |data: &Data| match data {
+            Data::Srv { port, target } if *target == encode("web.marathon").unwrap() => *port,
+            other => panic!("{other:?}"),
+        };
+        get(&zone, name).unwrap().iter().map(port).collect()
+    };
+    assert_eq!(ports("_web._tcp.marathon"), [80, 443]);
+    assert_eq!(ports("_web._udp.marathon"), [53]);
+    assert_eq!(ports("_443._web._tcp.marathon"), [443]);
+    assert_eq!(ports("_443._tcp.web.marathon"), [443]);
+    assert!(ports("_tcp.web.marathon").is_empty());
+    assert_eq!(get(&zone, "_53._web._tcp.marathon"), None);
+
+    let names = |ports: &[(Protocol, u16, &str)]| -> PortNames {
+        let name = |(protocol, port, name): &(Protocol, u16, &str)| {
+            (("web.marathon".to_owned(), *protocol, *port), BTreeSet::from([(*name).to_owned()]))
+        };
+        ports.iter().map(name).collect()
+    };
+    // Port 8080 is no VIP (any more), and a name does not hide the service of a number.
+    let named = zone.port_names(&names(&[(Tcp, 80, "http"), (Tcp, 8080, "http"), (Tcp, 443, "80")]));
+    let http = Data::Srv { port: 80, target: encode("web.marathon").unwrap() };
+    let expected = ["_http._web._tcp.marathon", "_http._tcp.web.marathon"];
+    assert_eq!(named, expected.map(|name| (encode(name).unwrap(), vec![http.clone()])).into());
 }
 
 #[test]
-fn existing_names_without_the_type_are_nodata() {
-    let zone = zone(&[("web.marathon", "11.0.0.1"), ("a.b.c", "11.0.0.2")]);
-    for (name, kind) in [
-        ("web.marathon.", RecordType::AAAA),
-        ("web.marathon.", RecordType::SOA),
-        ("web.marathon.", RecordType::NS),
-        ("web.marathon.", RecordType::RRSIG),
-        ("marathon.", RecordType::A),
-        ("Marathon.", RecordType::ANY),
-        ("b.c.", RecordType::A),
-        ("c.", RecordType::NS),
-        ("ns.", RecordType::AAAA),
-        ("", RecordType::A),
-    ] {
-        let answer = ask(&zone, &format!("{name}{DEFAULT_ORIGIN}."), kind);
-        assert_eq!(show(answer), negative("nodata"), "{name} {kind}");
+fn port_names_are_labels() {
+    assert_eq!(port_label("HTTP_api").as_deref(), Some("http-api"));
+    for name in ["", "default", "---", &"x".repeat(63)] {
+        assert_eq!(port_label(name), None, "{name}");
     }
-}
-
-#[test]
-fn the_apex_has_soa_and_ns_and_the_name_server_its_address() {
-    let zone = zone(&[]);
-    let apex = format!("{DEFAULT_ORIGIN}.");
-    assert_eq!(show(ask(&zone, &apex, RecordType::SOA)), [format!("{apex} 5 {SOA_DATA}")]);
-    assert_eq!(show(ask(&zone, &apex, RecordType::NS)), [format!("{apex} 5 ns.{apex}")]);
-    assert_eq!(show(ask(&zone, &format!("ns.{apex}"), RecordType::A)), [format!("ns.{apex} 5 198.51.100.1")]);
-}
-
-#[test]
-fn any_gets_one_record_set() {
-    let zone = zone(&[("both.m", "11.0.0.1"), ("both.m", "fd01:c::1"), ("six.m", "fd01:c::1")]);
-    for (name, data) in [("both.m.", "11.0.0.1"), ("six.m.", "fd01:c::1"), ("", SOA_DATA)] {
-        let name = format!("{name}{DEFAULT_ORIGIN}.");
-        assert_eq!(show(ask(&zone, &name, RecordType::ANY)), [format!("{name} 5 {data}")]);
-    }
-}
-
-#[test]
-fn other_names_classes_and_transfers_are_refused() {
-    let zone = zone(&[("web.marathon", "11.0.0.1")]);
-    for name in [".", "directory.", "thisdcos.directory.", "example.com."] {
-        assert_eq!(ask(&zone, name, RecordType::A), Answer::Refused);
-    }
-    assert_eq!(ask(&zone, "xl4lb.thisdcos.directory.", RecordType::A), Answer::Refused);
-    let name = format!("web.marathon.{DEFAULT_ORIGIN}.");
-    for kind in [RecordType::AXFR, RecordType::IXFR] {
-        assert_eq!(ask(&zone, &name, kind), Answer::Refused);
-    }
-    for class in [DNSClass::CH, DNSClass::ANY, DNSClass::NONE] {
-        let mut query = Query::query(Name::from_ascii(&name).unwrap(), RecordType::A);
-        query.set_query_class(class);
-        assert_eq!(zone.answer(&query), Answer::Refused);
-    }
-}
-
-#[test]
-fn before_the_first_records_nothing_is_denied() {
-    let zone = empty_zone();
-    let name = format!("web.marathon.{DEFAULT_ORIGIN}.");
-    assert_eq!(ask(&zone, &name, RecordType::A), Answer::NotLoaded);
-    assert_eq!(ask(&zone, "example.com.", RecordType::A), Answer::Refused);
 }
 
 #[test]
@@ -152,14 +98,13 @@ fn names_without_a_place_are_left_out_with_the_reason() {
         (&too_long, NameError::TooLong),
         ("ns", NameError::Reserved),
     ];
-    let ip = IpAddr::from([11, 0, 0, 1]);
     let good = ["web.marathon", fits.as_str()];
     let all = names.iter().map(|(name, _)| *name).chain(good);
-    let (with_bad, left_out) = empty_zone().with_records(SERIAL, all.map(|name| (name, ip)));
+    let all: Vec<Service> = all.map(|name| service(name, "11.0.0.1", None)).collect();
+    let (with_bad, left_out) = Zone::new(DEFAULT_ORIGIN).unwrap().with_services(SERIAL, &all);
     let expected = names.map(|(name, reason)| (name.to_owned(), reason));
     assert_eq!(left_out, BTreeMap::from(expected));
-    let (without, _) = empty_zone().with_records(SERIAL, good.map(|name| (name, ip)));
-    assert_eq!(with_bad, without);
+    assert_eq!(with_bad, zone(&good.map(|name| service(name, "11.0.0.1", None))));
 }
 
 #[test]
@@ -172,38 +117,33 @@ fn origins_that_are_no_names_are_errors() {
         (&"e".repeat(64), NameError::LabelTooLong),
         (&long, NameError::TooLong),
     ] {
-        let error = Zone::new(origin, 5, &[]).unwrap_err();
+        let error = Zone::new(origin).unwrap_err();
         let origin = origin.to_owned();
         assert_eq!(error, Error::Origin { origin, reason });
     }
-    assert_eq!(Zone::new("l4lb.thisdcos.directory.", 5, &[]), Zone::new("L4LB.thisdcos.directory", 5, &[]));
+    assert_eq!(Zone::new("l4lb.thisdcos.directory."), Zone::new("L4LB.thisdcos.directory"));
 }
 
 fn names() -> impl Strategy<Value = Vec<String>> {
-    vec("[ab]{1,2}", 1..4)
+    proptest::collection::vec("[ab]{1,2}", 1..4)
 }
 
 proptest! {
     /// Against the definition: a name exists if it is a record's name or ends one.
     #[test]
-    fn answers_agree_with_the_list_of_records(
+    fn names_agree_with_the_list_of_records(
         records in btree_map(names(), any::<[u8; 4]>(), 0..12),
         question in names(),
-        upper in any::<bool>(),
     ) {
-        let listed: Vec<_> = records.iter().map(|(n, ip)| (n.join("."), *ip)).collect();
-        let pairs = listed.iter().map(|(name, ip)| (name.as_str(), IpAddr::from(*ip)));
-        let (zone, left_out) = empty_zone().with_records(SERIAL, pairs);
-        prop_assert!(left_out.is_empty());
-        let mut name = format!("{}.{DEFAULT_ORIGIN}.", question.join("."));
-        if upper {
-            name = name.to_uppercase();
-        }
+        let services: Vec<Service> = records
+            .iter()
+            .map(|(name, ip)| Service { name: name.join("."), address: (*ip).into(), port: None })
+            .collect();
+        let zone = zone(&services);
         let expected = match records.get(&question) {
-            Some(ip) => vec![format!("{name} 5 {}", Ipv4Addr::from(*ip))],
-            None if records.keys().any(|n| n.ends_with(&question)) => negative("nodata"),
-            None => negative("nxdomain"),
+            Some(ip) => Some(vec![Data::A((*ip).into())]),
+            None => records.keys().any(|name| name.ends_with(&question)).then(Vec::new),
         };
-        prop_assert_eq!(show(ask(&zone, &name, RecordType::A)), expected);
+        prop_assert_eq!(get(&zone, &question.join(".")), expected.as_deref());
     }
 }

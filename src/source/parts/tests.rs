@@ -2,6 +2,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::mesos;
+use crate::task::{Task, TaskState};
 
 fn capture(name: &str) -> Snapshot {
     let path = format!("{}/tests/fixtures/captures/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -62,7 +63,8 @@ fn combine(reports: Reports) -> Report {
 /// Weights by task id.
 fn weights(report: &Report) -> Vec<(String, u32)> {
     let tasks = report.snapshot.as_ref().unwrap().tasks.values();
-    tasks.map(|task| (task.key.task.clone(), task.weight())).collect()
+    let takes = |task: &Task| task.state == TaskState::Running && task.healthy != Some(false);
+    tasks.map(|task| (task.key.task.clone(), u32::from(takes(task)))).collect()
 }
 
 fn list(tasks: &[(&str, u32)]) -> Vec<(String, u32)> {

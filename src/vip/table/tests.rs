@@ -1,5 +1,6 @@
 use super::*;
 use crate::mesos;
+use crate::task::{TaskKey, VipLabel};
 
 const AGENT: &str = "10.0.0.1";
 
@@ -42,7 +43,7 @@ impl Doc {
             "container_status":{{"network_infos":{networks}}}}}],"discovery":{{"ports":{{"ports":[{{"number":{port},
             "protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{label}"}}{scope}]}}}}]}}}}}}]}}]}}"#
         );
-        VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), ipv6)
+        VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), &Rules { ipv6, ..Rules::default() })
     }
 
     /// Backends as this and other nodes see them.
@@ -132,7 +133,7 @@ fn only_tasks_that_serve_have_backends() {
         ("TASK_KILLING", vec![0], 0),
         ("TASK_STAGING", vec![], 1),
         ("TASK_STARTING", vec![], 1),
-        ("TASK_UNREACHABLE", vec![], 1),
+        ("TASK_UNREACHABLE", vec![], 0),
         ("TASK_UNKNOWN", vec![], 1),
         ("TASK_FINISHED", vec![], 0),
         ("TASK_LOST", vec![], 0),
@@ -140,7 +141,7 @@ fn only_tasks_that_serve_have_backends() {
     ] {
         let table = Doc { state, ..Doc::default() }.table(true);
         let found: Vec<u32> =
-            table.vips.values().flat_map(|vip| &vip.backends).map(|(_, b)| b.weight).collect();
+            table.vips.values().flat_map(|vip| &vip.backends).map(|(_, b)| b.weight()).collect();
         assert_eq!((found, table.awaited.len()), (weights, awaited), "{state}");
     }
 }
@@ -161,7 +162,71 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
         None,
     )
     .unwrap();
-    let table = VipTable::new(&snapshot, true);
+    let table = VipTable::new(&snapshot, &Rules::default());
     let backends: Vec<&Backend> = table.vips.values().flat_map(|vip| vip.backends.values()).collect();
-    assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight)).collect::<Vec<_>>(), [("b", 1)]);
+    assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
+}
+
+/// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.
+fn web(tasks: &[(TaskState, Option<bool>, Options)]) -> VipTable {
+    let mut snapshot = Snapshot::default();
+    snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
+    for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
+        let key = TaskKey { framework: "F".to_owned(), task: name.to_string() };
+        let port = TaskPort {
+            name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port: Some(80),
+            host_port: None,
+            networks: BTreeSet::new(),
+            labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
+            options: options.clone(),
+        };
+        let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
+        let task = Task {
+            key: key.clone(),
+            agent_id: "S".to_owned(),
+            state: *state,
+            healthy: *healthy,
+            runtime: Runtime::Mesos,
+            addresses: vec![TaskAddress { address, network: None }],
+            ports: vec![port],
+        };
+        snapshot.tasks.insert(key, task);
+    }
+    VipTable::new(&snapshot, &Rules::default())
+}
+
+fn conditions(table: &VipTable) -> Vec<Condition> {
+    table.vips.values().flat_map(|vip| vip.backends.values()).map(|backend| backend.condition).collect()
+}
+
+#[test]
+fn backends_on_lost_agents_are_used_only_where_there_is_nobody_else() {
+    use Condition::{Ready, Unhealthy, Unreachable};
+    let none = Options::default();
+    let lost = || (TaskState::Lost, None, none.clone());
+    let sick = || (TaskState::Running, Some(false), none.clone());
+    let well = || (TaskState::Running, None, none.clone());
+    for (tasks, expected, marked) in [
+        (vec![lost(), lost()], vec![Unreachable, Unreachable], 1),
+        (vec![lost(), well()], vec![Ready], 0),
+        (vec![lost(), sick()], vec![Unreachable, Unhealthy], 1),
+    ] {
+        let table = web(&tasks);
+        assert_eq!((conditions(&table), table.unreachable.len()), (expected, marked));
+    }
+}
+
+#[test]
+fn the_first_task_that_asks_for_a_scheduler_decides() {
+    let running = |scheduler: Option<&str>, sticky_idle| {
+        let scheduler = scheduler.map(str::to_owned);
+        (TaskState::Running, None, Options { scheduler, sticky_idle, drain: None })
+    };
+    let table = web(&[running(None, false), running(Some("rr"), true), running(Some("sed"), false)]);
+    let vip = table.vips.values().next().unwrap();
+    assert_eq!((vip.scheduler.as_deref(), vip.sticky_idle, vip.backends.len()), (Some("rr"), true, 3));
+    let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
+    assert_eq!(reasons, ["another task of this VIP asks for scheduler rr, this one for sed"]);
 }

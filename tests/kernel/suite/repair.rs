@@ -23,7 +23,17 @@ struct Repair {
 
 impl Repair {
     fn new() -> Result<Self> {
-        let lab = Lab::with_containers(&[11])?;
+        Self::audited("1s")
+    }
+
+    /// On a daemon that only does what it is told of.
+    fn told() -> Result<Self> {
+        Self::audited("1h")
+    }
+
+    fn audited(audit: &'static str) -> Result<Self> {
+        let mut lab = Lab::with_containers(&[11])?;
+        lab.audit = audit;
         lab.remote.serve("192.168.50.2:8080", "B1")?;
         lab.remote.serve("192.168.50.3:8080", "B2")?;
         lab.agent.serve("0.0.0.0:9191", "LOCAL")?;
@@ -86,7 +96,7 @@ fn services() -> Result<()> {
 }
 
 fn rules() -> Result<()> {
-    let repair = Repair::new()?;
+    let repair = Repair::told()?;
     let _daemon = repair.start()?;
     for damage in ["nft delete table inet l4lbd", "nft flush table inet l4lbd"] {
         repair.repaired_after(damage, "nft list ruleset")?;
@@ -95,7 +105,7 @@ fn rules() -> Result<()> {
 }
 
 fn routes() -> Result<()> {
-    let repair = Repair::new()?;
+    let repair = Repair::told()?;
     let _daemon = repair.start()?;
     for damage in [
         "ip route delete local 11.0.0.0/8 dev minuteman",
@@ -111,7 +121,7 @@ fn routes() -> Result<()> {
 }
 
 fn link() -> Result<()> {
-    let repair = Repair::new()?;
+    let repair = Repair::told()?;
     let daemon = repair.start()?;
     for damage in [
         "ip address delete 198.51.100.1/32 dev minuteman",

@@ -26,7 +26,7 @@ impl Lab {
     /// Writes the document that the daemon reads, in one step.
     pub fn publish(&self, state: &State) -> Result<()> {
         let mut known = self.known.lock().map_err(|_| anyhow!("an earlier document panicked"))?;
-        known.retain(|task| !state.tasks().iter().any(|living| living.is(task)));
+        known.retain(|task| !state.knows(task));
         let ended: Vec<Task> = known.iter().cloned().map(Task::ended).collect();
         known.extend_from_slice(state.tasks());
         let draft = self.path("state.json.new");
@@ -35,13 +35,17 @@ impl Lab {
         Ok(())
     }
 
-    /// Writes the configuration; `more` is appended and may have the tables that are not here.
+    /// Writes the configuration; `more` is appended and may have the tables that are not here, or begins
+    /// with further keys of `[ipvs]` before the first table.
     pub fn configure_daemon(&self, more: &str) -> Result<()> {
-        let directory = self.directory.display();
+        let (ipvs, more) = more.split_at(more.find('[').unwrap_or(more.len()));
+        let (directory, source, audit) = (self.directory.display(), &self.source, self.audit);
+        let polls = self.mass_loss_polls;
         let text = format!(
-            "[source]\nmasters = [\"file:{directory}/state.json\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\n\n\
+            "[source]\nmasters = [\"{source}\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\ntimeout = \"5s\"\n\
+             mass_loss_polls = {polls}\n\n\
              [node]\naddress = \"{AGENT}\"\naddress6 = \"{AGENT6}\"\n\n\
-             [ipvs]\naudit = \"1s\"\n\n\
+             [ipvs]\naudit = \"{audit}\"\n{ipvs}\n\
              [daemon]\nstate_dir = \"{directory}/state\"\nsocket = \"{directory}/l4lbd.sock\"\n\n{more}\n"
         );
         Ok(fs::write(self.path("l4lbd.toml"), text)?)
@@ -96,6 +100,13 @@ impl Lab {
         program.extend(command);
         program.extend(["--config", config.to_str().context("a path in UTF-8")?]);
         self.agent.run(&program)
+    }
+}
+
+impl<'a> Daemon<'a> {
+    /// A daemon that lives and dies with `process`, and has its socket in the lab's directory.
+    pub fn of(lab: &'a Lab, process: Child) -> Self {
+        Self { lab, process }
     }
 }
 
@@ -165,6 +176,14 @@ impl Daemon<'_> {
             Ok(wanted(&status).then_some(status))
         })
         .map_err(|error| error.context(format!("the last status was {last}")))
+    }
+
+    /// Waits until the kernel has as many TCP services as wanted.
+    pub fn await_kernel(&self, what: &str, wanted: impl Fn(usize) -> bool) -> Result<()> {
+        await_some(what, || {
+            let table = self.lab.agent.run(&["cat", "/proc/net/ip_vs"])?;
+            Ok(wanted(table.lines().filter(|line| line.starts_with("TCP ")).count()).then_some(()))
+        })
     }
 
     /// The VIP of this name and port.

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::master::{self, Behaviour};
 
 /// First argument of this program when it is to be a helper.
 pub const ARGUMENT: &str = "__helper";
@@ -26,23 +30,67 @@ pub enum Transport {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Listen, and tell every client who answers and whom it sees.
-    Serve { transport: Transport, at: SocketAddr, name: String },
+    Serve {
+        transport: Transport,
+        at: SocketAddr,
+        name: String,
+    },
     /// Connect and read the first answer. `keep` makes it a connection that [`Request::Ask`] can use.
-    Dial { transport: Transport, to: SocketAddr, keep: bool },
+    Dial {
+        transport: Transport,
+        to: SocketAddr,
+        keep: bool,
+    },
     /// Ask again on a kept connection.
-    Ask { connection: usize },
+    Ask {
+        connection: usize,
+    },
+    /// Close a kept connection.
+    Close {
+        connection: usize,
+    },
+    /// Connect again and again until [`Request::EndLoad`], on several connections at a time.
+    Load {
+        to: SocketAddr,
+    },
+    EndLoad,
+    /// Be a Mesos master.
+    Master {
+        at: SocketAddr,
+    },
+    /// What the master does from now on.
+    Behave(Behaviour),
     /// Run a program here.
-    Run { program: Vec<String>, input: String },
+    Run {
+        program: Vec<String>,
+        input: String,
+    },
     /// Set a value below `/proc/sys`, of which every network namespace has its own.
-    Set { path: String, value: String },
+    Set {
+        path: String,
+        value: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Serving,
     Set,
-    Dialled { outcome: Outcome, connection: Option<usize> },
-    Ran { success: bool, output: String, errors: String },
+    Dialled {
+        outcome: Outcome,
+        connection: Option<usize>,
+    },
+    Closed,
+    /// How many connections a load had, and what became of those that failed.
+    Loaded {
+        connections: usize,
+        failures: Vec<Outcome>,
+    },
+    Ran {
+        success: bool,
+        output: String,
+        errors: String,
+    },
     Failed(String),
 }
 
@@ -61,19 +109,75 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// Clients that come and go.
+struct Load {
+    ended: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<(usize, Vec<Outcome>)>>,
+}
+
+/// How many clients of a load are connected at a time, and how long each waits before the next: the
+/// emulated processor has others to serve.
+const CLIENTS: usize = 4;
+const BREAK: Duration = Duration::from_millis(20);
+
+impl Load {
+    fn start(to: SocketAddr) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let client = |_| {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || {
+                let (mut connections, mut failures) = (0, Vec::new());
+                while !ended.load(Ordering::Relaxed) {
+                    connections += 1;
+                    thread::sleep(BREAK);
+                    match Connection::open(Transport::Tcp, to)
+                        .and_then(|mut connection| connection.ask(false))
+                    {
+                        Ok(Outcome::Answered { .. }) => {}
+                        Ok(other) => failures.push(other),
+                        Err(error) => failures.push(error.into()),
+                    }
+                }
+                (connections, failures)
+            })
+        };
+        let clients = (0..CLIENTS).map(client).collect();
+        Self { ended, clients }
+    }
+
+    fn end(self) -> (usize, Vec<Outcome>) {
+        self.ended.store(true, Ordering::Relaxed);
+        let mut sum = (0, Vec::new());
+        for client in self.clients {
+            let (connections, failures) = client.join().unwrap_or_default();
+            sum.0 += connections;
+            sum.1.extend(failures);
+        }
+        sum
+    }
+}
+
 enum Connection {
     Tcp(BufReader<TcpStream>),
     Udp(UdpSocket),
 }
 
+/// What a helper has.
+#[derive(Default)]
+struct Belongings {
+    connections: BTreeMap<usize, Connection>,
+    load: Option<Load>,
+    master: Arc<Mutex<Behaviour>>,
+}
+
 pub fn serve() -> ExitCode {
-    let mut connections = BTreeMap::new();
+    let mut belongings = Belongings::default();
     let mut output = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let reply = match serde_json::from_str(&line) {
             Ok(request) => {
-                obey(request, &mut connections).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+                obey(request, &mut belongings).unwrap_or_else(|error| Reply::Failed(error.to_string()))
             }
             Err(error) => Reply::Failed(format!("not a request: {error}: {line}")),
         };
@@ -85,7 +189,8 @@ pub fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn obey(request: Request, connections: &mut BTreeMap<usize, Connection>) -> io::Result<Reply> {
+fn obey(request: Request, belongings: &mut Belongings) -> io::Result<Reply> {
+    let connections = &mut belongings.connections;
     match request {
         Request::Serve { transport: Transport::Tcp, at, name } => {
             let listener = TcpListener::bind(at)?;
@@ -116,6 +221,28 @@ fn obey(request: Request, connections: &mut BTreeMap<usize, Connection>) -> io::
             let connection = connections.get_mut(&connection).ok_or(ErrorKind::NotFound)?;
             let outcome = connection.ask(true).unwrap_or_else(Outcome::from);
             Ok(Reply::Dialled { outcome, connection: None })
+        }
+        Request::Close { connection } => {
+            connections.remove(&connection).ok_or(ErrorKind::NotFound)?;
+            Ok(Reply::Closed)
+        }
+        Request::Load { to } => {
+            belongings.load = Some(Load::start(to));
+            Ok(Reply::Serving)
+        }
+        Request::EndLoad => {
+            let (connections, failures) = belongings.load.take().ok_or(ErrorKind::NotFound)?.end();
+            Ok(Reply::Loaded { connections, failures })
+        }
+        Request::Master { at } => {
+            let listener = TcpListener::bind(at)?;
+            let behaviour = Arc::clone(&belongings.master);
+            thread::spawn(move || master::serve(&listener, &behaviour));
+            Ok(Reply::Serving)
+        }
+        Request::Behave(behaviour) => {
+            *belongings.master.lock().map_err(|_| ErrorKind::Other)? = behaviour;
+            Ok(Reply::Set)
         }
         Request::Run { program, input } => run(&program, &input),
         Request::Set { path, value } => std::fs::write(path, value).map(|()| Reply::Set),

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::helper::{self, Outcome, Reply, Request, Transport};
+use super::master::Behaviour;
 
 pub struct Host {
     /// The namespace's name.
@@ -84,6 +85,39 @@ impl Host {
         }
     }
 
+    /// Starts clients that connect to `to` again and again.
+    pub fn load(&self, to: SocketAddr) -> Result<()> {
+        match self.request(&Request::Load { to })? {
+            Reply::Serving => Ok(()),
+            other => Err(anyhow!("{}: a load on {to}: {other:?}", self.name)),
+        }
+    }
+
+    /// Ends the clients; gives how many connections they had, and those that failed.
+    pub fn end_load(&self) -> Result<(usize, Vec<Outcome>)> {
+        match self.request(&Request::EndLoad)? {
+            Reply::Loaded { connections, failures } => Ok((connections, failures)),
+            other => Err(anyhow!("{}: the end of a load: {other:?}", self.name)),
+        }
+    }
+
+    /// Runs a Mesos master at `at`, which hangs up until it is told what to do.
+    pub fn master(&self, at: &str) -> Result<()> {
+        let at = at.parse().with_context(|| format!("{at} is not address:port"))?;
+        match self.request(&Request::Master { at })? {
+            Reply::Serving => Ok(()),
+            other => Err(anyhow!("{}: a master at {at}: {other:?}", self.name)),
+        }
+    }
+
+    /// Tells the master of this host what to do from now on.
+    pub fn behave(&self, behaviour: Behaviour) -> Result<()> {
+        match self.request(&Request::Behave(behaviour))? {
+            Reply::Set => Ok(()),
+            other => Err(anyhow!("{}: the master: {other:?}", self.name)),
+        }
+    }
+
     /// Dials and requires an answer of `server`; gives the client's address as seen there.
     #[track_caller]
     pub fn must_reach(&self, transport: Transport, to: SocketAddr, server: &str) -> Result<IpAddr> {
@@ -155,6 +189,13 @@ impl Kept<'_> {
         match self.host.request(&Request::Ask { connection: self.number })? {
             Reply::Dialled { outcome, .. } => Ok(outcome),
             other => Err(anyhow!("{}: asking again: {other:?}", self.host.name)),
+        }
+    }
+
+    pub fn close(self) -> Result<()> {
+        match self.host.request(&Request::Close { connection: self.number })? {
+            Reply::Closed => Ok(()),
+            other => Err(anyhow!("{}: closing a connection: {other:?}", self.host.name)),
         }
     }
 

@@ -42,6 +42,11 @@ pub struct Lab {
     containers: Vec<(u8, Host)>,
     /// Every task that was ever published.
     pub(super) known: Mutex<Vec<Task>>,
+    /// Where the daemon asks for the state, with how much patience, and how often it looks at the kernel
+    /// by itself.
+    pub source: String,
+    pub mass_loss_polls: u32,
+    pub audit: &'static str,
 }
 
 impl Lab {
@@ -73,6 +78,9 @@ impl Lab {
         }
         ip_batch(&commands)?;
         let lab = Self {
+            source: format!("file:{}/state.json", directory.display()),
+            mass_loss_polls: 5,
+            audit: "1s",
             directory,
             agent: Host::enter(agent)?,
             remote: Host::enter(remote)?,

@@ -9,6 +9,9 @@ use super::lab::{AGENT, REMOTE, THIRD};
 #[derive(Debug, Clone, Default)]
 pub struct State {
     tasks: Vec<Task>,
+    lost: Vec<Task>,
+    /// A master that has just been elected and has heard from no agent.
+    failed_over: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -20,6 +23,7 @@ pub struct Task {
     network: Network,
     protocol: &'static str,
     vips: Vec<String>,
+    options: Vec<(String, String)>,
     state: &'static str,
     healthy: Option<bool>,
 }
@@ -38,11 +42,27 @@ enum Network {
 
 impl State {
     pub fn of(tasks: impl IntoIterator<Item = Task>) -> Self {
-        Self { tasks: tasks.into_iter().collect() }
+        Self { tasks: tasks.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With tasks on agents that the master has lost.
+    pub fn lost(mut self, lost: impl IntoIterator<Item = Task>) -> Self {
+        self.lost = lost.into_iter().map(|task| task.in_state("TASK_UNREACHABLE")).collect();
+        self
+    }
+
+    /// What a new master knows at first: nothing but the ids of the agents.
+    pub fn after_failover() -> Self {
+        Self { failed_over: true, ..Self::default() }
     }
 
     pub fn tasks(&self) -> &[Task] {
         &self.tasks
+    }
+
+    /// Whether the task is in it, on a lost agent or not.
+    pub fn knows(&self, task: &Task) -> bool {
+        self.tasks.iter().chain(&self.lost).any(|own| own.is(task))
     }
 
     /// The document, with the tasks that have `ended` where a master keeps them: one that vanished
@@ -54,19 +74,23 @@ impl State {
                 "pid": format!("slave(1)@{address}:5051"), "attributes": {}, "capabilities": ["MULTI_ROLE"],
             })
         });
+        let (id, elected, agents, awaited) = match self.failed_over {
+            false => ("0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10", 1_700_000_001.5, json!(agents), json!([])),
+            true => ("77777777-6f0c-4a3a-9d53-4b8f3a5b7d10", 1_700_000_777.5, json!([]), json!(agents)),
+        };
         json!({
             "version": "1.11.0",
-            "id": "0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10",
+            "id": id,
             "start_time": 1_700_000_000.5,
-            "elected_time": 1_700_000_001.5,
+            "elected_time": elected,
             "pid": format!("master@{REMOTE}:5050"),
             "leader": format!("master@{REMOTE}:5050"),
             "slaves": agents,
-            "recovered_slaves": [],
+            "recovered_slaves": awaited,
             "frameworks": [{
                 "id": FRAMEWORK, "name": "marathon", "active": true, "connected": true, "recovered": false,
                 "tasks": self.tasks.iter().map(Task::document).collect::<Vec<_>>(),
-                "unreachable_tasks": [],
+                "unreachable_tasks": self.lost.iter().map(Task::document).collect::<Vec<_>>(),
                 "completed_tasks": ended.iter().map(Task::document).collect::<Vec<_>>(),
             }],
             "completed_frameworks": [],
@@ -107,6 +131,7 @@ impl Task {
             network,
             protocol: "tcp",
             vips: Vec::new(),
+            options: Vec::new(),
             state: "TASK_RUNNING",
             healthy: None,
         }
@@ -125,6 +150,12 @@ impl Task {
     /// Adds a VIP label to the task's port, such as `/web:80`.
     pub fn vip(mut self, label: &str) -> Self {
         self.vips.push(label.into());
+        self
+    }
+
+    /// Adds a label beside the VIP, such as `L4LB_SCHEDULER`.
+    pub fn option(mut self, key: &str, value: &str) -> Self {
+        self.options.push((key.into(), value.into()));
         self
     }
 
@@ -183,6 +214,7 @@ impl Task {
             .enumerate()
             .map(|(index, vip)| json!({"key": format!("VIP_{index}"), "value": vip}))
             .collect();
+        labels.extend(self.options.iter().map(|(key, value)| json!({"key": key, "value": value})));
         let (number, scope) = match self.network {
             Network::Host { port } => (port, None),
             Network::Container { port } => (port, Some("container")),

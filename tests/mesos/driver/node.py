@@ -79,6 +79,10 @@ class Status:
                 return {join(b["address"], b["port"]): b["weight"] for b in vip["backends"]}
         return None
 
+    def conditions(self, name):
+        """Why each backend of a named VIP has its weight."""
+        return [b["condition"] for vip in self.document["vips"] if vip["name"] == full(name) for b in vip["backends"]]
+
     def reason(self, kind):
         """The first reason of a kind such as `source`, or None."""
         return next((reason for reason in self.reasons if reason.startswith(f"{kind}:")), None)

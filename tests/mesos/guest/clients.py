@@ -78,6 +78,12 @@ def talk(label):
     return connections[label].echo()
 
 
+def hang_up(label):
+    """Closes an open connection."""
+    connections.pop(label).close()
+    return True
+
+
 def start_stream(label, host, port, pause=0.1):
     """Starts a client that connects again and again, and one that keeps talking on one connection."""
     streams[label] = Stream(host, port, pause)

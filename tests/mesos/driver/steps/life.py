@@ -76,7 +76,14 @@ def kill(world):
     report.now("the open connection goes on", guest.talk(label="old"))
     report.now("new ones go to the other task", dials(guest, web.host)(), reached(web.server(other)))
     report.check(
-        "once it is dead, it is no backend any more",
+        "once it is dead, it is shown as gone",
+        lambda: sorted(world.node.look().conditions(web.name)),
+        ["gone", "ready"],
+    )
+    report.now("its open connection may end by itself", guest.talk(label="old"))
+    report.now("and is closed", guest.hang_up(label="old"))
+    report.check(
+        "then it is no backend any more",
         lambda: world.node.look().backends(web.name),
         web.weights(None, 1),
     )

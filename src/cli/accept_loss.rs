@@ -1,0 +1,31 @@
+//! `l4lbd accept-loss`
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use reqwest::Method;
+
+use super::client::RunningDaemon;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    daemon: RunningDaemon,
+}
+
+impl Args {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (_, status) = self.daemon.ask(Method::POST, "/accept-loss")?;
+        if let Some(held) = status.source.held.first() {
+            bail!("not done yet: {held}; see l4lbd status");
+        }
+        writeln!(
+            io::stdout(),
+            "the last state is believed as it is: {} tasks with VIPs, {}",
+            status.source.tasks,
+            status.counts()
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

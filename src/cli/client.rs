@@ -1,0 +1,61 @@
+//! Questions to the running daemon, over its socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::Method;
+
+use super::ConfigFile;
+use crate::status::Status;
+
+/// Longest wait for the daemon.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the daemon is.
+#[derive(Debug, clap::Args)]
+pub struct RunningDaemon {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Socket of the daemon [default: daemon.socket of the configuration]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl RunningDaemon {
+    /// Sends a request and returns the status that answers it, as sent and as read.
+    pub fn ask(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, Status)> {
+        let socket = match self.socket {
+            Some(socket) => socket,
+            None => self.config.load()?.daemon.socket,
+        };
+        let body = super::runtime()?.block_on(request(&socket, method, path))?;
+        let status = serde_json::from_slice(&body).context("the daemon's answer is not a status")?;
+        Ok((body, status))
+    }
+}
+
+async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<Vec<u8>> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    if let Err(error) = tokio::net::UnixStream::connect(socket).await {
+        let shown = socket.display();
+        match error.kind() {
+            NotFound | ConnectionRefused => bail!(
+                "no daemon answers on {shown}; is it running? (systemctl status l4lbd) The kernel keeps forwarding \
+                 what it last held: ipvsadm -Ln"
+            ),
+            PermissionDenied => {
+                bail!("no permission to use {shown}: run as root or as a member of its group")
+            }
+            _ => return Err(error).with_context(|| shown.to_string()),
+        }
+    }
+    // Fails when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // No certificate is ever looked at on a Unix socket, and reading them all takes long.
+    let client =
+        reqwest::Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
+    let response = client.request(method, format!("http://l4lbd{path}")).send().await?.error_for_status()?;
+    Ok(response.bytes().await?.into())
+}

@@ -1,0 +1,132 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::dataplane::{Scheduling, Service};
+use crate::vip::{Host, VipKey};
+
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1));
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn key(protocol: Protocol) -> ServiceKey {
+    ServiceKey { protocol, address: VIP, port: 80 }
+}
+
+fn server(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 8080))
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn scheduling() -> Scheduling {
+    Scheduling { scheduler: "wlc".to_owned(), flags: 0 }
+}
+
+fn ready(task: &str, drain: Option<Duration>) -> Backend {
+    Backend { task: task.to_owned(), drain, ..Backend::unknown(Condition::Ready) }
+}
+
+/// A plan for one service with these servers.
+fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
+    let backends: BTreeMap<_, _> = servers.iter().map(|last| (server(*last), ready("t", None))).collect();
+    let vip = VipKey { host: Host::Literal(VIP), protocol, port: 80 };
+    let mut desired = Desired::default();
+    desired.state.services.insert(
+        key(protocol),
+        Service {
+            scheduling: scheduling(),
+            servers: backends.keys().map(|address| (*address, RealServer::masquerade(1))).collect(),
+        },
+    );
+    desired.services.insert(key(protocol), Programmed { vip, backends, scheduling: scheduling() });
+    desired
+}
+
+/// A kernel with these servers, each with as many active connections.
+fn kernel(protocol: Protocol, servers: &[(u8, u32)]) -> Actual {
+    let mut actual = Actual {
+        state: plan(protocol, &servers.iter().map(|(last, _)| *last).collect::<Vec<_>>()).state,
+        ..Actual::default()
+    };
+    for (last, active) in servers {
+        let count = Connections { active: *active, inactive: 7 };
+        actual.connections.insert((key(protocol), server(*last)), count);
+    }
+    actual
+}
+
+/// Weights of the servers after an update.
+fn weights(drain: &mut Drain, desired: &Desired, actual: &Actual, seconds: i64) -> Vec<(u8, u32)> {
+    let mut desired = desired.clone();
+    drain.update(&desired, &BTreeMap::new(), actual, at(seconds), LIMIT);
+    drain.apply(&mut desired);
+    let services = desired.state.services.values();
+    let servers = services.flat_map(|service| &service.servers);
+    servers
+        .map(|(address, server)| match address.ip() {
+            IpAddr::V4(v4) => (v4.octets()[3], server.weight),
+            IpAddr::V6(_) => panic!("no such server"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_server_that_has_gone_stays_until_its_connections_have_ended() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
+    assert_eq!(weights(&mut drain, &desired, &busy, 0), [(1, 1), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &busy, 30), [(1, 1), (2, 0)]);
+    let idle = kernel(Protocol::Tcp, &[(1, 9), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &idle, 31), [(1, 1)]);
+    assert!(drain.is_empty());
+}
+
+#[test]
+fn its_connections_end_at_the_deadline() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
+    assert_eq!(weights(&mut drain, &desired, &busy, 0), [(1, 1), (2, 0)]);
+    assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(60)));
+    assert_eq!(weights(&mut drain, &desired, &busy, 59), [(1, 1), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &busy, 60), [(1, 1)]);
+}
+
+#[test]
+fn a_port_can_ask_for_a_deadline_of_its_own() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let mut last = plan(Protocol::Tcp, &[1, 2]).services;
+    let asked = ready("leaving", Some(Duration::from_secs(300)));
+    last.get_mut(&key(Protocol::Tcp)).unwrap().backends.insert(server(2), asked);
+    let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
+    assert!(drain.update(&desired, &last, &busy, at(0), LIMIT));
+    assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(300)));
+    let mut shown = desired.clone();
+    drain.apply(&mut shown);
+    assert_eq!(shown.services[&key(Protocol::Tcp)].backends[&server(2)].task, "leaving");
+}
+
+#[test]
+fn a_connection_in_the_making_is_not_cut_off() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let idle = kernel(Protocol::Tcp, &[(1, 0), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &idle, 0), [(1, 1), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &idle, 1), [(1, 1), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &idle, 2), [(1, 1)]);
+}
+
+#[test]
+fn one_that_returns_is_used_again() {
+    let mut drain = Drain::default();
+    let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
+    weights(&mut drain, &plan(Protocol::Tcp, &[1]), &busy, 0);
+    assert_eq!(weights(&mut drain, &plan(Protocol::Tcp, &[1, 2]), &busy, 1), [(1, 1), (2, 1)]);
+    assert!(drain.is_empty());
+}
+
+#[test]
+fn udp_servers_leave_at_once() {
+    let mut drain = Drain::default();
+    let busy = kernel(Protocol::Udp, &[(1, 0), (2, 3)]);
+    assert_eq!(weights(&mut drain, &plan(Protocol::Udp, &[1]), &busy, 0), [(1, 1)]);
+}

@@ -1,0 +1,222 @@
+//! All zones that are served, and the origins under which they are.
+//!
+//! Pure: a [`Catalog`] is an immutable value, replaced as a whole. A question goes to the zone with
+//! the longest origin that its name ends in; aliases are further origins of the same zone, so that
+//! answers come back under the name that was asked.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::record::{Data, NameError, encode_origin};
+use super::reverse;
+use super::tasks::Tasks;
+use super::wire::QueryName;
+use super::zone::{self, NAME_SERVER, Nodes, Zone};
+use crate::vip::alloc::AddressRange;
+
+/// What is served under an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Names of VIPs.
+    Vips,
+    /// From addresses of VIPs to their names.
+    Reverse,
+    /// Names of tasks as DC/OS has them.
+    Dcos,
+    /// Names of tasks as mesos-dns has them.
+    Mesos,
+    /// This node.
+    Node,
+}
+
+/// Which zones there are, whatever is in them.
+#[derive(Clone, Debug)]
+pub struct Layout<'a> {
+    /// Origin of the VIPs' zone.
+    pub zone: &'a str,
+    /// More of them.
+    pub aliases: &'a [String],
+    /// Whether names of tasks are served.
+    pub tasks: bool,
+    /// Whether `mesos` itself is one of them.
+    pub mesos: bool,
+    /// Ranges of VIP addresses, whose names are served.
+    pub ranges: &'a [AddressRange],
+    /// Seconds that an answer may be remembered.
+    pub ttl: u32,
+    /// Where this server listens.
+    pub listeners: &'a [IpAddr],
+}
+
+/// Everything that can be answered at one moment.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    origins: Arc<HashMap<Box<[u8]>, Content>>,
+    /// Most labels that an origin has.
+    depth: usize,
+    pub ttl: u32,
+    /// Records of the name server.
+    servers: Vec<Data>,
+    vips: Arc<Zone>,
+    port_names: Arc<Nodes>,
+    tasks: Option<Arc<Tasks>>,
+    node: Vec<Data>,
+}
+
+/// Where a question's name is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'c> {
+    catalog: &'c Catalog,
+    content: Content,
+    /// Number of labels of the origin.
+    pub depth: usize,
+}
+
+/// What a zone says of a name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'c> {
+    /// The name does not exist.
+    Missing,
+    /// Not known yet: before the first document, or the first comparison with the kernel.
+    NotLoaded,
+    /// All its records, perhaps none. The apex has SOA and NS besides.
+    Records(Cow<'c, [Data]>),
+}
+
+/// Origins of DC/OS' other zones.
+const DCOS: [&str; 2] = ["dcos.thisdcos.directory", "dcos.thisdcos.global"];
+const MESOS: [&str; 2] = ["mesos.thisdcos.directory", "mesos.thisdcos.global"];
+const NODE: [&str; 2] = ["thisnode.thisdcos.directory", "thisnode.thisdcos.global"];
+
+impl Catalog {
+    /// A catalog in which nothing is known yet.
+    ///
+    /// # Errors
+    /// When an origin is no name.
+    pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, zone::Error> {
+        let mut origins = HashMap::new();
+        let mut add = |origin: &str, content: Content| {
+            let invalid = |reason: NameError| zone::Error::Origin { origin: origin.to_owned(), reason };
+            origins.entry(encode_origin(origin).map_err(invalid)?).or_insert(content);
+            Ok(())
+        };
+        add(layout.zone, Content::Vips)?;
+        for alias in layout.aliases {
+            add(alias, Content::Vips)?;
+        }
+        if layout.tasks {
+            DCOS.iter().try_for_each(|origin| add(origin, Content::Dcos))?;
+            MESOS.iter().try_for_each(|origin| add(origin, Content::Mesos))?;
+        }
+        if layout.mesos {
+            add("mesos", Content::Mesos)?;
+        }
+        NODE.iter().try_for_each(|origin| add(origin, Content::Node))?;
+        for origin in layout.ranges.iter().flat_map(reverse::origins) {
+            add(&origin, Content::Reverse)?;
+        }
+        let depth = origins.keys().map(|origin| super::wire::labels(origin).count()).max();
+        let listeners = layout.listeners.iter().filter(|address| !address.is_unspecified());
+        Ok(Self {
+            origins: Arc::new(origins),
+            depth: depth.unwrap_or_default(),
+            ttl: layout.ttl,
+            servers: listeners.map(|address| Data::from(*address)).collect(),
+            vips,
+            port_names: Arc::default(),
+            tasks: None,
+            node: Vec::new(),
+        })
+    }
+
+    /// The same zones with other names of VIPs.
+    pub fn with_vips(self, vips: Arc<Zone>, port_names: Arc<Nodes>) -> Self {
+        Self { vips, port_names, ..self }
+    }
+
+    pub fn with_tasks(self, tasks: Arc<Tasks>) -> Self {
+        Self { tasks: Some(tasks), ..self }
+    }
+
+    pub fn with_node(self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { node: addresses.into_iter().map(Data::from).collect(), ..self }
+    }
+
+    /// The zone of VIPs.
+    pub fn vips(&self) -> &Arc<Zone> {
+        &self.vips
+    }
+
+    /// Whether the node has these addresses.
+    pub fn is_node(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
+        self.node.iter().cloned().eq(addresses.into_iter().map(Data::from))
+    }
+
+    /// The zone that a name is in; `None` if it is in none of ours.
+    pub fn place(&self, name: &QueryName) -> Option<Place<'_>> {
+        (1..=name.labels().min(self.depth)).rev().find_map(|depth| {
+            let content = *self.origins.get(name.split_at_end(depth).1)?;
+            Some(Place { catalog: self, content, depth })
+        })
+    }
+}
+
+impl<'c> Place<'c> {
+    /// What there is at the name of a question.
+    pub fn find(&self, name: &QueryName) -> Found<'c> {
+        self.find_in(name.split_at_end(self.depth).0, name.octets())
+    }
+
+    /// What there is at a name relative to the origin, in lower case; not for reverse zones.
+    pub fn find_relative(&self, name: &[u8]) -> Found<'c> {
+        self.find_in(name, &[])
+    }
+
+    fn find_in(&self, relative: &[u8], absolute: &[u8]) -> Found<'c> {
+        let catalog = self.catalog;
+        if relative.strip_prefix(&[2]) == Some(NAME_SERVER.as_bytes()) {
+            return Found::Records(Cow::Borrowed(&catalog.servers));
+        }
+        if !self.is_loaded() {
+            return Found::NotLoaded;
+        }
+        let found = match (self.content, &catalog.tasks) {
+            (Content::Vips, _) => catalog
+                .vips
+                .get(relative)
+                .or_else(|| catalog.port_names.get(relative).map(Vec::as_slice))
+                .map(Cow::Borrowed),
+            (Content::Reverse, _) => reverse::find(&catalog.vips, absolute).map(Cow::Owned),
+            (Content::Node, _) => relative.is_empty().then_some(Cow::Borrowed(&*catalog.node)),
+            (Content::Dcos, Some(tasks)) => tasks.dcos(relative).map(Cow::Owned),
+            (Content::Mesos, Some(tasks)) => tasks.mesos(relative).map(Cow::Owned),
+            (Content::Dcos | Content::Mesos, None) => None,
+        };
+        match found {
+            Some(records) => Found::Records(records),
+            None if relative.is_empty() => Found::Records(Cow::Borrowed(&[])),
+            None => Found::Missing,
+        }
+    }
+
+    /// Serial number of the zone.
+    pub fn serial(&self) -> u32 {
+        match (self.content, &self.catalog.tasks) {
+            (Content::Vips | Content::Reverse | Content::Node, _) => self.catalog.vips.serial(),
+            (Content::Dcos | Content::Mesos, tasks) => tasks.as_ref().map_or(0, |tasks| tasks.serial),
+        }
+    }
+
+    fn is_loaded(&self) -> bool {
+        match self.content {
+            Content::Vips | Content::Reverse => self.catalog.vips.is_loaded(),
+            Content::Dcos | Content::Mesos => self.catalog.tasks.is_some(),
+            Content::Node => !self.catalog.node.is_empty(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

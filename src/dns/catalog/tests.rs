@@ -1,0 +1,83 @@
+//! Which zone a name is in.
+
+use super::*;
+use crate::config::Config;
+use crate::dns::wire::{Header, Query};
+use crate::dns::zone::Service;
+use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
+use hickory_proto::rr::{Name, RecordType};
+
+fn packet(name: &str) -> Vec<u8> {
+    let mut message = Message::new(1, MessageType::Query, OpCode::Query);
+    message.add_query(Asked::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    message.to_vec().unwrap()
+}
+
+fn place(config: &Config, name: &str) -> Option<(Content, usize)> {
+    let catalog = config.catalog().unwrap();
+    let packet = packet(name);
+    let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();
+    catalog.place(&query.name).map(|place| (place.content, place.depth))
+}
+
+#[test]
+fn names_belong_to_the_longest_origin() {
+    let mut config = Config::default();
+    for (name, expected) in [
+        ("web.marathon.l4lb.thisdcos.directory.", Some((Content::Vips, 3))),
+        ("L4LB.thisdcos.global.", Some((Content::Vips, 3))),
+        ("a.b.c.autoip.dcos.thisdcos.directory.", Some((Content::Dcos, 3))),
+        ("leader.mesos.", Some((Content::Mesos, 1))),
+        ("leader.mesos.thisdcos.directory.", Some((Content::Mesos, 3))),
+        ("thisnode.thisdcos.directory.", Some((Content::Node, 3))),
+        ("1.2.3.11.in-addr.arpa.", Some((Content::Reverse, 3))),
+        ("thisdcos.directory.", None),
+        ("mesos.example.", None),
+        (".", None),
+    ] {
+        assert_eq!(place(&config, name), expected, "{name}");
+    }
+    config.dns.zone = "vips.example".to_owned();
+    config.dns.aliases = vec!["lb.vips.example".to_owned()];
+    config.dns.mesos = crate::dns::forward::Mesos::Off;
+    config.dns.tasks = false;
+    for (name, expected) in [
+        ("web.marathon.vips.example.", Some((Content::Vips, 2))),
+        ("web.lb.vips.example.", Some((Content::Vips, 3))),
+        ("web.marathon.l4lb.thisdcos.directory.", None),
+        ("leader.mesos.", None),
+        ("leader.dcos.thisdcos.directory.", None),
+    ] {
+        assert_eq!(place(&config, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_denied() {
+    let catalog = Config::default().catalog().unwrap();
+    let find = |catalog: &Catalog, name: &str| {
+        let packet = packet(name);
+        let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();
+        match catalog.place(&query.name).unwrap().find(&query.name) {
+            Found::Missing => None,
+            Found::NotLoaded => Some("not loaded".to_owned()),
+            Found::Records(records) => Some(format!("{records:?}")),
+        }
+    };
+    for name in [
+        "x.l4lb.thisdcos.directory.",
+        "1.0.0.11.in-addr.arpa.",
+        "leader.mesos.",
+        "thisnode.thisdcos.directory.",
+    ] {
+        assert_eq!(find(&catalog, name).as_deref(), Some("not loaded"), "{name}");
+    }
+    let service = Service { name: "web.m".to_owned(), address: [11, 0, 0, 1].into(), port: None };
+    let (zone, _) = catalog.vips().with_services(1, [&service]);
+    let catalog = catalog.with_vips(Arc::new(zone), Arc::default()).with_node([IpAddr::from([10, 0, 0, 1])]);
+    assert!(catalog.is_node([IpAddr::from([10, 0, 0, 1])]) && !catalog.is_node([]));
+    assert_eq!(find(&catalog, "x.l4lb.thisdcos.directory."), None);
+    assert_eq!(find(&catalog, "thisnode.thisdcos.directory.").as_deref(), Some("[A(10.0.0.1)]"));
+    assert_eq!(find(&catalog, "x.thisnode.thisdcos.directory."), None);
+    assert_eq!(find(&catalog, "ns.l4lb.thisdcos.directory.").as_deref(), Some("[A(198.51.100.1)]"));
+}

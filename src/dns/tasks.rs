@@ -1,0 +1,119 @@
+//! Names of tasks, masters and agents: the zones `dcos` and `mesos`.
+//!
+//! Pure. There are some ten names for each task, so that they are not written down but worked out
+//! of a question; a [`Directory`] of 100,000 tasks takes little more than the tasks themselves.
+//!
+//! * [`Tasks::dcos`]: `<task>.<framework>.agentip|containerip|autoip`, `leader`, `master`, by the
+//!   rules of dcos-net;
+//! * [`Tasks::mesos`]: what mesos-dns serves with the settings of DC/OS (its documentation "Service
+//!   Naming", and `records/generator.go`).
+
+use std::net::IpAddr;
+
+use super::record::{Data, encode};
+use super::wire::labels;
+use crate::names::{Directory, Entry, NamedTask};
+
+mod mesos;
+
+/// Zones of tasks at one moment.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    directory: Directory,
+    /// Masters by configuration that are given by their addresses.
+    masters: Vec<IpAddr>,
+    pub serial: u32,
+}
+
+impl Tasks {
+    /// `serial` goes into the SOA (RFC 1982: later is greater).
+    pub fn new(directory: Directory, masters: &[IpAddr], serial: u32) -> Self {
+        Self { directory, masters: masters.to_vec(), serial }
+    }
+
+    /// What there is at a name below `dcos.thisdcos.directory`; `None` if it does not exist.
+    pub fn dcos(&self, name: &[u8]) -> Option<Vec<Data>> {
+        match *text(name)?.as_slice() {
+            ["leader"] => self.leader(),
+            ["master"] => self.masters(),
+            [kind] => {
+                Addresses::parse(kind)?;
+                (!self.directory.is_empty()).then(Vec::new)
+            }
+            [framework, kind] => {
+                Addresses::parse(kind)?;
+                let mut groups = self.groups(framework);
+                groups.any(|group| self.directory.tasks(group, None).next().is_some()).then(Vec::new)
+            }
+            [task, framework, kind] if !task.is_empty() => {
+                let kind = Addresses::parse(kind)?;
+                let tasks = self.groups(framework).flat_map(|group| self.directory.tasks(group, Some(task)));
+                records(tasks.flat_map(|(task, entry)| self.addresses(kind, task, entry)))
+            }
+            _ => None,
+        }
+    }
+
+    fn groups<'a>(&'a self, framework: &'a str) -> impl Iterator<Item = u32> + 'a {
+        self.directory.groups().filter(move |(_, group)| group.label == framework).map(|(number, _)| number)
+    }
+
+    fn addresses(&self, kind: Addresses, task: &NamedTask, entry: &Entry) -> Vec<IpAddr> {
+        let agent = self.directory.agent_address(entry);
+        match kind {
+            Addresses::Agent => agent.into_iter().collect(),
+            Addresses::Container => task.addresses.to_vec(),
+            Addresses::Auto if task.is_published || task.addresses.is_empty() => agent.into_iter().collect(),
+            Addresses::Auto => task.addresses.to_vec(),
+        }
+    }
+
+    fn leader(&self) -> Option<Vec<Data>> {
+        records(self.directory.leader().map(|(address, _)| address))
+    }
+
+    fn masters(&self) -> Option<Vec<Data>> {
+        records(self.directory.leader().map(|(address, _)| address).into_iter().chain(self.masters.clone()))
+    }
+}
+
+/// Which address of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addresses {
+    Agent,
+    Container,
+    /// The one at which the task's ports are.
+    Auto,
+}
+
+impl Addresses {
+    fn parse(label: &str) -> Option<Self> {
+        match label {
+            "agentip" => Some(Self::Agent),
+            "containerip" => Some(Self::Container),
+            "autoip" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+
+/// Each address once; a name without any does not exist.
+fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<Data>> {
+    let mut records: Vec<Data> = addresses.into_iter().map(Data::from).collect();
+    records.sort_unstable();
+    records.dedup();
+    (!records.is_empty()).then_some(records)
+}
+
+/// The labels of a name; a name with other characters than letters is none of ours.
+fn text(name: &[u8]) -> Option<Vec<&str>> {
+    labels(name).map(|label| std::str::from_utf8(label).ok()).collect()
+}
+
+/// A target of SRV records, relative to the origin.
+fn target(name: &str) -> Option<Box<[u8]>> {
+    encode(name).ok()
+}
+
+#[cfg(test)]
+mod tests;

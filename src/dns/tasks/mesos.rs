@@ -1,0 +1,209 @@
+//! The zone of mesos-dns.
+//!
+//! | name below `mesos` | records |
+//! |---|---|
+//! | `<task>.<framework>` | A of the agent, AAAA of the container |
+//! | `<task>.<framework>.slave` | A of the agent |
+//! | `<task>-<hash>-<agent>.<framework>`, and the same with `.slave` | of this task alone |
+//! | `_<task>._<proto>.<framework>` | SRV of the discovery ports, else of the port resources |
+//! | `_<port>._<task>._<proto>.<framework>` | SRV of the discovery port of that name |
+//! | `_<task>._<proto>.<framework>.slave` | SRV of the port resources |
+//! | `<framework>`, `_framework._tcp.<framework>` | the framework's scheduler |
+//! | `leader`, `_leader._tcp`, `_leader._udp` | the leading master |
+//! | `master`, `master<N>` | all masters, a configured one |
+//! | `slave` | all agents |
+
+use super::{Data, Tasks, records, target, text};
+use crate::names::{Entry, NamedTask};
+use crate::task::Protocol;
+
+/// Most records of one name: more than fit into a message.
+const MAX_RECORDS: usize = 2000;
+
+impl Tasks {
+    /// What there is at a name below `mesos`; `None` if it does not exist.
+    pub fn mesos(&self, name: &[u8]) -> Option<Vec<Data>> {
+        let labels = text(name)?;
+        match *labels.as_slice() {
+            ["leader"] => return self.leader(),
+            ["master"] => return self.masters(),
+            ["slave"] => return records(self.directory.agents()),
+            ["_tcp" | "_udp"] => return self.leader().map(|_| Vec::new()),
+            ["_leader", "_tcp" | "_udp"] => {
+                let (_, port) = self.directory.leader()?;
+                return Some(vec![Data::Srv { port, target: target("leader")? }]);
+            }
+            [label] => {
+                let number = label.strip_prefix("master").and_then(|number| number.parse().ok());
+                if let Some(address) = number.and_then(|number: usize| self.masters.get(number)) {
+                    return records([*address]);
+                }
+            }
+            _ => {}
+        }
+        match labels.split_last() {
+            Some((&"slave", labels)) => self.below(labels, true),
+            _ => self.below(&labels, false),
+        }
+    }
+
+    /// Below all frameworks whose names these labels end in, be there one or two labels of it.
+    fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<Data>> {
+        let name = labels.join(".");
+        let mut found: Option<Vec<Data>> = None;
+        for (number, group) in self.directory.groups() {
+            let fragment = group.fragment.as_str();
+            if fragment.is_empty() {
+                continue;
+            }
+            let Some(rest) = name.strip_suffix(fragment) else {
+                if is_above(&name, fragment) && self.is_populated(number, slave) {
+                    found.get_or_insert_default();
+                }
+                continue;
+            };
+            let records = match rest.strip_suffix('.') {
+                Some(rest) => self.of_group(number, rest, slave),
+                None if rest.is_empty() => self.of_framework(number, slave),
+                None => None,
+            };
+            if let Some(records) = records {
+                found.get_or_insert_default().extend(records);
+            }
+        }
+        found.map(|mut records| {
+            records.sort_unstable();
+            records.dedup();
+            records
+        })
+    }
+
+    fn is_populated(&self, group: u32, slave: bool) -> bool {
+        let has_scheduler =
+            || self.directory.groups().any(|(number, g)| number == group && !g.schedulers.is_empty());
+        self.directory.tasks(group, None).next().is_some() || !slave && has_scheduler()
+    }
+
+    /// The framework itself, whose name is there as long as anything is below it.
+    fn of_framework(&self, group: u32, slave: bool) -> Option<Vec<Data>> {
+        if !self.is_populated(group, slave) {
+            return None;
+        }
+        let (_, group) = self.directory.groups().find(|(number, _)| *number == group)?;
+        let schedulers = group.schedulers.iter().filter(|_| !slave);
+        Some(records(schedulers.map(|scheduler| scheduler.address)).unwrap_or_default())
+    }
+
+    /// A name below a framework's.
+    fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<Data>> {
+        let labels: Vec<&str> = name.split('.').collect();
+        match *labels.as_slice() {
+            [protocol @ ("_tcp" | "_udp")] => self.has_services(group, protocol, slave).then(Vec::new),
+            [task] => self.of_task(group, task, slave),
+            ["_framework", "_tcp"] if !slave => {
+                self.of_scheduler(group).or_else(|| self.services(group, "framework", "_tcp", None, slave))
+            }
+            [task, protocol] => self.services(group, task.strip_prefix('_')?, protocol, None, slave),
+            [port, task, protocol] if !slave => {
+                let port = Some(port.strip_prefix('_')?);
+                self.services(group, task.strip_prefix('_')?, protocol, port, slave)
+            }
+            _ => None,
+        }
+    }
+
+    fn of_scheduler(&self, group: u32) -> Option<Vec<Data>> {
+        let (_, group) = self.directory.groups().find(|(number, _)| *number == group)?;
+        let ports = group.schedulers.iter().filter_map(|scheduler| scheduler.port);
+        let records: Vec<Data> =
+            ports.filter_map(|port| Some(Data::Srv { port, target: target(&group.fragment)? })).collect();
+        (!records.is_empty()).then_some(records)
+    }
+
+    /// Addresses of the tasks with this name, or of the only one that a canonical name is of.
+    fn of_task(&self, group: u32, name: &str, slave: bool) -> Option<Vec<Data>> {
+        if name.is_empty() {
+            return None;
+        }
+        let all = self.directory.tasks(group, Some(name));
+        let one = name.rsplit_once('-').and_then(|(rest, agent)| {
+            let (label, hash) = rest.rsplit_once('-')?;
+            Some((label, hash, agent))
+        });
+        let one = one.into_iter().flat_map(|(label, hash, agent)| {
+            let tasks = self.directory.tasks(group, Some(label));
+            tasks.filter(move |(task, entry)| {
+                task.hash == hash.as_bytes() && agent_tail(self.directory.agent_id(entry)) == agent
+            })
+        });
+        records(all.chain(one).flat_map(|(task, entry)| {
+            let container = task.addresses.iter().find(|address| address.is_ipv6() && !slave);
+            self.directory.agent_address(entry).into_iter().chain(container.copied())
+        }))
+    }
+
+    fn has_services(&self, group: u32, protocol: &str, slave: bool) -> bool {
+        let scheduler = || !slave && protocol == "_tcp" && self.of_scheduler(group).is_some();
+        let mut tasks = self.directory.tasks(group, None).filter(|(task, _)| !task.label.is_empty());
+        tasks.any(|(task, _)| ports(task, protocol, None, slave).next().is_some()) || scheduler()
+    }
+
+    fn services(
+        &self,
+        group: u32,
+        task: &str,
+        protocol: &str,
+        port: Option<&str>,
+        slave: bool,
+    ) -> Option<Vec<Data>> {
+        if task.is_empty() || !matches!(protocol, "_tcp" | "_udp") {
+            // Below a task's name there may be ports of that name: `_<task>._<proto>` has no dot.
+            return None;
+        }
+        let (_, group_names) = self.directory.groups().find(|(number, _)| *number == group)?;
+        let fragment = &group_names.fragment;
+        let services = self.directory.tasks(group, Some(task)).flat_map(|(task, entry)| {
+            let on_agent = slave || task.ports.is_none();
+            let target = target(&self.canonical(task, entry, fragment, on_agent));
+            let ports = ports(task, protocol, port, slave);
+            ports.filter_map(move |port| Some(Data::Srv { port, target: target.clone()? }))
+        });
+        let services: Vec<Data> = services.take(MAX_RECORDS).collect();
+        (!services.is_empty()).then_some(services)
+    }
+
+    fn canonical(&self, task: &NamedTask, entry: &Entry, fragment: &str, slave: bool) -> String {
+        let hash = String::from_utf8_lossy(&task.hash);
+        let agent = agent_tail(self.directory.agent_id(entry));
+        let slave = if slave { ".slave" } else { "" };
+        format!("{}-{hash}-{agent}.{fragment}{slave}", task.label)
+    }
+}
+
+/// Port resources are known to neither protocol and have no name.
+fn ports<'a>(
+    task: &'a NamedTask,
+    protocol: &str,
+    name: Option<&'a str>,
+    slave: bool,
+) -> impl Iterator<Item = u16> + 'a {
+    let protocol = if protocol == "_tcp" { Protocol::Tcp } else { Protocol::Udp };
+    let discovered = task.ports.iter().filter(move |_| !slave).flatten();
+    let discovered = discovered
+        .filter(move |port| port.protocol.is_none_or(|own| own == protocol))
+        .filter(move |port| name.is_none_or(|name| !name.is_empty() && *port.label == *name))
+        .map(|port| port.number);
+    let by_resource = name.is_none() && (slave || task.ports.is_none());
+    let resources = task.resources.iter().filter(move |_| by_resource);
+    discovered.chain(resources.flat_map(|(first, last)| *first..=*last))
+}
+
+/// Whether a name is an empty non-terminal above a framework's.
+fn is_above(name: &str, fragment: &str) -> bool {
+    fragment.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// `s1` of `62ca579f-d204-47ab-b9b7-6fdde30e658c-S1`.
+fn agent_tail(id: &str) -> String {
+    id.rsplit('-').next().unwrap_or_default().to_ascii_lowercase()
+}

@@ -1,0 +1,119 @@
+//! Connections (RFC 7766).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::{Action, ERROR_PAUSE, MAX_QUERY, Serving, Transport, ignore};
+
+/// Connections served at once per listener; more wait in the listen queue of the kernel.
+pub const MAX_CONNECTIONS: usize = 256;
+
+/// Connections of one client, or of one IPv6 network of 64 bits; more are closed at once.
+pub const MAX_PER_CLIENT: usize = 32;
+
+/// A connection is closed when the next query, or the room for its answer, takes longer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Accepts and serves connections for ever; dropping it closes them.
+pub async fn serve(listener: TcpListener, service: Serving) {
+    let mut connections = JoinSet::new();
+    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    let mut clients = service.clients();
+    loop {
+        tokio::select! {
+            Some(ended) = connections.join_next() => {
+                if let Ok(client) = ended
+                    && let Some(count) = counts.get_mut(&client)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        counts.remove(&client);
+                    }
+                }
+            }
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((_, peer)) if !clients.allow(peer.ip()) => {
+                    ignore(peer);
+                }
+                Ok((stream, peer)) => {
+                    let client = network(peer.ip());
+                    let count = counts.entry(client).or_default();
+                    if *count >= MAX_PER_CLIENT {
+                        debug!(%peer, "dns connection closed: the client has too many");
+                        continue;
+                    }
+                    *count += 1;
+                    let service = service.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = serve_connection(stream, &service).await {
+                            debug!(%peer, %error, "dns connection ended");
+                        }
+                        client
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "dns accept failed");
+                    sleep(ERROR_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+/// Whoever has one address of an IPv6 network has all of them.
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(client) => Ipv6Addr::from_bits(client.to_bits() >> 64 << 64).into(),
+    }
+}
+
+async fn serve_connection(mut stream: TcpStream, service: &Serving) -> io::Result<()> {
+    let mut reply = Vec::new();
+    loop {
+        let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
+        let catalog = service.catalogs.borrow().clone();
+        match service.act(&catalog, &query, Transport::Tcp, &mut reply) {
+            Action::Nothing => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a query")),
+            Action::Send => {}
+            Action::Forward => reply = forward(service, &query).await?,
+        }
+        timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
+    }
+}
+
+async fn forward(service: &Serving, query: &[u8]) -> io::Result<Vec<u8>> {
+    let (send, answer) = oneshot::channel();
+    if let Some(forwarder) = &service.forwarder {
+        forwarder.spawn(query, Transport::Tcp, async move |reply: Vec<u8>| {
+            // The client may have gone meanwhile.
+            let _ = send.send(reply);
+        });
+    }
+    answer.await.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a query that cannot be forwarded"))
+}
+
+/// Reads one message with its 16-bit length prefix (RFC 1035 section 4.2.2).
+async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = usize::from(stream.read_u16().await?);
+    if length > MAX_QUERY {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "query too long"));
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), message].concat()).await
+}

@@ -1,0 +1,107 @@
+//! Datagrams.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::batch::Batch;
+use super::{Action, ERROR_PAUSE, MAX_QUERY, Serving, Transport, ignore};
+
+/// A thread that serves datagrams until it is told to stop, or until it dies.
+pub struct Worker {
+    /// Ends with an error if the thread is gone.
+    pub ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts a thread for some sockets, none of which blocks.
+    pub fn spawn(
+        sockets: Vec<std::net::UdpSocket>,
+        service: Serving,
+        shutdown: CancellationToken,
+    ) -> io::Result<Self> {
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("l4lbd-dns".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            let served: io::Result<()> = local.block_on(&runtime, async {
+                let mut loops = JoinSet::new();
+                for socket in sockets {
+                    let socket = Arc::new(UdpSocket::from_std(socket)?);
+                    loops.spawn_local(serve(socket, service.clone()));
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => Ok(()),
+                    Some(_) = loops.join_next() => Err(io::Error::other("a receive loop died")),
+                }
+            });
+            if let Err(error) = served {
+                warn!(%error, "dns sockets are not served");
+                return;
+            }
+            // Nobody listens any more if the whole server is gone.
+            let _ = end.send(());
+        })?;
+        Ok(Self { ended })
+    }
+}
+
+/// Answers datagrams for ever.
+async fn serve(socket: Arc<UdpSocket>, service: Serving) {
+    let mut batch = Batch::new(MAX_QUERY);
+    let mut clients = service.clients();
+    loop {
+        let ready = socket.readable().await;
+        let received = ready.and_then(|()| {
+            // Read for each batch, so that the newest catalog answers.
+            let catalog = service.catalogs.borrow().clone();
+            socket.try_io(Interest::READABLE, || {
+                batch.receive(socket.as_fd(), |query, peer, reply| {
+                    if !clients.allow(peer.ip()) {
+                        ignore(peer);
+                        return false;
+                    }
+                    match service.act(&catalog, query, Transport::Udp, reply) {
+                        Action::Nothing => false,
+                        Action::Send => true,
+                        Action::Forward => {
+                            forward(&service, &socket, query, peer);
+                            false
+                        }
+                    }
+                })
+            })
+        });
+        match received {
+            Ok(()) => {
+                if let Err(error) = batch.send(socket.as_fd()) {
+                    debug!(%error, "dns reply not sent");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                warn!(%error, "dns receive failed");
+                sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn forward(service: &Serving, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
+    let Some(forwarder) = &service.forwarder else { return };
+    let socket = socket.clone();
+    forwarder.spawn(query, Transport::Udp, async move |reply: Vec<u8>| {
+        if let Err(error) = socket.try_send_to(&reply, peer) {
+            debug!(%peer, %error, "forwarded dns reply not sent");
+        }
+    });
+}

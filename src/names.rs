@@ -1,0 +1,146 @@
+//! Names of tasks: what a document says about every running task, with or without VIPs.
+//!
+//! Made for the resolver and kept apart from [`crate::task::Snapshot::tasks`], because most tasks of
+//! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`Names`];
+//! [`Directory`] holds on to what a master that was just elected does not know yet. Which DNS names
+//! follow from that is left to [`crate::dns::tasks`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use sha1::{Digest, Sha1};
+
+use crate::task::Protocol;
+
+mod directory;
+
+pub use directory::{Directory, Entry, Group};
+
+/// Ranges of port resources that are kept of a task; more make no useful SRV records.
+const MAX_RANGES: usize = 8;
+
+/// The running tasks of one document, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Where the leading master is.
+    pub leader: Option<SocketAddr>,
+    /// Where frameworks' schedulers are, by framework id.
+    pub schedulers: BTreeMap<String, Scheduler>,
+    /// Numbers that stand for ids of agents and frameworks in [`NamedTask`].
+    agents: BTreeMap<String, u32>,
+    frameworks: BTreeMap<String, u32>,
+    tasks: Vec<NamedTask>,
+}
+
+/// Where a framework's scheduler can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    pub address: IpAddr,
+    /// Schedulers that use HTTP have none.
+    pub port: Option<u16>,
+}
+
+/// A running task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTask {
+    agent: u32,
+    framework: u32,
+    /// Stands for its id.
+    id: u64,
+    /// Its name as one DNS label, perhaps empty.
+    pub label: Box<str>,
+    /// What mesos-dns puts behind the name to make it unique.
+    pub hash: [u8; 5],
+    /// Whether any port of it is one of the agent's.
+    pub is_published: bool,
+    /// Of its container, as the agent reports them.
+    pub addresses: Box<[IpAddr]>,
+    /// Discovery ports; `None` without discovery information.
+    pub ports: Option<Box<[NamedPort]>>,
+    /// Port resources, as inclusive ranges.
+    pub resources: Box<[(u16, u16)]>,
+}
+
+/// A discovery port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// As one DNS label, perhaps empty.
+    pub label: Box<str>,
+    /// `None` stands for any.
+    pub protocol: Option<Protocol>,
+    pub number: u16,
+}
+
+/// What [`Names::add`] takes of a task besides its ids.
+#[derive(Clone, Debug, Default)]
+pub struct Described<'a> {
+    pub name: &'a str,
+    pub is_published: bool,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Option<Vec<NamedPort>>,
+    pub resources: &'a [(u64, u64)],
+}
+
+impl Names {
+    /// Adds a running task.
+    pub fn add(&mut self, id: &str, framework: &str, agent: &str, described: Described<'_>) {
+        let resource = |(first, last): &(u64, u64)| {
+            Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
+        };
+        let task = NamedTask {
+            agent: number(&mut self.agents, agent),
+            framework: number(&mut self.frameworks, framework),
+            id: short(id),
+            label: crate::vip::name::label(described.name).into(),
+            hash: hash(id),
+            is_published: described.is_published,
+            addresses: described.addresses.into(),
+            ports: described.ports.map(Into::into),
+            resources: described.resources.iter().filter_map(resource).take(MAX_RANGES).collect(),
+        };
+        self.tasks.push(task);
+    }
+
+    /// Takes a task back that may change or has ended.
+    pub fn remove(&mut self, id: &str, framework: &str) {
+        let Some(&framework) = self.frameworks.get(framework) else { return };
+        let id = short(id);
+        self.tasks.retain(|task| task.id != id || task.framework != framework);
+    }
+
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}
+
+fn number(ids: &mut BTreeMap<String, u32>, id: &str) -> u32 {
+    if let Some(number) = ids.get(id) {
+        return *number;
+    }
+    let number = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    ids.insert(id.to_owned(), number);
+    number
+}
+
+/// A part of the id's SHA-1: ids themselves take more room than all the rest.
+fn short(id: &str) -> u64 {
+    Sha1::digest(id.as_bytes()).iter().take(8).fold(0, |bits, octet| bits << 8 | u64::from(*octet))
+}
+
+/// The first five digits of the id's SHA-1 in z-base-32.
+pub(crate) fn hash(id: &str) -> [u8; 5] {
+    const DIGITS: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
+    let sum = Sha1::digest(id.as_bytes());
+    let bits = sum.iter().take(4).fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet));
+    std::array::from_fn(|place| {
+        let digit = bits >> (27 - 5 * place) & 31;
+        DIGITS.get(digit as usize).copied().unwrap_or_default()
+    })
+}
+
+#[cfg(test)]
+mod tests;

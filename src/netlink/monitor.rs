@@ -1,0 +1,81 @@
+//! News from the kernel: that something changed, not what. Whoever listens looks for himself.
+
+use std::sync::Arc;
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Links, addresses and routes (`linux/rtnetlink.h`, `RTNLGRP_*`).
+const ROUTE_GROUPS: &[u32] = &[
+    1,  // RTNLGRP_LINK
+    5,  // RTNLGRP_IPV4_IFADDR
+    7,  // RTNLGRP_IPV4_ROUTE
+    9,  // RTNLGRP_IPV6_IFADDR
+    11, // RTNLGRP_IPV6_ROUTE
+];
+
+/// Netfilter rules (`linux/netfilter/nfnetlink.h`, `NFNLGRP_NFTABLES`).
+const NETFILTER_GROUPS: &[u32] = &[7];
+
+/// Why the kernel can't be listened to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen to changes of {what}: {error}")]
+pub struct Error {
+    what: &'static str,
+    error: std::io::Error,
+}
+
+/// A subscription in the network namespace in which it was opened.
+pub struct Monitor {
+    what: &'static str,
+    socket: TokioSocket,
+}
+
+impl Monitor {
+    /// Subscribes to changes of links, addresses and routes. Must be called within a tokio runtime.
+    pub fn routing() -> Result<Self, Error> {
+        Self::open("links, addresses and routes", NETLINK_ROUTE, ROUTE_GROUPS)
+    }
+
+    /// Subscribes to changes of netfilter rules. Must be called within a tokio runtime.
+    pub fn netfilter() -> Result<Self, Error> {
+        Self::open("netfilter rules", NETLINK_NETFILTER, NETFILTER_GROUPS)
+    }
+
+    fn open(what: &'static str, protocol: isize, groups: &[u32]) -> Result<Self, Error> {
+        let subscribe = || {
+            let mut socket = TokioSocket::new(protocol)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+            for group in groups {
+                socket.socket_mut().add_membership(*group)?;
+            }
+            Ok(socket)
+        };
+        subscribe().map(|socket| Self { what, socket }).map_err(|error| Error { what, error })
+    }
+
+    /// Passes every change on until `shutdown`. Where the kernel had more news than it could keep, that
+    /// is a change as well.
+    pub async fn run(self, changed: Arc<Notify>, shutdown: CancellationToken) {
+        loop {
+            let news = tokio::select! {
+                () = shutdown.cancelled() => return,
+                news = self.socket.recv_from_full() => news,
+            };
+            match news {
+                Ok(_) => changed.notify_one(),
+                Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed.notify_one(),
+                Err(error) => {
+                    let what = self.what;
+                    tracing::warn!(%error, what, "the kernel no longer reports changes, audits go on");
+                    return shutdown.cancelled().await;
+                }
+            }
+        }
+    }
+}
+
+/// The kernel dropped messages that were not read in time (`asm-generic/errno.h`).
+const ENOBUFS: i32 = 105;

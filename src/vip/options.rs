@@ -1,0 +1,93 @@
+//! Labels beside `VIP_N` on the same port, which say how its VIPs are served.
+//!
+//! Their keys start with `L4LB_`, so that the peer, which takes any key that starts with `VIP` for a
+//! VIP, passes them over.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What keys of options start with.
+pub const PREFIX: &str = "L4LB_";
+
+/// Schedulers that Linux has (`net/netfilter/ipvs/ip_vs_*.c`).
+pub const SCHEDULERS: &[&str] =
+    &["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos"];
+
+/// Longest time for which a tenant can keep a server that has gone in the kernel.
+const MAX_DRAIN: Duration = Duration::from_secs(60 * 60);
+
+/// What a port asks for; absent fields are as configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Options {
+    /// Kernel name of the scheduler (`L4LB_SCHEDULER`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// Connections survive any idle time (`L4LB_STICKY_IDLE`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sticky_idle: bool,
+    /// Longest time that connections are kept to a server that has gone (`L4LB_DRAIN`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Duration>,
+}
+
+impl Options {
+    /// Takes in one label.
+    ///
+    /// # Errors
+    /// When there is no such option, or not with such a value; the options stay as they are.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key.strip_prefix(PREFIX).unwrap_or(key) {
+            "SCHEDULER" if SCHEDULERS.contains(&value) => self.scheduler = Some(value.to_owned()),
+            "SCHEDULER" => {
+                return Err(format!("no such scheduler; there are {}", SCHEDULERS.join(", ")));
+            }
+            "STICKY_IDLE" => {
+                self.sticky_idle = value.parse().map_err(|_| "neither true nor false".to_owned())?;
+            }
+            "DRAIN" => self.drain = Some(drain(value)?),
+            _ => {
+                return Err(
+                    "no such option; there are L4LB_SCHEDULER, L4LB_STICKY_IDLE, L4LB_DRAIN".to_owned()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn drain(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "not a time such as 30s or 5m".to_owned())?;
+    let span = Duration::try_from(span).map_err(|_| "a time can't be negative".to_owned())?;
+    if span <= MAX_DRAIN { Ok(span) } else { Err("longer than 1h".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_leaves_the_rest_as_it_is() {
+        let mut options = Options::default();
+        options.set("L4LB_SCHEDULER", "rr").unwrap();
+        options.set("L4LB_STICKY_IDLE", "true").unwrap();
+        options.set("L4LB_DRAIN", "5m").unwrap();
+        let before = options.clone();
+        for (key, value) in [
+            ("L4LB_SCHEDULER", "wlc; rm -rf /"),
+            ("L4LB_STICKY_IDLE", "yes"),
+            ("L4LB_DRAIN", "2h"),
+            ("L4LB_DRAIN", "-1s"),
+            ("L4LB_COLOUR", "red"),
+        ] {
+            assert!(options.set(key, value).is_err(), "{key}={value}");
+        }
+        assert_eq!(options, before);
+        assert_eq!(options.drain, Some(Duration::from_secs(300)));
+    }
+}
