@@ -142,17 +142,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.ipvs.link)?;
-    let source = Parts::new(config)?;
-    let (reports, mut report) = watch::channel(Report::default());
-    let asking = CancellationToken::new();
-    let asked = tokio::spawn(source.run(reports, asking.clone()));
-    let enough = |report: &Report| {
-        report.snapshot.is_some()
-            || report.failure.as_ref().is_some_and(|failure| failure.attempts >= ONCE_ATTEMPTS)
-    };
-    let report = report.wait_for(enough).await.map(|report| report.clone()).unwrap_or_default();
-    asking.cancel();
-    let _ = asked.await;
+    let report = Parts::new(config)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }

@@ -11,7 +11,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
-use crate::source::{AnySource, Fetched, Source};
+use crate::source::parts::Parts;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,10 @@ impl Args {
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();
-            if let Fetched::New(snapshot) = AnySource::new(&config.source)?.next().await? {
-                planner.learn(&snapshot, now);
+            let report = Parts::new(&config)?.first(1).await;
+            match (report.snapshot, report.failure) {
+                (Some(snapshot), _) => planner.learn(&snapshot, now),
+                (None, failure) => anyhow::bail!(failure.map(|failure| failure.error).unwrap_or_default()),
             }
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;

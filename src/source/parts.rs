@@ -94,6 +94,23 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Asks until there is a state, or until there was none so often.
+    pub async fn first(self, attempts: u32) -> Report {
+        let (sender, mut reports) = watch::channel(Report::default());
+        let asking = CancellationToken::new();
+        let asked = tokio::spawn(self.run(sender, asking.clone()));
+        let enough = |report: &Report| {
+            report.snapshot.is_some()
+                || report.failure.as_ref().is_some_and(|failure| failure.attempts >= attempts)
+        };
+        let report = reports.wait_for(enough).await.map(|report| report.clone()).unwrap_or_default();
+        asking.cancel();
+        let _ = asked.await;
+        report
+    }
+}
+
 fn answered<T>(report: Option<&Report<T>>) -> bool {
     report.is_none_or(|report| report.snapshot.is_some() || report.failure.is_some())
 }
@@ -176,6 +193,7 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     merged.ended.extend(gone.map(|task| task.key.clone()));
     merged.ended.extend(own.ended.iter().cloned());
     merged.ended.retain(|key| !own.tasks.contains_key(key));
+    merged.lost.retain(|key| !own.tasks.contains_key(key));
     merged.tasks.retain(|_, task| !here(&task.agent_id));
     merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), task.clone())));
     merged.agents.extend(own.agents.iter().map(|(id, agent)| (id.clone(), agent.clone())));

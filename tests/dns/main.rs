@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,9 +91,7 @@ impl Nsd {
         }
         let file = directory.path().join("nsd.conf");
         std::fs::write(&file, config).unwrap();
-        let program =
-            ["/usr/sbin/nsd", "nsd"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("nsd");
-        let process = Command::new(program)
+        let process = Command::new(program())
             .args(["-d", "-c"])
             .arg(&file)
             .stderr(Stdio::null())
@@ -108,6 +106,15 @@ impl Nsd {
         }
         nsd
     }
+}
+
+/// Where tests/setup unpacks it.
+fn program() -> PathBuf {
+    let from = |variable: &str, below: &str| Some(PathBuf::from(std::env::var_os(variable)?).join(below));
+    let cache = from("L4LBD_RIG_CACHE", "")
+        .or_else(|| from("XDG_CACHE_HOME", "l4lbd-rig"))
+        .or_else(|| from("HOME", ".cache/l4lbd-rig"));
+    cache.expect("a home directory").join("nsd/usr/sbin/nsd")
 }
 
 impl Drop for Nsd {
