@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::status;
 
 /// How often the settings are repeated. It is one call, and changes nothing if nothing has changed.
 const REPEAT: Duration = Duration::from_secs(60);
+
+/// The same while they are not accepted, or while there is no link yet.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// resolved answers within 25 s or not at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,8 +77,10 @@ pub async fn run(settings: Settings, mut states: watch::Receiver<status::Dns>, s
     let mut last: Option<Result<(), String>> = None;
     loop {
         let servers = states.borrow_and_update().addresses.clone();
-        let there = std::path::Path::new(RUNNING).exists();
-        if !servers.is_empty() && (there || settings.mode == Resolved::On) {
+        let runs = Path::new(RUNNING).exists();
+        // The first pass makes it.
+        let has_link = Path::new("/sys/class/net").join(&settings.link).exists();
+        if !servers.is_empty() && has_link && (runs || settings.mode == Resolved::On) {
             let told = tell(&settings, &servers).await;
             match &told {
                 _ if last.as_ref() == Some(&told) => {}
@@ -88,7 +94,7 @@ pub async fn run(settings: Settings, mut states: watch::Receiver<status::Dns>, s
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = states.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(REPEAT) => {}
+            () = tokio::time::sleep(if last == Some(Ok(())) { REPEAT } else { RETRY }) => {}
         }
     }
     if last == Some(Ok(())) {
@@ -106,12 +112,7 @@ async fn tell(settings: &Settings, servers: &[SocketAddr]) -> Result<(), String>
 
 async fn call(arguments: &[String]) -> Result<(), String> {
     let shown = format!("resolvectl {}", arguments.join(" "));
-    let child = Command::new("resolvectl")
-        .arg("--no-ask-password")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let child = Command::new("resolvectl").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match tokio::time::timeout(PATIENCE, child).await {
         Ok(output) => output.map_err(|error| format!("{shown}: {error}"))?,
         Err(_) => return Err(format!("{shown}: no answer in {} s", PATIENCE.as_secs())),

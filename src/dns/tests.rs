@@ -309,6 +309,29 @@ async fn a_slow_upstream_delays_no_local_name() {
     task.await.unwrap().unwrap();
 }
 
+/// As musl does it: both families at once from one socket, matched by their ids.
+#[tokio::test]
+async fn both_families_are_answered_at_once() {
+    let v6 = "fd01:c::1".parse().unwrap();
+    let server = Server::start(&[("web.marathon", v4(1)), ("web.marathon", v6)]).await;
+    let socket = UdpSocket::bind(LOOPBACK).await.unwrap();
+    socket.connect(server.address).await.unwrap();
+    for (id, kind) in [(1, RecordType::A), (2, RecordType::AAAA)] {
+        let mut request = query("web.marathon", kind);
+        request.metadata.id = id;
+        socket.send(&request.to_vec().unwrap()).await.unwrap();
+    }
+    let mut found = Vec::new();
+    let mut buffer = [0; 512];
+    for _ in 0..2 {
+        let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let reply = Message::from_vec(&buffer[..length]).unwrap();
+        found.push((reply.id, data(&reply)));
+    }
+    found.sort();
+    assert_eq!(found, [(1, vec!["11.0.0.1".to_owned()]), (2, vec!["fd01:c::1".to_owned()])]);
+}
+
 #[tokio::test]
 async fn shutdown_frees_the_addresses() {
     let server = Server::start(&[]).await;
