@@ -16,16 +16,18 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::dataplane::desired::{Desired, Programmed};
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
 use crate::dns::zone::{Service, Zone};
 use crate::hold::Held;
-use crate::plan::{Believed, Plan, Planner};
+use crate::plan::{Plan, Planner};
 use crate::source::{Location, Report};
 use crate::status::{self, Status};
 use crate::store::{Memory, Store};
-use crate::vip::{Backend, Host, VipKey};
+
+mod report;
+
+use report::{crowded, held_names, reasons, shown, vips};
 
 /// Most operations that are sent before the status is published again. After somebody's flush the
 /// kernel needs long for each, and an operator should see that it goes on.
@@ -34,13 +36,6 @@ const CHUNK: usize = 500;
 /// A chunk that takes longer is followed by a pause of the same length: the kernel lets nobody else
 /// program IPVS meanwhile, and gets faster when it has had time to forget deleted servers.
 const BRISK: Duration = Duration::from_millis(50);
-
-/// Connections above which the kernel's smallest connection table gets slow, and its buckets.
-const MANY_CONNECTIONS: u64 = 20_000;
-const FEW_BUCKETS: u32 = 1 << 12;
-
-/// Errors that a status lists; all are counted.
-const SHOWN_ERRORS: usize = 20;
 
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
@@ -336,13 +331,17 @@ impl<D: DataPlane> Reconciler<D> {
         for op in ops {
             tracing::debug!(%op, "kernel operation");
         }
-        for error in errors.iter().take(SHOWN_ERRORS) {
-            tracing::warn!(op = %error.op, error = error.error, "kernel operation failed, will be tried again");
+        let shown = shown(errors);
+        // Whoever asks for the status wakes a pass, and what fails once fails again for a while.
+        if shown != self.status.pass.errors {
+            for error in errors.iter().take(shown.len()) {
+                tracing::warn!(op = %error.op, error = error.error, "kernel operation failed, will be tried again");
+            }
         }
         let pass = &mut self.status.pass;
         pass.at = Some(now);
         pass.seconds = started.elapsed().as_secs_f64();
-        pass.errors = shown(errors);
+        pass.errors = shown;
         if ops.is_empty() {
             return;
         }
@@ -439,120 +438,6 @@ impl<D: DataPlane> Reconciler<D> {
         status.degraded = !status.reasons.is_empty();
         self.statuses.send_replace(Arc::new(status.clone()));
     }
-}
-
-/// Lists what needs an operator, the worst first.
-fn reasons(
-    status: &Status,
-    plan: Option<&Plan>,
-    believed: Option<&Believed>,
-    failed: usize,
-    store_error: Option<&str>,
-    now: Timestamp,
-) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Some(failure) = &status.source.failure {
-        let age = match status.source.good_at {
-            Some(good) => format!("the state is {} old", status::age(good, now)),
-            None => "there was no state since the start".to_owned(),
-        };
-        reasons.push(format!("source: {age}: {}", failure.error));
-    } else if status.source.good_at.is_none() {
-        reasons.push("source: waiting for the first state".to_owned());
-    }
-    if let Some(error) = status.pass.errors.first() {
-        let more = if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() };
-        reasons.push(format!("kernel: {error}{more}"));
-    }
-    reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
-    if let Some(lost) = believed.map(Believed::unreachable).filter(|lost| !lost.is_empty()) {
-        let names: Vec<String> = lost.iter().take(5).map(VipKey::to_string).collect();
-        let more = if lost.len() > names.len() { ", ..." } else { "" };
-        reasons.push(format!(
-            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}{more}",
-            lost.len(),
-            names.join(", ")
-        ));
-    }
-    if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
-        reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
-    }
-    if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
-        reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
-    }
-    reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
-    reasons.extend(store_error.map(|error| format!("store: {error}")));
-    reasons
-}
-
-/// The names whose services the kernel holds.
-fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
-    let refused: BTreeSet<_> = errors
-        .iter()
-        .filter_map(|error| match &error.op {
-            Op::AddService(key, _) => Some(key),
-            _ => None,
-        })
-        .collect();
-    let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
-    held.filter_map(|(key, programmed)| match &programmed.vip.host {
-        Host::Named(name) => {
-            let port = Some((key.protocol, key.port));
-            Some(Service { name: name.clone(), address: key.address, port })
-        }
-        Host::Literal(_) => None,
-    })
-    .collect()
-}
-
-fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let configured = &planner.settings.scheduler;
-    let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
-        let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
-            address: address.ip(),
-            port: address.port(),
-            weight: backend.weight(),
-            condition: Some(backend.condition),
-            until: planner.deadline(key, address),
-            task: backend.task.clone(),
-            agent: backend.agent.clone(),
-            connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
-        };
-        let scheduler = &programmed.scheduling.scheduler;
-        status::Vip {
-            name: match &programmed.vip.host {
-                Host::Named(name) => Some(format!("{name}.{origin}")),
-                Host::Literal(_) => None,
-            },
-            protocol: key.protocol,
-            address: key.address,
-            port: key.port,
-            scheduler: (scheduler != configured).then(|| scheduler.clone()),
-            backends: programmed.backends.iter().map(backend).collect(),
-        }
-    };
-    let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
-    vips.sort_by(|a, b| {
-        (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
-    });
-    vips
-}
-
-/// A connection table that is too small makes every packet slow, and can't be enlarged at run time.
-fn crowded(actual: &Actual) -> Option<String> {
-    let counted = actual.connections.values();
-    let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
-    let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
-    (connections > MANY_CONNECTIONS).then(|| {
-        format!(
-            "the kernel's table of {connections} connections has only {buckets} buckets, which makes every packet \
-             slow: load ip_vs with conn_tab_bits=20"
-        )
-    })
-}
-
-fn shown(errors: &[OpError]) -> Vec<String> {
-    errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
 }
 
 /// Seconds since the epoch: later zones have greater serials, also after a restart.

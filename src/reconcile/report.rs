@@ -1,0 +1,135 @@
+//! What a pass tells: the reasons for which an operator is needed, the VIPs with their connections, and
+//! the names that may be served. Pure.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use crate::dataplane::desired::{Desired, Programmed};
+use crate::dataplane::{Actual, Op, OpError, ServiceKey};
+use crate::dns::zone::Service;
+use crate::plan::{Believed, Plan, Planner};
+use crate::status::{self, Status};
+use crate::vip::{Backend, Host, VipKey};
+
+/// Errors that a status lists; all are counted.
+const SHOWN_ERRORS: usize = 20;
+
+/// Connections above which the kernel's smallest connection table gets slow, and its buckets.
+const MANY_CONNECTIONS: u64 = 20_000;
+const FEW_BUCKETS: u32 = 1 << 12;
+
+/// Lists what needs an operator, the worst first.
+pub fn reasons(
+    status: &Status,
+    plan: Option<&Plan>,
+    believed: Option<&Believed>,
+    failed: usize,
+    store_error: Option<&str>,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(failure) = &status.source.failure {
+        let age = match status.source.good_at {
+            Some(good) => format!("the state is {} old", status::age(good, now)),
+            None => "there was no state since the start".to_owned(),
+        };
+        reasons.push(format!("source: {age}: {}", failure.error));
+    } else if status.source.good_at.is_none() {
+        reasons.push("source: waiting for the first state".to_owned());
+    }
+    if let Some(error) = status.pass.errors.first() {
+        let more = if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() };
+        reasons.push(format!("kernel: {error}{more}"));
+    }
+    reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
+    if let Some(lost) = believed.map(Believed::unreachable).filter(|lost| !lost.is_empty()) {
+        let names: Vec<String> = lost.iter().take(5).map(VipKey::to_string).collect();
+        let more = if lost.len() > names.len() { ", ..." } else { "" };
+        reasons.push(format!(
+            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}{more}",
+            lost.len(),
+            names.join(", ")
+        ));
+    }
+    if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
+        reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
+    }
+    if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
+        reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
+    }
+    reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
+    reasons.extend(store_error.map(|error| format!("store: {error}")));
+    reasons
+}
+
+/// The names whose services the kernel holds.
+pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
+    let refused: BTreeSet<_> = errors
+        .iter()
+        .filter_map(|error| match &error.op {
+            Op::AddService(key, _) => Some(key),
+            _ => None,
+        })
+        .collect();
+    let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
+    held.filter_map(|(key, programmed)| match &programmed.vip.host {
+        Host::Named(name) => {
+            let port = Some((key.protocol, key.port));
+            Some(Service { name: name.clone(), address: key.address, port })
+        }
+        Host::Literal(_) => None,
+    })
+    .collect()
+}
+
+pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
+    let configured = &planner.settings.scheduler;
+    let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
+        let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
+            address: address.ip(),
+            port: address.port(),
+            weight: backend.weight(),
+            condition: Some(backend.condition),
+            until: planner.deadline(key, address),
+            task: backend.task.clone(),
+            agent: backend.agent.clone(),
+            connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
+        };
+        let scheduler = &programmed.scheduling.scheduler;
+        status::Vip {
+            name: match &programmed.vip.host {
+                Host::Named(name) => Some(format!("{name}.{origin}")),
+                Host::Literal(_) => None,
+            },
+            protocol: key.protocol,
+            address: key.address,
+            port: key.port,
+            scheduler: (scheduler != configured).then(|| scheduler.clone()),
+            backends: programmed.backends.iter().map(backend).collect(),
+        }
+    };
+    let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
+    vips.sort_by(|a, b| {
+        (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
+    });
+    vips
+}
+
+/// A connection table that is too small makes every packet slow, and can't be enlarged at run time.
+pub fn crowded(actual: &Actual) -> Option<String> {
+    let counted = actual.connections.values();
+    let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
+    let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
+    (connections > MANY_CONNECTIONS).then(|| {
+        format!(
+            "the kernel's table of {connections} connections has only {buckets} buckets, which makes every packet \
+             slow: load ip_vs with conn_tab_bits=20"
+        )
+    })
+}
+
+pub fn shown(errors: &[OpError]) -> Vec<String> {
+    errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
+}
