@@ -2,9 +2,9 @@
 //! machines and containers, and real connections through VIPs.
 //!
 //! One program in three places:
-//! * started by `cargo test` it boots one virtual machine through `tests/rig/vm`, runs itself in
-//!   there and reports every test as one of its own ([`rig`]);
-//! * in that machine it runs the tests one after the other and prints a line of JSON for each ([`guest`]);
+//! * started by `cargo test` it boots virtual machines through `tests/rig/vm`, runs itself in
+//!   them and reports every test as one of its own ([`rig`]);
+//! * in such a machine it runs its share of the tests one after the other and prints a line of JSON for each ([`guest`]);
 //! * in a network namespace it is the servers and clients of that host ([`toolkit::helper`]).
 //!
 //! Without the machine, or without a result for a test, that test fails.

@@ -1,4 +1,4 @@
-//! The host's side: boots the machine for the selected tests and hands each result to its own trial.
+//! The host's side: boots the machines for the selected tests and hands each result to its own trial.
 //!
 //! An emulated machine can freeze as a whole, so that no program in it runs any more. One that says
 //! nothing for longer than any test may take is ended, and another one takes the remaining tests. A
@@ -25,25 +25,28 @@ const LIMIT: &str = "1200";
 /// Longer than [`guest::LIMIT`]: a machine that is alive has said something by then.
 const SILENCE: Duration = Duration::from_secs(150);
 
-/// How many machines one run may use up.
-const MACHINES: usize = 3;
+/// How many machines share the tests: each has one processor.
+const AT_ONCE: usize = 2;
+
+/// How many machines a share may use up.
+const ATTEMPTS: usize = 3;
 
 pub fn run() -> ExitCode {
     let arguments = Arguments::from_args();
-    let selected = suite::all()
+    let selected: Vec<String> = suite::all()
         .map(|test| test.name)
         .filter(|name| is_selected(name, &arguments))
         .map(String::from)
         .collect();
-    let machine = Machine::new(selected);
+    let machines = Machines::new(&selected);
     let trials = suite::all()
         .map(|test| {
-            let machine = Arc::clone(&machine);
-            Trial::test(test.name, move || machine.result_of(test.name))
+            let machines = Arc::clone(&machines);
+            Trial::test(test.name, move || machines.result_of(test.name))
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    machine.await_end();
+    machines.await_end();
     conclusion.exit_code()
 }
 
@@ -55,9 +58,10 @@ fn is_selected(name: &str, arguments: &Arguments) -> bool {
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
-/// One virtual machine, booted when the first result is asked for.
-struct Machine {
-    selected: Vec<String>,
+/// The virtual machines, booted when the first result is asked for.
+struct Machines {
+    /// The tests of each machine.
+    shares: Vec<Vec<String>>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -65,46 +69,49 @@ struct Machine {
 #[derive(Default)]
 struct Progress {
     started: bool,
+    /// Shares that are not done.
+    running: usize,
     reports: HashMap<String, Report>,
-    /// Set when no further report will come, with the reason for those that are missing.
-    ended: Option<String>,
 }
 
-impl Machine {
-    fn new(selected: Vec<String>) -> Arc<Self> {
-        Arc::new(Self { selected, progress: Mutex::default(), changed: Condvar::new() })
+impl Machines {
+    fn new(selected: &[String]) -> Arc<Self> {
+        let share = |first| selected.iter().skip(first).step_by(AT_ONCE).cloned().collect();
+        let shares = (0..AT_ONCE).map(share).filter(|share: &Vec<String>| !share.is_empty()).collect();
+        Arc::new(Self { shares, progress: Mutex::default(), changed: Condvar::new() })
     }
 
     fn result_of(self: &Arc<Self>, name: &str) -> Result<(), Failed> {
         let mut progress = self.progress.lock().unwrap();
         if !progress.started {
             progress.started = true;
-            let machine = Arc::clone(self);
-            thread::spawn(move || machine.boot());
+            progress.running = self.shares.len();
+            for number in 0..self.shares.len() {
+                let machines = Arc::clone(self);
+                thread::spawn(move || machines.run(&machines.shares[number]));
+            }
         }
         let progress = self
             .changed
-            .wait_while(progress, |progress| progress.ended.is_none() && !progress.reports.contains_key(name))
+            .wait_while(progress, |progress| progress.running > 0 && !progress.reports.contains_key(name))
             .unwrap();
-        match (progress.reports.get(name), &progress.ended) {
-            (Some(report), _) => report.failure.clone().map_or(Ok(()), |text| Err(Failed::from(text))),
-            (None, reason) => {
-                Err(format!("no result: {}", reason.as_deref().unwrap_or("the machine ended")).into())
-            }
-        }
+        let report = progress.reports.get(name).ok_or("no machine has run this test")?;
+        report.failure.clone().map_or(Ok(()), |text| Err(Failed::from(text)))
     }
 
     /// Returns when no machine runs.
     fn await_end(&self) {
-        let runs = |progress: &mut Progress| progress.started && progress.ended.is_none();
-        drop(self.changed.wait_while(self.progress.lock().unwrap(), runs).unwrap());
+        drop(
+            self.changed.wait_while(self.progress.lock().unwrap(), |progress| progress.running > 0).unwrap(),
+        );
     }
 
-    fn boot(&self) {
+    /// Runs a share of the tests, on one machine after the other if need be.
+    fn run(&self, share: &[String]) {
         let mut reason = String::new();
         let mut frozen_in: Option<String> = None;
-        for _ in 0..MACHINES {
-            let remaining = self.remaining();
+        for _ in 0..ATTEMPTS {
+            let remaining = self.remaining(share);
             let Some(next) = remaining.first() else { break };
             if frozen_in.as_ref() == Some(next) {
                 self.file(Report::failed(
@@ -120,18 +127,21 @@ impl Machine {
                 Ok(End::Frozen) => "the machine froze before this test; its output is above".into(),
                 Err(error) => format!("{VM} cannot be run: {error}"),
             };
-            let Some(unfinished) = self.remaining().first().cloned() else { break };
+            let Some(unfinished) = self.remaining(share).first().cloned() else { break };
             eprintln!("guest: {reason} ({unfinished})");
             frozen_in = Some(unfinished);
         }
-        self.progress.lock().unwrap().ended = Some(reason);
+        for name in self.remaining(share) {
+            self.file(Report::failed(&name, &format!("no result: {reason}")));
+        }
+        self.progress.lock().unwrap().running -= 1;
         self.changed.notify_all();
     }
 
-    /// The selected tests without a report, in the order in which a machine runs them.
-    fn remaining(&self) -> Vec<String> {
+    /// The tests of a share without a report, in the order in which a machine runs them.
+    fn remaining(&self, share: &[String]) -> Vec<String> {
         let progress = self.progress.lock().unwrap();
-        self.selected.iter().filter(|name| !progress.reports.contains_key(*name)).cloned().collect()
+        share.iter().filter(|name| !progress.reports.contains_key(*name)).cloned().collect()
     }
 
     fn file(&self, report: Report) {

@@ -195,12 +195,8 @@ fn full_disk_stops_nothing() -> Result<()> {
         .status()?;
     ensure!(mounted.success(), "no file system to fill");
     let unmount = Unmount(mount.to_owned());
-    // What is left has no room for a table.
-    let filled = std::fs::write(directory.join("ballast"), [0; 4096]);
-    ensure!(
-        filled.is_ok() && std::fs::write(directory.join("more"), [0; 1]).is_err(),
-        "the disk is not full"
-    );
+    let filled = std::fs::write(directory.join("ballast"), vec![0; 1 << 20]);
+    ensure!(filled.is_err(), "the disk is not full");
     let daemon = start(&lab)?;
     let vip = daemon.socket_of("web", 80)?;
     lab.agent.must_reach(Tcp, vip, "B1")?;
@@ -256,13 +252,13 @@ fn killed_in_the_middle_of_a_pass() -> Result<()> {
     let vip = daemon.socket_of("web", 80)?;
     let kept = lab.agent.keep(vip)?;
     lab.agent.load(vip)?;
-    let state = many(1500);
+    let state = many(600);
     lab.remote.behave(says(&state))?;
-    daemon.await_kernel("some of the new services", |services| (10..1500).contains(&services))?;
+    daemon.await_kernel("some of the new services", |services| services > 1)?;
     daemon.kill()?;
     kept.must_live()?;
     let daemon = start(&lab)?;
-    daemon.await_kernel("all services", |services| services == 1501)?;
+    daemon.await_kernel("all services", |services| services == 601)?;
     kept.must_live()?;
     let (connections, failures) = lab.agent.end_load()?;
     ensure!(connections > 10 && failures.is_empty(), "{connections} connections, failed: {failures:?}");
