@@ -19,11 +19,11 @@ class Node:
     def __init__(self, guest, program):
         self.guest, self.program = guest, str(program)
 
-    def start(self, masters):
-        """Starts the daemon with this list of masters."""
+    def start(self, masters, more=""):
+        """Starts the daemon with this list of masters, and more of a configuration."""
         config = (
             f'[source]\nmasters = {json.dumps(masters)}\ninterval = "1s"\ntimeout = "5s"\nmax_backoff = "4s"\n'
-            f'[node]\naddress = "{ADDRESS}"\n'
+            f'[node]\naddress = "{ADDRESS}"\n{more}'
         )
         self.guest.write(path=CONFIG, text=config)
         self.guest.start(label="daemon", command=[self.program, "run", "--config", CONFIG], log=LOG)
@@ -31,6 +31,14 @@ class Node:
     def stop(self):
         """Ends it; returns its exit status."""
         return self.guest.stop(label="daemon")
+
+    def crash(self):
+        """Ends it in the middle of whatever it does."""
+        self.guest.kill(label="daemon")
+
+    def usage(self):
+        """What it takes: memory in MB, file descriptors, threads."""
+        return self.guest.usage(label="daemon")
 
     def command(self, *words):
         """Runs one of the program's commands."""

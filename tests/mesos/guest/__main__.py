@@ -28,6 +28,8 @@ OPERATIONS = {
     "execute": processes.execute,
     "start": processes.start,
     "stop": processes.stop,
+    "kill": processes.kill,
+    "usage": processes.usage,
     "get": processes.get,
 }
 
