@@ -33,8 +33,8 @@ audit = "5s"
 drain = "6s"
 """
 
-# Damage that takes nothing from the VIPs of others; the service, and a server of it, are those that have their turn.
-# `ipvsadm -E` is not among it: it takes away what marks a service as the daemon's, and whose it is then is another's say.
+# Damage that takes nothing from the steady VIPs; the service, and a server of it, are those that have their turn.
+# `ipvsadm -E` is not among it: it removes what marks a service as the daemon's, which then is somebody else's.
 DAMAGE = {
     "nft table": lambda service, server: ["nft", "delete", "table", "inet", "l4lbd"],
     "service gone": lambda service, server: ["ipvsadm", "-D", *service],

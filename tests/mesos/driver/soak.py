@@ -22,7 +22,7 @@ STEADY = ("/steady-a", "/steady-b", "/steady-c")
 CLIENTS = 2
 PAUSE = 0.25
 
-# What a daemon may take more at the end than after the first half: what its allocator keeps, and a connection to the
+# What a daemon may take more at the end than after the first third: what its allocator keeps, and a connection to the
 # master that stays open for the next question.
 GROWTH_MB = 8
 GROWTH_DESCRIPTORS = 2
@@ -58,13 +58,12 @@ class Soak:
         self.churn.sacred = {f"{self.addresses[web.name, 4]}:80" for web in self.webs}
 
     def disturb(self, seconds):
-        """Rounds until the time is over; returns what the daemon took when the second half began."""
+        """Rounds until the time is over; returns what the daemon took when it had warmed up."""
         began = time.monotonic()
-        # The first half ends with a process that has warmed up.
-        while True:
+        self.play(crashes=True)
+        while time.monotonic() - began < seconds / 3:
             self.play(crashes=True)
-            if time.monotonic() - began >= seconds / 3:
-                break
+        # One round without a crash warms the last process up.
         warm = self.play(crashes=False)
         while time.monotonic() - began < seconds:
             self.play(crashes=False)
