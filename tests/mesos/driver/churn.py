@@ -41,15 +41,15 @@ DAMAGE = {
     "server gone": lambda service, server: ["ipvsadm", "-d", *service, "-r", server],
     "weight": lambda service, server: ["ipvsadm", "-e", *service, "-r", server, "-m", "-w", "7"],
     "server": lambda service, server: ["ipvsadm", "-a", *service, "-r", stray(service), "-m", "-w", "7"],
-    "conntrack": lambda service, server: ["sysctl", "-q", "-w", "net.ipv4.vs.conntrack=0"],
     "expiry": lambda service, server: ["sysctl", "-q", "-w", "net.ipv4.vs.expire_nodest_conn=0"],
 }
 
-# Damage that takes all VIPs away.
+# Damage that takes all VIPs away, or the connections to any of them that are just being made.
 DISASTERS = {
     "ipvsadm -C": ["ipvsadm", "-C"],
     "route": ["ip", "route", "del", "local", "11.0.0.0/8", "dev", "minuteman", "table", "local"],
     "link": ["ip", "link", "del", "minuteman"],
+    "conntrack": ["sysctl", "-q", "-w", "net.ipv4.vs.conntrack=0"],
 }
 
 

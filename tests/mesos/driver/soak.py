@@ -89,6 +89,11 @@ class Soak:
             self.report.now(f"round {self.churn.rounds}: none of them failed", failures, [])
         self.note_addresses()
         kind = self.churn.disaster()
+        self.report.check(
+            f"connection tracking is on ({kind})",
+            lambda: self.output("sysctl", "-n", "net.ipv4.vs.conntrack").strip(),
+            "1",
+        )
         for web in self.webs:
             self.report.check(
                 f"{web.name} is served again after the loss of all ({kind})",
