@@ -86,6 +86,11 @@ class Status:
                 return {join(b["address"], b["port"]): b["weight"] for b in vip["backends"]}
         return None
 
+    def conditions(self, name):
+        """Why the backends of a named VIP get connections or not."""
+        vips = (vip for vip in self.document["vips"] if vip["name"] == full(name))
+        return {backend["condition"] for vip in vips for backend in vip["backends"]}
+
     def reason(self, kind):
         """The first reason of a kind such as `source`, or None."""
         return next((reason for reason in self.reasons if reason.startswith(f"{kind}:")), None)

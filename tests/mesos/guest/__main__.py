@@ -19,6 +19,7 @@ OPERATIONS = {
     "ask": clients.ask,
     "connect": clients.connect,
     "talk": clients.talk,
+    "disconnect": clients.disconnect,
     "start_stream": clients.start_stream,
     "stop_stream": clients.stop_stream,
     "services": kernel.services,

@@ -78,6 +78,11 @@ def talk(label):
     return connections[label].echo()
 
 
+def disconnect(label):
+    """Closes it."""
+    connections.pop(label).close()
+
+
 def start_stream(label, host, port, pause=0.1):
     """Starts a client that connects again and again, and one that keeps talking on one connection."""
     streams[label] = Stream(host, port, pause)
