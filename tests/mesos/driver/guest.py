@@ -19,7 +19,7 @@ MODULES = Path(__file__).resolve().parent.parent
 class Guest:
     """`guest.NAME(...)` does the operation NAME of `guest/__main__.py` there."""
 
-    def __init__(self, rig, work):
+    def __init__(self, rig, work, lifetime=LIFETIME):
         self.output = work / "guest.log"
         self.trace = (work / "requests.log").open("w", buffering=1)
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -28,7 +28,7 @@ class Guest:
         program = ["env", f"PYTHONPATH={MODULES}", sys.executable, "-B", "-m", "guest", f"{GATEWAY}:{port}"]
         with self.output.open("w") as output:
             self.machine = subprocess.Popen(
-                [rig, "--timeout", str(LIFETIME), *program],
+                [rig, "--timeout", str(lifetime), *program],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

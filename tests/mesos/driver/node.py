@@ -19,19 +19,27 @@ class Node:
     def __init__(self, guest, program):
         self.guest, self.program = guest, str(program)
 
-    def start(self, masters, marathons=(), **source):
-        """Starts the daemon with this list of masters, and other keys of [source]."""
+    def start(self, masters, more="", marathons=(), **source):
+        """Starts the daemon with this list of masters, other keys of [source], and more of a configuration."""
         source = {"masters": masters, "interval": "1s", "timeout": "5s", "max_backoff": "4s", **source}
         config = "[source]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
         # So long that only events can tell of changes.
         config += f'[marathon]\nurls = {json.dumps(list(marathons))}\ninterval = "10m"\n'
-        config += f'[node]\naddress = "{ADDRESS}"\n'
+        config += f'[node]\naddress = "{ADDRESS}"\n{more}'
         self.guest.write(path=CONFIG, text=config)
         self.guest.start(label="daemon", command=[self.program, "run", "--config", CONFIG], log=LOG)
 
     def stop(self):
         """Ends it; returns its exit status."""
         return self.guest.stop(label="daemon")
+
+    def crash(self):
+        """Ends it in the middle of whatever it does."""
+        self.guest.kill(label="daemon")
+
+    def usage(self):
+        """What it takes: memory in MB, file descriptors, threads."""
+        return self.guest.usage(label="daemon")
 
     def command(self, *words):
         """Runs one of the program's commands."""
@@ -80,8 +88,9 @@ class Status:
         return None
 
     def conditions(self, name):
-        """Why each backend of a named VIP has its weight."""
-        return [b["condition"] for vip in self.document["vips"] if vip["name"] == full(name) for b in vip["backends"]]
+        """Why the backends of a named VIP get connections or not."""
+        vips = (vip for vip in self.document["vips"] if vip["name"] == full(name))
+        return {backend["condition"] for vip in vips for backend in vip["backends"]}
 
     def reason(self, kind):
         """The first reason of a kind such as `source`, or None."""

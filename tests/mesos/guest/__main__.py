@@ -19,7 +19,7 @@ OPERATIONS = {
     "ask": clients.ask,
     "connect": clients.connect,
     "talk": clients.talk,
-    "hang_up": clients.hang_up,
+    "disconnect": clients.disconnect,
     "start_stream": clients.start_stream,
     "stop_stream": clients.stop_stream,
     "services": kernel.services,
@@ -30,6 +30,8 @@ OPERATIONS = {
     "start": processes.start,
     "is_started": processes.is_started,
     "stop": processes.stop,
+    "kill": processes.kill,
+    "usage": processes.usage,
     "get": processes.get,
 }
 

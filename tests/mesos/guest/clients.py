@@ -78,10 +78,9 @@ def talk(label):
     return connections[label].echo()
 
 
-def hang_up(label):
-    """Closes an open connection."""
+def disconnect(label):
+    """Closes it."""
     connections.pop(label).close()
-    return True
 
 
 def start_stream(label, host, port, pause=0.1):

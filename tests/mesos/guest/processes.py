@@ -44,6 +44,25 @@ def stop(label, timeout=30):
         return process.wait()
 
 
+def kill(label):
+    """Ends it at once."""
+    process = started.pop(label)
+    process.kill()
+    process.wait()
+
+
+def usage(label):
+    """Memory in MB, file descriptors and threads of a running program."""
+    process = f"/proc/{started[label].pid}"
+    with open(f"{process}/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    return {
+        "MB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
+        "descriptors": len(os.listdir(f"{process}/fd")),
+        "threads": int(fields["Threads"]),
+    }
+
+
 def get(path, url):
     """The answer of an HTTP server on a Unix socket."""
     connection = http.client.HTTPConnection("localhost", timeout=60)
