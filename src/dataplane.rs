@@ -82,6 +82,13 @@ pub struct Scheduling {
     pub flags: u32,
 }
 
+impl Scheduling {
+    /// That of a service which somebody edited: no wanted one is like it.
+    pub fn unknown() -> Self {
+        Self { scheduler: String::new(), flags: u32::MAX }
+    }
+}
+
 /// A virtual service of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use crate::netlink::batch::{self, Connection};
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 
-use super::{Connections, Foreign, Op, Service, ServiceKey};
+use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey};
 use known::Known;
 use table::Entry;
 
@@ -44,6 +44,13 @@ pub struct Table {
     pub foreign: Vec<Foreign>,
     /// Connections of every real server of ours.
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+}
+
+impl Table {
+    fn add_foreign(&mut self, known: &mut Known, foreign: Foreign, sight: Option<proc::Sight>) {
+        known.add_foreign(foreign.clone(), sight);
+        self.foreign.push(foreign);
+    }
 }
 
 /// Idle timeouts of connections, in seconds; they hold for the whole network namespace.
@@ -85,10 +92,11 @@ impl Ipvs {
     /// each service of ours. The kernel does not mark dumps that somebody's changes made miss a
     /// service or show it twice; a later reading is right again.
     pub fn read(&mut self) -> Result<Table, Error> {
-        self.known = None;
+        let before = self.known.take().map(|known| known.services).unwrap_or_default();
         self.connection.resolve()?;
         let mut table = Table::default();
         let mut known = Known::default();
+        let mut unmarked = Vec::new();
         for reply in self.connection.dump(&IpvsMessage::new(IpvsCommand::GetService))? {
             match Entry::from_reply(reply) {
                 Entry::Ours(key, scheduling) => {
@@ -96,25 +104,42 @@ impl Ipvs {
                     table.services.insert(key, service);
                 }
                 Entry::Foreign(foreign, sight) => {
-                    known.add_foreign(foreign.clone(), sight);
-                    table.foreign.push(foreign);
+                    match foreign.key.and_then(|key| before.get_key_value(&key)) {
+                        Some((key, known)) => unmarked.push((*key, known, foreign, sight)),
+                        None => table.add_foreign(&mut known, foreign, sight),
+                    }
                 }
             }
         }
-        table.foreign.sort();
         for (key, service) in &mut table.services {
-            for reply in self.connection.dump(&request::list_servers(*key))? {
-                // One that can't be decoded shows when we fail to add it.
-                let Some((address, server, count)) = table::server(*key, reply) else {
-                    continue;
-                };
+            for (address, server, count) in self.servers(*key)? {
                 service.servers.insert(address, server);
                 table.connections.insert((*key, address), count);
             }
         }
+        // Editing a service takes our mark off it; one with our servers is still ours.
+        for (key, service, foreign, sight) in unmarked {
+            let found = self.servers(key)?;
+            if found.is_empty() || !found.iter().map(|(address, ..)| address).eq(service.servers.keys()) {
+                table.add_foreign(&mut known, foreign, sight);
+                continue;
+            }
+            table.connections.extend(found.iter().map(|(address, _, count)| ((key, *address), *count)));
+            let servers = found.into_iter().map(|(address, server, _)| (address, server)).collect();
+            table.services.insert(key, Service { scheduling: Scheduling::unknown(), servers });
+        }
+        table.foreign.sort();
         known.services.clone_from(&table.services);
         self.known = Some(known);
         Ok(table)
+    }
+
+    /// The real servers of a service, by address. One that can't be decoded shows when we fail to add it.
+    fn servers(&mut self, key: ServiceKey) -> Result<Vec<(SocketAddr, RealServer, Connections)>, Error> {
+        let replies = self.connection.dump(&request::list_servers(key))?;
+        let mut servers: Vec<_> = replies.into_iter().filter_map(|reply| table::server(key, reply)).collect();
+        servers.sort_by_key(|(address, ..)| *address);
+        Ok(servers)
     }
 
     /// Reads services, weights and connections from `/proc/net/ip_vs`, and takes the rest from the

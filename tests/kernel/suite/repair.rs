@@ -83,6 +83,7 @@ fn services() -> Result<()> {
     for damage in [
         "ipvsadm -C",
         "ipvsadm -D -t 11.0.0.80:80",
+        "ipvsadm -E -t 11.0.0.80:80 -s rr",
         "ipvsadm -d -t 11.0.0.80:80 -r 192.168.50.2:8080",
         "ipvsadm -e -t 11.0.0.80:80 -r 192.168.50.2:8080 -m -w 0",
         "ipvsadm -e -t 11.0.0.80:80 -r 192.168.50.3:8080 -m -w 7",
