@@ -1,8 +1,8 @@
 //! The operations that turn one state into another.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -18,7 +18,10 @@ use super::{Connections, Link, Op, RealServer, Service, ServiceKey, State};
 pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
     let mut ops: Vec<Op> = Vec::new();
     let link_stays = desired.link == Link::Up;
-    ops.extend(actual.routes.iter().filter(|route| !keeps_route(desired, route)).map(|r| Op::DelRoute(*r)));
+    // A route whose preferred source changes is replaced by adding it anew.
+    let destinations: BTreeSet<_> = desired.routes.iter().map(|route| route.destination).collect();
+    let gone = actual.routes.iter().filter(|route| !destinations.contains(&route.destination));
+    ops.extend(gone.map(|route| Op::DelRoute(*route)));
     for (path, value) in &desired.sysctls {
         if actual.sysctls.get(path) != Some(value) {
             ops.push(Op::SetSysctl { path: path.clone(), value: value.clone() });
@@ -59,11 +62,6 @@ pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, Socke
     let on_services = ops.get_mut(start..start + length).unwrap_or_default();
     on_services
         .sort_by_cached_key(|op| op.service().map(|key| Reverse(use_of.get(key).copied().unwrap_or(0))));
-}
-
-/// A route whose preferred source changes is replaced by adding it anew.
-fn keeps_route(desired: &State, route: &super::Route) -> bool {
-    desired.routes.iter().any(|wanted| wanted.destination == route.destination)
 }
 
 fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
