@@ -24,6 +24,9 @@ use super::message::{MAX_UDP_PAYLOAD, Transport, limit};
 use super::record::encode_origin;
 use super::wire;
 
+/// Longest time for a question, all attempts together: stub resolvers wait for 5 s.
+const DEADLINE: Duration = Duration::from_millis(4500);
+
 /// Questions that may be under way; more are answered with SERVFAIL.
 const MAX_QUESTIONS: usize = 1024;
 
@@ -220,7 +223,9 @@ impl Forwarder {
         let query = request.queries.first()?;
         let route = self.route(&question.packet)?;
         let mut answer = skeleton(&request);
-        match route.resolver.lookup(query.name().clone(), query.query_type()).await {
+        let lookup = route.resolver.lookup(query.name().clone(), query.query_type());
+        let lookup = tokio::time::timeout(DEADLINE, lookup).await;
+        match lookup.unwrap_or(Err(NetError::Timeout)) {
             Ok(lookup) => answer.answers = lookup.answers().to_vec(),
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 answer.metadata.response_code = none.response_code;
