@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::dataplane::desired::{Desired, Programmed, Settings, Sources, desired};
+use crate::dataplane::desired::{Desired, Settings, Sources, desired};
 use crate::dataplane::drain::{self, Drain};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey};
 use crate::hold::{Held, Holder, Patience};
@@ -188,7 +188,7 @@ impl Planner {
                 && basis.node == actual.node
                 && basis.foreign == actual.foreign
         });
-        let mut last = BTreeMap::new();
+        let mut last = None;
         if !is_current {
             let vacant = remember(&mut self.memory, &believed.table, now, self.linger);
             let unplaced =
@@ -210,28 +210,27 @@ impl Planner {
                 expires: expires.map(|since| later(*since, self.linger)),
             });
             let plan = Arc::make_mut(&mut self.plan);
-            last = std::mem::replace(&mut plan.desired, desired).services;
+            last = Some(std::mem::replace(&mut plan.desired, desired));
             (plan.sources, plan.unplaced) = (sources, unplaced);
         }
-        self.drain(&last, actual, now, !is_current);
+        self.drain(last, actual, now);
         Some(Arc::clone(&self.plan))
     }
 
-    /// Brings the plan up to date with what is leaving.
-    fn drain(
-        &mut self,
-        last: &BTreeMap<ServiceKey, Programmed>,
-        actual: &Actual,
-        now: Timestamp,
-        is_new: bool,
-    ) {
-        if !is_new && self.drain.is_empty() {
+    /// Brings the plan up to date with what is leaving. `last` is what a plan that was just made anew
+    /// takes the place of: often it is the same, because most of what happens in a cluster is no
+    /// matter of VIPs.
+    fn drain(&mut self, last: Option<Desired>, actual: &Actual, now: Timestamp) {
+        if last.is_none() && self.drain.is_empty() {
             return;
         }
-        let changed = self.drain.update(&self.plan.desired, last, actual, now, self.drain_limit);
+        let known = last.as_ref().map_or(&self.plan.desired.services, |last| &last.services);
+        let changed = self.drain.update(&self.plan.desired, known, actual, now, self.drain_limit);
         let plan = Arc::make_mut(&mut self.plan);
-        if is_new || changed {
+        if last.is_some() || changed {
             self.drain.apply(&mut plan.desired);
+        }
+        if last.map_or(changed, |last| last != plan.desired) {
             plan.revision += 1;
         }
         let expires = self.basis.as_ref().and_then(|basis| basis.expires);

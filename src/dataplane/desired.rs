@@ -54,7 +54,7 @@ pub struct Programmed {
 }
 
 /// The desired state, with the reasons for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     pub state: State,
     pub services: BTreeMap<ServiceKey, Programmed>,

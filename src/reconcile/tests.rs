@@ -68,6 +68,15 @@ impl Bench {
         self.reconciler.pass().await;
     }
 
+    /// The status as somebody gets it who asks for it.
+    async fn ask(&mut self) -> Arc<Status> {
+        let (answer, _) = oneshot::channel();
+        self.reconciler.inquiries.push(Inquiry { accept_loss: false, answer });
+        self.reconciler.pass().await;
+        self.reconciler.inquiries.clear();
+        self.status()
+    }
+
     fn status(&self) -> Arc<Status> {
         self.statuses.borrow().clone()
     }
@@ -132,6 +141,18 @@ async fn drift_is_repaired_and_counted_and_a_quiet_pass_writes_nothing() {
     let writes = bench.kernel().writes;
     bench.reconciler.pass().await;
     assert_eq!(bench.kernel().writes, writes);
+}
+
+/// In a large cluster every poll brings another document, and few of them are about VIPs.
+#[tokio::test]
+async fn drift_is_told_from_change_although_a_new_document_came_at_the_same_time() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    bench.kernel().state.services.clear();
+    bench.learn(&document(&["/web:80"])).await;
+    assert_eq!(bench.status().pass.repaired, 2, "service and server");
+    bench.learn(&document(&["/web:80", "/api:80"])).await;
+    assert_eq!(bench.status().pass.repaired, 2, "a new VIP is no repair");
 }
 
 #[tokio::test]
@@ -402,5 +423,22 @@ proptest! {
                 .collect();
             assert_eq!(ports, expected);
         });
+    }
+}
+
+#[tokio::test]
+async fn a_small_table_of_many_connections_is_warned_of() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    let (key, service) =
+        bench.kernel().state.services.first_key_value().map(|(k, s)| (*k, s.clone())).unwrap();
+    let server = *service.servers.keys().next().unwrap();
+    for (buckets, active, warned) in
+        [(1 << 12, 15_000, false), (1 << 20, 25_000, false), (1 << 12, 25_000, true)]
+    {
+        bench.kernel().node.connection_buckets = Some(buckets);
+        bench.kernel().connections.insert((key, server), Connections { active, inactive: 0 });
+        let warnings = bench.ask().await.warnings.clone();
+        assert_eq!(warnings.iter().any(|warning| warning.contains("conn_tab_bits")), warned, "{warnings:?}");
     }
 }
