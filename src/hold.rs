@@ -80,6 +80,13 @@ impl Holder {
         self.believed.as_ref()
     }
 
+    /// Whether documents have told all there is: nothing depends on what an earlier run believed, nor
+    /// is anything being waited for.
+    pub fn is_certain(&self) -> bool {
+        let awaited = self.believed.as_ref().is_none_or(|believed| !believed.recovered.is_empty());
+        !self.resumed && !awaited && self.failover.is_none() && self.losses == 0
+    }
+
     /// Takes a new document and returns what to go by, with what was held back.
     pub fn take(&mut self, new: Snapshot, now: Timestamp, patience: Patience) -> (&Snapshot, Vec<Held>) {
         let mut snapshot = new;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::dataplane::desired::{Desired, Settings, Sources, desired};
 use crate::dataplane::drain::{self, Drain};
+use crate::dataplane::inherit::Inherited;
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey};
 use crate::hold::{Held, Holder, Patience};
 use crate::source::Location;
@@ -33,9 +34,20 @@ pub struct Planner {
     holder: Holder,
     believed: Option<Believed>,
     drain: Drain,
+    told: Told,
+    /// What the kernel held at the start, until all is told.
+    inherited: Option<Inherited>,
     /// What the plan was made from; `None` when it has to be made anew.
     basis: Option<Basis>,
     plan: Arc<Plan>,
+}
+
+/// What documents of this run have told of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Part,
+    All,
 }
 
 /// What a plan depends on besides what is believed.
@@ -128,6 +140,8 @@ impl Planner {
             rules: config.rules(),
             holder: Holder::default(),
             drain: Drain::default(),
+            told: Told::Nothing,
+            inherited: None,
             basis: None,
             plan: Arc::default(),
         };
@@ -144,12 +158,16 @@ impl Planner {
     pub fn learn(&mut self, snapshot: &Snapshot, now: Timestamp) {
         let (snapshot, held) = self.holder.take(snapshot.clone(), now, self.patience);
         let believed = Believed::new(snapshot, held, &self.rules);
+        if self.told != Told::All {
+            self.told = if self.holder.is_certain() { Told::All } else { Told::Part };
+        }
         self.believe(believed);
     }
 
     /// Takes a document in and holds nothing back.
     pub fn accept(&mut self, snapshot: &Snapshot) {
         let believed = Believed::new(self.holder.accept(snapshot.clone()), Vec::new(), &self.rules);
+        self.told = Told::All;
         self.believe(believed);
     }
 
@@ -190,11 +208,13 @@ impl Planner {
         });
         let mut last = None;
         if !is_current {
-            let vacant = remember(&mut self.memory, &believed.table, now, self.linger);
+            // Nobody knows yet whether a VIP has lost its tasks.
+            let linger = if self.told == Told::All { self.linger } else { Duration::MAX };
+            let vacant = remember(&mut self.memory, &believed.table, now, linger);
             let unplaced =
                 assign(&mut self.memory, &believed.table, &self.settings.range4, &self.settings.range6).len();
             let sources = sources(self.configured, &believed.agent_addresses, &actual.node);
-            let desired = desired(
+            let mut desired = desired(
                 &believed.table,
                 &vacant,
                 (&self.memory.leases4, &self.memory.leases6),
@@ -207,8 +227,18 @@ impl Planner {
             self.basis = Some(Basis {
                 node: actual.node.clone(),
                 foreign: actual.foreign.clone(),
-                expires: expires.map(|since| later(*since, self.linger)),
+                expires: expires.map(|since| later(*since, linger)),
             });
+            match self.told {
+                Told::All => self.inherited = None,
+                told => {
+                    let inherited = self.inherited.get_or_insert_with(|| Inherited::of(&actual.state));
+                    if told == Told::Part {
+                        inherited.forget_known(&desired);
+                    }
+                    inherited.keep(&mut desired);
+                }
+            }
             let plan = Arc::make_mut(&mut self.plan);
             last = Some(std::mem::replace(&mut plan.desired, desired));
             (plan.sources, plan.unplaced) = (sources, unplaced);

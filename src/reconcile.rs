@@ -46,8 +46,11 @@ const COALESCE: Duration = Duration::from_millis(50);
 /// First pause before operations that failed are tried again; doubles up to the audit interval.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Shortest time between two writes of the cluster.
+/// Longest time for which a changed cluster is not written.
 const CLUSTER_SAVED_EVERY: Duration = Duration::from_secs(10);
+
+/// Until then there is a pause of so many times what the last writing took.
+const CLUSTER_PAUSE: u32 = 50;
 
 /// A full reading is done at least once in so many audits.
 const FULL_READING_EVERY: u32 = 20;
@@ -78,8 +81,8 @@ pub struct Reconciler<D> {
     status: Status,
     saved: Memory,
     keeps_cluster: bool,
-    /// When the cluster was last kept, and whether it has changed since.
-    cluster_saved: Option<Instant>,
+    /// When the cluster may be kept again, and whether it has changed since.
+    cluster_due: Instant,
     cluster_changed: bool,
     store_error: Option<String>,
     /// Revision of the plan that the last pass left the kernel with, without an error.
@@ -154,7 +157,7 @@ impl<D: DataPlane> Reconciler<D> {
             statuses: outputs.statuses,
             status,
             saved: memory,
-            cluster_saved: None,
+            cluster_due: Instant::now(),
             cluster_changed: false,
             store_error,
             settled: None,
@@ -214,7 +217,7 @@ impl<D: DataPlane> Reconciler<D> {
                 self.inquiries.push(inquiry);
             }
         }
-        self.cluster_saved = None;
+        self.cluster_due = Instant::now();
         self.save();
     }
 
@@ -357,10 +360,11 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    /// Addresses are kept before they are used. The cluster is larger and only a start reads it, so
-    /// that it may lag behind.
+    /// Addresses are kept before they are used. The cluster is larger, and may lag behind: a start
+    /// goes by the kernel where they differ.
     fn save(&mut self) {
-        let due = self.cluster_saved.is_none_or(|saved| saved.elapsed() >= CLUSTER_SAVED_EVERY);
+        let started = Instant::now();
+        let due = started >= self.cluster_due;
         let cluster = self.planner.cluster().filter(|_| self.cluster_changed && due);
         let leases = (self.planner.memory != self.saved).then_some(&self.planner.memory);
         if leases.is_none() && cluster.is_none() {
@@ -372,7 +376,8 @@ impl<D: DataPlane> Reconciler<D> {
         match saved {
             Ok(()) => {
                 if cluster.is_some() {
-                    self.cluster_saved = Some(Instant::now());
+                    let pause = started.elapsed() * CLUSTER_PAUSE;
+                    self.cluster_due = Instant::now() + pause.min(CLUSTER_SAVED_EVERY);
                     self.cluster_changed = false;
                 }
                 self.saved = self.planner.memory.clone();

@@ -136,6 +136,7 @@ fn condition(backend: &Backend, now: jiff::Timestamp) -> String {
         Some(Condition::Unreachable) => "agent lost".to_owned(),
         Some(Condition::Unhealthy) => "unhealthy".to_owned(),
         Some(Condition::Stopping) => "stopping".to_owned(),
+        Some(Condition::Inherited) => "as before start".to_owned(),
         Some(Condition::Gone) => backend.until.map_or_else(|| "gone".to_owned(), left),
     }
 }

@@ -87,10 +87,13 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
     let configured = &planner.settings.scheduler;
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
+        let service = plan.desired.state.services.get(key);
         let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
             address: address.ip(),
             port: address.port(),
-            weight: backend.weight(),
+            weight: service
+                .and_then(|service| service.servers.get(address))
+                .map_or(0, |server| server.weight),
             condition: Some(backend.condition),
             until: planner.deadline(key, address),
             task: backend.task.clone(),

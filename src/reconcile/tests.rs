@@ -341,18 +341,17 @@ impl Bench {
         self.kernel().faults = faults.iter().map(|fault| next + fault).collect();
     }
 
-    async fn live(mut self, step: &Step) -> Self {
+    /// `wanted` is what takes new connections according to the last document.
+    async fn live(mut self, step: &Step, wanted: &mut BTreeSet<(ServiceKey, SocketAddr)>) -> Self {
+        // What stays in the cluster never leaves the kernel.
+        let before = taking(&self.kernel().state);
         match step {
             Step::Document(tasks, faults) => {
                 self.fail(faults);
-                // What stays in the cluster never leaves the kernel.
-                let before = taking(&self.kernel().state);
                 self.learn(&keyed_document(&labels(*tasks))).await;
-                let wanted =
+                let plan =
                     self.reconciler.planner.plan(&self.reconciler.dataplane.read_now(), Timestamp::now());
-                let wanted = taking(&wanted.unwrap().desired.state);
-                let after = taking(&self.kernel().state);
-                assert!(before.intersection(&wanted).all(|server| after.contains(server)));
+                *wanted = taking(&plan.unwrap().desired.state);
             }
             Step::Pass(faults) => {
                 self.fail(faults);
@@ -362,11 +361,16 @@ impl Bench {
                 self.fail(&(*operation..*operation + 200).collect::<Vec<_>>());
                 self.reconciler.pass().await;
                 self = self.restart();
+                self.fail(&[]);
+                self.reconciler.pass().await;
             }
             Step::Flush => {
                 self.kernel().state.services.pop_first();
+                return self;
             }
         }
+        let after = taking(&self.kernel().state);
+        assert!(before.intersection(wanted).all(|server| after.contains(server)));
         self
     }
 }
@@ -396,7 +400,7 @@ fn keyed_document(wanted: &[&str]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// Whatever fails, and wherever the daemon dies: afterwards the kernel holds what it should.
     #[test]
@@ -404,8 +408,9 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut bench = Bench::new();
+            let mut wanted = BTreeSet::new();
             for step in &steps {
-                bench = bench.live(step).await;
+                bench = bench.live(step, &mut wanted).await;
             }
             bench.fail(&[]);
             let wanted = labels(last & 0x1f);
@@ -424,6 +429,58 @@ proptest! {
             assert_eq!(ports, expected);
         });
     }
+}
+
+/// A document of the master `id` with these agents, and a task on each.
+fn agents_document(id: &str, agents: &[&str], recovered: &[&str]) -> String {
+    let agent = |name: &&str| format!(r#"{{"id":"{name}","pid":"slave(1)@10.0.0.2:5051"}}"#);
+    let task = |name: &&str| {
+        format!(
+            r#"{{"id":"t{name}","framework_id":"F","slave_id":"{name}","state":"TASK_RUNNING","discovery":{{"ports":
+            {{"ports":[{{"number":{port},"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"/{name}:80"}}]}}}}]}}}}}}"#,
+            port = 1000 + name.len()
+        )
+    };
+    let list = |agents: &[&str], show: &dyn Fn(&&str) -> String| {
+        agents.iter().map(show).collect::<Vec<_>>().join(",")
+    };
+    format!(
+        r#"{{"id":"{id}","elected_time":1.0,"slaves":[{}],"recovered_slaves":[{}],"frameworks":
+        [{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        list(agents, &agent),
+        list(recovered, &agent),
+        list(agents, &task)
+    )
+}
+
+/// The cluster is kept every now and then only, and the kernel may know more.
+#[tokio::test]
+async fn a_crash_in_a_fail_over_takes_nothing_away() {
+    let mut bench = Bench::new();
+    bench.learn(&agents_document("M", &["S"], &[])).await;
+    let kept = std::fs::read(bench.directory.path().join("cluster.json")).unwrap();
+    bench.learn(&agents_document("M", &["S", "SS"], &[])).await;
+    let all = bench.kernel().state.services.clone();
+    assert_eq!(all.len(), 2);
+    std::fs::write(bench.directory.path().join("cluster.json"), kept).unwrap();
+    let mut bench = bench.restart();
+    bench.reconciler.pass().await;
+    assert_eq!(bench.kernel().state.services, all);
+    assert!(
+        bench
+            .status()
+            .vips
+            .iter()
+            .any(|vip| vip.name.as_deref() == Some("ss.marathon.l4lb.thisdcos.directory"))
+    );
+    for (agents, recovered) in [(&[][..], &["S", "SS"][..]), (&["S"], &["SS"])] {
+        bench.learn(&agents_document("N", agents, recovered)).await;
+        assert_eq!(bench.kernel().state.services, all, "{agents:?}");
+    }
+    bench.learn(&agents_document("N", &["S"], &[])).await;
+    assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
+    let servers: usize = bench.kernel().state.services.values().map(|service| service.servers.len()).sum();
+    assert_eq!((bench.kernel().state.services.len(), servers), (2, 2), "what has gone is leaving");
 }
 
 #[tokio::test]

@@ -83,6 +83,8 @@ pub enum Condition {
     Unhealthy,
     /// Told to stop.
     Stopping,
+    /// In the kernel since before the daemon's start, and no document has told of it yet.
+    Inherited,
     /// No longer in the cluster; keeps the connections that it has for a while.
     Gone,
 }
