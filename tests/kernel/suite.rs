@@ -10,6 +10,7 @@ mod reach;
 mod repair;
 mod restart;
 mod rights;
+mod web;
 
 use anyhow::Result;
 

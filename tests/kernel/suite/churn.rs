@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 
 use super::tests;
+use super::web::{FIRST, SECOND, first, lab, second};
 use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::{Tcp, Udp};
-use crate::toolkit::lab::{Lab, REMOTE, THIRD};
+use crate::toolkit::lab::{Lab, REMOTE};
 use crate::toolkit::state::{State, Task};
 
 tests!["churn":
@@ -17,27 +18,9 @@ tests!["churn":
     udp_moves_to_the_new_backend,
 ];
 
-const FIRST: &str = "192.168.50.2:8080";
-const SECOND: &str = "192.168.50.3:8080";
-
-fn first() -> Task {
-    Task::host("web-1", REMOTE, 8080).vip("/web:80")
-}
-
-fn second() -> Task {
-    Task::host("web-2", THIRD, 8080).vip("/web:80")
-}
-
-fn lab_with_two_servers() -> Result<Lab> {
-    let lab = Lab::new()?;
-    lab.remote.serve(FIRST, "B1")?;
-    lab.remote.serve(SECOND, "B2")?;
-    Ok(lab)
-}
-
 /// Of two tasks the first is to get weight 0: its connection lives, and every new one goes to the second.
 fn first_is_drained(drained: Task) -> Result<()> {
-    let lab = lab_with_two_servers()?;
+    let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
     let vip = daemon.socket_of("web", 80)?;
     let kept = lab.agent.keep(vip)?;
@@ -71,7 +54,7 @@ fn task_being_killed_keeps_its_connections_only() -> Result<()> {
 }
 
 fn removed_task_gets_nothing() -> Result<()> {
-    let lab = lab_with_two_servers()?;
+    let lab = lab()?;
     let daemon = lab.start(&State::of([first(), second()]))?;
     let vip = daemon.socket_of("web", 80)?;
     lab.publish(&State::of([second()]))?;
@@ -85,7 +68,7 @@ fn removed_task_gets_nothing() -> Result<()> {
 }
 
 fn new_task_is_used() -> Result<()> {
-    let lab = lab_with_two_servers()?;
+    let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
     let vip = daemon.socket_of("web", 80)?;
     lab.agent.must_reach(Tcp, vip, "B1")?;
@@ -105,7 +88,7 @@ fn new_task_is_used() -> Result<()> {
 }
 
 fn vip_without_backends_refuses() -> Result<()> {
-    let lab = lab_with_two_servers()?;
+    let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
     let vip = daemon.socket_of("web", 80)?;
     lab.publish(&State::of([Task::host("other", REMOTE, 8080).vip("/other:80")]))?;

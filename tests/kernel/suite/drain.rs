@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 
 use super::tests;
+use super::web::{await_weight, first, lab, second};
 use crate::toolkit::await_some;
-use crate::toolkit::daemon::Daemon;
 use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::Tcp;
-use crate::toolkit::lab::{Lab, REMOTE, THIRD};
+use crate::toolkit::lab::{Lab, REMOTE};
 use crate::toolkit::state::{State, Task};
 
 tests!["drain":
@@ -19,32 +19,6 @@ tests!["drain":
     idle_connection_survives_where_it_is_asked_for,
     port_chooses_its_scheduler,
 ];
-
-const FIRST: &str = "192.168.50.2:8080";
-const SECOND: &str = "192.168.50.3:8080";
-
-fn first() -> Task {
-    Task::host("web-1", REMOTE, 8080).vip("/web:80")
-}
-
-fn second() -> Task {
-    Task::host("web-2", THIRD, 8080).vip("/web:80")
-}
-
-fn lab() -> Result<Lab> {
-    let lab = Lab::new()?;
-    lab.remote.serve(FIRST, "B1")?;
-    lab.remote.serve(SECOND, "B2")?;
-    Ok(lab)
-}
-
-/// The weight of the first server of `web`; `None` when it is not there.
-fn await_weight(daemon: &Daemon<'_>, weight: Option<u32>) -> Result<()> {
-    let what = format!("the first server at weight {weight:?}");
-    daemon
-        .await_status(&what, |status| status.vip("web", 80).is_some_and(|vip| vip.weight_of(FIRST) == weight))
-        .map(drop)
-}
 
 fn connections_of_a_task_that_has_gone_live_until_they_end() -> Result<()> {
     let lab = lab()?;

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 
 use super::tests;
+use super::web::{self, FIRST, first, second};
 use crate::toolkit::daemon::Daemon;
 use crate::toolkit::helper::Transport::Tcp;
-use crate::toolkit::lab::{Lab, REMOTE, THIRD, socket_address};
+use crate::toolkit::lab::{Lab, THIRD, socket_address};
 use crate::toolkit::master::Behaviour;
 use crate::toolkit::state::{State, Task};
 
@@ -22,19 +23,10 @@ tests!["faults":
 
 const MASTER: &str = "192.168.50.2:5050";
 
-fn first() -> Task {
-    Task::host("web-1", REMOTE, 8080).vip("/web:80")
-}
-
-fn second() -> Task {
-    Task::host("web-2", THIRD, 8080).vip("/web:80")
-}
-
 /// A lab with a master that says `state`.
 fn lab(state: &State) -> Result<Lab> {
     let mut lab = Lab::new()?;
-    lab.remote.serve("192.168.50.2:8080", "B1")?;
-    lab.remote.serve("192.168.50.3:8080", "B2")?;
+    web::serve(&lab)?;
     lab.remote.master(MASTER)?;
     lab.remote.behave(says(state))?;
     lab.source = format!("http://{MASTER}");
@@ -133,7 +125,7 @@ fn lost_agent_is_left_unless_nobody_else_is_there() -> Result<()> {
     let vip = daemon.socket_of("web", 80)?;
     lab.remote.behave(says(&State::of([second()]).lost([first()])))?;
     daemon.await_status("the backend on the lost agent leaves", |status| {
-        let weight = status.vip("web", 80).map(|vip| vip.weight_of("192.168.50.2:8080"));
+        let weight = status.vip("web", 80).map(|vip| vip.weight_of(FIRST));
         weight.is_some_and(|weight| weight.is_none_or(|weight| weight == 0))
     })?;
     lab.agent.must_reach(Tcp, vip, "B2")?;
@@ -159,14 +151,13 @@ fn hostile_labels_take_nothing() -> Result<()> {
         "0.0.0.0:80",
         // The agent itself, another one (which is its router as well), and where names are served.
         "192.168.50.1:9191",
-        "192.168.50.2:8080",
+        FIRST,
         "198.51.100.1:53",
         // By the operator's word.
         "10.66.0.9:80",
     ];
     let lab = Lab::new()?;
-    lab.remote.serve("192.168.50.2:8080", "B1")?;
-    lab.remote.serve("192.168.50.3:8080", "B2")?;
+    web::serve(&lab)?;
     lab.agent.serve("0.0.0.0:9191", "LOCAL")?;
     let hostile = labels.iter().fold(Task::host("hostile", THIRD, 8080), |task, label| task.vip(label));
     let deny = "[vips]\ndeny = [\"10.66.0.0/16\"]\n";
@@ -181,7 +172,7 @@ fn hostile_labels_take_nothing() -> Result<()> {
     }
     lab.agent.must_reach(Tcp, socket_address("127.0.0.1:9191"), "LOCAL")?;
     lab.agent.must_reach(Tcp, socket_address("192.168.50.1:9191"), "LOCAL")?;
-    lab.agent.must_reach(Tcp, socket_address("192.168.50.2:8080"), "B1")?;
+    lab.agent.must_reach(Tcp, socket_address(FIRST), "B1")?;
     lab.agent.must_reach(Tcp, daemon.socket_of("web", 80)?, "B1").map(drop)
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::tests;
+use super::{tests, web};
 use crate::toolkit::await_some;
 use crate::toolkit::daemon::Daemon;
 use crate::toolkit::helper::Transport::Tcp;
@@ -34,8 +34,7 @@ impl Repair {
     fn audited(audit: &'static str) -> Result<Self> {
         let mut lab = Lab::with_containers(&[11])?;
         lab.audit = audit;
-        lab.remote.serve("192.168.50.2:8080", "B1")?;
-        lab.remote.serve("192.168.50.3:8080", "B2")?;
+        web::serve(&lab)?;
         lab.agent.serve("0.0.0.0:9191", "LOCAL")?;
         Ok(Self { lab })
     }

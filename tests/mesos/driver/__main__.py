@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 
 from . import stage
-from .cluster import Cluster
-from .guest import Guest
-from .node import Node
 from .report import Report
+from .scene import perform
 from .steps import STEPS
 
 
@@ -42,24 +40,15 @@ def main():
             print(f"{name:10} {step.__doc__.splitlines()[0]}")
         return 0
     report = Report()
-    stage.prepare(args.work)
-    with Guest(args.rig, args.work) as guest, Cluster(args.lab, args.work) as cluster:
-        with report.step("start"):
-            cluster.wait_for_agents()
-            guest.wait()
-            guest.build_network()
-            report.note("a real Mesos with three agents runs, the guest has its network")
-            node = Node(guest, args.program)
-            node.start([stage.url(stage.LEADER)])
-            world = World(report, cluster, guest, node, args)
-            for name in args.steps or STEPS:
-                with report.step(f"{name}: {STEPS[name].__doc__.splitlines()[0]}"):
-                    STEPS[name](world)
-            if report.failed:
-                report.quote("the daemon's log", node.log())
-        if report.failed:
-            report.quote("the machine", guest.log())
-            report.quote("the lab", cluster.log())
+
+    def play(guest, cluster, node):
+        node.start([stage.url(stage.LEADER)])
+        world = World(report, cluster, guest, node, args)
+        for name in args.steps or STEPS:
+            with report.step(f"{name}: {STEPS[name].__doc__.splitlines()[0]}"):
+                STEPS[name](world)
+
+    perform(report, args, play)
     return report.finish()
 
 

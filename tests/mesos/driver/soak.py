@@ -8,13 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from . import stage
 from .churn import ROUND, Churn
-from .cluster import Cluster
-from .guest import Guest
-from .node import Node, Status, full
+from .node import Status, full
 from .oracle import Oracle
 from .report import Report
+from .scene import perform
 from .steps.apps import dials, launch_web, served
 
 # Apps that nothing happens to, each with two tasks, and how many clients each has, with the pause between attempts.
@@ -282,30 +280,21 @@ def main():
     args = arguments()
     report = Report()
     report.note(f"seed {args.seed}: events and their details are the same for the same seed")
-    stage.prepare(args.work)
+
+    def play(guest, cluster, node):
+        churn = Churn(report, cluster, guest, node, args.seed)
+        soak = Soak(World(report, cluster, guest, node), churn)
+        soak.prepare()
+        with report.step("disturb"):
+            warm = soak.disturb(args.seconds)
+            missed = [name for name in ROUND if not churn.counts[name]]
+            report.now("every kind of event happened", missed, [])
+            with report.step("judge"):
+                soak.judge(warm)
+        report.note(f"{churn.rounds} rounds, seed {args.seed}: {dict(churn.counts)}; clients: {soak.totals}")
+
     # Generous: it is only there for the case that nobody ends the guest.
-    lifetime = 2 * args.seconds + 900
-    with Guest(args.rig, args.work, lifetime) as guest, Cluster(args.lab, args.work) as cluster:
-        node = Node(guest, args.program)
-        with report.step("start"):
-            cluster.wait_for_agents()
-            guest.wait()
-            guest.build_network()
-            churn = Churn(report, cluster, guest, node, args.seed)
-            soak = Soak(World(report, cluster, guest, node), churn)
-            soak.prepare()
-            with report.step("disturb"):
-                warm = soak.disturb(args.seconds)
-                missed = [name for name in ROUND if not churn.counts[name]]
-                report.now("every kind of event happened", missed, [])
-                with report.step("judge"):
-                    soak.judge(warm)
-            report.note(f"{churn.rounds} rounds, seed {args.seed}: {dict(churn.counts)}; clients: {soak.totals}")
-            if report.failed:
-                report.quote("the daemon's log", node.log())
-        if report.failed:
-            report.quote("the machine", guest.log())
-            report.quote("the lab", cluster.log())
+    perform(report, args, play, lifetime=2 * args.seconds + 900)
     return report.finish()
 
 
