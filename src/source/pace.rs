@@ -17,6 +17,8 @@ pub struct Pace {
     pub interval: Duration,
     /// Whether changes are told in between, so that there is no need to wait.
     pub events: bool,
+    /// Whether they should be and no master does.
+    pub eventless: bool,
     /// What makes the interval longer than configured: nodes, bytes that an answer has on the wire.
     pub stretched: Option<(usize, usize, Rate)>,
 }
@@ -28,7 +30,9 @@ impl Pace {
         let needed = nodes as f64 * bytes as f64 / budget.0 as f64;
         match Duration::try_from_secs_f64(needed) {
             Ok(needed) if needed <= shortest => Self { interval: shortest, ..Self::default() },
-            Ok(needed) => Self { interval: needed, events: false, stretched: Some((nodes, bytes, budget)) },
+            Ok(needed) => {
+                Self { interval: needed, stretched: Some((nodes, bytes, budget)), ..Self::default() }
+            }
             // Without a budget nothing is too much.
             Err(_) => Self { interval: shortest, ..Self::default() },
         }
@@ -53,6 +57,9 @@ impl fmt::Display for Pace {
             f.write_str("for changes as they come, and for everything ")?;
         }
         write!(f, "every {interval:#}")?;
+        if self.eventless {
+            f.write_str(", because no master tells of changes as they come (see the log)")?;
+        }
         if let Some((nodes, bytes, budget)) = self.stretched {
             write!(
                 f,

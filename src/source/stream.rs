@@ -3,7 +3,7 @@
 //! The stream does not tell everything (an agent that is lost, a new address of a running task), so
 //! the whole state is asked for now and then as well; events since that question are repeated over
 //! the answer. A stream that has been silent for three heartbeats is given up. Events that come
-//! together make one snapshot.
+//! together make one snapshot. While no master takes us as a subscriber, the state document is polled.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::http::{Accept, Ask, Document, cause};
 use super::location::without_credentials;
 use super::masters::{self, Masters};
 use super::pace::Pace;
+use super::poll::Poll;
 use super::{Error, Fetched, Source};
 use crate::config;
 use crate::mesos;
@@ -49,6 +50,8 @@ pub struct Stream {
     masters: Masters,
     config: config::Source,
     open: Option<Open>,
+    /// For as long as there is no subscription.
+    instead: Option<Poll>,
     place: String,
     pace: Pace,
 }
@@ -90,9 +93,33 @@ impl Stream {
             masters: Masters::new(config)?,
             config: config.clone(),
             open: None,
+            instead: None,
             place: String::new(),
             pace: Pace::events(config.resync.0, 0, 0, config.budget),
         })
+    }
+
+    /// Subscribes, or else asks for the state document.
+    async fn open_or_poll(&mut self) -> Result<Fetched, Error> {
+        let error = match self.open().await {
+            Ok(fetched) => {
+                self.instead = None;
+                return Ok(fetched);
+            }
+            Err(error) => error,
+        };
+        let is_new = self.instead.is_none();
+        let poll = match &mut self.instead {
+            Some(poll) => poll,
+            none => none.insert(Poll::new(&self.config)?),
+        };
+        let Ok(fetched) = poll.next().await else { return Err(error) };
+        if is_new {
+            tracing::warn!(%error, "no master tells of changes, asking for the whole state instead");
+        }
+        self.place = poll.place();
+        self.pace = Pace { eventless: true, ..poll.pace() };
+        Ok(fetched)
     }
 
     /// Subscribes at the first master that lets us.
@@ -103,6 +130,7 @@ impl Stream {
                 Ok(open) => {
                     self.masters.found(&open.url);
                     self.place = without_credentials(&open.url);
+                    self.pace = Pace::events(self.config.resync.0, 0, 0, self.config.budget);
                     return Ok(Fetched::New(self.open.insert(open).live.snapshot().clone()));
                 }
                 Err(failure) => failures.push(failure),
@@ -258,7 +286,7 @@ impl Source for Stream {
     type Item = Snapshot;
 
     async fn next(&mut self) -> Result<Fetched, Error> {
-        let Some(since) = self.open.as_ref().map(|open| open.since) else { return self.open().await };
+        let Some(since) = self.open.as_ref().map(|open| open.since) else { return self.open_or_poll().await };
         let error = match self.follow().await {
             Ok(followed) => return Ok(followed),
             Err(error) => format!("{}: {error}", self.place),
@@ -270,7 +298,7 @@ impl Source for Stream {
             return Err(Error::Masters(vec![error]));
         }
         tokio::time::sleep(REOPEN.mul_f64(rand::random())).await;
-        self.open().await
+        self.open_or_poll().await
     }
 
     fn place(&self) -> String {

@@ -21,7 +21,15 @@ struct Master {
     state: Arc<Mutex<String>>,
     heartbeat: Arc<Mutex<f64>>,
     streams: Arc<Mutex<Vec<mpsc::UnboundedSender<Vec<u8>>>>>,
+    /// Whether it takes no subscribers.
+    full: Arc<Mutex<bool>>,
 }
+
+/// The state document, for those who don't subscribe.
+const DOCUMENT: &str = r#"{"id":"M","elected_time":1.5,"frameworks":[{"id":"F","name":"marathon","tasks":[{"id":"t",
+    "framework_id":"F","slave_id":"S","state":"TASK_RUNNING","discovery":{"ports":{"ports":[{"number":80,
+    "protocol":"tcp","labels":{"labels":[{"key":"VIP_0","value":"w:80"}]}}]}}}]}],
+    "slaves":[{"id":"S","hostname":"n1","pid":"slave(1)@10.0.0.1:5051"}]}"#;
 
 /// A `get_state` with one task, of this state.
 fn state(task: &str) -> String {
@@ -71,7 +79,12 @@ impl Master {
 
 async fn answer(State(master): State<Master>, body: String) -> Response {
     let state = master.state.lock().unwrap().clone();
-    if body.contains("GET_MASTER") {
+    let full = *master.full.lock().unwrap();
+    if full && body.is_empty() {
+        DOCUMENT.into_response()
+    } else if body.is_empty() || (full && body.contains("SUBSCRIBE")) {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    } else if body.contains("GET_MASTER") {
         r#"{"type":"GET_MASTER","get_master":{"master_info":{"id":"M"},"elected_time":1.5}}"#.into_response()
     } else if body.contains("GET_STATE") {
         format!(r#"{{"type":"GET_STATE","get_state":{state}}}"#).into_response()
@@ -232,4 +245,22 @@ async fn what_is_no_stream_of_records_is_an_error() {
     }
     let error = stream.next().await.unwrap_err().to_string();
     assert!(error.contains("length"), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_place_among_the_subscribers_the_document_is_polled() {
+    let (master, address) = Master::start().await;
+    *master.full.lock().unwrap() = true;
+    let mut stream = stream(address, |_| {});
+    let Fetched::New(polled) = stream.next().await.unwrap() else { panic!("no state") };
+    assert_eq!(stream.place(), format!("http://{address}/master/state"));
+    let pace = stream.pace();
+    assert!(pace.to_string().starts_with("every 2s, because no master tells of changes"), "{pace}");
+    assert!(pace.pause() > Duration::ZERO);
+    assert!(matches!(stream.next().await.unwrap(), Fetched::Unchanged));
+    *master.full.lock().unwrap() = false;
+    assert_eq!(snapshot(&mut stream).await, polled, "both say the same");
+    assert_eq!(stream.pace().pause(), Duration::ZERO);
+    master.tell(&update("TASK_RUNNING", false));
+    assert_eq!(weights(&snapshot(&mut stream).await), [0]);
 }
