@@ -5,6 +5,7 @@ mod drain;
 mod faults;
 mod foreign;
 mod guard;
+mod matrix;
 mod names;
 mod reach;
 mod repair;
@@ -34,6 +35,7 @@ use tests;
 pub fn all() -> impl Iterator<Item = Test> {
     [
         reach::TESTS,
+        matrix::TESTS,
         guard::TESTS,
         names::TESTS,
         churn::TESTS,

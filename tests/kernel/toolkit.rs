@@ -1,6 +1,7 @@
 //! What the tests are made of: hosts as network namespaces, state documents as Mesos would give
 //! them, the daemon as a process, and the kernel as its own tools show it.
 
+pub mod container;
 pub mod daemon;
 pub mod helper;
 pub mod host;

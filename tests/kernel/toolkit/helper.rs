@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use super::master::{self, Behaviour};
 pub const ARGUMENT: &str = "__helper";
 
 /// Silence for so long is a timeout. Refusals and answers come at once, even in an emulated machine.
-const SILENCE: Duration = Duration::from_secs(15);
+pub const SILENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
@@ -35,11 +35,21 @@ pub enum Request {
         at: SocketAddr,
         name: String,
     },
+    /// Listen, and connect every client with `to`, as Docker's proxy does.
+    Relay {
+        at: SocketAddr,
+        to: SocketAddr,
+    },
     /// Connect and read the first answer. `keep` makes it a connection that [`Request::Ask`] can use.
     Dial {
         transport: Transport,
         to: SocketAddr,
         keep: bool,
+        patience: Duration,
+    },
+    /// Connect to all of them at once by TCP and read what each answers.
+    DialAll {
+        to: Vec<SocketAddr>,
     },
     /// Ask again on a kept connection.
     Ask {
@@ -80,6 +90,7 @@ pub enum Reply {
         outcome: Outcome,
         connection: Option<usize>,
     },
+    DialledAll(Vec<Outcome>),
     Closed,
     /// How many connections a load had, and what became of those that failed.
     Loaded {
@@ -130,7 +141,7 @@ impl Load {
                 while !ended.load(Ordering::Relaxed) {
                     connections += 1;
                     thread::sleep(BREAK);
-                    match Connection::open(Transport::Tcp, to)
+                    match Connection::open(Transport::Tcp, to, SILENCE)
                         .and_then(|mut connection| connection.ask(false))
                     {
                         Ok(Outcome::Answered { .. }) => {}
@@ -202,8 +213,24 @@ fn obey(request: Request, belongings: &mut Belongings) -> io::Result<Reply> {
             thread::spawn(move || serve_udp(&socket, &name));
             Ok(Reply::Serving)
         }
-        Request::Dial { transport, to, keep } => {
-            let dialled = Connection::open(transport, to).and_then(|mut connection| {
+        Request::Relay { at, to } => {
+            let listener = TcpListener::bind(at)?;
+            thread::spawn(move || relay(&listener, to));
+            Ok(Reply::Serving)
+        }
+        Request::DialAll { to } => {
+            let dial = |to| {
+                Connection::open(Transport::Tcp, to, SILENCE).and_then(|mut connection| connection.ask(false))
+            };
+            let clients: Vec<_> = to.into_iter().map(|to| thread::spawn(move || dial(to))).collect();
+            let outcome = |client: JoinHandle<io::Result<Outcome>>| {
+                let ended = client.join().map_err(|_| ErrorKind::Other)?;
+                Ok(ended.unwrap_or_else(Outcome::from))
+            };
+            clients.into_iter().map(outcome).collect::<io::Result<_>>().map(Reply::DialledAll)
+        }
+        Request::Dial { transport, to, keep, patience } => {
+            let dialled = Connection::open(transport, to, patience).and_then(|mut connection| {
                 let outcome = connection.ask(transport == Transport::Udp)?;
                 Ok((outcome, connection))
             });
@@ -250,18 +277,18 @@ fn obey(request: Request, belongings: &mut Belongings) -> io::Result<Reply> {
 }
 
 impl Connection {
-    fn open(transport: Transport, to: SocketAddr) -> io::Result<Self> {
+    fn open(transport: Transport, to: SocketAddr, patience: Duration) -> io::Result<Self> {
         match transport {
             Transport::Tcp => {
-                let stream = TcpStream::connect_timeout(&to, SILENCE)?;
-                stream.set_read_timeout(Some(SILENCE))?;
+                let stream = TcpStream::connect_timeout(&to, patience)?;
+                stream.set_read_timeout(Some(patience))?;
                 Ok(Self::Tcp(BufReader::new(stream)))
             }
             Transport::Udp => {
                 let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
                 socket.connect(to)?;
-                socket.set_read_timeout(Some(SILENCE))?;
+                socket.set_read_timeout(Some(patience))?;
                 Ok(Self::Udp(socket))
             }
         }
@@ -319,6 +346,24 @@ fn serve_tcp(listener: &TcpListener, name: &str) {
             let mut questions = BufReader::new(stream).lines();
             while writer.write_all(greeting.as_bytes()).is_ok() && matches!(questions.next(), Some(Ok(_))) {}
         });
+    }
+}
+
+fn relay(listener: &TcpListener, to: SocketAddr) {
+    let copy = |mut from: TcpStream, mut into: TcpStream| {
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut into);
+            let _ = into.shutdown(Shutdown::Write);
+        })
+    };
+    for client in listener.incoming().flatten() {
+        let both = TcpStream::connect(to).and_then(|server| {
+            copy(client.try_clone()?, server.try_clone()?);
+            copy(server, client);
+            Ok(())
+        });
+        // The client finds its connection closed, as Docker's would.
+        drop(both);
     }
 }
 

@@ -4,11 +4,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::helper::{self, Outcome, Reply, Request, Transport};
 use super::master::Behaviour;
+
+/// How long a connection that cannot come about is waited for, which has to be paid each time.
+const UNHEARD: Duration = Duration::from_secs(3);
 
 pub struct Host {
     /// The namespace's name.
@@ -65,9 +69,30 @@ impl Host {
     }
 
     pub fn dial_on(&self, transport: Transport, to: SocketAddr) -> Result<Outcome> {
-        match self.request(&Request::Dial { transport, to, keep: false })? {
+        self.dial_for(transport, to, helper::SILENCE)
+    }
+
+    fn dial_for(&self, transport: Transport, to: SocketAddr, patience: Duration) -> Result<Outcome> {
+        match self.request(&Request::Dial { transport, to, keep: false, patience })? {
             Reply::Dialled { outcome, .. } => Ok(outcome),
             other => Err(anyhow!("{}: dialling {to}: {other:?}", self.name)),
+        }
+    }
+
+    /// Opens TCP connections to all of them at once and reads the answers, in the same order.
+    pub fn dial_all(&self, to: Vec<SocketAddr>) -> Result<Vec<Outcome>> {
+        match self.request(&Request::DialAll { to })? {
+            Reply::DialledAll(outcomes) => Ok(outcomes),
+            other => Err(anyhow!("{}: dialling them all: {other:?}", self.name)),
+        }
+    }
+
+    /// Passes TCP connections to `at` on to `to`, as Docker's proxy does with a published port.
+    pub fn relay(&self, at: &str, to: SocketAddr) -> Result<()> {
+        let at = at.parse().with_context(|| format!("{at} is not address:port"))?;
+        match self.request(&Request::Relay { at, to })? {
+            Reply::Serving => Ok(()),
+            other => Err(anyhow!("{}: a relay at {at}: {other:?}", self.name)),
         }
     }
 
@@ -77,7 +102,7 @@ impl Host {
     }
 
     pub fn keep_on(&self, transport: Transport, to: SocketAddr) -> Result<Kept<'_>> {
-        match self.request(&Request::Dial { transport, to, keep: true })? {
+        match self.request(&Request::Dial { transport, to, keep: true, patience: helper::SILENCE })? {
             Reply::Dialled { outcome: Outcome::Answered { server, .. }, connection: Some(number) } => {
                 Ok(Kept { host: self, number, server })
             }
@@ -136,6 +161,23 @@ impl Host {
             "{} dials {transport:?} {to}: wanted a refusal, got {outcome:?}",
             self.name
         );
+        Ok(())
+    }
+
+    /// Dials by TCP and requires that nothing comes back, not even a refusal.
+    #[track_caller]
+    pub fn must_hear_nothing(&self, to: SocketAddr) -> Result<()> {
+        let outcome = self.dial_for(Transport::Tcp, to, UNHEARD)?;
+        ensure!(outcome == Outcome::Silence, "{} dials {to}: wanted silence, got {outcome:?}", self.name);
+        Ok(())
+    }
+
+    /// Dials by TCP and requires that the network says that it knows no way there.
+    #[track_caller]
+    pub fn must_find_no_way(&self, to: SocketAddr) -> Result<()> {
+        let outcome = self.dial(to)?;
+        let no_way = matches!(&outcome, Outcome::Failed(text) if text.contains("unreachable") || text.contains("No route"));
+        ensure!(no_way, "{} dials {to}: wanted no way there, got {outcome:?}", self.name);
         Ok(())
     }
 

@@ -19,6 +19,21 @@ impl Host {
         self.run_with(&["nft", "-f", "-"], rules).map(drop)
     }
 
+    /// Publishes TCP ports of containers on every address of this host, as Docker and the CNI port mapper
+    /// do it.
+    pub fn publish_ports(&self, mappings: &[(u16, SocketAddr)]) -> Result<()> {
+        let rules: String = mappings
+            .iter()
+            .map(|(port, to)| format!("fib daddr type local tcp dport {port} dnat to {to}\n"))
+            .collect();
+        self.nft(&format!(
+            "table ip portmap {{
+               chain prerouting {{ type nat hook prerouting priority dstnat; {rules} }}
+               chain output {{ type nat hook output priority -100; {rules} }}
+             }}"
+        ))
+    }
+
     /// Runs `ipvsadm` with these words.
     pub fn ipvsadm(&self, words: &str) -> Result<()> {
         let program: Vec<&str> = std::iter::once("ipvsadm").chain(words.split_whitespace()).collect();

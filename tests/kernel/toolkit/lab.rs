@@ -152,18 +152,8 @@ impl Lab {
     /// Publishes a container's TCP port on every address of the agent, as Docker and the CNI port
     /// mapper do it.
     pub fn publish_port(&self, host_port: u16, container: u8, container_port: u16) -> Result<()> {
-        self.agent.nft(&format!(
-            "table ip portmap {{
-               chain prerouting {{
-                 type nat hook prerouting priority dstnat
-                 fib daddr type local tcp dport {host_port} dnat to 172.17.1.{container}:{container_port}
-               }}
-               chain output {{
-                 type nat hook output priority -100
-                 fib daddr type local tcp dport {host_port} dnat to 172.17.1.{container}:{container_port}
-               }}
-             }}"
-        ))
+        let container = SocketAddr::from(([172, 17, 1, container], container_port));
+        self.agent.publish_ports(&[(host_port, container)])
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -213,7 +203,7 @@ fn directory_of(test: &str) -> PathBuf {
     Path::new(DIRECTORY).join(test.replace("::", "-"))
 }
 
-fn ip_batch(commands: &str) -> Result<()> {
+pub(super) fn ip_batch(commands: &str) -> Result<()> {
     let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().context("ip")?;
     child.stdin.take().context("ip's input")?.write_all(commands.as_bytes())?;
     ensure!(child.wait()?.success(), "ip -batch failed on:\n{commands}");

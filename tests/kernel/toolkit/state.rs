@@ -21,6 +21,9 @@ pub struct Task {
     /// The container's own address, or the agent's on its network.
     address: String,
     network: Network,
+    runner: Runner,
+    /// Name of the network of a container with an address of its own.
+    network_name: String,
     protocol: &'static str,
     vips: Vec<String>,
     options: Vec<(String, String)>,
@@ -34,10 +37,19 @@ enum Network {
     Host { port: u16 },
     /// A network whose addresses all agents reach: one port of the container.
     Container { port: u16 },
-    /// A port of the agent mapped to one of the container, by the Mesos containerizer.
+    /// A port of the agent mapped to one of the container.
     Mapped { host_port: u16, container_port: u16 },
-    /// The same by Docker.
-    Docker { host_port: u16, container_port: u16 },
+}
+
+/// What runs a task. Each is told of in a shape of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runner {
+    /// No container: a command of the Mesos containerizer.
+    Command,
+    Docker,
+    Mesos,
+    /// The Mesos containerizer, in the container of an executor. Only the status tells of the network.
+    Pod,
 }
 
 impl State {
@@ -120,7 +132,19 @@ impl Task {
 
     /// Behind a port of its agent, run by Docker.
     pub fn docker(id: &str, agent: &str, address: &str, host_port: u16, container_port: u16) -> Self {
-        Self::new(id, agent, address, Network::Docker { host_port, container_port })
+        Self::mapped(id, agent, address, host_port, container_port).run_by(Runner::Docker)
+    }
+
+    /// Where it is not the usual one: no container on the agent's network, else the Mesos containerizer.
+    pub fn run_by(mut self, runner: Runner) -> Self {
+        self.runner = runner;
+        self
+    }
+
+    /// On another container network than `dcos`.
+    pub fn on_network(mut self, name: &str) -> Self {
+        self.network_name = name.into();
+        self
     }
 
     fn new(id: &str, agent: &str, address: &str, network: Network) -> Self {
@@ -129,6 +153,8 @@ impl Task {
             agent: agent.into(),
             address: address.into(),
             network,
+            runner: if matches!(network, Network::Host { .. }) { Runner::Command } else { Runner::Mesos },
+            network_name: "dcos".into(),
             protocol: "tcp",
             vips: Vec::new(),
             options: Vec::new(),
@@ -188,19 +214,35 @@ impl Task {
         if let Some(container) = self.container_info() {
             task["container"] = container;
         }
+        if self.runner == Runner::Pod {
+            task["executor_id"] = format!("instance-{}", self.id).into();
+        }
         task
     }
 
     fn status(&self) -> Value {
         let family = if self.address.contains(':') { "IPv6" } else { "IPv4" };
+        let mut network = json!({"ip_addresses": [{"protocol": family, "ip_address": self.address}]});
+        match self.network {
+            Network::Container { .. } => network["name"] = self.network_name.as_str().into(),
+            Network::Mapped { host_port, container_port } if self.runner != Runner::Docker => {
+                network["name"] = "mesos-bridge".into();
+                network["port_mappings"] = self.mapping(host_port, container_port);
+            }
+            _ => {}
+        }
         let mut status = json!({
             "state": self.state,
             "timestamp": 1_700_000_100.25,
             "container_status": {
                 "container_id": {"value": format!("{}-container", self.id)},
-                "network_infos": [{"ip_addresses": [{"protocol": family, "ip_address": self.address}]}],
+                "network_infos": [network],
             },
         });
+        if self.runner == Runner::Pod {
+            status["container_status"]["container_id"]["parent"] =
+                json!({"value": format!("{}-pod", self.id)});
+        }
         if let Some(healthy) = self.healthy {
             status["healthy"] = healthy.into();
         }
@@ -218,39 +260,60 @@ impl Task {
         let (number, scope) = match self.network {
             Network::Host { port } => (port, None),
             Network::Container { port } => (port, Some("container")),
-            Network::Mapped { host_port, .. } | Network::Docker { host_port, .. } => {
-                (host_port, Some("host"))
-            }
+            Network::Mapped { host_port, .. } => (host_port, Some("host")),
         };
+        if scope == Some("container") {
+            labels.push(json!({"key": "network-name", "value": self.network_name}));
+        }
         labels.extend(scope.map(|scope| json!({"key": "network-scope", "value": scope})));
         json!({"number": number, "name": "main", "protocol": self.protocol, "labels": {"labels": labels}})
     }
 
+    fn mapping(&self, host_port: u16, container_port: u16) -> Value {
+        json!([{"host_port": host_port, "container_port": container_port, "protocol": self.protocol}])
+    }
+
     fn container_info(&self) -> Option<Value> {
-        let mapping = |host_port: u16, container_port: u16| {
-            let protocol = self.protocol;
-            json!([{"host_port": host_port, "container_port": container_port, "protocol": protocol}])
-        };
-        match self.network {
-            Network::Host { .. } => None,
-            Network::Container { .. } => Some(json!({
-                "type": "MESOS", "mesos": {},
-                "network_infos": [{"ip_addresses": [{"protocol": "IPv4"}], "name": "dcos", "labels": {}}],
-            })),
-            Network::Mapped { host_port, container_port } => Some(json!({
-                "type": "MESOS", "mesos": {},
-                "network_infos": [{
-                    "ip_addresses": [{"protocol": "IPv4"}], "name": "mesos-bridge", "labels": {},
-                    "port_mappings": mapping(host_port, container_port),
-                }],
-            })),
-            Network::Docker { host_port, container_port } => Some(json!({
-                "type": "DOCKER",
-                "docker": {
-                    "image": "nginx", "network": "BRIDGE", "privileged": false, "force_pull_image": false,
-                    "port_mappings": mapping(host_port, container_port),
-                },
-            })),
+        match self.runner {
+            Runner::Command | Runner::Pod => None,
+            Runner::Docker => {
+                let mut docker = json!({"image": "nginx", "privileged": false, "force_pull_image": false});
+                let mut container = json!({"type": "DOCKER"});
+                docker["network"] = match self.network {
+                    Network::Host { .. } => "HOST",
+                    Network::Mapped { .. } => "BRIDGE",
+                    Network::Container { .. } => "USER",
+                }
+                .into();
+                match self.network {
+                    Network::Mapped { host_port, container_port } => {
+                        docker["port_mappings"] = self.mapping(host_port, container_port);
+                    }
+                    Network::Container { .. } => {
+                        container["network_infos"] = json!([{"name": self.network_name}]);
+                    }
+                    Network::Host { .. } => {}
+                }
+                container["docker"] = docker;
+                Some(container)
+            }
+            Runner::Mesos => {
+                let network =
+                    |name: &str| json!({"ip_addresses": [{"protocol": "IPv4"}], "name": name, "labels": {}});
+                let mut container = json!({"type": "MESOS", "mesos": {}});
+                match self.network {
+                    Network::Mapped { host_port, container_port } => {
+                        let mut bridge = network("mesos-bridge");
+                        bridge["port_mappings"] = self.mapping(host_port, container_port);
+                        container["network_infos"] = json!([bridge]);
+                    }
+                    Network::Container { .. } => {
+                        container["network_infos"] = json!([network(&self.network_name)])
+                    }
+                    Network::Host { .. } => {}
+                }
+                Some(container)
+            }
         }
     }
 }
