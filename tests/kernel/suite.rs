@@ -11,6 +11,7 @@ mod reach;
 mod repair;
 mod restart;
 mod rights;
+mod topologies;
 mod web;
 
 use anyhow::Result;
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = Test> {
     [
         reach::TESTS,
         matrix::TESTS,
+        topologies::TESTS,
         guard::TESTS,
         names::TESTS,
         churn::TESTS,

@@ -12,7 +12,7 @@ use super::helper::{self, Outcome, Reply, Request, Transport};
 use super::master::Behaviour;
 
 /// How long a connection that cannot come about is waited for, which has to be paid each time.
-const UNHEARD: Duration = Duration::from_secs(3);
+const UNHEARD: Duration = Duration::from_secs(2);
 
 pub struct Host {
     /// The namespace's name.

@@ -22,8 +22,6 @@ pub struct Task {
     address: String,
     network: Network,
     runner: Runner,
-    /// Name of the network of a container with an address of its own.
-    network_name: String,
     protocol: &'static str,
     vips: Vec<String>,
     options: Vec<(String, String)>,
@@ -112,6 +110,9 @@ impl State {
     }
 }
 
+/// Name of the network of containers with addresses of their own.
+const USER_NETWORK: &str = "dcos";
+
 const FRAMEWORK: &str = "0b7c1f6e-6f0c-4a3a-9d53-4b8f3a5b7d10-0000";
 
 impl Task {
@@ -141,12 +142,6 @@ impl Task {
         self
     }
 
-    /// On another container network than `dcos`.
-    pub fn on_network(mut self, name: &str) -> Self {
-        self.network_name = name.into();
-        self
-    }
-
     fn new(id: &str, agent: &str, address: &str, network: Network) -> Self {
         Self {
             id: id.into(),
@@ -154,7 +149,6 @@ impl Task {
             address: address.into(),
             network,
             runner: if matches!(network, Network::Host { .. }) { Runner::Command } else { Runner::Mesos },
-            network_name: "dcos".into(),
             protocol: "tcp",
             vips: Vec::new(),
             options: Vec::new(),
@@ -224,7 +218,7 @@ impl Task {
         let family = if self.address.contains(':') { "IPv6" } else { "IPv4" };
         let mut network = json!({"ip_addresses": [{"protocol": family, "ip_address": self.address}]});
         match self.network {
-            Network::Container { .. } => network["name"] = self.network_name.as_str().into(),
+            Network::Container { .. } => network["name"] = USER_NETWORK.into(),
             Network::Mapped { host_port, container_port } if self.runner != Runner::Docker => {
                 network["name"] = "mesos-bridge".into();
                 network["port_mappings"] = self.mapping(host_port, container_port);
@@ -263,7 +257,7 @@ impl Task {
             Network::Mapped { host_port, .. } => (host_port, Some("host")),
         };
         if scope == Some("container") {
-            labels.push(json!({"key": "network-name", "value": self.network_name}));
+            labels.push(json!({"key": "network-name", "value": USER_NETWORK}));
         }
         labels.extend(scope.map(|scope| json!({"key": "network-scope", "value": scope})));
         json!({"number": number, "name": "main", "protocol": self.protocol, "labels": {"labels": labels}})
@@ -290,7 +284,7 @@ impl Task {
                         docker["port_mappings"] = self.mapping(host_port, container_port);
                     }
                     Network::Container { .. } => {
-                        container["network_infos"] = json!([{"name": self.network_name}]);
+                        container["network_infos"] = json!([{"name": USER_NETWORK}]);
                     }
                     Network::Host { .. } => {}
                 }
@@ -307,9 +301,7 @@ impl Task {
                         bridge["port_mappings"] = self.mapping(host_port, container_port);
                         container["network_infos"] = json!([bridge]);
                     }
-                    Network::Container { .. } => {
-                        container["network_infos"] = json!([network(&self.network_name)])
-                    }
+                    Network::Container { .. } => container["network_infos"] = json!([network(USER_NETWORK)]),
                     Network::Host { .. } => {}
                 }
                 Some(container)
