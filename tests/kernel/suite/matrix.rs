@@ -234,6 +234,8 @@ impl Field {
                }
              }",
         )?;
+        // Docker's default, and the harder one for those on the task's own bridge.
+        lab.bridge_netfilter(true)?;
         lab.remote.sysctl("net.ipv4.ip_forward", "1")?;
         lab.remote.configure(&bridges(&[("bridge", "172.17.2.1"), ("user", "9.0.2.1")]))?;
         lab.remote.configure(&overlay("eth0", REMOTE, AGENT, "44.128.0.2", "9.0.1.0/24 via 44.128.0.1"))?;
