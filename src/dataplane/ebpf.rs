@@ -25,7 +25,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -291,7 +290,8 @@ impl Ebpf {
         if targets.is_empty() {
             return Ok(());
         }
-        let ended = sockets::end(&targets, self.pins.sockets.as_fd()).map_err(Error::Sockets)?;
+        let ended =
+            sockets::end(&targets, &self.pins.sockets, &self.pins.datagrams).map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to servers that are gone");
         Ok(())
     }

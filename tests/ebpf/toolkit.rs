@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, Table};
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
@@ -13,6 +14,9 @@ use l4lbd::task::Protocol;
 use socket2::{Domain, Socket, Type};
 
 use crate::place;
+
+/// After this a test waits in vain.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
 pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 
@@ -154,6 +158,7 @@ pub fn udp_server(host: &str) -> SocketAddr {
 /// A TCP connection and the port of the server that it reached.
 pub fn connect(to: SocketAddr) -> std::io::Result<(TcpStream, u16)> {
     let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(PATIENCE)?;
     let port = greeting(&mut stream)?;
     Ok((stream, port))
 }
@@ -174,6 +179,7 @@ pub fn is_alive(stream: &mut TcpStream) -> bool {
 pub fn dual(kind: Type, to: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, kind, None)?;
     socket.set_only_v6(false)?;
+    socket.set_read_timeout(PATIENCE)?;
     socket.connect(&mapped(to).into())?;
     Ok(socket)
 }
@@ -181,7 +187,9 @@ pub fn dual(kind: Type, to: SocketAddr) -> std::io::Result<Socket> {
 /// A UDP socket that may send to any address of that family.
 pub fn udp_socket(like: SocketAddr) -> UdpSocket {
     let any = if like.is_ipv4() { IpAddr::from([0, 0, 0, 0]) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    UdpSocket::bind((any, 0)).expect("bind")
+    let socket = UdpSocket::bind((any, 0)).expect("bind");
+    socket.set_read_timeout(PATIENCE).unwrap();
+    socket
 }
 
 /// Asks on a connected socket; the port of who answered.

@@ -23,6 +23,7 @@
 #define MAX_SERVERS 262144
 #define MAX_NETWORKS 65536
 #define MAX_REPLIES 65536
+#define MAX_DATAGRAMS 65536
 
 struct address {
 	__u32 words[4];
@@ -110,6 +111,15 @@ struct {
 	__type(key, int);
 	__type(value, struct taken);
 } sockets SEC(".maps");
+
+// Connected UDP sockets by cookie, with the id of their server. The kernel's socket diagnostics show
+// the storage of TCP sockets only.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_DATAGRAMS);
+	__type(key, __u64);
+	__type(value, __u32);
+} datagrams SEC(".maps");
 
 // Where the answers to unconnected UDP sockets appear to come from. A socket may await answers for
 // several VIPs, hence not the socket's storage.
@@ -201,12 +211,14 @@ static __always_inline void add(__u32 id, __u64 difference)
 		__sync_fetch_and_add(count, difference);
 }
 
-static __always_inline void release(struct taken *taken)
+static __always_inline void release(struct taken *taken, __u64 cookie)
 {
-	if (taken->counted) {
-		taken->counted = 0;
-		add(taken->id, -1);
-	}
+	if (!taken->counted)
+		return;
+	taken->counted = 0;
+	add(taken->id, -1);
+	if (taken->vip.protocol == IPPROTO_UDP)
+		bpf_map_delete_elem(&datagrams, &cookie);
 }
 
 static __always_inline int is_balanced(__u32 protocol)
@@ -234,7 +246,8 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 		bpf_sk_storage_get(&sockets, sk, NULL, verdict == SEND ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (!taken)
 		return verdict;
-	release(taken);
+	__u64 cookie = bpf_get_socket_cookie(context);
+	release(taken, cookie);
 	if (verdict != SEND) {
 		bpf_sk_storage_delete(&sockets, sk);
 		return verdict;
@@ -245,6 +258,8 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	taken->id = (*slot)->id;
 	taken->counted = 1;
 	add(taken->id, 1);
+	if (vip.protocol == IPPROTO_UDP)
+		bpf_map_update_elem(&datagrams, &cookie, &taken->id, BPF_ANY);
 	return verdict;
 }
 
@@ -411,7 +426,7 @@ int sock_release(struct bpf_sock *sk)
 {
 	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	if (taken)
-		release(taken);
+		release(taken, bpf_get_socket_cookie(sk));
 	return 1;
 }
 

@@ -68,9 +68,10 @@ pub const SLOTS_MAP: MapLayout = map("slots", ARRAY, (4, 48), SLOTS, 0);
 pub const COUNTS: MapLayout = map("counts", ARRAY, (4, 8), SERVERS, 0);
 pub const NETWORKS: MapLayout = map("networks", LPM_TRIE, (20, 4), 65_536, NO_PREALLOC);
 pub const SOCKETS: MapLayout = map("sockets", SK_STORAGE, (4, 44), 0, NO_PREALLOC);
+pub const DATAGRAMS: MapLayout = map("datagrams", LRU_HASH, (8, 4), 65_536, 0);
 pub const REPLIES: MapLayout = map("replies", LRU_HASH, (32, 20), 65_536, 0);
 
-pub const MAPS: [MapLayout; 6] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, SOCKETS, REPLIES];
+pub const MAPS: [MapLayout; 7] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, SOCKETS, DATAGRAMS, REPLIES];
 
 /// A program and the place in the kernel where it runs, by `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,7 @@ pub struct Pins {
     pub counts: Map,
     pub networks: Map,
     pub sockets: Map,
+    pub datagrams: Map,
     programs: aya::Ebpf,
     cgroup: Cgroup,
     /// Of all layouts.
@@ -61,6 +62,7 @@ impl Pins {
             counts: open(&layout::COUNTS)?,
             networks: open(&layout::NETWORKS)?,
             sockets: open(&layout::SOCKETS)?,
+            datagrams: open(&layout::DATAGRAMS)?,
             programs,
             cgroup,
             root: options.pins.clone(),
@@ -100,9 +102,9 @@ impl Pins {
         }
     }
 
-    /// Whether the pin of a map is still that of the map that we use.
+    /// Pins the maps again whose pins were removed.
     pub fn check_maps(&self) -> Result<(), Error> {
-        let used = [&self.vips, &self.slots, &self.counts, &self.networks, &self.sockets];
+        let used = [&self.vips, &self.slots, &self.counts, &self.networks, &self.sockets, &self.datagrams];
         for (map, layout) in used.into_iter().zip(&MAPS) {
             let path = self.directory.join(layout.name);
             let pinned = match sys::get(&path) {

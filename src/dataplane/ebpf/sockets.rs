@@ -1,14 +1,15 @@
 //! Ends connections to servers that are gone, through the kernel's socket diagnostics.
 //!
-//! A dump of sockets brings along what our programs noted in each one's storage, so that a socket is
-//! known by the id of its server: one that went to the same address without us is left alone. The
+//! A dump of TCP sockets brings along what our programs noted in each one's storage, and for UDP,
+//! where it does not, they keep a map of cookies. So a socket is known by the id of its server, and one
+//! that went to the same address without us is left alone. The
 //! kernel shows the sockets of one network namespace, so all that processes are in are entered, by a
 //! thread that ends with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
@@ -18,6 +19,7 @@ use netlink_sys::{Socket, SocketAddr as Peer};
 use nix::sched::{CloneFlags, setns};
 
 use super::layout::{self, TAKEN_SIZE};
+use super::sys::Map;
 use crate::dataplane::ServiceKey;
 
 /// Ports above which one dump of all sockets is cheaper than one for each port.
@@ -54,20 +56,21 @@ impl Targets {
     }
 }
 
-/// Ends the connections to the targets in all network namespaces that can be entered; `storage` is
-/// the map of what the sockets were given. Goes on after a failure and returns the last one.
-pub fn end(targets: &Targets, storage: BorrowedFd<'_>) -> Result<usize, Error> {
+/// Ends the connections to the targets in all network namespaces that can be entered, and returns
+/// how many; goes on in the next one after a failure. `storage` is the map of what sockets were given,
+/// `datagrams` that of the ids of connected UDP sockets.
+pub fn end(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
     thread::scope(|scope| {
-        scope.spawn(|| end_everywhere(targets, storage)).join().unwrap_or(Err(Error::Thread))
+        scope.spawn(|| end_everywhere(targets, storage, datagrams)).join().unwrap_or(Err(Error::Thread))
     })
 }
 
 /// Leaves the calling thread in some network namespace.
-fn end_everywhere(targets: &Targets, storage: BorrowedFd<'_>) -> Result<usize, Error> {
+fn end_everywhere(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
     // The own one first, because there may be no way back.
     let own = PathBuf::from("/proc/thread-self/ns/net");
     let mut seen = BTreeSet::from_iter(identity(&own));
-    let mut ended = end_here(targets, storage);
+    let mut ended = end_here(targets, storage, datagrams);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes.map(|entry| entry.path().join("ns/net")) {
         // Processes end meanwhile, and not every entry is one.
@@ -80,7 +83,7 @@ fn end_everywhere(targets: &Targets, storage: BorrowedFd<'_>) -> Result<usize, E
             tracing::debug!(%error, "a network namespace can't be entered, so its connections stay");
             continue;
         }
-        ended = match (ended, end_here(targets, storage)) {
+        ended = match (ended, end_here(targets, storage, datagrams)) {
             (Ok(before), Ok(here)) => Ok(before + here),
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
@@ -93,16 +96,20 @@ fn identity(namespace: &PathBuf) -> Option<(u64, u64)> {
 }
 
 /// Ends the connections in the calling thread's network namespace; returns how many.
-fn end_here(targets: &Targets, storage: BorrowedFd<'_>) -> Result<usize, Error> {
+fn end_here(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
     let mut ended = 0;
     let mut connection = Connection::open().map_err(Error::List)?;
     for (protocol, ports) in &targets.ports {
         let ports: Vec<u16> = if ports.len() > PORTS { vec![0] } else { ports.iter().copied().collect() };
         for port in ports {
             for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-                let request = list(family, *protocol, port, storage);
+                let request = list(family, *protocol, port, storage.as_fd().as_raw_fd());
                 for sight in connection.dump(&request).map_err(Error::List)? {
-                    if sight.server.is_some_and(|id| targets.ids.contains(&id)) {
+                    let server = sight.server.or_else(|| {
+                        let id = datagrams.lookup(&sight.cookie()).ok()??;
+                        Some(u32::from_ne_bytes(*id.first_chunk()?))
+                    });
+                    if server.is_some_and(|id| targets.ids.contains(&id)) {
                         connection.end(&sight, *protocol)?;
                         ended += 1;
                     }
@@ -147,14 +154,23 @@ struct Sight {
     server: Option<u32>,
 }
 
+impl Sight {
+    /// As our programs have it: the kernel shows its lower half first.
+    fn cookie(&self) -> [u8; 8] {
+        let halves = self.id.last_chunk::<8>().map(|bytes| bytes.as_chunks::<4>().0);
+        let Some([low, high]) = halves else { return [0; 8] };
+        (u64::from(u32::from_ne_bytes(*low)) | u64::from(u32::from_ne_bytes(*high)) << 32).to_ne_bytes()
+    }
+}
+
 /// The request for sockets with `port` on the other side (0 for any) and their storages.
-fn list(family: u8, protocol: u8, port: u16, storage: BorrowedFd<'_>) -> Vec<u8> {
+fn list(family: u8, protocol: u8, port: u16, storage: RawFd) -> Vec<u8> {
     let mut id = [0; SOCKET_ID];
     if let Some(place) = id.get_mut(2..4) {
         place.copy_from_slice(&port.to_be_bytes());
     }
     let mut request = request(BY_FAMILY, REQUEST | DUMP, family, protocol, &id);
-    let map = storage.as_raw_fd().to_ne_bytes();
+    let map = storage.to_ne_bytes();
     request.extend(attribute(REQUEST_STORAGES, &attribute(REQUEST_MAP, &map)));
     finished(request)
 }

@@ -205,24 +205,36 @@ pub fn places_that_will_not_do() {
 pub fn an_exclusive_program_of_somebody_else() {
     let inner = place::cgroup().join("exclusive");
     fs::create_dir(&inner).unwrap();
-    let _theirs = theirs::attach(&inner);
+    theirs::attach(&inner);
     let error = Ebpf::open(&Options { cgroup: Some(inner.clone()), ..options() }).unwrap_err();
     assert!(matches!(error, Error::Exclusive { .. }), "{error}");
     assert!(error.to_string().contains("another tool"), "{error}");
+    fs::remove_dir(&inner).unwrap();
 }
 
 /// Another tool's program, attached for itself alone.
 mod theirs {
     use std::fs::File;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::path::Path;
 
-    use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+    use aya::programs::CgroupSockAddr;
+    use nix::libc;
 
-    pub fn attach(cgroup: &Path) -> aya::Ebpf {
+    /// `BPF_PROG_ATTACH` and the number of the connect4 hook; aya attaches by links only, which share.
+    const ATTACH: libc::c_int = 8;
+    const CONNECT4: u32 = 10;
+
+    pub fn attach(cgroup: &Path) {
         let mut programs = aya::Ebpf::load(crate::OBJECT).unwrap();
         let program: &mut CgroupSockAddr = programs.program_mut("connect4").unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.attach(File::open(cgroup).unwrap(), CgroupAttachMode::Single).unwrap();
-        programs
+        let cgroup = File::open(cgroup).unwrap();
+        let program = program.fd().unwrap().as_fd().as_raw_fd();
+        let attributes = [cgroup.as_raw_fd().unsigned_abs(), program.unsigned_abs(), CONNECT4, 0];
+        // SAFETY: the kernel reads as many bytes as it is told of.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, ATTACH, attributes.as_ptr(), size_of_val(&attributes)) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 }
