@@ -280,12 +280,10 @@ impl Ebpf {
         }
         // From here on no socket is given such a server any more, so that the counts tell.
         sys::wait_for_readers();
+        let counts = counts(&self.pins)?;
         let mut targets = Targets::default();
-        for (key, server, id) in gone {
-            let count = self.pins.counts.lookup(&id.to_ne_bytes()).map_err(map_error("counts"))?;
-            if count.is_some_and(|count| count.iter().any(|byte| *byte != 0)) {
-                targets.add(key, server.port(), *id);
-            }
+        for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) > 0) {
+            targets.add(key, server.port(), *id);
         }
         if targets.is_empty() {
             return Ok(());

@@ -22,7 +22,7 @@ pub struct Helper {
 
 impl Helper {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new("/proc/self/exe")
             .arg(ARGUMENT)
             .args(arguments)
             .stdin(Stdio::piped())

@@ -9,7 +9,7 @@ mod traffic;
 pub type Test = (&'static str, fn());
 
 pub const TESTS: &[Test] = &[
-    ("traffic::tcp", traffic::tcp),
+    ("traffic::a_connection", traffic::a_connection),
     ("traffic::connected_udp", traffic::connected_udp),
     ("traffic::unconnected_udp", traffic::unconnected_udp),
     ("traffic::ipv4_on_an_ipv6_socket", traffic::ipv4_on_an_ipv6_socket),

@@ -87,6 +87,8 @@ pub fn to_who_has_fewer() {
 
 pub fn changes_under_constant_connects() {
     const SERVICES: usize = 3;
+    const ROUNDS: u32 = 300;
+    const CONNECTS: u32 = 500;
     let mut plane = Plane::new();
     let keys: Vec<ServiceKey> = (0..SERVICES).map(|n| tcp(&format!("10.99.0.{n}:80"))).collect();
     let servers: Vec<Vec<SocketAddr>> =
@@ -109,7 +111,7 @@ pub fn changes_under_constant_connects() {
             });
         }
         let mut round = 0;
-        while round < 2_000 || made.load(Ordering::Relaxed) < 2_000 {
+        while round < ROUNDS || made.load(Ordering::Relaxed) < CONNECTS {
             round += 1;
             for (key, servers) in keys.iter().zip(&servers) {
                 let ops: Vec<Op> = servers

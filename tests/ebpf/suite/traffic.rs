@@ -1,6 +1,6 @@
 //! What one connection or datagram meets.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use l4lbd::dataplane::Op;
@@ -10,21 +10,17 @@ use crate::helper::Helper;
 use crate::place;
 use crate::toolkit::*;
 
-pub fn tcp() {
+pub fn a_connection() {
     let mut plane = Plane::new();
     for (vip, host) in ["10.99.0.1:80", "[fd99::1]:80"].into_iter().zip(LOOPBACK) {
         let server = tcp_server(host);
-        plane.apply(&service(tcp_key(vip), &[server]));
+        plane.apply(&service(tcp(vip), &[server]));
         let (mut stream, port) = connect(vip.parse().unwrap()).unwrap();
         assert_eq!(port, server.port());
         assert_eq!(stream.peer_addr().unwrap(), vip.parse().unwrap());
         assert_eq!(stream.local_addr().unwrap().ip(), server.ip());
         assert!(is_alive(&mut stream));
     }
-}
-
-fn tcp_key(vip: &str) -> l4lbd::dataplane::ServiceKey {
-    crate::toolkit::tcp(vip)
 }
 
 pub fn connected_udp() {
@@ -65,7 +61,7 @@ pub fn ipv4_on_an_ipv6_socket() {
     let mut plane = Plane::new();
     let (stream_server, datagram_server) = (tcp_server("127.0.0.1"), udp_server("127.0.0.1"));
     let vip: SocketAddr = "10.99.0.1:80".parse().unwrap();
-    plane.apply(&service(crate::toolkit::tcp("10.99.0.1:80"), &[stream_server]));
+    plane.apply(&service(tcp("10.99.0.1:80"), &[stream_server]));
     plane.apply(&service(udp("10.99.0.1:80"), &[datagram_server]));
 
     let mut stream = TcpStream::from(dual(Type::STREAM, vip).unwrap());
@@ -83,7 +79,7 @@ pub fn ipv4_on_an_ipv6_socket() {
 pub fn tcp_without_waiting() {
     let mut plane = Plane::new();
     let server = tcp_server("127.0.0.1");
-    plane.apply(&service(crate::toolkit::tcp("10.99.0.1:80"), &[server]));
+    plane.apply(&service(tcp("10.99.0.1:80"), &[server]));
     let vip: SocketAddr = "10.99.0.1:80".parse().unwrap();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -137,11 +133,11 @@ pub fn refused_at_once() {
         };
         // No service, one without servers, and one whose only server takes nothing new.
         refuses();
-        for key in [crate::toolkit::tcp(vip), udp(vip)] {
+        for key in [tcp(vip), udp(vip)] {
             plane.apply(&service(key, &[]));
         }
         refuses();
-        for key in [crate::toolkit::tcp(vip), udp(vip)] {
+        for key in [tcp(vip), udp(vip)] {
             let server =
                 SocketAddr::new(if at.is_ipv4() { LOOPBACK[0] } else { LOOPBACK[1] }.parse().unwrap(), 9);
             plane.apply(&[Op::AddServer(key, server, l4lbd::dataplane::RealServer::masquerade(0))]);
@@ -150,7 +146,7 @@ pub fn refused_at_once() {
     }
     // The other protocol of a service's port is no service.
     let server = tcp_server("127.0.0.1");
-    plane.apply(&service(crate::toolkit::tcp("10.99.0.9:80"), &[server]));
+    plane.apply(&service(tcp("10.99.0.9:80"), &[server]));
     refused(udp_socket(server).send_to(b"?", "10.99.0.9:80"));
     assert_eq!(connect("10.99.0.9:80".parse().unwrap()).unwrap().1, server.port());
     // Outside the networks nothing is refused by us: here it has no route.
@@ -162,16 +158,16 @@ pub fn refused_at_once() {
 pub fn a_server_that_refuses() {
     let mut plane = Plane::new();
     let nobody = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
-    let key = crate::toolkit::tcp("10.99.0.1:80");
+    let key = tcp("10.99.0.1:80");
     plane.apply(&service(key, &[nobody]));
-    refused(TcpStream::connect(address(key)));
+    assert_eq!(TcpStream::connect(address(key)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(plane.count(key, nobody), 0);
 }
 
 pub fn other_addresses_are_left_alone() {
     let mut plane = Plane::new();
     let (served, other) = (tcp_server("127.0.0.1"), tcp_server("127.0.0.1"));
-    plane.apply(&service(crate::toolkit::tcp("10.99.0.1:80"), &[served]));
+    plane.apply(&service(tcp("10.99.0.1:80"), &[served]));
     plane.apply(&[Op::AddRoute(route("10.99.0.0/24"))]);
     for server in [served, other] {
         let (mut stream, port) = connect(server).unwrap();
@@ -184,7 +180,7 @@ pub fn other_addresses_are_left_alone() {
 pub fn other_cgroups_are_left_alone() {
     let mut plane = Plane::new();
     let server = tcp_server("127.0.0.1");
-    plane.apply(&service(crate::toolkit::tcp("10.99.0.1:80"), &[server]));
+    plane.apply(&service(tcp("10.99.0.1:80"), &[server]));
     for (inside, answer) in [(true, "connected"), (false, "NetworkUnreachable")] {
         let mut helper = Helper::start(&["try", "10.99.0.1:80"]);
         if !inside {
