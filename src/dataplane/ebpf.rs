@@ -50,6 +50,9 @@ pub use error::Error;
 /// datagram of an unconnected socket goes to any.
 pub const SCHEDULER: &str = "least-of-two";
 
+/// Ids beyond those in use that are looked at first when some are needed.
+const NEAR_IDS: usize = 1024;
+
 /// Where to attach, and where to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -102,12 +105,12 @@ impl Ebpf {
         if found != self.book.services {
             self.book = Book::adopt(found);
         }
-        let counts = counts(&self.pins)?;
+        let counts = counts(&self.pins, self.book.ids_end())?;
         let mut table = Table { networks: networks(&self.pins)?, ..Table::default() };
         for (key, placed) in &self.book.services {
             for (address, member) in &placed.servers {
                 // A connection is a descriptor of some process; there are not that many.
-                let active = count_of(&counts, member.id) as u32;
+                let active = count_of(&counts, member.id).unwrap_or(0) as u32;
                 table.connections.insert((*key, *address), Connections { active, inactive: 0 });
             }
             table.services.insert(*key, placed.service());
@@ -226,10 +229,19 @@ impl Ebpf {
             return Ok(placed);
         }
         sys::wait_for_readers();
-        // Without counts any id may still be in use.
-        let counts = counts(&self.pins).map_err(|_| Full::Ids)?;
-        self.book.reclaim(|id| count_of(&counts, id));
-        self.book.place(key, servers)
+        // The kernel copies counts one by one, and low ids are all that most nodes ever use.
+        let near = 2 * (self.book.ids_end() + servers.len()) + NEAR_IDS;
+        let mut placed = Err(Full::Ids);
+        for limit in [near, layout::SERVERS as usize] {
+            // Without counts any id may still be in use.
+            let counts = counts(&self.pins, limit).map_err(|_| Full::Ids)?;
+            self.book.reclaim(|id| count_of(&counts, id).unwrap_or(u64::MAX));
+            placed = self.book.place(key, servers);
+            if placed.is_ok() {
+                break;
+            }
+        }
+        placed
     }
 
     /// Writes changes, slots before what points at them; returns those that failed by position.
@@ -280,9 +292,10 @@ impl Ebpf {
         }
         // From here on no socket is given such a server any more, so that the counts tell.
         sys::wait_for_readers();
-        let counts = counts(&self.pins)?;
+        let end = gone.iter().map(|(_, _, id)| *id as usize + 1).max().unwrap_or(0);
+        let counts = counts(&self.pins, end)?;
         let mut targets = Targets::default();
-        for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) > 0) {
+        for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) != Some(0)) {
             targets.add(key, server.port(), *id);
         }
         if targets.is_empty() {
@@ -322,15 +335,16 @@ fn services(pins: &Pins) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
     Ok(book::decode(&keys, &regions, &slots))
 }
 
-/// Of all ids, in one piece.
-fn counts(pins: &Pins) -> Result<Vec<u8>, Error> {
-    let (_, counts) = pins.counts.read(layout::SERVERS as usize).map_err(map_error("counts"))?;
+/// Of the ids below `limit`, in one piece.
+fn counts(pins: &Pins, limit: usize) -> Result<Vec<u8>, Error> {
+    let (_, counts) = pins.counts.read(limit.min(layout::SERVERS as usize)).map_err(map_error("counts"))?;
     Ok(counts)
 }
 
-fn count_of(counts: &[u8], id: u32) -> u64 {
+/// `None` for an id whose count was not read.
+fn count_of(counts: &[u8], id: u32) -> Option<u64> {
     let (counts, _) = counts.as_chunks::<8>();
-    counts.get(id as usize).map_or(0, |count| u64::from_ne_bytes(*count))
+    counts.get(id as usize).map(|count| u64::from_ne_bytes(*count))
 }
 
 fn networks(pins: &Pins) -> Result<BTreeSet<IpNet>, Error> {

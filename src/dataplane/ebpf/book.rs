@@ -150,6 +150,12 @@ impl Book {
         Self { regions, ids: Ids::around(layout::SERVERS, &used), services }
     }
 
+    /// The highest id in use and one.
+    pub fn ids_end(&self) -> usize {
+        let members = self.services.values().flat_map(|placed| placed.servers.values());
+        members.map(|member| member.id as usize + 1).max().unwrap_or(0)
+    }
+
     /// What the operations make of the services, and those that are refused.
     pub fn draft(&self, ops: &[&Op]) -> (BTreeMap<ServiceKey, Draft>, Vec<(usize, Error)>) {
         let mut drafts: BTreeMap<ServiceKey, Draft> = BTreeMap::new();
