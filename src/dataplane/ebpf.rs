@@ -1,13 +1,13 @@
 //! Services in the kernel's eBPF: the client's own `connect` and `sendmsg` are sent to a backend, so
 //! that no packet is ever translated and nothing is between two programs that have found each other.
 //!
-//! The programs are C, in `ebpf/l4lbd.bpf.c`; [`layout`] has what they and this module say to each other.
+//! The programs are C, in `ebpf/l4lbd.bpf.c`; `ebpf/layout.rs` has what they and this module say to each other.
 //! They are attached to a cgroup and hold for every process in it, of whatever network namespace.
 //!
 //! # No half change
 //! A service is one word in a hash: first slot, and numbers of servers. Changing it writes its new
 //! servers into free slots and then replaces the word. Old slots and ids are used anew only when all
-//! program runs that may have found them are over ([`sys::wait_for_readers`]).
+//! program runs that may have found them are over.
 //!
 //! # No process needed
 //! Maps and links are pinned. What [`Ebpf::open`] finds there goes on without a gap: it puts its own
