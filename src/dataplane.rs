@@ -18,6 +18,7 @@ use crate::task::Protocol;
 pub mod desired;
 pub mod diff;
 pub mod drain;
+pub mod ebpf;
 pub mod inherit;
 pub mod ipvs;
 pub mod kernel;

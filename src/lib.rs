@@ -14,7 +14,8 @@
 //! complete pictures and the reconciler compares complete states, so that start, restart, drift and
 //! retry are one code path. [`daemon`] is the only module that knows all the others.
 
-#![forbid(unsafe_code)]
+// Only the calls that eBPF has no library for; see dataplane::ebpf.
+#![deny(unsafe_code)]
 // No input may end the daemon; tests may.
 #![cfg_attr(
     not(test),

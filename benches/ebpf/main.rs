@@ -1,0 +1,283 @@
+//! What a VIP costs with the eBPF data plane, on the running kernel.
+//!
+//! ```text
+//! ebpf [ROUNDS]
+//! ```
+//!
+//! Needs root. Works in a network namespace, a mount namespace and a cgroup of its own. Sockets keep the
+//! cgroup that they were made in, so that "no programs" is a process beside it that is told what to do.
+//! Variants alternate within every round; the figures are medians over the rounds.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER};
+use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
+use l4lbd::task::Protocol;
+
+const BPF: &str = "/run/l4lbd-ebpf-bench";
+const SERVICES: usize = 10_000;
+const SERVERS: u16 = 5;
+
+/// Operations of one kind in a row, for one figure.
+const CONNECTS: u32 = 2_000;
+const REQUESTS: u32 = 500;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.as_slice() {
+        [client] if client == "client" => client_loop(),
+        [] => run(15),
+        [rounds] => run(rounds.parse().context("ROUNDS")?),
+        _ => bail!("usage: ebpf [ROUNDS]"),
+    }
+}
+
+fn run(rounds: usize) -> anyhow::Result<()> {
+    let tree = cgroup_tree()?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces need root")?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    fs::create_dir_all(BPF)?;
+    mount(Some("bpf"), BPF, Some("bpf"), MsFlags::empty(), none)?;
+    ensure!(Command::new("ip").args(["link", "set", "lo", "up"]).status()?.success(), "ip failed");
+    let cgroup = tree.join(format!("l4lbd-ebpf-bench-{}", std::process::id()));
+    fs::create_dir(&cgroup)?;
+    let result = measure(&cgroup, rounds);
+    fs::remove_dir(&cgroup)?;
+    result
+}
+
+fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
+    let options = Options { cgroup: Some(cgroup.to_owned()), pins: Path::new(BPF).join("l4lbd") };
+    let echo = echo_server()?;
+    let datagrams = UdpSocket::bind("127.0.0.1:0")?;
+    let mut outside = Client::start(None)?;
+    let mut inside = Client::start(Some(cgroup))?;
+
+    let mut ebpf = timed("open, the first time", || Ebpf::open(&options))?;
+    let keys: Vec<ServiceKey> =
+        (0..SERVICES).map(|n| key(&format!("10.98.{}.{}:80", n / 250, n % 250))).collect::<Result<_, _>>()?;
+    let ops: Vec<Op> = keys
+        .iter()
+        .flat_map(|key| {
+            service(
+                *key,
+                &(1..=SERVERS).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    println!("{SERVICES} services with {SERVERS} servers each:");
+    timed("  first program", || apply(&mut ebpf, &ops))?;
+    let toggle = |round: usize| {
+        Op::SetServer(
+            keys[round % SERVICES],
+            ([127, 0, 0, 1], 1).into(),
+            RealServer::masquerade(u32::from(round % 2 == 1)),
+        )
+    };
+    let mut change = Vec::new();
+    let mut read = Vec::new();
+    let mut reopen = Vec::new();
+    for round in 0..rounds {
+        let op = [toggle(round)];
+        let start = Instant::now();
+        apply(&mut ebpf, &op)?;
+        change.push(start.elapsed());
+        let start = Instant::now();
+        ebpf.read()?;
+        read.push(start.elapsed());
+        let start = Instant::now();
+        ebpf = Ebpf::open(&options)?;
+        reopen.push(start.elapsed());
+    }
+    println!(
+        "  one change {:?}, read {:?}, open again {:?}",
+        median(&mut change),
+        median(&mut read),
+        median(&mut reopen)
+    );
+
+    let vip = "10.99.0.1:80";
+    let (tcp, udp) = (key(vip)?, ServiceKey { protocol: Protocol::Udp, ..key(vip)? });
+    let mut ops = service(tcp, &[echo, echo_server()?]);
+    ops.extend(service(udp, &[datagrams.local_addr()?, UdpSocket::bind("127.0.0.1:0")?.local_addr()?]));
+    ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
+    apply(&mut ebpf, &ops)?;
+
+    let target = |to: SocketAddr| to.to_string();
+    let (echo, datagrams) = (target(echo), target(datagrams.local_addr()?));
+    for (what, direct) in [
+        ("UDP connect() on one socket", format!("udp {datagrams}")),
+        ("UDP socket, connect and close", format!("udp-new {datagrams}")),
+        ("TCP socket, connect and close", format!("tcp-new {echo}")),
+        ("request on a kept TCP connection", format!("request {echo}")),
+    ] {
+        let (kind, _) = direct.split_once(' ').context("a kind and a target")?;
+        let through = format!("{kind} {vip}");
+        let mut figures = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            figures[0].push(outside.ask(&direct)?);
+            figures[1].push(inside.ask(&direct)?);
+            figures[2].push(inside.ask(&through)?);
+        }
+        let [none, other, vip] = figures.map(|mut figures| median(&mut figures));
+        let ratio = |part: Duration| part.as_secs_f64() / none.as_secs_f64();
+        println!(
+            "{what}: no programs {none:?}, not a VIP {other:?} ({:.2}), VIP {vip:?} ({:.2})",
+            ratio(other),
+            ratio(vip)
+        );
+    }
+    drop((outside, inside));
+    timed("purge", || Ebpf::purge(&options))?;
+    Ok(())
+}
+
+fn timed<T, E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    let result = work()?;
+    println!("{what} {:?}", start.elapsed());
+    Ok(result)
+}
+
+fn median(figures: &mut [Duration]) -> Duration {
+    figures.sort_unstable();
+    figures[figures.len() / 2]
+}
+
+fn apply(ebpf: &mut Ebpf, ops: &[Op]) -> Result<(), l4lbd::dataplane::ebpf::Error> {
+    match ebpf.apply(&ops.iter().collect::<Vec<_>>()).into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn key(vip: &str) -> anyhow::Result<ServiceKey> {
+    let vip: SocketAddr = vip.parse()?;
+    Ok(ServiceKey { protocol: Protocol::Tcp, address: vip.ip(), port: vip.port() })
+}
+
+fn service(key: ServiceKey, servers: &[SocketAddr]) -> Vec<Op> {
+    let scheduling = Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 };
+    let add = servers.iter().map(|server| Op::AddServer(key, *server, RealServer::masquerade(1)));
+    std::iter::once(Op::AddService(key, scheduling)).chain(add).collect()
+}
+
+fn cgroup_tree() -> anyhow::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).context("no cgroup v2 tree")?;
+    Ok(line.split(' ').nth(4).context("mountinfo")?.into())
+}
+
+fn echo_server() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut bytes = [0; 64];
+            // One connection at a time is held; the others come only to go.
+            while let Ok(count @ 1..) = connection.read(&mut bytes) {
+                if connection.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    Ok(address)
+}
+
+/// A process that does what it is told, and says how long one operation took.
+struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start(cgroup: Option<&Path>) -> anyhow::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("client")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        if let Some(cgroup) = cgroup {
+            fs::write(cgroup.join("cgroup.procs"), child.id().to_string())?;
+        }
+        let input = child.stdin.take().context("input")?;
+        let output = BufReader::new(child.stdout.take().context("output")?);
+        Ok(Self { child, input, output })
+    }
+
+    fn ask(&mut self, order: &str) -> anyhow::Result<Duration> {
+        writeln!(self.input, "{order}")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(Duration::from_nanos(line.trim().parse().with_context(|| format!("{order}: {line:?}"))?))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client_loop() -> anyhow::Result<()> {
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let (kind, to) = line.split_once(' ').context("a kind and a target")?;
+        let to: SocketAddr = to.parse()?;
+        let (count, start) = match kind {
+            "udp" => {
+                let socket = UdpSocket::bind("0.0.0.0:0")?;
+                socket.connect(to)?;
+                let start = Instant::now();
+                for _ in 0..CONNECTS {
+                    socket.connect(to)?;
+                }
+                (CONNECTS, start)
+            }
+            "udp-new" => {
+                let start = Instant::now();
+                for _ in 0..CONNECTS {
+                    UdpSocket::bind("0.0.0.0:0")?.connect(to)?;
+                }
+                (CONNECTS, start)
+            }
+            "tcp-new" => {
+                let start = Instant::now();
+                for _ in 0..REQUESTS {
+                    TcpStream::connect(to)?;
+                }
+                (REQUESTS, start)
+            }
+            "request" => {
+                let mut stream = TcpStream::connect(to)?;
+                stream.set_nodelay(true)?;
+                let mut bytes = [0; 8];
+                let start = Instant::now();
+                for _ in 0..REQUESTS {
+                    stream.write_all(&bytes)?;
+                    stream.read_exact(&mut bytes)?;
+                }
+                (REQUESTS, start)
+            }
+            other => bail!("{other:?}"),
+        };
+        println!("{}", start.elapsed().as_nanos() / u128::from(count));
+    }
+    Ok(())
+}

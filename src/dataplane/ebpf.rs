@@ -1,0 +1,353 @@
+//! Services in the kernel's eBPF: the client's own `connect` and `sendmsg` are sent to a backend, so
+//! that no packet is ever translated and nothing is between two programs that have found each other.
+//!
+//! The programs are C, in `ebpf/l4lbd.bpf.c`; `ebpf/layout.rs` has what they and this module say to each other.
+//! They are attached to a cgroup and hold for every process in it, of whatever network namespace.
+//!
+//! # No half change
+//! A service is one word in a hash: first slot, and numbers of servers. Changing it writes its new
+//! servers into free slots and then replaces the word. Old slots and ids are used anew only when all
+//! program runs that may have found them are over.
+//!
+//! # No process needed
+//! Maps and links are pinned. What [`Ebpf::open`] finds there goes on without a gap: it puts its own
+//! programs into the links where they are attached. The directory of the pins has one directory for
+//! each layout of the maps. A program with another layout attaches beside the old one, whose
+//! programs go on balancing until the first [`Ebpf::apply`] has filled the new maps.
+//!
+//! # Counts
+//! A socket that connects through us is noted in its own storage, counted, and counted no more when it
+//! is closed, by whomever. Not counted right are MPTCP sockets: the kernel closes their subflows
+//! without telling, so that each one counts until its server is gone.
+//!
+//! Everything here blocks, mostly for microseconds. Deleting a server waits for the readers, some
+//! milliseconds, and where connections remain it reads the sockets of every network namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::{Connections, Op, Service, ServiceKey};
+use book::{Book, Full, Placed};
+use layout::HOOKS;
+use pins::Pins;
+use sockets::Targets;
+
+mod book;
+mod error;
+mod layout;
+mod pins;
+mod places;
+mod regions;
+mod sockets;
+mod sys;
+
+pub use error::Error;
+
+/// How a backend is chosen: of two at random the one with fewer connections for its weight. A
+/// datagram of an unconnected socket goes to any.
+pub const SCHEDULER: &str = "least-of-two";
+
+/// Ids beyond those in use that are looked at first when some are needed.
+const NEAR_IDS: usize = 1024;
+
+/// Where to attach, and where to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whose processes are balanced; without one all of the node, by the root of its cgroup v2 tree.
+    pub cgroup: Option<PathBuf>,
+    /// Directory on a BPF file system, such as `/sys/fs/bpf/l4lbd`. It is made, and if there is no
+    /// such file system, one is mounted on its parent.
+    pub pins: PathBuf,
+}
+
+/// One reading of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Where every connection is refused that no service takes.
+    pub networks: BTreeSet<IpNet>,
+    /// Sockets that are connected through us now, for each server.
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+}
+
+/// The programs and their maps.
+#[derive(Debug)]
+pub struct Ebpf {
+    pins: Pins,
+    /// What the maps said when they were last read, and our changes since.
+    book: Book,
+}
+
+impl Ebpf {
+    /// Takes over what is pinned, and makes and attaches what is not.
+    ///
+    /// # Errors
+    /// Without the rights, a cgroup v2 tree, or a place for the pins; and when something that is not
+    /// ours is pinned there.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let pins = Pins::open(options)?;
+        let book = Book::adopt(services(&pins)?);
+        Ok(Self { pins, book })
+    }
+
+    /// Reads everything from the maps, and looks whether the links are there; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when a link is not attached any more, which [`Self::repair`] mends.
+    pub fn read(&mut self) -> Result<Table, Error> {
+        for hook in &HOOKS {
+            self.pins.check(hook)?;
+        }
+        let found = services(&self.pins)?;
+        if found != self.book.services {
+            self.book = Book::adopt(found);
+        }
+        let counts = counts(&self.pins, self.book.ids_end())?;
+        let mut table = Table { networks: networks(&self.pins)?, ..Table::default() };
+        for (key, placed) in &self.book.services {
+            for (address, member) in &placed.servers {
+                // A connection is a descriptor of some process; there are not that many.
+                let active = count_of(&counts, member.id).unwrap_or(0) as u32;
+                table.connections.insert((*key, *address), Connections { active, inactive: 0 });
+            }
+            table.services.insert(*key, placed.service());
+        }
+        Ok(table)
+    }
+
+    /// Attaches and pins again what somebody detached or removed; returns the names of those hooks.
+    pub fn repair(&mut self) -> Result<Vec<&'static str>, Error> {
+        self.pins.check_maps()?;
+        let mut repaired = Vec::new();
+        for hook in &HOOKS {
+            if self.pins.repair(hook)? {
+                repaired.push(hook.name);
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Carries out the operations on services, servers and routes, and goes on after a failure.
+    /// Returns the failures by index into `ops`.
+    ///
+    /// A route is a network of VIPs. Networks that go are first and new ones last, so that nothing
+    /// is refused whose service is on its way.
+    pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Error)> {
+        let mut failures = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            let done = match op {
+                Op::DelRoute(route) => self.delete_network(&route.destination),
+                Op::AddRoute(_) => continue,
+                op if op.service().is_some() => continue,
+                op => Err(Error::Unsupported((*op).clone())),
+            };
+            failures.extend(done.err().map(|error| (index, error)));
+        }
+        failures.extend(self.publish(ops));
+        for (index, op) in ops.iter().enumerate() {
+            if let Op::AddRoute(route) = op {
+                failures.extend(self.add_network(&route.destination).err().map(|error| (index, error)));
+            }
+        }
+        if failures.is_empty()
+            && let Err(error) = self.pins.retire_others()
+        {
+            tracing::warn!(%error, "programs of another version are still attached");
+        }
+        failures.sort_by_key(|(index, _)| *index);
+        failures
+    }
+
+    /// Detaches everything and removes every pin; fine when there is nothing. Connections stay.
+    pub fn purge(options: &Options) -> Result<(), Error> {
+        pins::purge(&options.pins)
+    }
+
+    fn add_network(&self, network: &IpNet) -> Result<(), Error> {
+        let holds_ipv4 = match network {
+            IpNet::V4(_) => false,
+            IpNet::V6(v6) => v6.contains(&std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+        };
+        if holds_ipv4 {
+            return Err(Error::Network(*network));
+        }
+        self.pins.networks.update(&layout::network(network), &[1, 0, 0, 0]).map_err(map_error("networks"))
+    }
+
+    fn delete_network(&self, network: &IpNet) -> Result<(), Error> {
+        self.pins.networks.delete(&layout::network(network)).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOENT) => Error::NoNetwork(*network),
+            _ => map_error("networks")(source),
+        })
+    }
+
+    /// Brings the operations on services into the maps.
+    fn publish(&mut self, ops: &[&Op]) -> Vec<(usize, Error)> {
+        let (drafts, mut failures) = self.book.draft(ops);
+        let mut changes = Vec::new();
+        for (key, draft) in drafts {
+            let placed = match &draft.servers {
+                Some(servers) => self.place(&key, servers).map(Some),
+                None => Ok(None),
+            };
+            match placed {
+                Ok(placed) => changes.push(Change { key, placed, ops: draft.ops }),
+                Err(full) => fail(&mut failures, &draft.ops, || match full {
+                    Full::Slots => Error::Full { what: "slots of servers", limit: layout::SLOTS },
+                    Full::Ids => Error::Full { what: "servers", limit: layout::SERVERS },
+                }),
+            }
+        }
+        let unwritten = self.write(&changes);
+        let mut gone = Vec::new();
+        for (position, change) in changes.into_iter().enumerate() {
+            if let Some(source) = unwritten.get(&position) {
+                if let Some(placed) = &change.placed {
+                    self.book.forget(&change.key, placed);
+                }
+                fail(&mut failures, &change.ops, || match source.raw_os_error() {
+                    Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },
+                    _ => map_error("vips")(again(source)),
+                });
+                continue;
+            }
+            let lost = self.book.commit(change.key, change.placed);
+            gone.extend(lost.into_iter().map(|(server, id)| (change.key, server, id)));
+        }
+        if let Err(error) = self.end_connections(&gone) {
+            let index = ops.iter().rposition(|op| matches!(op, Op::DelServer(..) | Op::DelService(_)));
+            failures.extend(index.map(|index| (index, error)));
+        }
+        failures
+    }
+
+    fn place(&mut self, key: &ServiceKey, servers: &BTreeMap<SocketAddr, u32>) -> Result<Placed, Full> {
+        if let Ok(placed) = self.book.place(key, servers) {
+            return Ok(placed);
+        }
+        sys::wait_for_readers();
+        // The kernel copies counts one by one, and low ids are all that most nodes ever use.
+        let near = 2 * (self.book.ids_end() + servers.len()) + NEAR_IDS;
+        let mut placed = Err(Full::Ids);
+        for limit in [near, layout::SERVERS as usize] {
+            // Without counts any id may still be in use.
+            let counts = counts(&self.pins, limit).map_err(|_| Full::Ids)?;
+            self.book.reclaim(|id| count_of(&counts, id).unwrap_or(u64::MAX));
+            placed = self.book.place(key, servers);
+            if placed.is_ok() {
+                break;
+            }
+        }
+        placed
+    }
+
+    /// Writes changes, slots before what points at them; returns those that failed by position.
+    fn write(&self, changes: &[Change]) -> BTreeMap<usize, std::io::Error> {
+        let mut failed = BTreeMap::new();
+        let (mut indexes, mut slots, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, change) in changes.iter().enumerate() {
+            let Some(placed) = &change.placed else { continue };
+            for (index, slot) in (placed.base..).zip(placed.slots(change.key)) {
+                indexes.extend(index.to_ne_bytes());
+                slots.extend(slot.encode());
+                owners.push(position);
+            }
+        }
+        for (at, error) in self.pins.slots.write(&indexes, &slots) {
+            owners.get(at).map(|position| failed.insert(*position, error));
+        }
+        let (mut keys, mut values, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, change) in changes.iter().enumerate() {
+            if failed.contains_key(&position) {
+                continue;
+            }
+            let key = layout::vip(&change.key);
+            match &change.placed {
+                Some(placed) => {
+                    keys.extend(key);
+                    values.extend(placed.region().encode());
+                    owners.push(position);
+                }
+                None => match self.pins.vips.delete(&key) {
+                    Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                        drop(failed.insert(position, error))
+                    }
+                    _ => {}
+                },
+            }
+        }
+        for (at, error) in self.pins.vips.write(&keys, &values) {
+            owners.get(at).map(|position| failed.insert(*position, error));
+        }
+        failed
+    }
+
+    /// Ends the connections that are left to servers that are gone.
+    fn end_connections(&self, gone: &[(ServiceKey, SocketAddr, u32)]) -> Result<(), Error> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // From here on no socket is given such a server any more, so that the counts tell.
+        sys::wait_for_readers();
+        let end = gone.iter().map(|(_, _, id)| *id as usize + 1).max().unwrap_or(0);
+        let counts = counts(&self.pins, end)?;
+        let mut targets = Targets::default();
+        for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) != Some(0)) {
+            targets.add(key, server.port(), *id);
+        }
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let ended =
+            sockets::end(&targets, &self.pins.sockets, &self.pins.datagrams).map_err(Error::Sockets)?;
+        tracing::debug!(ended, "ended connections to servers that are gone");
+        Ok(())
+    }
+}
+
+/// A service on its way into the maps.
+struct Change {
+    key: ServiceKey,
+    /// `None` where the service goes.
+    placed: Option<Placed>,
+    ops: Vec<usize>,
+}
+
+fn fail(failures: &mut Vec<(usize, Error)>, ops: &[usize], error: impl Fn() -> Error) {
+    failures.extend(ops.iter().map(|index| (*index, error())));
+}
+
+/// The same error once more; the system's own ones are all numbers.
+fn again(error: &std::io::Error) -> std::io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+}
+
+fn map_error(map: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Map { map, source }
+}
+
+fn services(pins: &Pins) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
+    let (keys, regions) = pins.vips.read(usize::MAX).map_err(map_error("vips"))?;
+    let (_, slots) = pins.slots.read(book::slots_in_use(&regions)).map_err(map_error("slots"))?;
+    Ok(book::decode(&keys, &regions, &slots))
+}
+
+/// Of the ids below `limit`, in one piece.
+fn counts(pins: &Pins, limit: usize) -> Result<Vec<u8>, Error> {
+    let (_, counts) = pins.counts.read(limit.min(layout::SERVERS as usize)).map_err(map_error("counts"))?;
+    Ok(counts)
+}
+
+/// `None` for an id whose count was not read.
+fn count_of(counts: &[u8], id: u32) -> Option<u64> {
+    let (counts, _) = counts.as_chunks::<8>();
+    counts.get(id as usize).map(|count| u64::from_ne_bytes(*count))
+}
+
+fn networks(pins: &Pins) -> Result<BTreeSet<IpNet>, Error> {
+    let keys = pins.networks.keys().map_err(map_error("networks"))?;
+    Ok(keys.iter().filter_map(|key| layout::decode_network(key.first_chunk()?)).collect())
+}

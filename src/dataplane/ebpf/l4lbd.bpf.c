@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sends connections and datagrams for a VIP to one of its backends, in the client's own socket calls.
+//
+// Every address is 16 bytes with IPv4 as ::ffff:a.b.c.d, because one socket may meet both hooks: an
+// AF_INET6 socket that sends to ::ffff:VIP runs sendmsg4, and recvmsg6 for the answer. Addresses and
+// ports are in network byte order. layout.rs has the same types; the two change together, and with
+// them the layout's version there.
+//
+// Uses no kernel structure, so it needs no BTF of the kernel; meant for 5.10 and newer.
+
+#include <stddef.h>
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define ECONNREFUSED 111
+
+#define MAX_VIPS 65536
+#define MAX_SLOTS 524288
+#define MAX_SERVERS 262144
+#define MAX_NETWORKS 65536
+#define MAX_REPLIES 65536
+#define MAX_DATAGRAMS 65536
+
+struct address {
+	__u32 words[4];
+};
+
+struct vip {
+	struct address address;
+	__u16 port;
+	__u8 protocol;
+	__u8 zero;
+};
+
+// A server of a VIP. It names the VIP, because an element of a hash that was just replaced may
+// already hold another VIP's value when a program that found it reads it.
+struct slot {
+	struct vip vip;
+	struct address address;
+	__u16 port;
+	__u16 zero;
+	__u32 id;
+	__u32 weight;
+};
+
+// What a connected socket was given.
+struct taken {
+	struct vip vip;
+	struct address address;
+	__u16 port;
+	__u16 counted;
+	__u32 id;
+};
+
+struct network {
+	__u32 prefix;
+	struct address address;
+};
+
+struct reply {
+	__u64 cookie;
+	struct address address;
+	__u32 port;
+	__u32 zero;
+};
+
+struct shown {
+	struct address address;
+	__u32 port;
+};
+
+// The value is one word, so that no reader sees a part of it: first slot in bits 0 to 31, servers
+// that take connections in 32 to 47, all servers in 48 to 63. Those with weight 0 stand last.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_VIPS);
+	__type(key, struct vip);
+	__type(value, __u64);
+} vips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+// Sockets that are connected through us, by the server's id.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_NETWORKS);
+	__type(key, struct network);
+	__type(value, __u32);
+} networks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct taken);
+} sockets SEC(".maps");
+
+// Connected UDP sockets by cookie, with the id of their server. The kernel's socket diagnostics show
+// the storage of TCP sockets only.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_DATAGRAMS);
+	__type(key, __u64);
+	__type(value, __u32);
+} datagrams SEC(".maps");
+
+// Where the answers to unconnected UDP sockets appear to come from. A socket may await answers for
+// several VIPs, hence not the socket's storage.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_REPLIES);
+	__type(key, struct reply);
+	__type(value, struct shown);
+} replies SEC(".maps");
+
+// Whether the kernel has bpf_set_retval (5.18); without it a refusal is EPERM.
+const volatile __u32 has_set_retval = 1;
+
+enum verdict { PASS, REFUSE, SEND };
+
+static __always_inline struct address mapped(__u32 ip4)
+{
+	return (struct address){ { 0, 0, bpf_htonl(0xffff), ip4 } };
+}
+
+static __always_inline int same(const struct address *a, const struct address *b)
+{
+	return a->words[3] == b->words[3] && a->words[2] == b->words[2] &&
+	       a->words[1] == b->words[1] && a->words[0] == b->words[0];
+}
+
+static __always_inline int refuse(void)
+{
+	if (has_set_retval)
+		bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+static __always_inline struct slot *slot_of(const struct vip *vip, __u32 index)
+{
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+	if (!slot || slot->vip.port != vip->port || slot->vip.protocol != vip->protocol ||
+	    !same(&slot->vip.address, &vip->address))
+		return NULL;
+	return slot;
+}
+
+// Connections that a server would have for each unit of its weight, times the other's weight.
+static __always_inline __u64 load_of(const struct slot *slot, const struct slot *other)
+{
+	__u64 *count = bpf_map_lookup_elem(&counts, &slot->id);
+	return count ? (*count + 1) * other->weight : 0;
+}
+
+// Chooses a server: of two at random the one with fewer connections, or, for a datagram, whose
+// socket is counted nowhere, just one at random.
+static __always_inline enum verdict choose(const struct vip *vip, int connects, struct slot **chosen)
+{
+	// A replaced element is met once in a great while, and a second time in a row never.
+#pragma unroll
+	for (int attempt = 0; attempt < 3; attempt++) {
+		__u64 *found = bpf_map_lookup_elem(&vips, vip);
+		if (!found) {
+			struct network network = { 128, vip->address };
+			return bpf_map_lookup_elem(&networks, &network) ? REFUSE : PASS;
+		}
+		__u64 value = *(volatile __u64 *)found;
+		__u32 base = (__u32)value;
+		__u64 active = (value >> 32) & 0xffff;
+		if (!active)
+			return REFUSE;
+		__u64 first = (bpf_get_prandom_u32() * active) >> 32;
+		struct slot *slot = slot_of(vip, base + first);
+		if (!slot)
+			continue;
+		if (connects && active > 1) {
+			__u64 second = (bpf_get_prandom_u32() * (active - 1)) >> 32;
+			if (second >= first)
+				second++;
+			struct slot *other = slot_of(vip, base + second);
+			if (other && load_of(other, slot) < load_of(slot, other))
+				slot = other;
+		}
+		*chosen = slot;
+		return SEND;
+	}
+	return REFUSE;
+}
+
+static __always_inline void add(__u32 id, __u64 difference)
+{
+	__u64 *count = bpf_map_lookup_elem(&counts, &id);
+	if (count)
+		__sync_fetch_and_add(count, difference);
+}
+
+static __always_inline void release(struct taken *taken, __u64 cookie)
+{
+	if (!taken->counted)
+		return;
+	taken->counted = 0;
+	add(taken->id, -1);
+	if (taken->vip.protocol == IPPROTO_UDP)
+		bpf_map_delete_elem(&datagrams, &cookie);
+}
+
+static __always_inline int is_balanced(__u32 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+}
+
+static __always_inline struct vip vip_of(struct bpf_sock_addr *context, struct address address)
+{
+	return (struct vip){ address, context->user_port, context->protocol, 0 };
+}
+
+static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, struct address address,
+					       struct slot **slot)
+{
+	if (!is_balanced(context->protocol))
+		return PASS;
+	struct vip vip = vip_of(context, address);
+	enum verdict verdict = choose(&vip, 1, slot);
+	struct bpf_sock *sk = context->sk;
+	if (!sk)
+		return verdict;
+	// A UDP socket may connect again, and so may a TCP one that was refused.
+	struct taken *taken =
+		bpf_sk_storage_get(&sockets, sk, NULL, verdict == SEND ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	if (!taken)
+		return verdict;
+	__u64 cookie = bpf_get_socket_cookie(context);
+	release(taken, cookie);
+	if (verdict != SEND) {
+		bpf_sk_storage_delete(&sockets, sk);
+		return verdict;
+	}
+	taken->vip = vip;
+	taken->address = (*slot)->address;
+	taken->port = (*slot)->port;
+	taken->id = (*slot)->id;
+	taken->counted = 1;
+	add(taken->id, 1);
+	if (vip.protocol == IPPROTO_UDP)
+		bpf_map_update_elem(&datagrams, &cookie, &taken->id, BPF_ANY);
+	return verdict;
+}
+
+static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struct address address,
+					    struct slot **slot)
+{
+	if (!is_balanced(context->protocol))
+		return PASS;
+	struct vip vip = vip_of(context, address);
+	enum verdict verdict = choose(&vip, 0, slot);
+	if (verdict != SEND)
+		return verdict;
+	struct reply reply = { bpf_get_socket_cookie(context), (*slot)->address, (*slot)->port, 0 };
+	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
+	// Looking is far cheaper than writing, and most datagrams are not the first.
+	if (!known || known->port != vip.port || !same(&known->address, &vip.address)) {
+		struct shown shown = { vip.address, vip.port };
+		bpf_map_update_elem(&replies, &reply, &shown, BPF_ANY);
+	}
+	return verdict;
+}
+
+// What the socket's own view of its peer is; NULL where the peer is not ours.
+static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, const struct address *address)
+{
+	struct bpf_sock *sk = context->sk;
+	if (!sk)
+		return NULL;
+	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!taken || taken->port != (__u16)context->user_port || !same(&taken->address, address))
+		return NULL;
+	return taken;
+}
+
+static __always_inline int from_vip(struct bpf_sock_addr *context, const struct address *from,
+				    struct shown *shown)
+{
+	struct taken *taken = peer_of(context, from);
+	if (taken) {
+		*shown = (struct shown){ taken->vip.address, taken->vip.port };
+		return 1;
+	}
+	struct reply reply = { bpf_get_socket_cookie(context), *from, (__u16)context->user_port, 0 };
+	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
+	if (!known)
+		return 0;
+	*shown = *known;
+	return 1;
+}
+
+static __always_inline struct address address6(struct bpf_sock_addr *context)
+{
+	return (struct address){ { context->user_ip6[0], context->user_ip6[1], context->user_ip6[2],
+				   context->user_ip6[3] } };
+}
+
+static __always_inline void set6(struct bpf_sock_addr *context, const struct address *address, __u16 port)
+{
+	context->user_ip6[0] = address->words[0];
+	context->user_ip6[1] = address->words[1];
+	context->user_ip6[2] = address->words[2];
+	context->user_ip6[3] = address->words[3];
+	context->user_port = port;
+}
+
+static __always_inline void set4(struct bpf_sock_addr *context, const struct address *address, __u16 port)
+{
+	context->user_ip4 = address->words[3];
+	context->user_port = port;
+}
+
+static __always_inline int carry_out4(struct bpf_sock_addr *context, enum verdict verdict, const struct slot *slot)
+{
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == SEND && slot)
+		set4(context, &slot->address, slot->port);
+	return 1;
+}
+
+static __always_inline int carry_out6(struct bpf_sock_addr *context, enum verdict verdict, const struct slot *slot)
+{
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == SEND && slot)
+		set6(context, &slot->address, slot->port);
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *context)
+{
+	struct slot *slot = NULL;
+	enum verdict verdict = on_connect(context, mapped(context->user_ip4), &slot);
+	return carry_out4(context, verdict, slot);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *context)
+{
+	struct slot *slot = NULL;
+	enum verdict verdict = on_connect(context, address6(context), &slot);
+	return carry_out6(context, verdict, slot);
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *context)
+{
+	struct slot *slot = NULL;
+	enum verdict verdict = on_send(context, mapped(context->user_ip4), &slot);
+	return carry_out4(context, verdict, slot);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *context)
+{
+	struct slot *slot = NULL;
+	enum verdict verdict = on_send(context, address6(context), &slot);
+	return carry_out6(context, verdict, slot);
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *context)
+{
+	struct address from = mapped(context->user_ip4);
+	struct shown shown;
+	if (from_vip(context, &from, &shown))
+		set4(context, &shown.address, shown.port);
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *context)
+{
+	struct address from = address6(context);
+	struct shown shown;
+	if (from_vip(context, &from, &shown))
+		set6(context, &shown.address, shown.port);
+	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *context)
+{
+	struct address peer = mapped(context->user_ip4);
+	struct taken *taken = peer_of(context, &peer);
+	if (taken)
+		set4(context, &taken->vip.address, taken->vip.port);
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *context)
+{
+	struct address peer = address6(context);
+	struct taken *taken = peer_of(context, &peer);
+	if (taken)
+		set6(context, &taken->vip.address, taken->vip.port);
+	return 1;
+}
+
+SEC("cgroup/sock_release")
+int sock_release(struct bpf_sock *sk)
+{
+	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (taken)
+		release(taken, bpf_get_socket_cookie(sk));
+	return 1;
+}
+
+char licence[] SEC("license") = "Apache-2.0";

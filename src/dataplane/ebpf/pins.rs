@@ -1,0 +1,281 @@
+//! Programs, maps and links in the kernel, and the files that keep them there.
+//!
+//! A link that is pinned goes on balancing while no process of ours is there, with the maps that its
+//! program has. The next process finds both by their pins, and puts its own program into the link.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::EbpfLoader;
+use aya::programs::{CgroupSock, CgroupSockAddr, Program};
+
+use super::layout::{self, HOOKS, Hook, MAPS, MapLayout};
+use super::places::{self, Cgroup};
+use super::sys::{self, Map};
+use super::{Error, Options, error};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
+
+/// `BPF_LINK_TYPE_CGROUP`.
+const CGROUP_LINK: u32 = 3;
+
+/// What is loaded, attached and pinned.
+#[derive(Debug)]
+pub struct Pins {
+    pub vips: Map,
+    pub slots: Map,
+    pub counts: Map,
+    pub networks: Map,
+    pub sockets: Map,
+    pub datagrams: Map,
+    programs: aya::Ebpf,
+    cgroup: Cgroup,
+    /// Of all layouts.
+    root: PathBuf,
+    /// Of this one.
+    directory: PathBuf,
+    /// Directories of other layouts, whose programs work until ours know as much.
+    others: Vec<PathBuf>,
+}
+
+impl Pins {
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let cgroup = places::cgroup(options.cgroup.as_deref())?;
+        places::prepare(&options.pins)?;
+        let directory = options.pins.join(layout::VERSION);
+        fs::create_dir_all(&directory).map_err(|source| Error::Pin { path: directory.clone(), source })?;
+        for map in &MAPS {
+            check_map(&directory.join(map.name), map)?;
+        }
+        allow_locked_memory();
+        // Kernels below 5.18 have no bpf_set_retval, and what else is wrong is wrong without it, too.
+        let programs = load(&directory, true).or_else(|error| load(&directory, false).map_err(|_| error))?;
+        let open = |map: &MapLayout| {
+            let path = directory.join(map.name);
+            sys::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
+        };
+        let mut pins = Self {
+            vips: open(&layout::VIPS)?,
+            slots: open(&layout::SLOTS_MAP)?,
+            counts: open(&layout::COUNTS)?,
+            networks: open(&layout::NETWORKS)?,
+            sockets: open(&layout::SOCKETS)?,
+            datagrams: open(&layout::DATAGRAMS)?,
+            programs,
+            cgroup,
+            root: options.pins.clone(),
+            directory,
+            others: Vec::new(),
+        };
+        pins.others =
+            directories(&pins.root).map_err(|source| Error::Pin { path: pins.root.clone(), source })?;
+        pins.others.retain(|other| *other != pins.directory);
+        for hook in &HOOKS {
+            pins.attach(hook)?;
+        }
+        Ok(pins)
+    }
+
+    /// Whether a hook has its link and its pin, and why not.
+    pub fn check(&self, hook: &Hook) -> Result<(), Error> {
+        let lost = |reason| Error::Lost { hook: hook.name, reason };
+        let path = self.directory.join(hook.name);
+        let link = match sys::get(&path) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("its pin was removed")),
+            Err(source) => return Err(Error::Pin { path, source }),
+        };
+        match self.state(hook, &link, &path)? {
+            State::Ours => Ok(()),
+            State::Elsewhere => Err(lost("its cgroup was removed, or it was detached")),
+        }
+    }
+
+    /// Attaches again what [`Self::check`] finds lost, and pins again; returns whether anything was.
+    pub fn repair(&self, hook: &Hook) -> Result<bool, Error> {
+        match self.check(hook) {
+            Ok(()) => Ok(false),
+            Err(Error::Lost { .. }) => self.attach(hook).map(|()| true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Pins the maps again whose pins were removed.
+    pub fn check_maps(&self) -> Result<(), Error> {
+        let used = [&self.vips, &self.slots, &self.counts, &self.networks, &self.sockets, &self.datagrams];
+        for (map, layout) in used.into_iter().zip(&MAPS) {
+            let path = self.directory.join(layout.name);
+            let pinned = match sys::get(&path) {
+                Ok(fd) => {
+                    sys::map_info(fd.as_fd()).map_err(|source| Error::Pin { path: path.clone(), source })?
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    sys::pin(map.as_fd(), &path)
+                        .map_err(|source| Error::Pin { path: path.clone(), source })?;
+                    continue;
+                }
+                Err(source) => return Err(Error::Pin { path, source }),
+            };
+            if pinned != *map.info() {
+                return Err(Error::Foreign(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the current program in a pinned link on the cgroup.
+    fn attach(&self, hook: &Hook) -> Result<(), Error> {
+        let path = self.directory.join(hook.name);
+        let pin_failed = |source| Error::Pin { path: path.clone(), source };
+        let program = self.program(hook.name)?;
+        let old = match sys::get(&path) {
+            Ok(link) => match self.state(hook, &link, &path)? {
+                State::Ours => match sys::replace(link.as_fd(), program) {
+                    Ok(()) => return Ok(()),
+                    Err(_) => Some(link),
+                },
+                State::Elsewhere => Some(link),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(Error::Pin { path, source }),
+        };
+        let link = sys::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
+            let (hook, cgroup) = (hook.name, self.cgroup.path.clone());
+            match source.raw_os_error() {
+                Some(libc::EPERM) => Error::Exclusive { hook, cgroup, source },
+                _ => Error::Attach { hook, cgroup, source },
+            }
+        })?;
+        if let Some(old) = old {
+            // It may be on a cgroup that is configured no more; on one that is removed there is nothing to detach.
+            let _ = sys::detach(old.as_fd());
+            fs::remove_file(&path).map_err(pin_failed)?;
+        }
+        sys::pin(link.as_fd(), &path).map_err(pin_failed)
+    }
+
+    /// Where a pinned link is attached.
+    fn state(&self, hook: &Hook, link: &OwnedFd, path: &Path) -> Result<State, Error> {
+        let info =
+            sys::link_info(link.as_fd()).map_err(|source| Error::Pin { path: path.to_owned(), source })?;
+        if info.kind != CGROUP_LINK || info.hook != hook.number {
+            return Err(Error::Foreign(path.to_owned()));
+        }
+        Ok(if info.cgroup == self.cgroup.id { State::Ours } else { State::Elsewhere })
+    }
+
+    fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
+        let found = match self.programs.program(name) {
+            Some(Program::CgroupSockAddr(program)) => program.fd(),
+            Some(Program::CgroupSock(program)) => program.fd(),
+            _ => return Err(Error::Load(format!("the object has no program {name}"))),
+        };
+        Ok(found.map_err(|error| error::load(&error))?.as_fd())
+    }
+
+    /// Ends the work of other layouts' programs, once ours know what they knew.
+    pub fn retire_others(&mut self) -> Result<(), Error> {
+        for other in std::mem::take(&mut self.others) {
+            if let Err(error) = remove(&other) {
+                self.others.push(other);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of a pinned link.
+enum State {
+    /// On our cgroup.
+    Ours,
+    /// On none, or on another.
+    Elsewhere,
+}
+
+/// Detaches and removes everything below `root`.
+pub fn purge(root: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Pin { path: root.to_owned(), source };
+    if !root.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    // Anything may be below a wrong path.
+    if !places::is_bpf(root).map_err(failed)? {
+        let parent = root.parent().unwrap_or(Path::new("/")).to_owned();
+        return Err(Error::NotBpf { path: root.to_owned(), parent });
+    }
+    for directory in directories(root).map_err(failed)? {
+        remove(&directory)?;
+    }
+    fs::remove_dir(root).map_err(failed)
+}
+
+/// The directories of layouts.
+fn directories(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Detaches and unpins what is in a layout's directory, and removes it.
+fn remove(directory: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Pin { path: directory.to_owned(), source };
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if let Ok(found) = sys::get(&path)
+            && sys::link_info(found.as_fd()).is_ok_and(|info| info.kind == CGROUP_LINK)
+        {
+            // Without this it would be attached until the kernel comes to it. One without a cgroup is detached.
+            let _ = sys::detach(found.as_fd());
+        }
+        fs::remove_file(&path).map_err(|source| Error::Pin { path, source })?;
+    }
+    fs::remove_dir(directory).map_err(failed)
+}
+
+fn check_map(path: &Path, map: &MapLayout) -> Result<(), Error> {
+    let failed = |source| Error::Pin { path: path.to_owned(), source };
+    match sys::get(path) {
+        Ok(fd) if map.describes(&sys::map_info(fd.as_fd()).map_err(failed)?) => Ok(()),
+        Ok(_) => Err(Error::Foreign(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error::permission()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// Loads the programs with the maps that are pinned in `directory`, and pins those that are not.
+fn load(directory: &Path, set_retval: bool) -> Result<aya::Ebpf, Error> {
+    let flag = u32::from(set_retval);
+    let mut loader = EbpfLoader::new();
+    // Nothing in the program depends on the kernel's types, and reading them takes a while.
+    loader.btf(None).override_global("has_set_retval", &flag, true);
+    for map in &MAPS {
+        loader.map_pin_path(map.name, directory.join(map.name));
+    }
+    let mut programs = loader.load(OBJECT).map_err(|error| error::load(&error))?;
+    for (_, program) in programs.programs_mut() {
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
+            Program::CgroupSock(program) => CgroupSock::load(program),
+            _ => continue,
+        };
+        loaded.map_err(|error| error::load(&error))?;
+    }
+    Ok(programs)
+}
+
+/// Kernels below 5.11 count maps as locked memory, of which a process may have little.
+fn allow_locked_memory() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    // Where it is refused and matters, the kernel refuses the map.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}

@@ -1,0 +1,119 @@
+//! The other processes of a test: this program, started with [`ARGUMENT`].
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+
+use l4lbd::dataplane::Op;
+use l4lbd::dataplane::ebpf::{Ebpf, Options};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::{place, toolkit};
+
+pub const ARGUMENT: &str = "--helper";
+
+/// A process of ours that speaks in lines.
+pub struct Helper {
+    pub child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new("/proc/self/exe")
+            .arg(ARGUMENT)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a helper");
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, input, output: BufReader::new(output) }
+    }
+
+    /// The next line that it says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("read from a helper");
+        line.trim_end().to_owned()
+    }
+
+    pub fn go_on(&mut self) {
+        self.input.write_all(b"\n").expect("write to a helper");
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+fn wait() {
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+pub fn run(arguments: &[String]) -> ExitCode {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["hold", vip, count] => hold(vip.parse().unwrap(), count.parse().unwrap()),
+        ["try", vip] => attempt(vip.parse().unwrap()),
+        ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
+        ["load", cgroup, pins, vip, backends @ ..] => load(cgroup, pins, vip, backends),
+        other => panic!("{other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Holds connections until it is killed.
+fn hold(vip: SocketAddr, count: usize) {
+    let held: Vec<_> = (0..count).map(|_| toolkit::connect(vip).unwrap()).collect();
+    say("ready");
+    wait();
+    drop(held);
+}
+
+/// Connects once it may, and says how that went.
+fn attempt(vip: SocketAddr) {
+    wait();
+    say(match TcpStream::connect(vip) {
+        Ok(_) => "connected".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    });
+}
+
+/// Connects through a VIP in a network namespace of its own to a server there, and says how that ends.
+fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    place::loopback_up().unwrap();
+    let listener = TcpListener::bind(backend).unwrap();
+    let mut client = TcpStream::connect(vip).unwrap();
+    let _server = listener.accept().unwrap();
+    say(client.peer_addr().unwrap());
+    say(client.read(&mut [0]).unwrap_err().kind());
+}
+
+/// Is the daemon: makes a service and waits.
+fn load(cgroup: &str, pins: &str, vip: &str, backends: &[&str]) {
+    let options = Options { cgroup: Some(PathBuf::from(cgroup)), pins: PathBuf::from(pins) };
+    let mut ebpf = Ebpf::open(&options).unwrap();
+    let backends: Vec<SocketAddr> = backends.iter().map(|backend| backend.parse().unwrap()).collect();
+    let mut ops = toolkit::service(toolkit::tcp(vip), &backends);
+    ops.push(Op::AddRoute(toolkit::route("10.99.0.0/24")));
+    let failures = ebpf.apply(&ops.iter().collect::<Vec<_>>());
+    assert!(failures.is_empty(), "{failures:?}");
+    say("ready");
+    wait();
+}

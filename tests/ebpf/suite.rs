@@ -1,0 +1,45 @@
+//! The tests, by what they are about.
+
+mod drain;
+mod pins;
+mod spread;
+mod traffic;
+
+/// Name and test.
+pub type Test = (&'static str, fn());
+
+pub const TESTS: &[Test] = &[
+    ("traffic::a_connection", traffic::a_connection),
+    ("traffic::connected_udp", traffic::connected_udp),
+    ("traffic::unconnected_udp", traffic::unconnected_udp),
+    ("traffic::ipv4_on_an_ipv6_socket", traffic::ipv4_on_an_ipv6_socket),
+    ("traffic::tcp_without_waiting", traffic::tcp_without_waiting),
+    ("traffic::an_udp_socket_that_connects_again", traffic::an_udp_socket_that_connects_again),
+    ("traffic::refused_at_once", traffic::refused_at_once),
+    ("traffic::a_server_that_refuses", traffic::a_server_that_refuses),
+    ("traffic::other_addresses_are_left_alone", traffic::other_addresses_are_left_alone),
+    ("traffic::other_cgroups_are_left_alone", traffic::other_cgroups_are_left_alone),
+    ("spread::over_all_servers", spread::over_all_servers),
+    ("spread::weight_0_gets_nothing", spread::weight_0_gets_nothing),
+    ("spread::counts_go_up_and_back_to_0", spread::counts_go_up_and_back_to_0),
+    ("spread::to_who_has_fewer", spread::to_who_has_fewer),
+    ("spread::changes_under_constant_connects", spread::changes_under_constant_connects),
+    ("spread::operations_that_are_refused", spread::operations_that_are_refused),
+    ("spread::many_services_at_once", spread::many_services_at_once),
+    ("pins::a_killed_daemon", pins::a_killed_daemon),
+    ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
+    ("pins::that_were_removed", pins::that_were_removed),
+    ("pins::that_are_not_ours", pins::that_are_not_ours),
+    ("pins::of_a_cgroup_that_was_removed", pins::of_a_cgroup_that_was_removed),
+    ("pins::another_layout_goes_on_until_ours_is_filled", pins::another_layout_goes_on_until_ours_is_filled),
+    ("pins::a_purge_leaves_nothing", pins::a_purge_leaves_nothing),
+    ("pins::places_that_will_not_do", pins::places_that_will_not_do),
+    ("pins::an_exclusive_program_of_somebody_else", pins::an_exclusive_program_of_somebody_else),
+    ("drain::ends_the_right_connections", drain::ends_the_right_connections),
+    ("drain::ends_connected_udp", drain::ends_connected_udp),
+    (
+        "drain::ends_connections_of_other_network_namespaces",
+        drain::ends_connections_of_other_network_namespaces,
+    ),
+    ("drain::a_service_that_goes", drain::a_service_that_goes),
+];

@@ -1,0 +1,100 @@
+//! Connections to servers that are gone.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use l4lbd::dataplane::Op;
+use socket2::Type;
+
+use crate::helper::Helper;
+use crate::toolkit::*;
+
+fn is_aborted(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionAborted)
+}
+
+pub fn ends_the_right_connections() {
+    for (vips, host) in
+        [["10.99.0.1:80", "10.99.0.2:80"], ["[fd99::1]:80", "[fd99::2]:80"]].into_iter().zip(LOOPBACK)
+    {
+        let mut plane = Plane::new();
+        let (gone, stays) = (tcp_server(host), tcp_server(host));
+        let [vip, other] = vips.map(tcp);
+        plane.apply(&service(vip, &[gone, stays]));
+        plane.apply(&service(other, &[gone]));
+        let mut ours = Vec::new();
+        let mut theirs = vec![connect(gone).unwrap().0, connect(address(other)).unwrap().0];
+        for _ in 0..20 {
+            let (stream, port) = connect(address(vip)).unwrap();
+            if port == gone.port() {
+                ours.push(stream)
+            } else {
+                theirs.push(stream)
+            }
+            let mut stream = TcpStream::from(dual(Type::STREAM, address(vip)).unwrap());
+            if greeting(&mut stream).unwrap() == gone.port() {
+                ours.push(stream)
+            } else {
+                theirs.push(stream)
+            }
+        }
+        assert!(!ours.is_empty() && theirs.len() > 2);
+        plane.apply(&[weight(vip, gone, 0)]);
+        assert!(ours.iter_mut().all(is_alive), "weight 0 ends nothing");
+        plane.apply(&[Op::DelServer(vip, gone)]);
+        assert!(ours.iter_mut().all(is_aborted));
+        assert!(theirs.iter_mut().all(is_alive));
+    }
+}
+
+pub fn ends_connected_udp() {
+    for (text, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
+        let mut plane = Plane::new();
+        let (gone, stays) = (udp_server(host), udp_server(host));
+        let vip = udp(text);
+        plane.apply(&service(vip, &[gone]));
+        let ours = udp_socket(gone);
+        ours.connect(address(vip)).unwrap();
+        let both = UdpSocket::from(dual(Type::DGRAM, address(vip)).unwrap());
+        let direct = udp_socket(gone);
+        direct.connect(gone).unwrap();
+        let unconnected = udp_socket(gone);
+        assert_eq!(ask_at(&unconnected, address(vip)).unwrap().0, gone.port());
+        plane.apply(&[
+            Op::DelServer(vip, gone),
+            Op::AddServer(vip, stays, l4lbd::dataplane::RealServer::masquerade(1)),
+        ]);
+        for socket in [&ours, &both] {
+            assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        }
+        assert_eq!(ask(&direct).unwrap(), gone.port());
+        assert_eq!(ask_at(&unconnected, address(vip)).unwrap(), (stays.port(), address(vip)));
+    }
+}
+
+pub fn ends_connections_of_other_network_namespaces() {
+    let mut plane = Plane::new();
+    let vip = tcp("10.99.0.1:80");
+    let free: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    plane.apply(&service(vip, &[free]));
+    let mut helper = Helper::start(&["elsewhere", "10.99.0.1:80", &free.to_string()]);
+    assert_eq!(helper.line(), "10.99.0.1:80");
+    assert_eq!(plane.count(vip, free), 1);
+    plane.apply(&[Op::DelServer(vip, free)]);
+    assert_eq!(helper.line(), ErrorKind::ConnectionAborted.to_string());
+}
+
+pub fn a_service_that_goes() {
+    let mut plane = Plane::new();
+    let (vip, other) = (tcp("10.99.0.1:80"), tcp("10.99.0.1:81"));
+    let server = tcp_server("127.0.0.1");
+    plane.apply(&service(vip, &[server]));
+    plane.apply(&service(other, &[server]));
+    plane.apply(&[Op::AddRoute(route("10.99.0.0/24"))]);
+    let (mut ours, mut theirs) = (connect(address(vip)).unwrap().0, connect(address(other)).unwrap().0);
+    plane.apply(&[Op::DelService(vip)]);
+    assert!(is_aborted(&mut ours));
+    assert!(is_alive(&mut theirs));
+    refused(TcpStream::connect(address(vip)));
+    assert_eq!(plane.read().services.keys().copied().collect::<Vec<_>>(), [other]);
+}

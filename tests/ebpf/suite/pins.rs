@@ -1,0 +1,240 @@
+//! What stays when the daemon goes, and what the next one makes of it.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use l4lbd::dataplane::Op;
+use l4lbd::dataplane::ebpf::{Ebpf, Error, Options};
+
+use crate::helper::Helper;
+use crate::place;
+use crate::toolkit::*;
+
+pub fn a_killed_daemon() {
+    let vip = tcp("10.99.0.1:80");
+    let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
+    let options = options();
+    let texts = servers.map(|server| server.to_string());
+    let mut daemon = Helper::start(&[
+        "load",
+        options.cgroup.as_ref().unwrap().to_str().unwrap(),
+        options.pins.to_str().unwrap(),
+        "10.99.0.1:80",
+        &texts[0],
+        &texts[1],
+    ]);
+    assert_eq!(daemon.line(), "ready");
+    let mut before = connect(address(vip)).unwrap();
+    daemon.kill();
+    assert!(is_alive(&mut before.0));
+    let mut meanwhile = connect(address(vip)).unwrap();
+    refused(TcpStream::connect("10.99.0.1:81"));
+    let mut plane = Plane::open(options);
+    let table = plane.read();
+    assert_eq!(table.services[&vip].servers.keys().copied().collect::<Vec<_>>(), {
+        let mut sorted = servers.to_vec();
+        sorted.sort();
+        sorted
+    });
+    assert_eq!(table.networks, ["10.99.0.0/24".parse().unwrap()].into());
+    assert_eq!(plane.total(), 2);
+    assert!(is_alive(&mut before.0) && is_alive(&mut meanwhile.0));
+    assert_eq!(before.0.peer_addr().unwrap(), address(vip));
+    drop((before, meanwhile));
+    assert_eq!(plane.total(), 0);
+    // What is adopted can be changed: the next connection finds another server.
+    let third = tcp_server("127.0.0.1");
+    let mut ops = vec![Op::AddServer(vip, third, l4lbd::dataplane::RealServer::masquerade(1))];
+    ops.extend(servers.map(|server| Op::DelServer(vip, server)));
+    plane.apply(&ops);
+    assert_eq!(connect(address(vip)).unwrap().1, third.port());
+}
+
+pub fn an_upgrade_in_place() {
+    let mut plane = Plane::new();
+    let vip = tcp("10.99.0.1:80");
+    plane.apply(&service(vip, &[tcp_server("127.0.0.1")]));
+    let pin = plane.options.pins.join("v1/connect4");
+    let inode = fs::metadata(&pin).unwrap().ino();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let (stream, _) = connect(address(vip)).expect("no connect may fail");
+                assert_eq!(stream.peer_addr().unwrap(), address(vip));
+            }
+        });
+        for _ in 0..10 {
+            plane.reopen();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::metadata(&pin).unwrap().ino(), inode, "the link is the same");
+    assert_eq!(plane.total(), 0);
+}
+
+pub fn that_were_removed() {
+    let mut plane = Plane::new();
+    let vip = tcp("10.99.0.1:80");
+    plane.apply(&service(vip, &[tcp_server("127.0.0.1")]));
+    for name in ["connect4", "sock_release"] {
+        fs::remove_file(plane.options.pins.join("v1").join(name)).unwrap();
+        assert!(matches!(plane.ebpf.read(), Err(Error::Lost { hook, .. }) if hook == name));
+        assert_eq!(plane.ebpf.repair().unwrap(), [name]);
+        assert_eq!(connect(address(vip)).unwrap().0.peer_addr().unwrap(), address(vip));
+        assert_eq!(plane.total(), 0);
+    }
+    // A map without its pin would be lost with this process.
+    let pin = plane.options.pins.join("v1/vips");
+    fs::remove_file(&pin).unwrap();
+    assert!(plane.ebpf.repair().unwrap().is_empty());
+    let table = plane.read();
+    plane.reopen();
+    assert_eq!(plane.read(), table);
+    // All gone, and nobody there to hold them: the next start is a first one.
+    fs::remove_file(&pin).unwrap();
+    plane.reopen();
+    assert!(plane.read().services.is_empty());
+    plane.apply(&service(vip, &[tcp_server("127.0.0.1")]));
+    connect(address(vip)).unwrap();
+}
+
+pub fn that_are_not_ours() {
+    let plane = Plane::new();
+    let directory = plane.options.pins.join("v1");
+    for (ours, theirs) in
+        [("vips", "slots"), ("connect4", "connect6"), ("connect4", "vips"), ("counts", "connect6")]
+    {
+        let (ours, theirs, aside) = (directory.join(ours), directory.join(theirs), directory.join("aside"));
+        fs::rename(&ours, &aside).unwrap();
+        fs::rename(&theirs, &ours).unwrap();
+        let error = Ebpf::open(&plane.options).unwrap_err();
+        assert!(matches!(&error, Error::Foreign(path) if *path == ours), "{error}");
+        fs::rename(&ours, &theirs).unwrap();
+        fs::rename(&aside, &ours).unwrap();
+    }
+    Ebpf::open(&plane.options).unwrap();
+}
+
+pub fn of_a_cgroup_that_was_removed() {
+    let inner = place::cgroup().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let mut plane = Plane::open(Options { cgroup: Some(inner.clone()), ..options() });
+    plane.apply(&service(tcp("10.99.0.1:80"), &[tcp_server("127.0.0.1")]));
+    let inside = || {
+        let mut helper = Helper::start(&["try", "10.99.0.1:80"]);
+        place::join(&inner, helper.child.id()).unwrap();
+        helper.go_on();
+        let answer = helper.line();
+        helper.child.wait().unwrap();
+        answer
+    };
+    assert_eq!(inside(), "connected");
+    fs::remove_dir(&inner).unwrap();
+    fs::create_dir(&inner).unwrap();
+    assert_eq!(inside(), "NetworkUnreachable");
+    plane.reopen();
+    assert_eq!(inside(), "connected");
+    drop(plane);
+    fs::remove_dir(&inner).unwrap();
+}
+
+pub fn another_layout_goes_on_until_ours_is_filled() {
+    let mut plane = Plane::new();
+    let vip = tcp("10.99.0.1:80");
+    let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
+    plane.apply(&service(vip, &servers[..1]));
+    let mut held = connect(address(vip)).unwrap();
+    // What is here under another layout's name is, for all that we know, of that layout.
+    let (ours, other) = (plane.options.pins.join("v1"), plane.options.pins.join("v0"));
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(&ours).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    plane.reopen();
+    assert!(plane.read().services.is_empty());
+    assert_eq!(connect(address(vip)).unwrap().1, servers[0].port());
+    plane.apply(&service(vip, &servers[1..]));
+    assert!(!other.exists());
+    assert_eq!(connect(address(vip)).unwrap().1, servers[1].port());
+    assert!(is_alive(&mut held.0));
+}
+
+pub fn a_purge_leaves_nothing() {
+    let options = options();
+    Ebpf::purge(&options).unwrap();
+    let mut plane = Plane::open(options.clone());
+    let vip = tcp("10.99.0.1:80");
+    plane.apply(&service(vip, &[tcp_server("127.0.0.1")]));
+    let mut held = connect(address(vip)).unwrap();
+    Ebpf::purge(&options).unwrap();
+    assert!(!options.pins.exists());
+    assert_eq!(TcpStream::connect(address(vip)).unwrap_err().raw_os_error(), Some(nix::libc::ENETUNREACH));
+    assert!(is_alive(&mut held.0));
+    drop(plane);
+    Ebpf::purge(&options).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let wrong = Options { pins: elsewhere.path().to_owned(), ..options };
+    assert!(matches!(Ebpf::purge(&wrong), Err(Error::NotBpf { .. })));
+}
+
+pub fn places_that_will_not_do() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("file"), "").unwrap();
+    let open = |cgroup: &Path, pins: PathBuf| {
+        Ebpf::open(&Options { cgroup: Some(cgroup.to_owned()), pins }).unwrap_err().to_string()
+    };
+    let text = open(place::cgroup(), elsewhere.path().join("pins"));
+    assert!(text.contains("not on a BPF file system"), "{text}");
+    let text = open(elsewhere.path(), options().pins);
+    assert!(text.contains("not in a cgroup v2 tree"), "{text}");
+    let text = open(&place::cgroup().join("absent"), options().pins);
+    assert!(text.contains("cannot open the cgroup"), "{text}");
+    // An empty directory is given a BPF file system.
+    let empty = tempfile::tempdir().unwrap();
+    let options = Options { cgroup: Some(place::cgroup().to_owned()), pins: empty.path().join("pins") };
+    drop(Plane::open(options));
+    nix::mount::umount(empty.path()).unwrap();
+}
+
+pub fn an_exclusive_program_of_somebody_else() {
+    let inner = place::cgroup().join("exclusive");
+    fs::create_dir(&inner).unwrap();
+    theirs::attach(&inner);
+    let error = Ebpf::open(&Options { cgroup: Some(inner.clone()), ..options() }).unwrap_err();
+    assert!(matches!(error, Error::Exclusive { .. }), "{error}");
+    assert!(error.to_string().contains("another tool"), "{error}");
+    fs::remove_dir(&inner).unwrap();
+}
+
+/// Another tool's program, attached for itself alone.
+mod theirs {
+    use std::fs::File;
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::path::Path;
+
+    use aya::programs::CgroupSockAddr;
+    use nix::libc;
+
+    /// `BPF_PROG_ATTACH` and the number of the connect4 hook; aya attaches by links only, which share.
+    const ATTACH: libc::c_int = 8;
+    const CONNECT4: u32 = 10;
+
+    pub fn attach(cgroup: &Path) {
+        let mut programs = aya::Ebpf::load(crate::OBJECT).unwrap();
+        let program: &mut CgroupSockAddr = programs.program_mut("connect4").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let cgroup = File::open(cgroup).unwrap();
+        let program = program.fd().unwrap().as_fd().as_raw_fd();
+        let attributes = [cgroup.as_raw_fd().unsigned_abs(), program.unsigned_abs(), CONNECT4, 0];
+        // SAFETY: the kernel reads as many bytes as it is told of.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, ATTACH, attributes.as_ptr(), size_of_val(&attributes)) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+}

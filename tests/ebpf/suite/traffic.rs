@@ -1,0 +1,192 @@
+//! What one connection or datagram meets.
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use l4lbd::dataplane::Op;
+use socket2::{Domain, Socket, Type};
+
+use crate::helper::Helper;
+use crate::place;
+use crate::toolkit::*;
+
+pub fn a_connection() {
+    let mut plane = Plane::new();
+    for (vip, host) in ["10.99.0.1:80", "[fd99::1]:80"].into_iter().zip(LOOPBACK) {
+        let server = tcp_server(host);
+        plane.apply(&service(tcp(vip), &[server]));
+        let (mut stream, port) = connect(vip.parse().unwrap()).unwrap();
+        assert_eq!(port, server.port());
+        assert_eq!(stream.peer_addr().unwrap(), vip.parse().unwrap());
+        assert_eq!(stream.local_addr().unwrap().ip(), server.ip());
+        assert!(is_alive(&mut stream));
+    }
+}
+
+pub fn connected_udp() {
+    let mut plane = Plane::new();
+    for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
+        let server = udp_server(host);
+        plane.apply(&service(udp(vip), &[server]));
+        let vip: SocketAddr = vip.parse().unwrap();
+        let socket = udp_socket(vip);
+        socket.connect(vip).unwrap();
+        assert_eq!(ask(&socket).unwrap(), server.port());
+        assert_eq!(socket.peer_addr().unwrap(), vip);
+        socket.send(b"?").unwrap();
+        assert_eq!(socket.recv_from(&mut [0; 2]).unwrap().1, vip);
+    }
+}
+
+pub fn unconnected_udp() {
+    let mut plane = Plane::new();
+    for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
+        let servers = [udp_server(host), udp_server(host)];
+        plane.apply(&service(udp(vip), &servers));
+        let vip: SocketAddr = vip.parse().unwrap();
+        let socket = udp_socket(vip);
+        let ports = tally((0..64).map(|_| {
+            let (port, from) = ask_at(&socket, vip).unwrap();
+            assert_eq!(from, vip);
+            port
+        }));
+        assert_eq!(ports.len(), 2, "each datagram is for itself: {ports:?}");
+        // The same server, asked without us by another socket.
+        let direct = udp_socket(vip);
+        assert_eq!(ask_at(&direct, servers[0]).unwrap(), (servers[0].port(), servers[0]));
+    }
+}
+
+pub fn ipv4_on_an_ipv6_socket() {
+    let mut plane = Plane::new();
+    let (stream_server, datagram_server) = (tcp_server("127.0.0.1"), udp_server("127.0.0.1"));
+    let vip: SocketAddr = "10.99.0.1:80".parse().unwrap();
+    plane.apply(&service(tcp("10.99.0.1:80"), &[stream_server]));
+    plane.apply(&service(udp("10.99.0.1:80"), &[datagram_server]));
+
+    let mut stream = TcpStream::from(dual(Type::STREAM, vip).unwrap());
+    assert_eq!(greeting(&mut stream).unwrap(), stream_server.port());
+    assert_eq!(stream.peer_addr().unwrap(), mapped(vip));
+
+    let connected = UdpSocket::from(dual(Type::DGRAM, vip).unwrap());
+    assert_eq!(ask(&connected).unwrap(), datagram_server.port());
+    assert_eq!(connected.peer_addr().unwrap(), mapped(vip));
+
+    let unconnected = UdpSocket::bind("[::]:0").unwrap();
+    assert_eq!(ask_at(&unconnected, mapped(vip)).unwrap(), (datagram_server.port(), mapped(vip)));
+}
+
+pub fn tcp_without_waiting() {
+    let mut plane = Plane::new();
+    let server = tcp_server("127.0.0.1");
+    plane.apply(&service(tcp("10.99.0.1:80"), &[server]));
+    let vip: SocketAddr = "10.99.0.1:80".parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let started = socket.connect(&vip.into()).unwrap_err();
+    assert_eq!(started.raw_os_error(), Some(nix::libc::EINPROGRESS));
+    socket.set_nonblocking(false).unwrap();
+    let mut stream = TcpStream::from(socket);
+    assert_eq!(greeting(&mut stream).unwrap(), server.port());
+    assert_eq!(stream.peer_addr().unwrap(), vip);
+
+    let refusing = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    refusing.set_nonblocking(true).unwrap();
+    plane.apply(&[Op::AddRoute(route("10.99.0.0/24"))]);
+    refused(refusing.connect(&"10.99.0.1:81".parse::<SocketAddr>().unwrap().into()));
+}
+
+pub fn an_udp_socket_that_connects_again() {
+    let mut plane = Plane::new();
+    let servers = [udp_server("127.0.0.1"), udp_server("127.0.0.1")];
+    let keys = [udp("10.99.0.1:53"), udp("10.99.0.2:53")];
+    for (key, server) in keys.into_iter().zip(servers) {
+        plane.apply(&service(key, &[server]));
+    }
+    let socket = udp_socket(servers[0]);
+    for round in 0..20 {
+        let at = round % 2;
+        socket.connect(address(keys[at])).unwrap();
+        assert_eq!(ask(&socket).unwrap(), servers[at].port());
+        assert_eq!(socket.peer_addr().unwrap(), address(keys[at]));
+        assert_eq!(plane.count(keys[at], servers[at]), 1);
+        assert_eq!(plane.count(keys[1 - at], servers[1 - at]), 0);
+    }
+    socket.connect(servers[0]).unwrap();
+    assert_eq!(socket.peer_addr().unwrap(), servers[0]);
+    assert_eq!(plane.total(), 0);
+}
+
+pub fn refused_at_once() {
+    let mut plane = Plane::new();
+    plane.apply(&[Op::AddRoute(route("10.99.0.0/24")), Op::AddRoute(route("fd99::/64"))]);
+    let network = plane.read().networks;
+    assert_eq!(network, ["10.99.0.0/24", "fd99::/64"].map(|text| text.parse().unwrap()).into());
+    for vip in ["10.99.0.1:80", "[fd99::1]:80"] {
+        let at: SocketAddr = vip.parse().unwrap();
+        let refuses = || {
+            refused(TcpStream::connect(at));
+            let socket = udp_socket(at);
+            refused(socket.send_to(b"?", at));
+            refused(socket.connect(at));
+            refused(dual(Type::STREAM, at));
+        };
+        // No service, one without servers, and one whose only server takes nothing new.
+        refuses();
+        for key in [tcp(vip), udp(vip)] {
+            plane.apply(&service(key, &[]));
+        }
+        refuses();
+        for key in [tcp(vip), udp(vip)] {
+            let server =
+                SocketAddr::new(if at.is_ipv4() { LOOPBACK[0] } else { LOOPBACK[1] }.parse().unwrap(), 9);
+            plane.apply(&[Op::AddServer(key, server, l4lbd::dataplane::RealServer::masquerade(0))]);
+        }
+        refuses();
+    }
+    // The other protocol of a service's port is no service.
+    let server = tcp_server("127.0.0.1");
+    plane.apply(&service(tcp("10.99.0.9:80"), &[server]));
+    refused(udp_socket(server).send_to(b"?", "10.99.0.9:80"));
+    assert_eq!(connect("10.99.0.9:80".parse().unwrap()).unwrap().1, server.port());
+    // Outside the networks nothing is refused by us: here it has no route.
+    plane.apply(&[Op::DelRoute(route("10.99.0.0/24"))]);
+    let error = TcpStream::connect("10.99.0.200:80").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::ENETUNREACH));
+}
+
+pub fn a_server_that_refuses() {
+    let mut plane = Plane::new();
+    let nobody = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let key = tcp("10.99.0.1:80");
+    plane.apply(&service(key, &[nobody]));
+    assert_eq!(TcpStream::connect(address(key)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(plane.count(key, nobody), 0);
+}
+
+pub fn other_addresses_are_left_alone() {
+    let mut plane = Plane::new();
+    let (served, other) = (tcp_server("127.0.0.1"), tcp_server("127.0.0.1"));
+    plane.apply(&service(tcp("10.99.0.1:80"), &[served]));
+    plane.apply(&[Op::AddRoute(route("10.99.0.0/24"))]);
+    for server in [served, other] {
+        let (mut stream, port) = connect(server).unwrap();
+        assert_eq!((port, stream.peer_addr().unwrap()), (server.port(), server));
+        stream.write_all(b"x").unwrap();
+    }
+    assert_eq!(plane.total(), 0);
+}
+
+pub fn other_cgroups_are_left_alone() {
+    let mut plane = Plane::new();
+    let server = tcp_server("127.0.0.1");
+    plane.apply(&service(tcp("10.99.0.1:80"), &[server]));
+    for (inside, answer) in [(true, "connected"), (false, "NetworkUnreachable")] {
+        let mut helper = Helper::start(&["try", "10.99.0.1:80"]);
+        if !inside {
+            place::join(place::outside(), helper.child.id()).unwrap();
+        }
+        helper.go_on();
+        assert_eq!(helper.line(), answer);
+    }
+}

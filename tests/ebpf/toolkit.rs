@@ -1,0 +1,233 @@
+//! Servers, clients and a data plane with pins of its own.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, Table};
+use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
+use l4lbd::task::Protocol;
+use socket2::{Domain, Socket, Type};
+
+use crate::place;
+
+/// After this a test waits in vain.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+
+pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
+
+/// A data plane; its pins go with it.
+pub struct Plane {
+    pub ebpf: Ebpf,
+    pub options: Options,
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        Ebpf::purge(&self.options).expect("purge");
+    }
+}
+
+pub fn options() -> Options {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Options {
+        cgroup: Some(place::cgroup().to_owned()),
+        pins: PathBuf::from(format!("{}/{number}", place::BPF)),
+    }
+}
+
+impl Plane {
+    pub fn new() -> Self {
+        Self::open(options())
+    }
+
+    pub fn open(options: Options) -> Self {
+        Self { ebpf: Ebpf::open(&options).expect("open"), options }
+    }
+
+    /// Another process's view, so to speak: what is pinned, opened anew.
+    pub fn reopen(&mut self) {
+        self.ebpf = Ebpf::open(&self.options).expect("open again");
+    }
+
+    pub fn apply(&mut self, ops: &[Op]) {
+        let failures = self.ebpf.apply(&ops.iter().collect::<Vec<_>>());
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+
+    /// The text of the failure of one operation.
+    pub fn refusal(&mut self, op: Op) -> String {
+        let failures = self.ebpf.apply(&[&op]);
+        let [(0, error)] = failures.as_slice() else { panic!("{failures:?}") };
+        error.to_string()
+    }
+
+    pub fn read(&mut self) -> Table {
+        self.ebpf.read().expect("read")
+    }
+
+    /// Connections of a server now.
+    pub fn count(&mut self, key: ServiceKey, server: SocketAddr) -> u32 {
+        self.read().connections[&(key, server)].active
+    }
+
+    pub fn total(&mut self) -> u32 {
+        self.read().connections.values().map(|count| count.active).sum()
+    }
+}
+
+pub fn key(protocol: Protocol, vip: &str) -> ServiceKey {
+    let vip: SocketAddr = vip.parse().unwrap();
+    ServiceKey { protocol, address: vip.ip(), port: vip.port() }
+}
+
+pub fn tcp(vip: &str) -> ServiceKey {
+    key(Protocol::Tcp, vip)
+}
+
+pub fn udp(vip: &str) -> ServiceKey {
+    key(Protocol::Udp, vip)
+}
+
+pub fn address(key: ServiceKey) -> SocketAddr {
+    SocketAddr::new(key.address, key.port)
+}
+
+/// The operations that make a service.
+pub fn service(key: ServiceKey, servers: &[SocketAddr]) -> Vec<Op> {
+    let scheduling = Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 };
+    let add = servers.iter().map(|server| Op::AddServer(key, *server, RealServer::masquerade(1)));
+    std::iter::once(Op::AddService(key, scheduling)).chain(add).collect()
+}
+
+pub fn weight(key: ServiceKey, server: SocketAddr, weight: u32) -> Op {
+    Op::SetServer(key, server, RealServer::masquerade(weight))
+}
+
+pub fn route(network: &str) -> Route {
+    Route { destination: network.parse().unwrap(), source: None }
+}
+
+/// The IPv4 address in an IPv6 one.
+pub fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Starts a TCP server that says its port to everybody, then returns what it is sent.
+pub fn tcp_server(host: &str) -> SocketAddr {
+    let listener = TcpListener::bind((host, 0)).expect("listen");
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("accept");
+            thread::spawn(move || {
+                let _ = connection.write_all(&address.port().to_be_bytes());
+                let mut bytes = [0; 16];
+                while let Ok(count @ 1..) = connection.read(&mut bytes) {
+                    if connection.write_all(&bytes[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Starts a UDP server that answers everything with its port.
+pub fn udp_server(host: &str) -> SocketAddr {
+    let socket = UdpSocket::bind((host, 0)).expect("bind");
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut bytes = [0; 16];
+        while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+            let _ = socket.send_to(&address.port().to_be_bytes(), from);
+        }
+    });
+    address
+}
+
+/// A TCP connection and the port of the server that it reached.
+pub fn connect(to: SocketAddr) -> std::io::Result<(TcpStream, u16)> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(PATIENCE)?;
+    let port = greeting(&mut stream)?;
+    Ok((stream, port))
+}
+
+pub fn greeting(stream: &mut TcpStream) -> std::io::Result<u16> {
+    let mut port = [0; 2];
+    stream.read_exact(&mut port)?;
+    Ok(u16::from_be_bytes(port))
+}
+
+/// Whether a connection still carries something there and back.
+pub fn is_alive(stream: &mut TcpStream) -> bool {
+    let mut bytes = [0; 1];
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut bytes).is_ok()
+}
+
+/// Opens an IPv6 socket that speaks IPv4 as well, and connects it.
+pub fn dual(kind: Type, to: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, kind, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_read_timeout(PATIENCE)?;
+    socket.connect(&mapped(to).into())?;
+    Ok(socket)
+}
+
+/// A UDP socket that may send to any address of that family.
+pub fn udp_socket(like: SocketAddr) -> UdpSocket {
+    let any = if like.is_ipv4() { IpAddr::from([0, 0, 0, 0]) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0)).expect("bind");
+    socket.set_read_timeout(PATIENCE).unwrap();
+    socket
+}
+
+/// Asks on a connected socket; the port of who answered.
+pub fn ask(socket: &UdpSocket) -> std::io::Result<u16> {
+    socket.send(b"?")?;
+    let mut port = [0; 2];
+    socket.recv(&mut port)?;
+    Ok(u16::from_be_bytes(port))
+}
+
+/// Asks with `sendto`; the port of who answered and the address that the answer shows.
+pub fn ask_at(socket: &UdpSocket, to: SocketAddr) -> std::io::Result<(u16, SocketAddr)> {
+    socket.send_to(b"?", to)?;
+    let mut port = [0; 2];
+    let (_, from) = socket.recv_from(&mut port)?;
+    Ok((u16::from_be_bytes(port), from))
+}
+
+/// How often each port was reached.
+pub fn tally(ports: impl IntoIterator<Item = u16>) -> BTreeMap<u16, u32> {
+    let mut tally = BTreeMap::new();
+    for port in ports {
+        *tally.entry(port).or_default() += 1;
+    }
+    tally
+}
+
+/// Asserts that a connection or datagram was refused by our program.
+pub fn refused<T: std::fmt::Debug>(result: std::io::Result<T>) {
+    let error = result.expect_err("this should be refused");
+    // A program can say how only since 5.18.
+    let expected =
+        if kernel() < (5, 18) { ErrorKind::PermissionDenied } else { ErrorKind::ConnectionRefused };
+    assert_eq!(error.kind(), expected, "{error}");
+}
+
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel has a release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    (numbers.next().expect("major"), numbers.next().expect("minor"))
+}
