@@ -41,7 +41,7 @@ const SUMMARY: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// Longest wait for somebody to get ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many failed connections are shown one by one.
 const FAILURES: u64 = 10;
@@ -327,9 +327,9 @@ impl Director {
                 return self.killed.is_some_and(|killed| killed.elapsed() >= self.story.absence());
             }
             Cue::Start(_) | Cue::Fail(_) | Cue::Stop(_) | Cue::Lose(_) | Cue::KillDaemon => {
-                return self.follows;
+                return self.has_followed();
             }
-            Cue::Pass(instance) => return self.follows && self.listening.contains(&instance),
+            Cue::Pass(instance) => return self.has_followed() && self.listening.contains(&instance),
             Cue::End(instance) => serves(&|other| other == instance),
             Cue::Cut(agent) => serves(&|other| other.agent() == agent),
         };
@@ -338,6 +338,15 @@ impl Director {
             return false;
         }
         self.open.get_or_insert_with(Instant::now).elapsed() >= SETTLING
+    }
+
+    /// Whether those get connections that should.
+    fn has_followed(&self) -> bool {
+        let Some(vip) = self.status.as_ref().and_then(vip).filter(|_| self.follows) else { return false };
+        let serving = vip.backends.iter().filter(|backend| takes_connections(backend));
+        let serving: BTreeSet<Option<Instance>> =
+            serving.map(|backend| Instance::of_task(&backend.task)).collect();
+        serving == self.cast.healthy().map(Some).collect()
     }
 
     async fn take(&mut self, cue: Cue) -> Result<(), Error> {
