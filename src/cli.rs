@@ -11,11 +11,12 @@ use crate::config::{self, Config};
 mod accept_loss;
 mod check;
 mod client;
+mod demo;
 mod explain;
 mod plan;
 mod purge;
 mod run;
-mod status;
+pub(crate) mod status;
 mod table;
 
 /// The command line was wrong, or the configuration is (EX_USAGE).
@@ -23,6 +24,9 @@ const USAGE: u8 = 64;
 
 /// A document can't be read (EX_DATAERR).
 const DATA: u8 = 65;
+
+/// This machine lacks what is asked for (EX_UNAVAILABLE).
+const UNAVAILABLE: u8 = 69;
 
 /// The daemon works, but needs an operator.
 const DEGRADED: u8 = 2;
@@ -40,6 +44,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it at work on this machine, in namespaces of its own, without Mesos; needs root
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoPart(demo::PartArgs),
     /// Run the daemon
     Run(run::Args),
     /// Show how the running daemon is doing; exit code 2 when it needs you
@@ -83,6 +91,8 @@ impl Cli {
     /// Carries the command out.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Demo(args) => args.run(),
+            Command::DemoPart(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),

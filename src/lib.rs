@@ -34,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod demo;
 pub mod dns;
 pub mod hold;
 pub mod marathon;

@@ -210,8 +210,14 @@ impl<D: DataPlane> Reconciler<D> {
                 () = inputs.network.notified() => true,
             };
             if coalesce {
-                // A node whose network changes all the time should not be busy with comparing.
-                tokio::time::sleep(COALESCE.max(4 * self.took)).await;
+                // A node whose network changes all the time should not be busy with comparing. Documents,
+                // questions and the end don't wait for that: a first pass takes seconds where it loads modules.
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(COALESCE.max(4 * self.took)) => {}
+                    _ = inputs.reports.changed() => {}
+                    Some(inquiry) = inputs.inquiries.recv() => self.inquiries.push(inquiry),
+                }
             }
             while let Ok(inquiry) = inputs.inquiries.try_recv() {
                 self.inquiries.push(inquiry);

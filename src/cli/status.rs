@@ -127,7 +127,8 @@ pub fn vips(vips: &[Vip], now: jiff::Timestamp) -> Table {
     table
 }
 
-fn condition(backend: &Backend, now: jiff::Timestamp) -> String {
+/// How a backend is, in words.
+pub fn condition(backend: &Backend, now: jiff::Timestamp) -> String {
     let left = |until| format!("gone, kept for {}", age(now, until));
     match backend.condition {
         None if backend.weight > 0 => "ready".to_owned(),

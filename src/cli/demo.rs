@@ -1,0 +1,66 @@
+//! `l4lbd demo`, and the hidden command of the processes that it starts.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::UNAVAILABLE;
+use crate::demo::story::{SHORTEST, USUAL};
+use crate::demo::{self, Error, Options, Plane};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long to show it, such as 45s or 5m
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value_t = Length(USUAL))]
+    duration: Length,
+    /// What to program the kernel with
+    #[arg(long, value_enum, default_value_t)]
+    dataplane: Plane,
+}
+
+/// A length of time as it is written.
+#[derive(Clone, Copy, Debug)]
+struct Length(Duration);
+
+impl std::fmt::Display for Length {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}s", self.0.as_secs())
+    }
+}
+
+impl Args {
+    /// To be called while there is one thread only.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match demo::run(Options { duration: self.duration.0, plane: self.dataplane }) {
+            Ok(outcome) if outcome.failed == 0 => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::FAILURE),
+            Err(error @ Error::NoDataPlane(_)) => {
+                super::report(&error.into());
+                Ok(ExitCode::from(UNAVAILABLE))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Plays a part in the demonstration.
+#[derive(Debug, clap::Args)]
+pub struct PartArgs {
+    #[command(flatten)]
+    part: demo::part::Args,
+}
+
+impl PartArgs {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        self.part.run()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn duration(text: &str) -> Result<Length, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is not a time such as 45s or 5m"))?;
+    match Duration::try_from(span) {
+        Ok(duration) if duration >= SHORTEST => Ok(Length(duration)),
+        _ => Err(format!("the story takes {} s at least", SHORTEST.as_secs())),
+    }
+}

@@ -1,0 +1,138 @@
+//! A demonstration: agents with instances, a cluster that changes, the daemon and a client, all on this machine.
+//!
+//! ```text
+//!  network and mount namespace of the demonstration                 each a process in a network namespace
+//!  ┌──────────────────────────────────────────────────────┐
+//!  │ director ─ state document ─► daemon ─► kernel, DNS   │         agent-1   web-v1.1, web-v1.4, ...
+//!  │   ▲  ▲                          │                    │ bridge  agent-2   web-v1.2, ...
+//!  │   │  └── status ────────────────┘                    ├──────── agent-3   web-v1.3, ...
+//!  │   └───── connections ──── client ── by name ─────────┘
+//!  └──────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The host is not touched: namespaces and mounts have no names and end with the last process that is in them,
+//! every other process ends with this one even if that is killed, and the control group is removed by a process
+//! that waits for just that (`cgroup`). [`story`] says what happens when, without clocks and sockets;
+//! `director` makes it happen.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+mod agent;
+mod cgroup;
+mod client;
+mod daemon;
+mod director;
+mod document;
+mod hands;
+pub mod part;
+mod screen;
+mod stage;
+pub mod story;
+mod tally;
+
+use cgroup::Cgroup;
+use stage::Stage;
+use story::Story;
+
+/// What is needed besides the kernel, and the package that has it.
+const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
+
+/// What programs the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Plane {
+    /// What this kernel has
+    #[default]
+    Auto,
+    Ipvs,
+    Ebpf,
+}
+
+impl fmt::Display for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Ipvs => "ipvs",
+            Self::Ebpf => "ebpf",
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub duration: Duration,
+    pub plane: Plane,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub connections: u64,
+    pub failed: u64,
+}
+
+/// Why there is nothing to see.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the demonstration makes network namespaces of its own, which only root may: sudo l4lbd demo")]
+    NotRoot,
+    #[error("{program} is not installed: apt-get install {package}")]
+    Missing { program: &'static str, package: &'static str },
+    #[error("this kernel has no data plane to show: {0}")]
+    NoDataPlane(String),
+    #[error(
+        "cannot {step}: {error}; in a container this needs --privileged, and nothing is left of the attempt"
+    )]
+    Step { step: String, error: io::Error },
+    #[error("{what}; the end of the daemon's log:\n{log}")]
+    Daemon { what: String, log: String },
+    #[error("{0} has ended, which it should not")]
+    Ended(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot write")]
+    Output(#[from] io::Error),
+}
+
+/// Shows it to its end, and leaves nothing behind. To be called while the process has one thread only.
+///
+/// # Errors
+/// When it can't be shown; nothing is left of the attempt.
+pub fn run(options: Options) -> Result<Outcome, Error> {
+    check()?;
+    let cgroup = Cgroup::make().map_err(|error| step("make a control group", error))?;
+    let shown = show(options, cgroup.as_ref().map(|cgroup| cgroup.path.as_path()));
+    if let Some(cgroup) = cgroup {
+        cgroup.sweep().map_err(|error| step("remove the control group", error))?;
+    }
+    shown
+}
+
+fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {
+    let stage = Stage::enter(cgroup)?;
+    // Children end with the thread that started them: this one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let story = Story { duration: options.duration };
+    runtime.block_on(async { director::perform(stage, story, daemon::choose(options.plane)?).await })
+}
+
+/// Looks for what is needed.
+fn check() -> Result<(), Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    let path = part::search_path();
+    for (program, package) in PROGRAMS {
+        if !std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
+            return Err(Error::Missing { program, package });
+        }
+    }
+    Ok(())
+}
+
+fn step(step: &str, error: impl Into<io::Error>) -> Error {
+    Error::Step { step: step.to_owned(), error: error.into() }
+}

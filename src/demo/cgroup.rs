@@ -1,0 +1,133 @@
+//! A control group of the demonstration's own: what the eBPF data plane is attached to, and nobody else is in.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::part;
+
+/// How long processes that were killed may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A directory of the cgroup2 file system, and who removes it, whatever becomes of this process.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub path: PathBuf,
+    sweeper: Child,
+}
+
+impl Cgroup {
+    /// Makes one below this process' own, or at the top where that can't be; `None` on hosts without cgroup2.
+    ///
+    /// # Errors
+    /// When none can be made, or nobody can be started who removes it.
+    pub fn make() -> io::Result<Option<Self>> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let Some(top) = top(&mounts) else { return Ok(None) };
+        let name = format!("l4lbd-demo-{}", std::process::id());
+        let below = own_path(&own).map(|own| top.join(own).join(&name));
+        let path = match below.filter(|path| make(path).is_ok()) {
+            Some(path) => path,
+            None => {
+                let path = top.join(&name);
+                make(&path)?;
+                path
+            }
+        };
+        let sweeper = part::command(&part::Part::Sweep { group: path.clone() }).stdin(Stdio::piped()).spawn();
+        match sweeper {
+            Ok(sweeper) => Ok(Some(Self { path, sweeper })),
+            Err(error) => {
+                fs::remove_dir(&path)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns when it is gone.
+    pub fn sweep(mut self) -> io::Result<()> {
+        drop(self.sweeper.stdin.take());
+        self.sweeper.wait().map(drop)
+    }
+}
+
+/// Waits for the end of whoever holds the other end of our input, and leaves neither processes nor the group.
+///
+/// # Errors
+/// When the group can't be removed.
+pub fn sweep(cgroup: &Path) -> io::Result<()> {
+    io::stdin().read_to_end(&mut Vec::new())?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match fs::remove_dir(cgroup) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound && Instant::now() < deadline => {
+                // Kernels older than 5.14 don't have it; the processes end with their parent anyway.
+                let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => return removed,
+        }
+    }
+}
+
+/// Moves the calling process.
+pub fn join(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0")
+}
+
+/// Makes a group that processes can be in, which those below a threaded one are not.
+fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    match fs::read_to_string(path.join("cgroup.type")) {
+        Ok(kind) if kind.trim() == "domain" => Ok(()),
+        _ => {
+            fs::remove_dir(path)?;
+            Err(io::Error::other(format!("{} can't hold processes", path.display())))
+        }
+    }
+}
+
+/// Where the whole cgroup2 file system is mounted.
+fn top(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        (root == "/" && kind.starts_with("cgroup2 ")).then(|| PathBuf::from(place))
+    })
+}
+
+/// This process' group, relative to the top.
+fn own_path(groups: &str) -> Option<&str> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!path.starts_with("..")).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup2_is_found_where_version_1_is_as_well() {
+        let mounts = "25 31 0:23 / /sys rw shared:7 - sysfs sysfs rw\n\
+                      30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      32 25 0:27 /part /mnt/part rw - cgroup2 cgroup2 rw\n\
+                      31 25 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(top(mounts), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(top("25 31 0:23 / /sys rw - sysfs sysfs rw\n"), None);
+    }
+
+    #[test]
+    fn our_own_group_is_the_unified_one() {
+        assert_eq!(own_path("4:memory:/a\n0::/user.slice/b.scope\n"), Some("user.slice/b.scope"));
+        assert_eq!(own_path("0::/\n"), Some(""));
+        assert_eq!(own_path("0::/../other\n"), None);
+        assert_eq!(own_path("4:memory:/a\n"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! The cast as a Mesos master tells of it: a v0 `/state` document.
+
+use serde_json::{Value, json};
+
+use super::story::{Agent, Cast, Instance, Life};
+
+/// What the tasks' ports ask for.
+const LABEL: &str = "/web:80";
+
+const CLUSTER: &str = "7d0d4a86-2b0e-4f7c-9d5e-5f0a3c1b8e42";
+
+/// The master's machine, which nobody asks.
+const MASTER: &str = "10.77.0.250:5050";
+
+/// Seconds since 1970 at which everything has happened; times do not matter to who reads it.
+const EPOCH: f64 = 1_700_000_000.25;
+
+pub fn document(cast: &Cast) -> Value {
+    let agents: Vec<Value> =
+        Agent::ALL.into_iter().filter(|agent| !cast.lost.contains(agent)).map(agent).collect();
+    let tasks = |wanted: fn(Life) -> bool| -> Vec<Value> {
+        cast.instances.iter().filter(|(_, life)| wanted(**life)).map(|(i, life)| task(*i, *life)).collect()
+    };
+    json!({
+        "version": "1.11.0",
+        "id": CLUSTER,
+        "pid": format!("master@{MASTER}"),
+        "leader": format!("master@{MASTER}"),
+        "leader_info": {"id": CLUSTER, "pid": format!("master@{MASTER}"), "hostname": "master", "port": 5050},
+        "start_time": EPOCH,
+        "elected_time": EPOCH + 1.0,
+        "activated_slaves": agents.len(),
+        "deactivated_slaves": 0,
+        "unreachable_slaves": cast.lost.len(),
+        "slaves": agents,
+        "recovered_slaves": [],
+        "frameworks": [{
+            "id": framework(), "name": "marathon", "active": true, "connected": true, "recovered": false,
+            "tasks": tasks(|life| !matches!(life, Life::Ended | Life::Unreachable)),
+            "unreachable_tasks": tasks(|life| life == Life::Unreachable),
+            "completed_tasks": tasks(|life| life == Life::Ended),
+        }],
+        "completed_frameworks": [],
+        "orphan_tasks": [],
+        "unregistered_frameworks": [],
+    })
+}
+
+fn framework() -> String {
+    format!("{CLUSTER}-0000")
+}
+
+fn agent_id(agent: Agent) -> String {
+    format!("{CLUSTER}-S{}", agent.0)
+}
+
+fn agent(agent: Agent) -> Value {
+    json!({
+        "id": agent_id(agent), "hostname": agent.to_string(), "port": 5051, "active": true, "deactivated": false,
+        "pid": format!("slave(1)@{}:5051", agent.address()), "registered_time": EPOCH + 2.0,
+        "attributes": {}, "version": "1.11.0", "capabilities": ["MULTI_ROLE"],
+    })
+}
+
+fn task(instance: Instance, life: Life) -> Value {
+    let (state, healthy) = match life {
+        Life::Starting => ("TASK_STARTING", None),
+        Life::Healthy => ("TASK_RUNNING", Some(true)),
+        Life::Unhealthy => ("TASK_RUNNING", Some(false)),
+        Life::Stopping => ("TASK_KILLING", Some(true)),
+        Life::Ended => ("TASK_KILLED", Some(true)),
+        Life::Unreachable => ("TASK_UNREACHABLE", None),
+    };
+    let mut status = json!({
+        "state": state,
+        "timestamp": EPOCH + 60.0,
+        "container_status": {
+            "container_id": {"value": format!("container-{}", instance.0)},
+            "network_infos": [{
+                "ip_addresses": [{"protocol": "IPv4", "ip_address": instance.agent().address().to_string()}],
+            }],
+        },
+    });
+    if let (Some(healthy), Some(status)) = (healthy, status.as_object_mut()) {
+        status.insert("healthy".to_owned(), healthy.into());
+    }
+    json!({
+        "id": instance.to_string(), "name": "web", "framework_id": framework(), "executor_id": "", "role": "*",
+        "slave_id": agent_id(instance.agent()), "state": state,
+        "resources": {
+            "cpus": 0.1, "mem": 32.0, "disk": 0.0, "gpus": 0.0, "ports": format!("[{0}-{0}]", instance.port()),
+        },
+        "statuses": [status],
+        "labels": [{"key": "version", "value": instance.version()}],
+        "discovery": {
+            "visibility": "FRAMEWORK", "name": "web",
+            "ports": {"ports": [{
+                "number": instance.port(), "name": "http", "protocol": "tcp",
+                "labels": {"labels": [{"key": "VIP_0", "value": LABEL}]},
+            }]},
+        },
+    })
+}

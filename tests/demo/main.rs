@@ -1,0 +1,17 @@
+//! The demonstration from its start to its end, in Debian's stock kernel: see `guest`.
+
+use std::process::Command;
+
+const DIRECTORY: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn the_demonstration_shows_what_it_says_and_leaves_nothing() {
+    let output = Command::new(format!("{DIRECTORY}/tests/rig/vm"))
+        .args(["--timeout", "500"])
+        .arg(format!("{DIRECTORY}/tests/demo/guest"))
+        .arg(env!("CARGO_BIN_EXE_l4lbd"))
+        .output()
+        .expect("tests/rig/vm runs");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", output.status);
+}
