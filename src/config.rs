@@ -13,8 +13,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::dataplane::Timeouts;
 use crate::dataplane::desired::Settings;
+use crate::dataplane::{Plane, Timeouts, ebpf, kernel};
 use crate::dns::catalog::{Catalog, Layout};
 use crate::dns::clients::Client;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
@@ -43,11 +43,14 @@ const MAX_REVERSE: usize = 64;
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// `None` where the kernel decides.
+    pub dataplane: Option<Plane>,
     pub source: Source,
     pub marathon: Marathon,
     pub node: Node,
     pub vips: Vips,
     pub ipvs: Ipvs,
+    pub ebpf: Ebpf,
     pub dns: Dns,
     pub daemon: Daemon,
 }
@@ -117,6 +120,14 @@ pub struct Ipvs {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub struct Ebpf {
+    /// Whose sockets reach VIPs; `None` for all.
+    pub cgroup: Option<PathBuf>,
+    /// Where programs and tables stay without a daemon.
+    pub pins: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dns {
     pub listen: Vec<SocketAddr>,
     pub zone: String,
@@ -138,6 +149,7 @@ pub struct Daemon {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            dataplane: None,
             source: Source {
                 masters: vec![Location::default()],
                 mode: Mode::Poll,
@@ -171,6 +183,7 @@ impl Default for Config {
                 tcp_fin_timeout: Span::seconds(120),
                 udp_timeout: Span::seconds(60),
             },
+            ebpf: Ebpf { cgroup: None, pins: PathBuf::from("/sys/fs/bpf/l4lbd") },
             dns: Dns {
                 listen: vec![SocketAddr::from(([198, 51, 100, 1], 53))],
                 zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
@@ -264,24 +277,30 @@ impl Config {
 
     fn set_all(&mut self, table: toml::Table) -> Vec<String> {
         let mut problems = Vec::new();
-        for (section, keys) in table {
-            let toml::Value::Table(keys) = keys else {
-                problems.push(format!("{section}: unknown key; keys are in sections such as [source]"));
-                continue;
-            };
-            for (name, value) in keys {
-                let path = format!("{section}.{name}");
-                match KEYS.iter().find(|key| key.path == path) {
-                    Some(key) => {
-                        if let Err(error) = (key.set)(self, value) {
-                            problems.push(format!("{path}: {}", error.message()));
-                        }
+        for (section, content) in table {
+            match content {
+                toml::Value::Table(keys) => {
+                    for (name, value) in keys {
+                        problems.extend(self.set(&format!("{section}.{name}"), value));
                     }
-                    None => problems.push(format!("{path}: unknown key{}", keys::suggestion(&path))),
                 }
+                value => problems.extend(self.set(&section, value)),
             }
         }
         problems
+    }
+
+    /// Returns what is wrong with one key or its value.
+    fn set(&mut self, path: &str, value: toml::Value) -> Option<String> {
+        let Some(key) = KEYS.iter().find(|key| key.path == path) else {
+            let hint = match path.contains('.') {
+                true => keys::suggestion(path),
+                false => "; keys are in sections such as [source]".to_owned(),
+            };
+            return Some(format!("{path}: unknown key{hint}"));
+        };
+        let problem = (key.set)(self, value).err()?;
+        Some(format!("{path}: {}", problem.message()))
     }
 
     /// What labels may ask for.
@@ -326,6 +345,15 @@ impl Config {
                 udp: self.ipvs.udp_timeout.as_seconds(),
             },
             listeners,
+        }
+    }
+
+    /// What the data plane needs to find its place in the kernel.
+    pub fn kernel(&self) -> kernel::Options {
+        kernel::Options {
+            plane: self.dataplane,
+            link: self.ipvs.link.clone(),
+            ebpf: ebpf::Options { cgroup: self.ebpf.cgroup.clone(), pins: self.ebpf.pins.clone() },
         }
     }
 

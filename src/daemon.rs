@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::Config;
-use crate::dataplane;
 use crate::dataplane::kernel::Kernel;
+use crate::dataplane::{self, Choice, DataPlane, Plane};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
@@ -74,8 +74,13 @@ impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
-        let kernel = Kernel::open(&config.ipvs.link)?;
-        let monitors = [Monitor::routing()?, Monitor::netfilter()?];
+        let kernel = Kernel::open(&config.kernel())?;
+        let Choice { plane, reason } = kernel.choice();
+        tracing::info!(%plane, reason, "data plane");
+        let mut monitors = vec![Monitor::routing()?];
+        if plane == Plane::Ipvs {
+            monitors.push(Monitor::netfilter()?);
+        }
         let source = Parts::new(config)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
@@ -141,7 +146,7 @@ impl Daemon {
 /// # Errors
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
-    let kernel = Kernel::open(&config.ipvs.link)?;
+    let kernel = Kernel::open(&config.kernel())?;
     let report = Parts::new(config)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));

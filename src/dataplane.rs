@@ -233,9 +233,37 @@ pub struct Foreign {
     pub key: Option<ServiceKey>,
 }
 
+/// What spreads connections over backends in this kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plane {
+    /// Virtual services that packets pass.
+    #[default]
+    Ipvs,
+    /// Programs that change where sockets connect to.
+    Ebpf,
+}
+
+impl fmt::Display for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipvs => "ipvs",
+            Self::Ebpf => "ebpf",
+        })
+    }
+}
+
+/// A data plane, with the reason for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    pub plane: Plane,
+    pub reason: String,
+}
+
 /// What this node's network looks like, apart from what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
+    pub plane: Plane,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
@@ -269,6 +297,10 @@ pub struct Actual {
 pub enum Error {
     #[error("cannot reach IPVS in the kernel: {0}; try: modprobe ip_vs")]
     Ipvs(#[source] ipvs::Error),
+    #[error("cannot use eBPF: {0}")]
+    Ebpf(#[source] ebpf::Error),
+    #[error("this kernel has neither IPVS ({ipvs}; try: modprobe ip_vs) nor eBPF for us ({ebpf})")]
+    Neither { ipvs: ipvs::Error, ebpf: ebpf::Error },
     #[error("cannot read links, addresses or routes: {0}")]
     Routing(#[source] routing::Error),
     #[error("cannot read netfilter rules: {0}")]
@@ -288,6 +320,9 @@ pub enum Depth {
 /// A place that VIPs can be programmed into: the kernel, or the simulated one of [`memory`].
 #[allow(async_fn_in_trait)]
 pub trait DataPlane {
+    /// What it is, and why.
+    fn choice(&self) -> Choice;
+
     /// Reads everything of ours, with counters and the node's own network.
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error>;
 

@@ -15,7 +15,6 @@
 //! that waits for just that (`cgroup`). [`story`] says what happens when, without clocks and sockets;
 //! `director` makes it happen.
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -33,6 +32,7 @@ mod stage;
 pub mod story;
 mod tally;
 
+use crate::dataplane::Plane;
 use cgroup::Cgroup;
 use stage::Stage;
 use story::Story;
@@ -40,31 +40,12 @@ use story::Story;
 /// What is needed besides the kernel, and the package that has it.
 const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
 
-/// What programs the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Plane {
-    /// What this kernel has
-    #[default]
-    Auto,
-    Ipvs,
-    Ebpf,
-}
-
-impl fmt::Display for Plane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Ipvs => "ipvs",
-            Self::Ebpf => "ebpf",
-        })
-    }
-}
-
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub duration: Duration,
-    pub plane: Plane,
+    /// `None` for what the kernel has.
+    pub plane: Option<Plane>,
 }
 
 /// How it went.
@@ -116,7 +97,10 @@ fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {
     // Children end with the thread that started them: this one.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let story = Story { duration: options.duration };
-    runtime.block_on(async { director::perform(stage, story, daemon::choose(options.plane)?).await })
+    runtime.block_on(async {
+        let plane = daemon::choose(&stage, options.plane)?;
+        director::perform(stage, story, plane).await
+    })
 }
 
 /// Looks for what is needed.

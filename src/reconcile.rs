@@ -140,7 +140,7 @@ impl<D: DataPlane> Reconciler<D> {
         hostname.hash(&mut hasher);
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: status::Node { hostname, ..status::Node::default() },
+            node: status::Node { hostname, dataplane: dataplane.choice(), ..status::Node::default() },
             source: status::Source { configured: config.places(), ..status::Source::default() },
             ..Status::default()
         };
@@ -214,7 +214,7 @@ impl<D: DataPlane> Reconciler<D> {
                 // questions and the end don't wait for that: a first pass takes seconds where it loads modules.
                 tokio::select! {
                     () = shutdown.cancelled() => break,
-                    () = tokio::time::sleep(COALESCE.max(4 * self.took)) => {}
+                    () = tokio::time::sleep(COALESCE.max(4 * self.took).min(self.audit)) => {}
                     _ = inputs.reports.changed() => {}
                     Some(inquiry) = inputs.inquiries.recv() => self.inquiries.push(inquiry),
                 }

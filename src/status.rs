@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{Connections, Foreign};
+use crate::dataplane::{Choice, Connections, Foreign};
 use crate::source::Failure;
 use crate::task::{Protocol, Skipped};
 use crate::vip::Condition;
@@ -41,6 +41,8 @@ pub struct Node {
     pub hostname: String,
     pub address: Option<IpAddr>,
     pub address6: Option<IpAddr>,
+    #[serde(default)]
+    pub dataplane: Choice,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::UNAVAILABLE;
+use crate::dataplane::Plane;
 use crate::demo::story::{SHORTEST, USUAL};
-use crate::demo::{self, Error, Options, Plane};
+use crate::demo::{self, Error, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -14,7 +15,16 @@ pub struct Args {
     duration: Length,
     /// What to program the kernel with
     #[arg(long, value_enum, default_value_t)]
-    dataplane: Plane,
+    dataplane: Wanted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Wanted {
+    /// What this kernel has
+    #[default]
+    Auto,
+    Ipvs,
+    Ebpf,
 }
 
 /// A length of time as it is written.
@@ -30,7 +40,12 @@ impl std::fmt::Display for Length {
 impl Args {
     /// To be called while there is one thread only.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        match demo::run(Options { duration: self.duration.0, plane: self.dataplane }) {
+        let plane = match self.dataplane {
+            Wanted::Auto => None,
+            Wanted::Ipvs => Some(Plane::Ipvs),
+            Wanted::Ebpf => Some(Plane::Ebpf),
+        };
+        match demo::run(Options { duration: self.duration.0, plane }) {
             Ok(outcome) if outcome.failed == 0 => Ok(ExitCode::SUCCESS),
             Ok(_) => Ok(ExitCode::FAILURE),
             Err(error @ Error::NoDataPlane(_)) => {

@@ -24,7 +24,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
-            let mut kernel = Kernel::open(&config.ipvs.link)?;
+            let mut kernel = Kernel::open(&config.kernel())?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();

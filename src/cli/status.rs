@@ -9,6 +9,7 @@ use reqwest::Method;
 use super::DEGRADED;
 use super::client::RunningDaemon;
 use super::table::Table;
+use crate::dataplane::Choice;
 use crate::status::{Backend, Pass, Source, Status, Vip, age};
 use crate::vip::Condition;
 
@@ -47,7 +48,8 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
     if !status.source.pace.is_empty() {
         writeln!(out, "         asked {}", status.source.pace)?;
     }
-    writeln!(out, "kernel   {}", kernel(&status.pass, now))?;
+    let Choice { plane, reason } = &status.node.dataplane;
+    writeln!(out, "kernel   {plane}: {reason}; {}", kernel(&status.pass, now))?;
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
     writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;
     writeln!(out, "vips     {}", status.counts())?;

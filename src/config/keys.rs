@@ -6,7 +6,7 @@ use super::Config;
 
 /// One key of the file.
 pub struct Key {
-    /// Section and name, such as `source.masters`.
+    /// Section and name, such as `source.masters`, or a name alone.
     pub path: &'static str,
     /// The default in TOML, or empty where there is none.
     pub default: &'static str,
@@ -16,6 +16,17 @@ pub struct Key {
 
 /// Every key, in the order of the sample file.
 pub const KEYS: &[Key] = &[
+    Key {
+        path: "dataplane",
+        default: r#""auto""#,
+        help: "What spreads connections over backends: ipvs (the kernel's load balancer), ebpf (programs that change \
+               where sockets connect to, for kernels without IPVS), or auto for ipvs where the kernel has it and \
+               ebpf elsewhere",
+        set: |c, v| {
+            c.dataplane = if v.as_str() == Some("auto") { None } else { Some(v.try_into()?) };
+            Ok(())
+        },
+    },
     Key {
         path: "source.masters",
         default: r#"["http://leader.mesos:5050"]"#,
@@ -264,6 +275,19 @@ pub const KEYS: &[Key] = &[
         default: r#""1m""#,
         help: "The same for UDP",
         set: |c, v| put(&mut c.ipvs.udp_timeout, v),
+    },
+    Key {
+        path: "ebpf.cgroup",
+        default: "",
+        help: "Directory of the cgroup (version 2) whose processes reach VIPs, where that is not to be every process \
+               of the node",
+        set: |c, v| put_some(&mut c.ebpf.cgroup, v),
+    },
+    Key {
+        path: "ebpf.pins",
+        default: r#""/sys/fs/bpf/l4lbd""#,
+        help: "Directory on a BPF file system in which programs and tables outlive the daemon",
+        set: |c, v| put(&mut c.ebpf.pins, v),
     },
     Key {
         path: "dns.listen",

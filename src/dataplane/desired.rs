@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::ebpf;
 use super::netfilter::Rules;
 use super::{
-    Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts, sysctl,
+    Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts, sysctl,
 };
 use crate::task::Skipped;
 use crate::vip::alloc::{AddressRange, Leases};
@@ -89,6 +90,11 @@ pub fn desired(
     state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip))).collect();
     state.link = Link::Up;
     state.addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
+    if node.plane == Plane::Ebpf {
+        // No packet has the address of a VIP, so that nothing has to be done with packets.
+        state.routes = networks.into_iter().map(|destination| Route { destination, source: None }).collect();
+        return desired;
+    }
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
     state.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
@@ -160,7 +166,11 @@ impl Planner<'_> {
                 });
                 continue;
             }
-            let here = backend.seen_from(seen, &self.node.addresses);
+            // A socket that connects there itself passes every port mapping, as if there was no VIP.
+            let here = match self.node.plane {
+                Plane::Ipvs => backend.seen_from(seen, &self.node.addresses),
+                Plane::Ebpf => seen,
+            };
             match backends.get(&here) {
                 Some(known) if known.condition <= backend.condition => {}
                 _ => {
@@ -168,7 +178,10 @@ impl Planner<'_> {
                 }
             }
         }
-        let scheduling = scheduling(vip, &self.settings.scheduler);
+        let scheduling = match self.node.plane {
+            Plane::Ipvs => scheduling(vip, &self.settings.scheduler),
+            Plane::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
+        };
         desired.services.insert(key, Programmed { vip: vip_key.clone(), backends, scheduling });
     }
 }

@@ -74,6 +74,13 @@ pub enum Error {
     Lacking(&'static str),
 }
 
+impl Error {
+    /// Whether the kernel has no IPVS at all.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Netlink(batch::Error::NoFamily(_)))
+    }
+}
+
 /// The table of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Ipvs {

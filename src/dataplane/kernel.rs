@@ -1,13 +1,17 @@
-//! The kernel of this node: IPVS, rtnetlink, netfilter and sysctl behind [`DataPlane`].
+//! The kernel of this node: what holds services, rtnetlink, netfilter and sysctl behind [`DataPlane`].
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::ipvs::{self, Ipvs};
+use super::ebpf::{self, Ebpf};
+use super::ipvs::{self, Ipvs, Timeouts};
 use super::netfilter::Netfilter;
 use super::routing::{self, Routing};
-use super::{Actual, DataPlane, Depth, Error, Op, OpError, State, sysctl};
+use super::{
+    Actual, Choice, Connections, DataPlane, Depth, Error, Foreign, Op, OpError, Plane, Route, Service,
+    ServiceKey, State, sysctl,
+};
 
 /// Settings that are read to describe the node, but never written.
 const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
@@ -16,83 +20,225 @@ const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 /// Where a node's nameservers are: the resolver's own file names only itself where it forwards.
 const RESOLVERS: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `None` where the kernel decides: IPVS if it has that.
+    pub plane: Option<Plane>,
+    /// Name of our link.
+    pub link: String,
+    pub ebpf: ebpf::Options,
+}
+
 /// Sockets to the kernel of the network namespace in which they were opened.
 pub struct Kernel {
-    ipvs: Ipvs,
+    choice: Choice,
+    services: Services,
     routing: Routing,
+}
+
+enum Services {
+    Ipvs(Box<Packets>),
+    Ebpf(Box<Ebpf>),
+}
+
+/// IPVS, and what else packets pass.
+struct Packets {
+    ipvs: Ipvs,
     netfilter: Netfilter,
     /// Size of the connection table, which is fixed once the module is loaded.
     connection_buckets: Option<u32>,
+    /// Programs that an earlier run may have left, which go as soon as they are not needed.
+    programs: Option<ebpf::Options>,
 }
 
-impl Kernel {
-    /// Opens all sockets; `link` is the name of our link. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// Without IPVS in the kernel, or without the right to use netlink.
-    pub fn open(link: &str) -> Result<Self, Error> {
-        let mut ipvs = Ipvs::open().map_err(Error::Ipvs)?;
-        Ok(Self {
+/// What is read of services, whatever holds them.
+struct Reading {
+    services: BTreeMap<ServiceKey, Service>,
+    foreign: Vec<Foreign>,
+    connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    timeouts: Option<Timeouts>,
+    /// Where the data plane has networks of its own instead of routes.
+    networks: Option<BTreeSet<Route>>,
+}
+
+impl Services {
+    fn open(options: &Options) -> Result<(Self, Choice), Error> {
+        let chosen = |plane| Choice { plane, reason: "as configured".to_owned() };
+        match options.plane {
+            Some(Plane::Ipvs) => Ok((Self::ipvs(options).map_err(Error::Ipvs)?, chosen(Plane::Ipvs))),
+            Some(Plane::Ebpf) => Ok((Self::ebpf(options).map_err(Error::Ebpf)?, chosen(Plane::Ebpf))),
+            None => match Self::ipvs(options) {
+                Ok(services) => {
+                    Ok((services, Choice { plane: Plane::Ipvs, reason: "the kernel has it".to_owned() }))
+                }
+                Err(ipvs) => match Self::ebpf(options) {
+                    Ok(services) => Ok((services, Choice { plane: Plane::Ebpf, reason: ipvs.to_string() })),
+                    Err(ebpf) => Err(Error::Neither { ipvs, ebpf }),
+                },
+            },
+        }
+    }
+
+    fn ipvs(options: &Options) -> Result<Self, ipvs::Error> {
+        let mut ipvs = Ipvs::open()?;
+        Ok(Self::Ipvs(Box::new(Packets {
             connection_buckets: ipvs.connection_table_size().ok(),
             ipvs,
-            routing: Routing::open(link).map_err(Error::Routing)?,
             netfilter: Netfilter::open(),
+            programs: Some(options.ebpf.clone()),
+        })))
+    }
+
+    fn ebpf(options: &Options) -> Result<Self, ebpf::Error> {
+        Ok(Self::Ebpf(Box::new(Ebpf::open(&options.ebpf)?)))
+    }
+
+    /// The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
+    fn read(&mut self, depth: Depth) -> Result<Reading, Error> {
+        tokio::task::block_in_place(|| match self {
+            Self::Ipvs(packets) => {
+                let ipvs = &mut packets.ipvs;
+                let table = match depth {
+                    Depth::Audit => ipvs.audit(),
+                    Depth::Full => ipvs.read(),
+                };
+                let table = table.map_err(Error::Ipvs)?;
+                Ok(Reading {
+                    services: table.services,
+                    foreign: table.foreign,
+                    connections: table.connections,
+                    timeouts: Some(ipvs.timeouts().map_err(Error::Ipvs)?),
+                    networks: None,
+                })
+            }
+            Self::Ebpf(ebpf) => {
+                let repaired = ebpf.repair().map_err(Error::Ebpf)?;
+                if !repaired.is_empty() {
+                    tracing::warn!(
+                        hooks = repaired.join(", "),
+                        "somebody detached our programs, attached again"
+                    );
+                }
+                let table = ebpf.read().map_err(Error::Ebpf)?;
+                let route = |destination| Route { destination, source: None };
+                Ok(Reading {
+                    services: table.services,
+                    foreign: Vec::new(),
+                    connections: table.connections,
+                    timeouts: None,
+                    networks: Some(table.networks.into_iter().map(route).collect()),
+                })
+            }
         })
     }
 
+    fn takes(&self, op: &Op) -> bool {
+        let is_network = matches!(op, Op::AddRoute(_) | Op::DelRoute(_));
+        op.service().is_some() || (is_network && matches!(self, Self::Ebpf(_)))
+    }
+
+    fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {
+        fn texts(errors: Vec<(usize, impl ToString)>) -> Vec<(usize, String)> {
+            errors.into_iter().map(|(index, error)| (index, error.to_string())).collect()
+        }
+        tokio::task::block_in_place(|| match self {
+            Self::Ipvs(packets) => texts(packets.ipvs.apply(ops)),
+            Self::Ebpf(ebpf) => texts(ebpf.apply(ops)),
+        })
+    }
+}
+
+impl Kernel {
+    /// Opens all sockets. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Without the wanted data plane in the kernel, or without the right to use it.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let (services, choice) = Services::open(options)?;
+        Ok(Self { choice, services, routing: Routing::open(&options.link).map_err(Error::Routing)? })
+    }
+
     async fn apply_one(&mut self, op: &Op) -> Result<(), String> {
-        match op {
-            Op::SetSysctl { path, value } => sysctl::write(path, value).map_err(|error| error.to_string()),
-            Op::SetTimeouts(timeouts) => self.ipvs.set_timeouts(*timeouts).map_err(|error| error.to_string()),
-            Op::ReplaceRules(rules) => self.netfilter.replace(rules).await.map_err(|error| error.to_string()),
-            Op::DelRules => self.netfilter.delete().await.map_err(|error| error.to_string()),
+        match (op, &mut self.services) {
+            (Op::SetSysctl { path, value }, _) => {
+                sysctl::write(path, value).map_err(|error| error.to_string())
+            }
+            (Op::SetTimeouts(timeouts), Services::Ipvs(packets)) => {
+                packets.ipvs.set_timeouts(*timeouts).map_err(|error| error.to_string())
+            }
+            (Op::ReplaceRules(rules), Services::Ipvs(packets)) => {
+                packets.netfilter.replace(rules).await.map_err(|error| error.to_string())
+            }
+            (Op::DelRules, Services::Ipvs(packets)) => {
+                packets.netfilter.delete().await.map_err(|error| error.to_string())
+            }
             _ => self.routing.apply(op).await.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The stretch of operations on services that starts at `start`.
+    fn run(&self, ops: &[Op], start: usize) -> Range<usize> {
+        let rest = ops.get(start..).unwrap_or_default();
+        start..start + rest.iter().take_while(|op| self.services.takes(op)).count()
+    }
+
+    /// Once IPVS has everything, programs of an earlier run would lead clients to what was then.
+    fn remove_programs(&mut self) {
+        if let Services::Ipvs(packets) = &mut self.services
+            && let Some(options) = packets.programs.take()
+            && let Err(error) = Ebpf::purge(&options)
+        {
+            tracing::error!(%error, "cannot remove the programs of an earlier run, which used ebpf");
         }
     }
 }
 
 impl DataPlane for Kernel {
+    fn choice(&self) -> Choice {
+        self.choice.clone()
+    }
+
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
-        // IPVS answers at once or not at all, so blocking a worker thread for it is bounded.
-        let (table, timeouts) = tokio::task::block_in_place(|| -> Result<_, ipvs::Error> {
-            let table = match depth {
-                Depth::Audit => self.ipvs.audit()?,
-                Depth::Full => self.ipvs.read()?,
-            };
-            Ok((table, self.ipvs.timeouts()?))
-        })
-        .map_err(Error::Ipvs)?;
+        let Reading { services, foreign, connections, timeouts, networks } = self.services.read(depth)?;
         let routing::Reading { link, addresses, routes, mut node } =
             self.routing.read().await.map_err(Error::Routing)?;
         if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
             node.no_hairpin.clear();
         }
+        node.plane = self.choice.plane;
         node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
         node.nameservers = RESOLVERS.iter().flat_map(|path| nameservers(path)).collect();
-        node.connection_buckets = self.connection_buckets;
-        let state = State {
-            services: table.services,
+        let mut state = State {
+            services,
             link,
             addresses,
-            routes,
-            sysctls: sysctl::read(sysctl::REQUIRED.iter().chain(sysctl::STICKY).map(|(path, _)| *path)),
-            rules: self.netfilter.read().await.map_err(Error::Netfilter)?,
-            timeouts: Some(timeouts),
+            routes: networks.unwrap_or(routes),
+            timeouts,
+            ..State::default()
         };
-        Ok(Actual { state, foreign: table.foreign, connections: table.connections, node })
+        if let Services::Ipvs(packets) = &mut self.services {
+            node.connection_buckets = packets.connection_buckets;
+            state.sysctls =
+                sysctl::read(sysctl::REQUIRED.iter().chain(sysctl::STICKY).map(|(path, _)| *path));
+            state.rules = packets.netfilter.read().await.map_err(Error::Netfilter)?;
+        }
+        Ok(Actual { state, foreign, connections, node })
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {
         let mut errors = Vec::new();
         let mut next = 0;
         while let Some(op) = ops.get(next) {
-            if op.service().is_some() {
-                let run = run_of_ipvs(ops, next);
+            if self.services.takes(op) {
+                let run = self.run(ops, next);
                 let batch: Vec<&Op> = ops.get(run.clone()).unwrap_or_default().iter().collect();
-                let failed = tokio::task::block_in_place(|| self.ipvs.apply(&batch));
-                errors.extend(failed.into_iter().filter_map(|(index, error)| {
-                    Some(OpError { op: (*batch.get(index)?).clone(), error: error.to_string() })
-                }));
+                let failed = self.services.apply(&batch);
+                errors.extend(
+                    failed.into_iter().filter_map(|(index, error)| {
+                        Some(OpError { op: (*batch.get(index)?).clone(), error })
+                    }),
+                );
                 next = run.end;
             } else {
                 if let Err(error) = self.apply_one(op).await {
@@ -100,6 +246,9 @@ impl DataPlane for Kernel {
                 }
                 next += 1;
             }
+        }
+        if errors.is_empty() {
+            self.remove_programs();
         }
         errors
     }
@@ -110,10 +259,4 @@ fn nameservers(path: &str) -> BTreeSet<IpAddr> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     lines.filter_map(|rest| rest.trim().split('%').next()?.parse().ok()).collect()
-}
-
-/// The stretch of IPVS operations that starts at `start`.
-fn run_of_ipvs(ops: &[Op], start: usize) -> Range<usize> {
-    let length = ops.get(start..).unwrap_or_default().iter().take_while(|op| op.service().is_some()).count();
-    start..start + length
 }

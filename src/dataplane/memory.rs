@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{
-    Actual, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, Service, ServiceKey,
-    State,
+    Actual, Choice, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, Service,
+    ServiceKey, State,
 };
 
 /// The simulated kernel. Its parts are open to tests, which play the rest of the world.
@@ -113,6 +113,10 @@ impl Memory {
 }
 
 impl DataPlane for Memory {
+    fn choice(&self) -> Choice {
+        Choice { plane: self.node.plane, reason: String::new() }
+    }
+
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
         Ok(self.read_now())
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use super::{Link, Node, Op, Route};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use netlink_packet_core::ErrorMessage;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -14,7 +15,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
 /// The table of the node's own addresses (`linux/rtnetlink.h`).
 const RT_TABLE_LOCAL: u8 = 255;
@@ -72,7 +73,16 @@ impl Routing {
     /// Carries out a link, address or route operation; others are not for this module.
     pub async fn apply(&self, op: &Op) -> Result<(), Error> {
         match op {
-            Op::AddLink => self.handle.link().add(LinkDummy::new(&self.link).build()).execute().await?,
+            Op::AddLink => {
+                let dummy = self.handle.link().add(LinkDummy::new(&self.link).build()).execute().await;
+                // A bridge without ports does as well where the kernel lacks the module.
+                match dummy {
+                    Err(rtnetlink::Error::NetlinkError(error)) if is_unsupported(&error) => {
+                        self.handle.link().add(LinkBridge::new(&self.link).build()).execute().await?;
+                    }
+                    added => added?,
+                }
+            }
             Op::SetLinkUp => {
                 let message = LinkUnspec::new_with_index(self.index().await?).up().build();
                 self.handle.link().set(message).execute().await?;
@@ -133,6 +143,10 @@ impl Routing {
             }
         })
     }
+}
+
+fn is_unsupported(error: &ErrorMessage) -> bool {
+    error.to_io().raw_os_error() == Some(nix::libc::EOPNOTSUPP)
 }
 
 fn local<T>(builder: RouteMessageBuilder<T>, index: u32) -> RouteMessage {

@@ -7,66 +7,58 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::Error;
 use super::client::NAME;
-use super::stage::{NODE, Stage, ip};
-use super::{Error, Plane};
-use crate::config::{Config, KEYS};
+use super::stage::{NODE, Stage};
+use crate::config::Config;
+use crate::dataplane::ebpf::Options;
 use crate::dataplane::kernel::Kernel;
+use crate::dataplane::{DataPlane, Plane};
 use crate::status::{Backend, Status, Vip};
 
 /// Longest wait for a status.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The link that IPVS needs, tried out under another name.
-const TRIAL: &str = "link add l4lbd-trial type dummy\nlink delete l4lbd-trial\n";
-
-/// Finds a data plane that this kernel has; [`Plane::Auto`] is none. To be called on the stage, within a runtime.
+/// Finds a data plane that this kernel has; without a wanted one IPVS before eBPF, as the daemon does. To be called
+/// on the stage, within a runtime.
 ///
 /// # Errors
 /// When there is none, or not the wanted one.
-pub fn choose(wanted: Plane) -> Result<Plane, Error> {
-    let ipvs = || {
-        Kernel::open(&Config::default().ipvs.link).map_err(|error| error.to_string())?;
-        ip(TRIAL).map_err(|error| format!("IPVS needs dummy links, and: {error}"))?;
-        Ok(Plane::Ipvs)
-    };
-    let ebpf = || match has_choice() {
-        true => Ok(Plane::Ebpf),
-        false => Err("this version of l4lbd knows IPVS only".to_owned()),
-    };
-    match wanted {
-        Plane::Ipvs => ipvs(),
-        Plane::Ebpf => ebpf(),
-        Plane::Auto => {
-            ipvs().or_else(|no_ipvs: String| ebpf().map_err(|no_ebpf| format!("{no_ipvs}; {no_ebpf}")))
+pub fn choose(stage: &Stage, wanted: Option<Plane>) -> Result<Plane, Error> {
+    // Without a cgroup of the stage's own, programs would hold for the whole machine.
+    let plane = match (wanted, stage.ebpf()) {
+        (Some(Plane::Ebpf), None) => {
+            return Err(Error::NoDataPlane(
+                "eBPF needs the cgroup v2 tree and the BPF file system".to_owned(),
+            ));
         }
+        (None, None) => Some(Plane::Ipvs),
+        (wanted, _) => wanted,
+    };
+    let config = Config { dataplane: plane, ..Config::default() };
+    let mut options = config.kernel();
+    if let Some(ebpf) = stage.ebpf() {
+        options.ebpf = ebpf;
     }
-    .map_err(Error::NoDataPlane)
+    let kernel = Kernel::open(&options).map_err(|error| Error::NoDataPlane(error.to_string()))?;
+    Ok(kernel.choice().plane)
 }
 
-/// Whether the daemon can be told which data plane to use.
-fn has_choice() -> bool {
-    KEYS.iter().any(|key| key.path == "dataplane")
-}
-
-/// The configuration file. In turn is how a spread is seen soonest: by the number of connections, the usual way,
-/// an instance that is new gets them all for a while.
+/// The configuration file. With IPVS in turn, because a spread is seen soonest that way: by the number of connections,
+/// the usual way, an instance that is new gets them all for a while.
 pub fn config(stage: &Stage, plane: Plane) -> String {
     let show = |path: &Path| path.display().to_string();
     let (state, state_dir, socket) = (show(&stage.state), show(&stage.state_dir), show(&stage.socket));
-    let mut text = String::new();
-    if has_choice() {
-        text += &format!("dataplane = \"{plane}\"\n\n");
-    }
-    text += &format!(
-        "[source]\nmasters = [\"file:{state}\"]\ninterval = \"250ms\"\n\n\
+    let mut text = format!(
+        "dataplane = \"{plane}\"\n\n\
+         [source]\nmasters = [\"file:{state}\"]\ninterval = \"250ms\"\n\n\
          [node]\naddress = \"{NODE}\"\n\n\
          [ipvs]\nscheduler = \"rr\"\n\n\
          [daemon]\nstate_dir = \"{state_dir}\"\nsocket = \"{socket}\"\n\n\
          [dns]\nresolved = \"off\"\n"
     );
-    if let (true, Some(cgroup), Some(pins)) = (has_choice(), &stage.cgroup, &stage.pins) {
-        text += &format!("\n[ebpf]\ncgroup = \"{}\"\npins = \"{}\"\n", show(cgroup), show(pins));
+    if let Some(Options { cgroup: Some(cgroup), pins }) = stage.ebpf() {
+        text += &format!("\n[ebpf]\ncgroup = \"{}\"\npins = \"{}\"\n", show(&cgroup), show(&pins));
     }
     text
 }
@@ -118,8 +110,9 @@ mod tests {
             cgroup: Some("/run/x/cgroup".into()),
             pins: Some("/run/x/bpf".into()),
         };
-        let config = Config::parse(&stage.config, &config(&stage, Plane::Auto)).unwrap();
+        let config = Config::parse(&stage.config, &config(&stage, Plane::Ebpf)).unwrap();
         assert_eq!(config.daemon.socket, stage.socket);
+        assert_eq!(Some(config.kernel().ebpf), stage.ebpf());
         assert_eq!(config.places(), ["file:/run/x/state.json"]);
     }
 }

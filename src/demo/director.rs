@@ -25,7 +25,8 @@ use super::screen::{Screen, View, verdict};
 use super::stage::{self, Stage};
 use super::story::{Agent, Cast, Chapter, Cue, Instance, Story};
 use super::tally::Tally;
-use super::{Error, Outcome, Plane, step};
+use super::{Error, Outcome, step};
+use crate::dataplane::Plane;
 use crate::status::Status;
 
 /// How often cues are looked for.

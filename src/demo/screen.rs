@@ -6,11 +6,11 @@ use std::io::{self, IsTerminal, Stdout, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Plane;
 use super::daemon::vip;
 use super::story::Chapter;
 use super::tally::{Spread, Tally};
 use crate::cli::status::condition;
+use crate::dataplane::Plane;
 use crate::status::Status;
 
 /// The alternate screen without a cursor, and back.

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::part::search_path;
 use super::story::Agent;
 use super::{Error, step};
+use crate::dataplane::ebpf;
 
 /// Everything that is written is here, in memory and seen by nobody else.
 const DIRECTORY: &str = "/run/l4lbd-demo";
@@ -83,6 +84,11 @@ impl Stage {
         ))
         .map_err(|error| step("make a bridge", error))?;
         Ok(stage)
+    }
+
+    /// Where programs may hold, and be kept; `None` where they would hold for the whole machine.
+    pub fn ebpf(&self) -> Option<ebpf::Options> {
+        Some(ebpf::Options { cgroup: Some(self.cgroup.clone()?), pins: self.pins.as_ref()?.join("l4lbd") })
     }
 
     /// Puts a file in the place of what was there, so that readers see one or the other.

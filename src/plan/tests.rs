@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::Memory as Kernel;
-use crate::dataplane::{DataPlane, Depth, Foreign, Op, ServiceKey, State};
+use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
 use crate::mesos;
 use crate::task::Protocol;
 
@@ -255,4 +255,44 @@ async fn a_restart_on_a_programmed_kernel_writes_nothing() {
         assert!(kernel.apply(&ops).await.is_empty());
     }
     assert_eq!(ops, Vec::<Op>::new());
+}
+
+/// A container behind a port mapping of this node, reached by IPVS without it.
+fn mapped(id: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","container":{{"type":"MESOS","mesos":{{}},
+        "network_infos":[{{"port_mappings":[{{"host_port":1000,"container_port":80,"protocol":"tcp"}}]}}]}},
+        "statuses":[{{"state":"TASK_RUNNING","timestamp":1.0,"container_status":{{"network_infos":[{{"ip_addresses":
+        [{{"ip_address":"172.17.0.2"}}],"port_mappings":[{{"host_port":1000,"container_port":80,"protocol":"tcp"}}]}}]}}}}],
+        "discovery":{{"ports":{{"ports":[{{"number":1000,"protocol":"tcp","labels":{{"labels":
+        [{{"key":"VIP_0","value":"/web:80"}},{{"key":"network-scope","value":"host"}}]}}}}]}}}}}}"#
+    )
+}
+
+#[test]
+fn sockets_need_no_packets_to_be_changed() {
+    let mut planner = planner("");
+    planner.learn(&document(&[mapped("web")]), at(0));
+    let own: IpAddr = "10.0.0.2".parse().unwrap();
+    let mut node = Node { addresses: [own].into(), ..node() };
+    let mut backends = |plane| {
+        node.plane = plane;
+        let actual = Actual { node: node.clone(), ..Actual::default() };
+        let plan = planner.plan(&actual, at(0)).unwrap();
+        let backends: Vec<_> = plan
+            .desired
+            .state
+            .services
+            .values()
+            .flat_map(|service| service.servers.keys().copied())
+            .collect();
+        (plan.desired.state.clone(), backends)
+    };
+    let (_, servers) = backends(Plane::Ipvs);
+    assert_eq!(servers, [SocketAddr::from(([172, 17, 0, 2], 80))]);
+    let (state, servers) = backends(Plane::Ebpf);
+    assert_eq!(servers, [SocketAddr::from(([10, 0, 0, 2], 1000))], "the mapping is that of any client");
+    assert!(state.rules.is_none() && state.sysctls.is_empty() && state.timeouts.is_none());
+    assert!(state.routes.iter().any(|route| route.destination.contains(&IpAddr::from([11, 0, 0, 1]))));
+    assert!(state.routes.iter().all(|route| route.source.is_none()));
 }

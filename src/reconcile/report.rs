@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use crate::dataplane::desired::{Desired, Programmed};
-use crate::dataplane::{Actual, Op, OpError, ServiceKey};
+use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
 use crate::dns::zone::Service;
 use crate::plan::{Believed, Plan, Planner};
 use crate::status::{self, Status};
@@ -85,7 +85,10 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
 }
 
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let configured = &planner.settings.scheduler;
+    let usual = match actual.node.plane {
+        Plane::Ipvs => &planner.settings.scheduler,
+        Plane::Ebpf => ebpf::SCHEDULER,
+    };
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
         let service = plan.desired.state.services.get(key);
         let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
@@ -109,7 +112,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
             protocol: key.protocol,
             address: key.address,
             port: key.port,
-            scheduler: (scheduler != configured).then(|| scheduler.clone()),
+            scheduler: (scheduler != usual).then(|| scheduler.clone()),
             backends: programmed.backends.iter().map(backend).collect(),
         }
     };

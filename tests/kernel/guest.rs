@@ -1,9 +1,10 @@
 //! The guest's side: runs the named tests one after the other in this kernel and prints a
 //! [`Report`] for each.
 
+use std::fs;
 use std::io::Write;
 use std::panic;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::thread;
@@ -12,10 +13,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::suite::{self, Test};
-use crate::toolkit::lab;
+use crate::toolkit::{lab, plane};
 
-/// Set in the guest, with the names of the tests as arguments.
+/// Set in the guest, with the names of the tests as arguments: [`MACHINE`], or the cgroup to be in.
 pub const VARIABLE: &str = "L4LBD_GUEST";
+
+/// Says that this machine is there for the tests alone.
+pub const MACHINE: &str = "machine";
 
 /// A test that takes longer hangs, and is left behind so that the others get their turn.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -52,7 +56,31 @@ pub fn run(names: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The cgroup that everything is in; `None` where the whole machine is the tests'.
+pub fn cgroup() -> Option<PathBuf> {
+    std::env::var_os(VARIABLE).filter(|value| value != MACHINE).map(PathBuf::from)
+}
+
 fn prepare() -> Result<(), String> {
+    match cgroup() {
+        Some(group) => settle(&group),
+        None => load_modules(),
+    }?;
+    lab::prepare().map_err(|error| format!("{error:#}"))
+}
+
+/// Leaves the machine's own /run alone, which names its network namespaces.
+fn settle(group: &Path) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{}: {error}", group.display());
+    fs::write(group.join("cgroup.procs"), "0").map_err(told)?;
+    let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]).status();
+    match mount.is_ok_and(|status| status.success()) {
+        true => Ok(()),
+        false => Err("cannot mount a /run for the tests".into()),
+    }
+}
+
+fn load_modules() -> Result<(), String> {
     for module in MODULES {
         let loaded = Command::new("modprobe").arg(module).status().is_ok_and(|status| status.success());
         if !loaded {
@@ -64,13 +92,14 @@ fn prepare() -> Result<(), String> {
     if !Path::new("/proc/net/ip_vs").exists() {
         return Err("this kernel has no IPVS (/proc/net/ip_vs is missing)".into());
     }
-    lab::prepare().map_err(|error| format!("{error:#}"))
+    Ok(())
 }
 
 fn run_one(test: Test) -> Report {
     let started = Instant::now();
     let (sender, receiver) = mpsc::channel();
     let worker = thread::Builder::new().name(test.name.into()).spawn(move || {
+        plane::set(test.plane);
         let outcome = panic::catch_unwind(test.run);
         let failure = match outcome {
             Ok(Ok(())) => None,

@@ -5,7 +5,9 @@
 //! test during which two machines froze has failed.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +17,8 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::guest::{self, Report};
-use crate::suite;
+use crate::suite::{self, Test};
+use crate::toolkit::plane::Plane;
 
 const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/vm");
 
@@ -33,12 +36,8 @@ const ATTEMPTS: usize = 3;
 
 pub fn run() -> ExitCode {
     let arguments = Arguments::from_args();
-    let selected: Vec<String> = suite::all()
-        .map(|test| test.name)
-        .filter(|name| is_selected(name, &arguments))
-        .map(String::from)
-        .collect();
-    let machines = Machines::new(&selected);
+    let selected: Vec<Test> = suite::all().filter(|test| is_selected(test.name, &arguments)).collect();
+    let machines = Machines::new(selected);
     let trials = suite::all()
         .map(|test| {
             let machines = Arc::clone(&machines);
@@ -61,7 +60,7 @@ fn is_selected(name: &str, arguments: &Arguments) -> bool {
 /// The virtual machines, booted when the first result is asked for.
 struct Machines {
     /// The tests of each machine.
-    shares: Vec<Vec<String>>,
+    shares: Vec<Share>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -74,10 +73,24 @@ struct Progress {
     reports: HashMap<String, Report>,
 }
 
+/// Tests that run one after the other, and where.
+#[derive(Debug, Clone)]
+struct Share {
+    place: Place,
+    tests: Vec<String>,
+}
+
 impl Machines {
-    fn new(selected: &[String]) -> Arc<Self> {
-        let share = |first| selected.iter().skip(first).step_by(AT_ONCE).cloned().collect();
-        let shares = (0..AT_ONCE).map(share).filter(|share: &Vec<String>| !share.is_empty()).collect();
+    fn new(selected: Vec<Test>) -> Arc<Self> {
+        let (here, emulated): (Vec<Test>, Vec<Test>) =
+            selected.into_iter().partition(|test| test.plane == Plane::Ebpf);
+        let share = |place, tests: &[Test], first, step| Share {
+            place,
+            tests: tests.iter().skip(first).step_by(step).map(|test| test.name.to_owned()).collect(),
+        };
+        let machines = (0..AT_ONCE).map(|first| share(Place::Machine, &emulated, first, AT_ONCE));
+        let shares = machines.chain([share(Place::Here, &here, 0, 1)]);
+        let shares = shares.filter(|share| !share.tests.is_empty()).collect();
         Arc::new(Self { shares, progress: Mutex::default(), changed: Condvar::new() })
     }
 
@@ -107,11 +120,11 @@ impl Machines {
     }
 
     /// Runs a share of the tests, on one machine after the other if need be.
-    fn run(&self, share: &[String]) {
+    fn run(&self, share: &Share) {
         let mut reason = String::new();
         let mut frozen_in: Option<String> = None;
         for _ in 0..ATTEMPTS {
-            let remaining = self.remaining(share);
+            let remaining = self.remaining(&share.tests);
             let Some(next) = remaining.first() else { break };
             if frozen_in.as_ref() == Some(next) {
                 self.file(Report::failed(
@@ -120,18 +133,18 @@ impl Machines {
                 ));
                 continue;
             }
-            reason = match self.follow(&remaining) {
+            reason = match self.follow(share.place, &remaining) {
                 Ok(End::Exited(status)) => {
                     format!("the machine ended with {status} before this test did; its output is above")
                 }
                 Ok(End::Frozen) => "the machine froze before this test; its output is above".into(),
-                Err(error) => format!("{VM} cannot be run: {error}"),
+                Err(error) => format!("no place for tests: {error}"),
             };
-            let Some(unfinished) = self.remaining(share).first().cloned() else { break };
+            let Some(unfinished) = self.remaining(&share.tests).first().cloned() else { break };
             eprintln!("guest: {reason} ({unfinished})");
             frozen_in = Some(unfinished);
         }
-        for name in self.remaining(share) {
+        for name in self.remaining(&share.tests) {
             self.file(Report::failed(&name, &format!("no result: {reason}")));
         }
         self.progress.lock().unwrap().running -= 1;
@@ -151,11 +164,10 @@ impl Machines {
 
     /// Runs the machine to its end and files every report as it comes. Other output is for whoever
     /// reads along.
-    fn follow(&self, tests: &[String]) -> std::io::Result<End> {
-        let mut child = Command::new(VM)
-            .args(["--mem", "2048", "--timeout", LIMIT])
-            .arg("env")
-            .arg(format!("{}=1", guest::VARIABLE))
+    fn follow(&self, place: Place, tests: &[String]) -> std::io::Result<End> {
+        let group = Group::new(place)?;
+        let mut child = place
+            .enter(&group)
             .arg(std::env::current_exe()?)
             .args(tests)
             .stdin(Stdio::null())
@@ -183,6 +195,71 @@ impl Machines {
                 }
             }
         }
+    }
+}
+
+/// Where tests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// An emulated machine with Debian's kernel, because few kernels have IPVS.
+    Machine,
+    /// This machine, in namespaces and a cgroup of its own: nearly every kernel has eBPF.
+    Here,
+}
+
+impl Place {
+    fn enter(self, group: &Group) -> Command {
+        let mut command = match self {
+            Self::Machine => {
+                let mut command = Command::new(VM);
+                command.args(["--mem", "2048", "--timeout", LIMIT]);
+                command
+            }
+            Self::Here => {
+                let mut command = Command::new("unshare");
+                command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+                command
+            }
+        };
+        command.arg("env").arg(format!("{}={}", guest::VARIABLE, group.name()));
+        command
+    }
+}
+
+/// The cgroup of tests on this machine; it goes when they have ended.
+struct Group(Option<PathBuf>);
+
+impl Group {
+    fn new(place: Place) -> std::io::Result<Self> {
+        if place == Place::Machine {
+            return Ok(Self(None));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let tree = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let tree = tree.and_then(|line| line.split(' ').nth(4)).ok_or_else(|| {
+            std::io::Error::other("no cgroup v2 tree (try: mount -t cgroup2 none /sys/fs/cgroup)")
+        })?;
+        let group = Path::new(tree).join(format!("l4lbd-test-{}", std::process::id()));
+        fs::create_dir_all(&group)?;
+        Ok(Self(Some(group)))
+    }
+
+    fn name(&self) -> String {
+        self.0.as_ref().map_or_else(|| guest::MACHINE.to_owned(), |group| group.display().to_string())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(group) = &self.0 else { return };
+        // The kernel lets go of its last process a moment after that has ended.
+        for _ in 0..100 {
+            if fs::remove_dir(group).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} is left behind", group.display());
     }
 }
 

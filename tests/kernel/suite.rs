@@ -7,6 +7,7 @@ mod foreign;
 mod guard;
 mod matrix;
 mod names;
+mod planes;
 mod reach;
 mod repair;
 mod restart;
@@ -16,19 +17,41 @@ mod web;
 
 use anyhow::Result;
 
+use crate::toolkit::plane::Plane;
+
 #[derive(Debug, Clone, Copy)]
 pub struct Test {
     pub name: &'static str,
+    pub plane: Plane,
     pub run: fn() -> Result<()>,
 }
 
-/// The functions of a module, as tests named after both.
+/// The functions of a module, as tests named after both: those that hold for every data plane once for
+/// each, then those that are about one of them alone.
 macro_rules! tests {
-    ($module:literal: $($function:ident),+ $(,)?) => {
-        pub const TESTS: &[$crate::suite::Test] = &[$($crate::suite::Test {
-            name: concat!($module, "::", stringify!($function)),
-            run: $function,
-        }),+];
+    ($module:literal: $($any:ident),* $(,)? $(; ipvs: $($ipvs:ident),+ $(,)?)? $(; ebpf: $($ebpf:ident),+ $(,)?)?) => {
+        pub const TESTS: &[$crate::suite::Test] = &[
+            $($crate::suite::Test {
+                name: concat!($module, "::", stringify!($any)),
+                plane: $crate::toolkit::plane::Plane::Ipvs,
+                run: $any,
+            },
+            $crate::suite::Test {
+                name: concat!("ebpf::", $module, "::", stringify!($any)),
+                plane: $crate::toolkit::plane::Plane::Ebpf,
+                run: $any,
+            },)*
+            $($($crate::suite::Test {
+                name: concat!($module, "::", stringify!($ipvs)),
+                plane: $crate::toolkit::plane::Plane::Ipvs,
+                run: $ipvs,
+            },)+)?
+            $($($crate::suite::Test {
+                name: concat!("ebpf::", $module, "::", stringify!($ebpf)),
+                plane: $crate::toolkit::plane::Plane::Ebpf,
+                run: $ebpf,
+            },)+)?
+        ];
     };
 }
 use tests;
@@ -46,6 +69,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         restart::TESTS,
         repair::TESTS,
         foreign::TESTS,
+        planes::TESTS,
         rights::TESTS,
     ]
     .into_iter()

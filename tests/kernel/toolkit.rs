@@ -8,6 +8,7 @@ pub mod host;
 pub mod kernel;
 pub mod lab;
 pub mod master;
+pub mod plane;
 pub mod state;
 pub mod status;
 pub mod unit;

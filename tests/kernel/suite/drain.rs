@@ -16,6 +16,7 @@ tests!["drain":
     task_that_returns_is_used_again,
     restart_goes_on_draining,
     rolling_upgrade_loses_no_connection,
+    ; ipvs:
     idle_connection_survives_where_it_is_asked_for,
     port_chooses_its_scheduler,
 ];

@@ -9,6 +9,7 @@ use crate::toolkit::lab::{Lab, REMOTE, REMOTE6, THIRD, socket_address};
 use crate::toolkit::state::{State, Task};
 
 tests!["foreign":
+    ; ipvs:
     services_of_others_stay_as_they_are,
     taken_address_is_reported_and_left,
     purge_removes_all_of_ours_and_nothing_else,
@@ -117,15 +118,15 @@ fn purge_removes_all_of_ours_and_nothing_else() -> Result<()> {
     )?;
     lab.agent
         .configure("link add minuteman2 type dummy\nroute add local 10.98.0.0/16 dev lo table local\n")?;
-    let before = lab.agent.snapshot()?;
+    let before = lab.snapshot()?;
     let daemon = lab.start(&web())?;
-    ensure!(lab.agent.snapshot()? != before, "the daemon did nothing");
+    ensure!(lab.snapshot()? != before, "the daemon did nothing");
     daemon.terminate()?;
     lab.l4lbd(&["purge"])?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "after purge")?;
+    must_be_equal(&before, &lab.snapshot()?, "after purge")?;
     // Where there is nothing to remove, it is content.
     lab.l4lbd(&["purge"])?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "after the second purge")?;
+    must_be_equal(&before, &lab.snapshot()?, "after the second purge")?;
     Ok(())
 }
 

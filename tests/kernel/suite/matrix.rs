@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::tests;
 use crate::toolkit::container::Container;
@@ -31,6 +31,7 @@ use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::Tcp;
 use crate::toolkit::host::Host;
 use crate::toolkit::lab::{AGENT, Lab, REMOTE, socket_address};
+use crate::toolkit::plane::{self, Plane};
 use crate::toolkit::state::{Runner, State, Task};
 
 tests!["matrix":
@@ -100,8 +101,20 @@ impl Client {
         }
     }
 
-    /// Whom the server sees.
-    fn seen_by(self, served: &Served) -> &'static str {
+    /// Whom each server sees: with eBPF whom it sees without any VIP.
+    fn seen(self, host: &Host, dialled: &[(&Served, SocketAddr)]) -> Result<Vec<IpAddr>> {
+        if plane::current() == Plane::Ipvs {
+            return dialled.iter().map(|(served, _)| Ok(self.seen_through_ipvs(served).parse()?)).collect();
+        }
+        let outcomes = host.dial_all(dialled.iter().map(|(served, _)| served.published()).collect())?;
+        let seen = outcomes.into_iter().zip(dialled).map(|(outcome, (served, _))| match outcome {
+            Outcome::Answered { server, client } if server == served.name() => Ok(client),
+            other => bail!("{self:?} dials {} itself: {other:?}", served.name()),
+        });
+        seen.collect()
+    }
+
+    fn seen_through_ipvs(self, served: &Served) -> &'static str {
         match (served.place, served.network) {
             (Place::SameAgent, Network::Host) => self.address(),
             // Docker's proxy opens a connection of its own.
@@ -187,6 +200,16 @@ impl Served {
             (Network::User, Place::SameAgent) => "9.0.1.11",
             (Network::User, Place::OtherAgent) => "9.0.2.11",
         }
+    }
+
+    /// Where its task is for other nodes.
+    fn published(&self) -> SocketAddr {
+        let (address, port) = match self.network {
+            Network::Host => (self.agent(), self.port()),
+            Network::Bridge => (self.agent(), self.host_port()),
+            Network::User => (self.address(), self.port()),
+        };
+        socket_address(&format!("{address}:{port}"))
     }
 
     fn task(&self) -> Task {
@@ -355,10 +378,9 @@ fn failures(field: &Field, client: Client, all: &[Served]) -> Result<Vec<String>
     }
     let outcomes = host.dial_all(dialled.iter().map(|(_, to)| *to).collect())?;
     ensure!(outcomes.len() == dialled.len(), "{client:?}: {} outcomes", outcomes.len());
-    for ((served, to), outcome) in dialled.into_iter().zip(outcomes) {
-        let seen = client.seen_by(served);
-        let wanted = Outcome::Answered { server: served.name(), client: seen.parse().context("an address")? };
-        if outcome != wanted {
+    let seen = client.seen(host, &dialled)?;
+    for (((served, to), outcome), seen) in dialled.into_iter().zip(outcomes).zip(seen) {
+        if outcome != (Outcome::Answered { server: served.name(), client: seen }) {
             failures.push(format!(
                 "{client:?} → {} at {to}: {outcome:?}, wanted it to see {seen}",
                 served.name()

@@ -15,16 +15,17 @@ tests!["reach":
     container_reaches_another_machine,
     container_reaches_its_neighbour,
     container_reaches_itself,
-    impossible_way_to_itself_is_reported,
     mapped_port_of_this_agent,
     docker_port_of_this_agent,
     published_port_steals_no_vip,
     docker_drops_forwarding,
     strict_reverse_path_filter,
-    ping_is_answered,
     tcp_and_udp_on_one_port,
     ipv6,
     literal_address_outside_the_range,
+    ; ipvs:
+    impossible_way_to_itself_is_reported,
+    ping_is_answered,
 ];
 
 const WEB: &str = "/web:80";

@@ -10,6 +10,7 @@ use crate::toolkit::lab::{Lab, REMOTE, THIRD, socket_address};
 use crate::toolkit::state::{State, Task};
 
 tests!["repair":
+    ; ipvs:
     services,
     rules,
     routes,

@@ -45,7 +45,7 @@ fn once_leaves_the_kernel_programmed() -> Result<()> {
     let vip = socket_address("11.0.0.80:80");
     lab.agent.must_reach(Tcp, vip, "B")?;
     lab.container(11).must_reach(Tcp, vip, "B")?;
-    let watch = WriteWatch::start()?;
+    let watch = WriteWatch::start(&lab)?;
     lab.l4lbd(&["run", "--once"])?;
     watch.must_be_idle()?;
     Ok(())
@@ -57,17 +57,17 @@ fn restarted(end: fn(Daemon<'_>) -> Result<()>) -> Result<()> {
     let vip = daemon.socket_of("web", 80)?;
     let from_host = lab.agent.keep(vip)?;
     let from_container = lab.container(11).keep(vip)?;
-    let counted = || Ok((lab.agent.connections_of(vip)? == 2).then_some(()));
+    let counted = || Ok((lab.connections_of(vip)? == 2).then_some(()));
     await_some("the kernel counts both connections", counted)?;
-    let before = lab.agent.snapshot()?;
+    let before = lab.snapshot()?;
 
     end(daemon)?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "without the daemon")?;
-    let watch = WriteWatch::start()?;
+    must_be_equal(&before, &lab.snapshot()?, "without the daemon")?;
+    let watch = WriteWatch::start(&lab)?;
     let daemon = lab.start_again()?;
     daemon.await_status("the status of the new daemon", |status| status.vip("web", 80).is_some())?;
     watch.must_be_idle()?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "with the new daemon")?;
+    must_be_equal(&before, &lab.snapshot()?, "with the new daemon")?;
 
     // A service made anew would count from 0.
     counted()?.context("the service has lost its counters")?;
@@ -118,7 +118,7 @@ fn unreadable_document_changes_nothing() -> Result<()> {
     let lab = lab()?;
     let daemon = lab.start(&state())?;
     let vip = daemon.socket_of("web", 80)?;
-    let before = lab.agent.services()?;
+    let before = lab.services()?;
     let document = fs::read(lab.path("state.json"))?;
     for (what, broken) in
         [("truncated", &document[..document.len() / 2]), ("empty", b""), ("not Mesos'", b"{}")]
@@ -132,7 +132,7 @@ fn unreadable_document_changes_nothing() -> Result<()> {
             let (text, exit) = daemon.status_command(arguments)?;
             ensure!(exit == Some(2), "the command ends with {exit:?} when the document is {what}: {text}");
         }
-        ensure!(lab.agent.services()? == before, "a document that is {what} changed the kernel");
+        ensure!(lab.services()? == before, "a document that is {what} changed the kernel");
         lab.publish(&state())?;
         daemon.await_status("the complaint goes", |status| !status.degraded)?;
     }
@@ -148,16 +148,16 @@ fn started_without_a_document_changes_nothing() -> Result<()> {
         let daemon = lab.start(&state())?;
         daemon.socket_of("web", 80)?
     };
-    let before = lab.agent.snapshot()?;
+    let before = lab.snapshot()?;
     fs::remove_file(lab.path("state.json"))?;
-    let watch = WriteWatch::start()?;
+    let watch = WriteWatch::start(&lab)?;
     let daemon = lab.start_unready()?;
     await_some("a complaint about the missing document", || {
         // Until it listens, the command fails.
         Ok(daemon.status().ok().filter(|status| status.degraded))
     })?;
     watch.must_be_idle()?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "without a document")?;
+    must_be_equal(&before, &lab.snapshot()?, "without a document")?;
     lab.agent.must_reach(Tcp, vip, "B")?;
     Ok(())
 }
@@ -166,8 +166,8 @@ fn started_without_a_document_changes_nothing() -> Result<()> {
 fn pass_without_change_writes_nothing() -> Result<()> {
     let lab = lab()?;
     let daemon = lab.start(&state())?;
-    let before = lab.agent.snapshot()?;
-    let watch = WriteWatch::start()?;
+    let before = lab.snapshot()?;
+    let watch = WriteWatch::start(&lab)?;
     for number in 0..3 {
         // A task without a VIP is a change of the document; its ill-formed label shows when it has arrived.
         let label = format!("nonsense-{number}");
@@ -177,6 +177,6 @@ fn pass_without_change_writes_nothing() -> Result<()> {
         daemon.await_status("the new document", |status| status.text.contains(&label))?;
     }
     watch.must_be_idle()?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "after the new documents")?;
+    must_be_equal(&before, &lab.snapshot()?, "after the new documents")?;
     Ok(())
 }

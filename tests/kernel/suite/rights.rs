@@ -17,6 +17,7 @@ use crate::toolkit::state::{State, Task};
 use crate::toolkit::unit::{self, Caller, SOCKET, STATE, Unit, systemctl};
 
 tests!["rights":
+    ; ipvs:
     service_does_its_work_without_root,
     nobody_else_can_talk_to_it,
 ];
@@ -133,9 +134,9 @@ fn service_does_its_work_without_root() -> Result<()> {
     let wanted = access(unit.mode("StateDirectoryMode")?, unit.user, unit.group);
     ensure!(found == wanted, "the state directory: {found} instead of {wanted}");
 
-    let before = lab.agent.snapshot()?;
+    let before = lab.snapshot()?;
     systemctl(&["stop", "l4lbd"])?;
-    must_be_equal(&before, &lab.agent.snapshot()?, "after the service was stopped")?;
+    must_be_equal(&before, &lab.snapshot()?, "after the service was stopped")?;
     ensure!(!Path::new(SOCKET).exists(), "the socket stays behind");
     lab.agent.must_reach(Tcp, web, "B")?;
     Ok(())

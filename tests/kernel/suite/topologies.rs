@@ -16,6 +16,7 @@ use crate::toolkit::lab::{AGENT, Lab, REMOTE, socket_address};
 use crate::toolkit::state::{State, Task};
 
 tests!["topologies":
+    ; ipvs:
     macvlan_passes_the_node_by_unless_it_has_a_shim,
     ipvlan_passes_the_node_by_unless_it_has_a_shim,
     names_beside_hardware_have_to_be_allowed,

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::host::inside;
 use super::lab::{AGENT, AGENT6, Lab};
 use super::state::{State, Task};
 use super::status::{Status, Vip};
-use super::{PATIENCE, await_some};
+use super::{PATIENCE, await_some, plane};
+use crate::guest;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_l4lbd");
 
@@ -41,8 +43,11 @@ impl Lab {
         let (ipvs, more) = more.split_at(more.find('[').unwrap_or(more.len()));
         let (directory, source, audit) = (self.directory.display(), &self.source, self.audit);
         let polls = self.mass_loss_polls;
+        let (plane, pins) = (plane::current().name(), self.pins().display().to_string());
+        let cgroup = guest::cgroup().map(|group| format!("cgroup = \"{}\"\n", group.display()));
+        let cgroup = cgroup.unwrap_or_default();
         let text = format!(
-            "[source]\nmasters = [\"{source}\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\ntimeout = \"5s\"\n\
+            "dataplane = \"{plane}\"\n\n[ebpf]\npins = \"{pins}\"\n{cgroup}\n[source]\nmasters = [\"{source}\"]\ninterval = \"250ms\"\nmax_backoff = \"1s\"\ntimeout = \"5s\"\n\
              mass_loss_polls = {polls}\n\n\
              [node]\naddress = \"{AGENT}\"\naddress6 = \"{AGENT6}\"\n\n\
              [ipvs]\naudit = \"{audit}\"\n{ipvs}\n\
@@ -80,8 +85,8 @@ impl Lab {
         let notifications = UnixDatagram::bind(&path)?;
         notifications.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
-        let process = Command::new("ip")
-            .args(["netns", "exec", &self.agent.name, PROGRAM, "run", "--config"])
+        let process = inside(&self.agent.name)
+            .args([PROGRAM, "run", "--config"])
             .arg(self.path("l4lbd.toml"))
             .env("NOTIFY_SOCKET", &path)
             .env("NO_COLOR", "1")
@@ -181,8 +186,8 @@ impl Daemon<'_> {
     /// Waits until the kernel has as many TCP services as wanted.
     pub fn await_kernel(&self, what: &str, wanted: impl Fn(usize) -> bool) -> Result<()> {
         await_some(what, || {
-            let table = self.lab.agent.run(&["cat", "/proc/net/ip_vs"])?;
-            Ok(wanted(table.lines().filter(|line| line.starts_with("TCP ")).count()).then_some(()))
+            let services = self.lab.services()?;
+            Ok(wanted(services.iter().filter(|service| service.starts_with("tcp ")).count()).then_some(()))
         })
     }
 

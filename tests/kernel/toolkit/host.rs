@@ -34,17 +34,24 @@ pub struct Kept<'a> {
     pub server: String,
 }
 
+/// A command that starts a program in a network namespace, and leaves everything else as it is: with
+/// `ip netns exec`, cgroups and the BPF file system would be hidden behind a new /sys.
+pub fn inside(namespace: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}"));
+    command
+}
+
 impl Host {
     /// Starts a helper in a namespace that exists.
     pub fn enter(name: String) -> Result<Self> {
-        let mut process = Command::new("ip")
-            .args(["netns", "exec", &name])
+        let mut process = inside(&name)
             .arg(std::env::current_exe()?)
             .arg(helper::ARGUMENT)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("ip netns exec")?;
+            .context("nsenter")?;
         let requests = process.stdin.take().context("the helper's input")?;
         let replies = BufReader::new(process.stdout.take().context("the helper's output")?);
         Ok(Self { name, helper: Mutex::new(Helper { process, requests, replies }) })

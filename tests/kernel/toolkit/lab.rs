@@ -22,6 +22,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use super::host::Host;
+use super::plane::{self, Plane};
 use super::state::Task;
 
 pub const AGENT: &str = "192.168.50.1";
@@ -32,6 +33,9 @@ pub const REMOTE6: &str = "fd50::2";
 
 /// Sockets cannot be made on every file system; this one is the guest's own.
 const DIRECTORY: &str = "/run/l4lbd-test";
+
+/// A BPF file system, which the daemon mounts if nobody else has.
+const BPF: &str = "/sys/fs/bpf";
 
 static LABS: AtomicUsize = AtomicUsize::new(0);
 
@@ -118,6 +122,10 @@ impl Lab {
             writeln!(agent, "link set v{number} master docker0 up")?;
         }
         self.agent.configure(&agent)?;
+        if plane::current() == Plane::Ebpf {
+            // What every container runtime does; IPVS' own needs are the daemon's matter.
+            self.agent.sysctl("net.ipv4.ip_forward", "1")?;
+        }
         if !self.containers.is_empty() {
             self.agent.nft(
                 "table ip docker {
@@ -156,6 +164,11 @@ impl Lab {
         self.agent.publish_ports(&[(host_port, container)])
     }
 
+    /// Where the daemon keeps its programs.
+    pub fn pins(&self) -> PathBuf {
+        Path::new(BPF).join(self.directory.file_name().unwrap_or_default())
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -163,6 +176,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Programs hold for all processes of this kernel.
+        let _ = fs::remove_dir_all(self.pins());
         let hosts =
             [&self.agent, &self.remote].into_iter().chain(self.containers.iter().map(|(_, host)| host));
         let commands: String = hosts.map(|host| format!("netns delete {}\n", host.name)).collect();

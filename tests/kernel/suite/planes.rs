@@ -1,0 +1,131 @@
+//! Which data plane it is, and what becomes of it.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::tests;
+use super::web::{FIRST, SECOND, await_weight, first, lab, second};
+use crate::toolkit::await_some;
+use crate::toolkit::daemon::Daemon;
+use crate::toolkit::helper::Outcome;
+use crate::toolkit::helper::Transport::{Tcp, Udp};
+use crate::toolkit::lab::Lab;
+use crate::toolkit::plane::{self, Plane};
+use crate::toolkit::state::State;
+
+tests!["planes":
+    status_tells_which_it_is,
+    purge_leaves_nothing,
+    ; ipvs:
+    ipvs_is_taken_where_there_are_both,
+    connections_outlive_the_change_from_ebpf_to_ipvs,
+    ; ebpf:
+    programs_that_somebody_detached_are_attached_again,
+    table_that_somebody_emptied_is_filled_again,
+    datagram_socket_is_told_that_its_server_has_gone,
+];
+
+fn status_tells_which_it_is() -> Result<()> {
+    let lab = lab()?;
+    let daemon = lab.start(&State::of([first()]))?;
+    let (text, _) = daemon.status_command(&[])?;
+    let told = format!("kernel   {}: as configured;", plane::current().name());
+    ensure!(text.contains(&told), "no {told:?} in:\n{text}");
+    Ok(())
+}
+
+fn purge_leaves_nothing() -> Result<()> {
+    let lab = lab()?;
+    let daemon = lab.start(&State::of([first()]))?;
+    let vip = daemon.socket_of("web", 80)?;
+    lab.agent.must_reach(Tcp, vip, "B1")?;
+    daemon.terminate()?;
+    lab.l4lbd(&["purge"])?;
+    ensure!(!lab.pins().exists(), "something is still pinned in {}", lab.pins().display());
+    let addresses = lab.agent.run_line("ip -oneline address show")?;
+    ensure!(!addresses.contains("198.51.100.1"), "the resolver's address is left:\n{addresses}");
+    let outcome = lab.agent.dial(vip)?;
+    ensure!(!matches!(outcome, Outcome::Answered { .. }), "the VIP is still served: {outcome:?}");
+    lab.l4lbd(&["purge"]).map(drop)
+}
+
+/// Starts what is configured for another data plane than this test's.
+fn start_with_plane<'a>(lab: &'a Lab, plane: &str) -> Result<Daemon<'a>> {
+    let path = lab.path("l4lbd.toml");
+    let text = fs::read_to_string(&path)?;
+    let (_, rest) = text.split_once('\n').unwrap_or_default();
+    fs::write(&path, format!("dataplane = \"{plane}\"\n{rest}"))?;
+    lab.start_again()
+}
+
+fn ipvs_is_taken_where_there_are_both() -> Result<()> {
+    let lab = lab()?;
+    lab.publish(&State::of([first()]))?;
+    lab.configure_daemon("")?;
+    let daemon = start_with_plane(&lab, "auto")?;
+    let (text, _) = daemon.status_command(&[])?;
+    ensure!(text.contains("kernel   ipvs: the kernel has it;"), "{text}");
+    ensure!(lab.services()?.len() == 1, "it is not in IPVS");
+    Ok(())
+}
+
+/// Programs of an earlier run would send clients to what was there then.
+fn connections_outlive_the_change_from_ebpf_to_ipvs() -> Result<()> {
+    let lab = lab()?;
+    lab.publish(&State::of([first()]))?;
+    lab.configure_daemon("")?;
+    let daemon = start_with_plane(&lab, Plane::Ebpf.name())?;
+    let vip = daemon.socket_of("web", 80)?;
+    let kept = lab.agent.keep(vip)?;
+    ensure!(lab.pins().exists() && lab.services()?.is_empty(), "it is not in eBPF");
+    daemon.terminate()?;
+    let daemon = start_with_plane(&lab, Plane::Ipvs.name())?;
+    ensure!(!lab.pins().exists(), "the programs are still there");
+    lab.publish(&State::of([second()]))?;
+    daemon.await_status("the other task", |status| {
+        status.vip("web", 80).is_some_and(|vip| vip.backends.iter().any(|b| b.weight > 0 && b.port == 8080))
+    })?;
+    await_weight(&daemon, None)?;
+    lab.agent.must_reach(Tcp, vip, "B2")?;
+    kept.must_live()
+}
+
+fn programs_that_somebody_detached_are_attached_again() -> Result<()> {
+    let lab = lab()?;
+    let daemon = lab.start(&State::of([first()]))?;
+    let vip = daemon.socket_of("web", 80)?;
+    let kept = lab.agent.keep(vip)?;
+    for hook in ["connect4", "getpeername4", "sock_release"] {
+        fs::remove_file(lab.pins().join("v1").join(hook))?;
+    }
+    let reached = || Ok(matches!(lab.agent.dial(vip)?, Outcome::Answered { .. }).then_some(()));
+    await_some("the VIP is served again", reached)?;
+    kept.must_live()
+}
+
+fn table_that_somebody_emptied_is_filled_again() -> Result<()> {
+    let lab = lab()?;
+    let daemon = lab.start(&State::of([first()]))?;
+    let vip = daemon.socket_of("web", 80)?;
+    let kept = lab.agent.keep(vip)?;
+    lab.empty("vips")?;
+    daemon.await_status("a repair", |status| status.text.contains("\"repaired_at\":\""))?;
+    lab.agent.must_reach(Tcp, vip, "B1")?;
+    kept.must_live()
+}
+
+/// A client that keeps its socket would never hear of it by itself.
+fn datagram_socket_is_told_that_its_server_has_gone() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.remote.serve_on(Udp, FIRST, "B1")?;
+    lab.remote.serve_on(Udp, SECOND, "B2")?;
+    let daemon = lab.start(&State::of([first().udp()]))?;
+    let vip = daemon.socket_of("web", 80)?;
+    let kept = lab.agent.keep_on(Udp, vip)?;
+    lab.publish(&State::of([second().udp()]))?;
+    await_weight(&daemon, None)?;
+    let outcome = kept.ask()?;
+    ensure!(matches!(outcome, Outcome::Failed(_)), "it is told nothing: {outcome:?}");
+    lab.agent.must_reach(Udp, vip, "B2").map(drop)
+}
