@@ -1,4 +1,4 @@
-//! What a VIP costs with the eBPF data plane, on the running kernel.
+//! What a VIP costs with the eBPF data plane on the running kernel, and with IPVS where the kernel has it.
 //!
 //! ```text
 //! ebpf [ROUNDS]
@@ -6,7 +6,8 @@
 //!
 //! Needs root. Works in a network namespace, a mount namespace and a cgroup of its own. Sockets keep the
 //! cgroup that they were made in, so that "no programs" is a process beside it that is told what to do.
-//! Variants alternate within every round; the figures are medians over the rounds.
+//! Variants alternate within every round, each round starting with another one; the figures are medians
+//! over the rounds. Every VIP has two servers, which those who dial them directly use in turn.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,6 +21,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER};
+use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::task::Protocol;
 
@@ -30,6 +32,13 @@ const SERVERS: u16 = 5;
 /// Operations of one kind in a row, for one figure.
 const CONNECTS: u32 = 2_000;
 const REQUESTS: u32 = 500;
+const CHUNKS: u32 = 64;
+
+/// Bytes that are echoed in one piece.
+const CHUNK: usize = 64 * 1024;
+
+/// Where the servers are; a VIP of IPVS can't lead to the loopback network.
+const SERVER: &str = "10.96.0.1";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -48,7 +57,13 @@ fn run(rounds: usize) -> anyhow::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     fs::create_dir_all(BPF)?;
     mount(Some("bpf"), BPF, Some("bpf"), MsFlags::empty(), none)?;
-    ensure!(Command::new("ip").args(["link", "set", "lo", "up"]).status()?.success(), "ip failed");
+    for command in [
+        "link set lo up",
+        &format!("address add {SERVER}/32 dev lo"),
+        "route add local 10.97.0.0/16 dev lo src 10.96.0.1",
+    ] {
+        ensure!(Command::new("ip").args(command.split(' ')).status()?.success(), "ip {command} failed");
+    }
     let cgroup = tree.join(format!("l4lbd-ebpf-bench-{}", std::process::id()));
     fs::create_dir(&cgroup)?;
     let result = measure(&cgroup, rounds);
@@ -58,8 +73,9 @@ fn run(rounds: usize) -> anyhow::Result<()> {
 
 fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
     let options = Options { cgroup: Some(cgroup.to_owned()), pins: Path::new(BPF).join("l4lbd") };
-    let echo = echo_server()?;
-    let datagrams = UdpSocket::bind("127.0.0.1:0")?;
+    let echoes = [echo_server()?, echo_server()?];
+    let datagrams = [UdpSocket::bind((SERVER, 0))?, UdpSocket::bind((SERVER, 0))?];
+    let datagrams = [datagrams[0].local_addr()?, datagrams[1].local_addr()?];
     let mut outside = Client::start(None)?;
     let mut inside = Client::start(Some(cgroup))?;
 
@@ -72,6 +88,7 @@ fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
             service(
                 *key,
                 &(1..=SERVERS).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect::<Vec<_>>(),
+                SCHEDULER,
             )
         })
         .collect();
@@ -107,35 +124,48 @@ fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
     );
 
     let vip = "10.99.0.1:80";
-    let (tcp, udp) = (key(vip)?, ServiceKey { protocol: Protocol::Udp, ..key(vip)? });
-    let mut ops = service(tcp, &[echo, echo_server()?]);
-    ops.extend(service(udp, &[datagrams.local_addr()?, UdpSocket::bind("127.0.0.1:0")?.local_addr()?]));
+    let mut ops = vip_services(vip, &echoes, &datagrams, SCHEDULER)?;
     ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
     apply(&mut ebpf, &ops)?;
+    let ipvs_vip = "10.97.0.1:80";
+    let mut ipvs = Ipvs::open().ok();
+    if let Some(ipvs) = &mut ipvs {
+        let ops = vip_services(ipvs_vip, &echoes, &datagrams, "wlc")?;
+        let refusals = ipvs.apply(&ops.iter().collect::<Vec<_>>());
+        ensure!(refusals.is_empty(), "IPVS: {refusals:?}");
+    }
 
-    let target = |to: SocketAddr| to.to_string();
-    let (echo, datagrams) = (target(echo), target(datagrams.local_addr()?));
-    for (what, direct) in [
-        ("UDP connect() on one socket", format!("udp {datagrams}")),
-        ("UDP socket, connect and close", format!("udp-new {datagrams}")),
-        ("TCP socket, connect and close", format!("tcp-new {echo}")),
-        ("request on a kept TCP connection", format!("request {echo}")),
+    println!("each as a ratio to the first, median of {rounds} rounds:");
+    for (kind, servers, what) in [
+        ("udp", datagrams, "UDP connect() on one socket"),
+        ("udp-new", datagrams, "UDP socket, connect and close"),
+        ("tcp-new", echoes, "TCP socket, connect and close"),
+        ("request", echoes, "request on a kept TCP connection"),
+        ("bulk", echoes, "64 KiB there and back on it"),
     ] {
-        let (kind, _) = direct.split_once(' ').context("a kind and a target")?;
-        let through = format!("{kind} {vip}");
-        let mut figures = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..rounds {
-            figures[0].push(outside.ask(&direct)?);
-            figures[1].push(inside.ask(&direct)?);
-            figures[2].push(inside.ask(&through)?);
+        let direct = format!("{kind} {},{}", servers[0], servers[1]);
+        let mut variants = vec![
+            ("no programs", false, direct.clone()),
+            ("not a VIP", true, direct),
+            ("VIP", true, format!("{kind} {vip}")),
+        ];
+        if ipvs.is_some() {
+            variants.push(("VIP of IPVS", false, format!("{kind} {ipvs_vip}")));
         }
-        let [none, other, vip] = figures.map(|mut figures| median(&mut figures));
-        let ratio = |part: Duration| part.as_secs_f64() / none.as_secs_f64();
-        println!(
-            "{what}: no programs {none:?}, not a VIP {other:?} ({:.2}), VIP {vip:?} ({:.2})",
-            ratio(other),
-            ratio(vip)
-        );
+        let mut figures = vec![Vec::new(); variants.len()];
+        for round in 0..rounds {
+            for turn in 0..variants.len() {
+                let variant = (round + turn) % variants.len();
+                let (_, is_inside, order) = &variants[variant];
+                let client = if *is_inside { &mut inside } else { &mut outside };
+                figures[variant].push(client.ask(order)?);
+            }
+        }
+        let medians: Vec<Duration> = figures.iter_mut().map(|figures| median(figures)).collect();
+        let ratio = |part: &Duration| part.as_secs_f64() / medians[0].as_secs_f64();
+        let cells =
+            variants.iter().zip(&medians).map(|((name, ..), it)| format!("{name} {it:?} ({:.2})", ratio(it)));
+        println!("{what}: {}", cells.collect::<Vec<_>>().join(", "));
     }
     drop((outside, inside));
     timed("purge", || Ebpf::purge(&options))?;
@@ -169,10 +199,23 @@ fn key(vip: &str) -> anyhow::Result<ServiceKey> {
     Ok(ServiceKey { protocol: Protocol::Tcp, address: vip.ip(), port: vip.port() })
 }
 
-fn service(key: ServiceKey, servers: &[SocketAddr]) -> Vec<Op> {
-    let scheduling = Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 };
+fn service(key: ServiceKey, servers: &[SocketAddr], scheduler: &str) -> Vec<Op> {
+    let scheduling = Scheduling { scheduler: scheduler.to_owned(), flags: 0 };
     let add = servers.iter().map(|server| Op::AddServer(key, *server, RealServer::masquerade(1)));
     std::iter::once(Op::AddService(key, scheduling)).chain(add).collect()
+}
+
+/// A VIP for TCP and UDP.
+fn vip_services(
+    vip: &str,
+    tcp: &[SocketAddr],
+    udp: &[SocketAddr],
+    scheduler: &str,
+) -> anyhow::Result<Vec<Op>> {
+    let key = key(vip)?;
+    let mut ops = service(key, tcp, scheduler);
+    ops.extend(service(ServiceKey { protocol: Protocol::Udp, ..key }, udp, scheduler));
+    Ok(ops)
 }
 
 fn cgroup_tree() -> anyhow::Result<PathBuf> {
@@ -182,11 +225,11 @@ fn cgroup_tree() -> anyhow::Result<PathBuf> {
 }
 
 fn echo_server() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind((SERVER, 0))?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for mut connection in listener.incoming().flatten() {
-            let mut bytes = [0; 64];
+            let mut bytes = vec![0; CHUNK];
             // One connection at a time is held; the others come only to go.
             while let Ok(count @ 1..) = connection.read(&mut bytes) {
                 if connection.write_all(&bytes[..count]).is_err() {
@@ -239,33 +282,34 @@ fn client_loop() -> anyhow::Result<()> {
     for line in std::io::stdin().lines() {
         let line = line?;
         let (kind, to) = line.split_once(' ').context("a kind and a target")?;
-        let to: SocketAddr = to.parse()?;
+        let to: Vec<SocketAddr> = to.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let to = |turn: u32| to[turn as usize % to.len()];
         let (count, start) = match kind {
             "udp" => {
                 let socket = UdpSocket::bind("0.0.0.0:0")?;
-                socket.connect(to)?;
+                socket.connect(to(0))?;
                 let start = Instant::now();
-                for _ in 0..CONNECTS {
-                    socket.connect(to)?;
+                for turn in 0..CONNECTS {
+                    socket.connect(to(turn))?;
                 }
                 (CONNECTS, start)
             }
             "udp-new" => {
                 let start = Instant::now();
-                for _ in 0..CONNECTS {
-                    UdpSocket::bind("0.0.0.0:0")?.connect(to)?;
+                for turn in 0..CONNECTS {
+                    UdpSocket::bind("0.0.0.0:0")?.connect(to(turn))?;
                 }
                 (CONNECTS, start)
             }
             "tcp-new" => {
                 let start = Instant::now();
-                for _ in 0..REQUESTS {
-                    TcpStream::connect(to)?;
+                for turn in 0..REQUESTS {
+                    TcpStream::connect(to(turn))?;
                 }
                 (REQUESTS, start)
             }
             "request" => {
-                let mut stream = TcpStream::connect(to)?;
+                let mut stream = TcpStream::connect(to(0))?;
                 stream.set_nodelay(true)?;
                 let mut bytes = [0; 8];
                 let start = Instant::now();
@@ -274,6 +318,16 @@ fn client_loop() -> anyhow::Result<()> {
                     stream.read_exact(&mut bytes)?;
                 }
                 (REQUESTS, start)
+            }
+            "bulk" => {
+                let mut stream = TcpStream::connect(to(0))?;
+                let mut bytes = vec![0; CHUNK];
+                let start = Instant::now();
+                for _ in 0..CHUNKS {
+                    stream.write_all(&bytes)?;
+                    stream.read_exact(&mut bytes)?;
+                }
+                (CHUNKS, start)
             }
             other => bail!("{other:?}"),
         };
