@@ -354,6 +354,7 @@ impl Config {
             plane: self.dataplane,
             link: self.ipvs.link.clone(),
             ebpf: ebpf::Options { cgroup: self.ebpf.cgroup.clone(), pins: self.ebpf.pins.clone() },
+            attach: true,
         }
     }
 

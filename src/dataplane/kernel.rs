@@ -28,6 +28,8 @@ pub struct Options {
     /// Name of our link.
     pub link: String,
     pub ebpf: ebpf::Options,
+    /// Whether programs may be attached; without that, a kernel where none are holds nothing.
+    pub attach: bool,
 }
 
 /// Sockets to the kernel of the network namespace in which they were opened.
@@ -39,7 +41,8 @@ pub struct Kernel {
 
 enum Services {
     Ipvs(Box<Packets>),
-    Ebpf(Box<Ebpf>),
+    /// `None` where nothing is attached, nor may be.
+    Ebpf(Option<Box<Ebpf>>),
 }
 
 /// IPVS, and what else packets pass.
@@ -53,6 +56,7 @@ struct Packets {
 }
 
 /// What is read of services, whatever holds them.
+#[derive(Default)]
 struct Reading {
     services: BTreeMap<ServiceKey, Service>,
     foreign: Vec<Foreign>,
@@ -91,7 +95,8 @@ impl Services {
     }
 
     fn ebpf(options: &Options) -> Result<Self, ebpf::Error> {
-        Ok(Self::Ebpf(Box::new(Ebpf::open(&options.ebpf)?)))
+        let open = options.attach || options.ebpf.pins.exists();
+        Ok(Self::Ebpf(open.then(|| Ebpf::open(&options.ebpf)).transpose()?.map(Box::new)))
     }
 
     /// The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
@@ -112,7 +117,8 @@ impl Services {
                     networks: None,
                 })
             }
-            Self::Ebpf(ebpf) => {
+            Self::Ebpf(None) => Ok(Reading { networks: Some(BTreeSet::new()), ..Reading::default() }),
+            Self::Ebpf(Some(ebpf)) => {
                 let repaired = ebpf.repair().map_err(Error::Ebpf)?;
                 if !repaired.is_empty() {
                     tracing::warn!(
@@ -144,7 +150,10 @@ impl Services {
         }
         tokio::task::block_in_place(|| match self {
             Self::Ipvs(packets) => texts(packets.ipvs.apply(ops)),
-            Self::Ebpf(ebpf) => texts(ebpf.apply(ops)),
+            Self::Ebpf(Some(ebpf)) => texts(ebpf.apply(ops)),
+            Self::Ebpf(None) => {
+                ops.iter().enumerate().map(|(index, _)| (index, "only looking".to_owned())).collect()
+            }
         })
     }
 }

@@ -16,6 +16,7 @@ use crate::toolkit::state::State;
 
 tests!["planes":
     status_tells_which_it_is,
+    plan_changes_nothing,
     purge_leaves_nothing,
     ; ipvs:
     ipvs_is_taken_where_there_are_both,
@@ -32,6 +33,18 @@ fn status_tells_which_it_is() -> Result<()> {
     let (text, _) = daemon.status_command(&[])?;
     let told = format!("kernel   {}: as configured;", plane::current().name());
     ensure!(text.contains(&told), "no {told:?} in:\n{text}");
+    Ok(())
+}
+
+fn plan_changes_nothing() -> Result<()> {
+    let lab = lab()?;
+    lab.publish(&State::of([first()]))?;
+    lab.configure_daemon("")?;
+    let plan = lab.l4lbd(&["plan"])?;
+    ensure!(plan.contains("add service tcp 11."), "not planned:\n{plan}");
+    ensure!(!lab.pins().exists(), "something is pinned in {}", lab.pins().display());
+    let links = lab.agent.run_line("ip -oneline link show")?;
+    ensure!(!links.contains("minuteman"), "a link was made:\n{links}");
     Ok(())
 }
 
