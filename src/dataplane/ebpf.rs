@@ -90,6 +90,14 @@ impl Ebpf {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::open(options)?;
         let book = Book::adopt(services(&pins)?);
+        let missing = error::missing_for_namespaces();
+        if !missing.is_empty() {
+            tracing::info!(
+                "connections to servers that are gone are not ended in network namespaces of others, because this \
+                 process lacks {}",
+                missing.join(", ")
+            );
+        }
         Ok(Self { pins, book })
     }
 

@@ -196,9 +196,17 @@ impl Kernel {
     fn remove_programs(&mut self) {
         if let Services::Ipvs(packets) = &mut self.services
             && let Some(options) = packets.programs.take()
-            && let Err(error) = Ebpf::purge(&options)
         {
-            tracing::error!(%error, "cannot remove the programs of an earlier run, which used ebpf");
+            match Ebpf::purge(&options) {
+                Ok(()) => {}
+                // Only root may look into /sys/fs/bpf on most nodes, and a service for IPVS need not.
+                Err(error) if error.is_denied() => {
+                    tracing::info!(%error, "cannot look for programs of an earlier run; if it used ebpf: l4lbd purge");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot remove the programs of an earlier run, which used ebpf");
+                }
+            }
         }
     }
 }

@@ -18,7 +18,6 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::guest::{self, Report};
 use crate::suite::{self, Test};
-use crate::toolkit::plane::Plane;
 
 const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/vm");
 
@@ -82,8 +81,7 @@ struct Share {
 
 impl Machines {
     fn new(selected: Vec<Test>) -> Arc<Self> {
-        let (here, emulated): (Vec<Test>, Vec<Test>) =
-            selected.into_iter().partition(|test| test.plane == Plane::Ebpf);
+        let (emulated, here): (Vec<Test>, Vec<Test>) = selected.into_iter().partition(|test| test.emulated);
         let share = |place, tests: &[Test], first, step| Share {
             place,
             tests: tests.iter().skip(first).step_by(step).map(|test| test.name.to_owned()).collect(),
@@ -201,7 +199,8 @@ impl Machines {
 /// Where tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// An emulated machine with Debian's kernel, because few kernels have IPVS.
+    /// An emulated machine with Debian's kernel, because few kernels have IPVS, and what a service
+    /// manager makes of a node is not for this one.
     Machine,
     /// This machine, in namespaces and a cgroup of its own: nearly every kernel has eBPF.
     Here,

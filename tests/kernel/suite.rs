@@ -23,33 +23,46 @@ use crate::toolkit::plane::Plane;
 pub struct Test {
     pub name: &'static str,
     pub plane: Plane,
+    /// Whether it needs a machine of its own.
+    pub emulated: bool,
     pub run: fn() -> Result<()>,
 }
 
 /// The functions of a module, as tests named after both: those that hold for every data plane once for
-/// each, then those that are about one of them alone.
+/// each, then those that are about one of them alone; last those about eBPF that need a machine of their own.
 macro_rules! tests {
-    ($module:literal: $($any:ident),* $(,)? $(; ipvs: $($ipvs:ident),+ $(,)?)? $(; ebpf: $($ebpf:ident),+ $(,)?)?) => {
+    ($module:literal: $($any:ident),* $(,)? $(; ipvs: $($ipvs:ident),+ $(,)?)?
+     $(; ebpf: $($ebpf:ident),+ $(,)?)? $(; machine: $($machine:ident),+ $(,)?)?) => {
         pub const TESTS: &[$crate::suite::Test] = &[
             $($crate::suite::Test {
                 name: concat!($module, "::", stringify!($any)),
                 plane: $crate::toolkit::plane::Plane::Ipvs,
+                emulated: true,
                 run: $any,
             },
             $crate::suite::Test {
                 name: concat!("ebpf::", $module, "::", stringify!($any)),
                 plane: $crate::toolkit::plane::Plane::Ebpf,
+                emulated: false,
                 run: $any,
             },)*
             $($($crate::suite::Test {
                 name: concat!($module, "::", stringify!($ipvs)),
                 plane: $crate::toolkit::plane::Plane::Ipvs,
+                emulated: true,
                 run: $ipvs,
             },)+)?
             $($($crate::suite::Test {
                 name: concat!("ebpf::", $module, "::", stringify!($ebpf)),
                 plane: $crate::toolkit::plane::Plane::Ebpf,
+                emulated: false,
                 run: $ebpf,
+            },)+)?
+            $($($crate::suite::Test {
+                name: concat!("ebpf::", $module, "::", stringify!($machine)),
+                plane: $crate::toolkit::plane::Plane::Ebpf,
+                emulated: true,
+                run: $machine,
             },)+)?
         ];
     };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -80,32 +80,66 @@ pub enum Error {
     Sockets(#[source] sockets::Error),
 }
 
+impl Error {
+    /// Whether the directory of the pins is closed to this process.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Pin { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
+/// To find the network namespaces of other users' processes, and to enter them.
+const FOR_NAMESPACES: [(u32, &str); 2] = [(19, "CAP_SYS_PTRACE"), (CAP_SYS_ADMIN, "CAP_SYS_ADMIN")];
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// What a refusal of the kernel's to this process means.
 pub fn permission() -> Error {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let missing = missing(&status);
+    let missing = missing(&own_status());
     Error::Permission(match missing.is_empty() {
         true => "this process has the capabilities; is the kernel locked down, or bpf(2) filtered (seccomp)?"
             .to_owned(),
-        false => format!("this process lacks {}", missing.join(", ")),
+        false => {
+            format!(
+                "this process lacks {} (a service has them by systemd/drop-ins/ebpf.conf)",
+                missing.join(", ")
+            )
+        }
     })
 }
 
-/// The capabilities that a process lacks, by its `/proc/PID/status`.
+/// What it means that a pin can't be used: without rights the directory is usually closed, too.
+pub fn pin(path: &Path, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied if !missing(&own_status()).is_empty() => permission(),
+        _ => Error::Pin { path: path.to_owned(), source },
+    }
+}
+
+/// What this process lacks to end connections in the network namespaces of others.
+pub fn missing_for_namespaces() -> Vec<&'static str> {
+    lacking(&own_status(), &FOR_NAMESPACES)
+}
+
+fn own_status() -> String {
+    std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default()
+}
+
+/// The capabilities for eBPF that a process lacks, by its `/proc/PID/status`.
 fn missing(status: &str) -> Vec<&'static str> {
+    if lacking(status, &[(CAP_SYS_ADMIN, "")]).is_empty() {
+        // Which stands for the two others.
+        return lacking(status, &[(12, "CAP_NET_ADMIN")]);
+    }
+    lacking(status, &CAPABILITIES)
+}
+
+/// Those of `wanted` that a process lacks; none where that can't be told.
+fn lacking(status: &str, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(effective) = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else {
         return Vec::new();
     };
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
-        // Which stands for the two others.
-        return if has(12) { Vec::new() } else { vec!["CAP_NET_ADMIN"] };
-    }
-    CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect()
+    wanted.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
 }
 
 /// Makes an error of what aya says.
@@ -159,6 +193,8 @@ mod tests {
         assert_eq!(missing("CapEff:\t0000008000001000\n"), ["CAP_PERFMON"]);
         assert_eq!(missing("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
         assert!(missing("CapEff:\t0000000000201000\n").is_empty());
+        assert!(missing("").is_empty());
+        assert_eq!(lacking("CapEff:\t0000000000200000\n", &FOR_NAMESPACES), ["CAP_SYS_PTRACE"]);
     }
 
     #[test]

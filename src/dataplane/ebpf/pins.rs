@@ -209,7 +209,13 @@ pub fn purge(root: &Path) -> Result<(), Error> {
     for directory in directories(root).map_err(failed)? {
         remove(&directory)?;
     }
-    fs::remove_dir(root).map_err(failed)
+    match fs::remove_dir(root) {
+        // A service is given its directory, by a mount or in one that is not its own.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EACCES | libc::EROFS)) => {
+            Ok(())
+        }
+        done => done.map_err(failed),
+    }
 }
 
 /// The directories of layouts.

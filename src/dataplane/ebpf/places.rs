@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::Error;
+use super::{Error, error};
 
 /// A cgroup, open.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ fn unescaped(text: &str) -> Vec<u8> {
 
 /// Makes the directory of the pins, and mounts a BPF file system on its parent if there is none.
 pub fn prepare(pins: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Pin { path: pins.to_owned(), source };
+    let failed = |source| error::pin(pins, source);
     if !is_bpf(pins).map_err(failed)? {
         let parent = pins.parent().unwrap_or(Path::new("/")).to_owned();
         fs::create_dir_all(&parent).map_err(failed)?;

@@ -42,7 +42,7 @@ fn plan_changes_nothing() -> Result<()> {
     lab.configure_daemon("")?;
     let plan = lab.l4lbd(&["plan"])?;
     ensure!(plan.contains("add service tcp 11."), "not planned:\n{plan}");
-    ensure!(!lab.pins().exists(), "something is pinned in {}", lab.pins().display());
+    ensure!(!lab.pins.exists(), "something is pinned in {}", lab.pins.display());
     let links = lab.agent.run_line("ip -oneline link show")?;
     ensure!(!links.contains("minuteman"), "a link was made:\n{links}");
     Ok(())
@@ -55,7 +55,7 @@ fn purge_leaves_nothing() -> Result<()> {
     lab.agent.must_reach(Tcp, vip, "B1")?;
     daemon.terminate()?;
     lab.l4lbd(&["purge"])?;
-    ensure!(!lab.pins().exists(), "something is still pinned in {}", lab.pins().display());
+    ensure!(!lab.pins.exists(), "something is still pinned in {}", lab.pins.display());
     let addresses = lab.agent.run_line("ip -oneline address show")?;
     ensure!(!addresses.contains("198.51.100.1"), "the resolver's address is left:\n{addresses}");
     let outcome = lab.agent.dial(vip)?;
@@ -91,10 +91,10 @@ fn connections_outlive_the_change_from_ebpf_to_ipvs() -> Result<()> {
     let daemon = start_with_plane(&lab, Plane::Ebpf.name())?;
     let vip = daemon.socket_of("web", 80)?;
     let kept = lab.agent.keep(vip)?;
-    ensure!(lab.pins().exists() && lab.services()?.is_empty(), "it is not in eBPF");
+    ensure!(lab.pins.exists() && lab.services()?.is_empty(), "it is not in eBPF");
     daemon.terminate()?;
     let daemon = start_with_plane(&lab, Plane::Ipvs.name())?;
-    ensure!(!lab.pins().exists(), "the programs are still there");
+    ensure!(!lab.pins.exists(), "the programs are still there");
     lab.publish(&State::of([second()]))?;
     daemon.await_status("the other task", |status| {
         status.vip("web", 80).is_some_and(|vip| vip.backends.iter().any(|b| b.weight > 0 && b.port == 8080))
@@ -110,7 +110,7 @@ fn programs_that_somebody_detached_are_attached_again() -> Result<()> {
     let vip = daemon.socket_of("web", 80)?;
     let kept = lab.agent.keep(vip)?;
     for hook in ["connect4", "getpeername4", "sock_release"] {
-        fs::remove_file(lab.pins().join("v1").join(hook))?;
+        fs::remove_file(lab.pins.join("v1").join(hook))?;
     }
     let reached = || Ok(matches!(lab.agent.dial(vip)?, Outcome::Answered { .. }).then_some(()));
     await_some("the VIP is served again", reached)?;

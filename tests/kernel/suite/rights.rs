@@ -3,23 +3,29 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::tests;
 use crate::toolkit::await_some;
+use crate::toolkit::daemon::Daemon;
+use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::Tcp;
 use crate::toolkit::host::Host;
 use crate::toolkit::kernel::must_be_equal;
 use crate::toolkit::lab::{Lab, REMOTE, REMOTE6};
 use crate::toolkit::state::{State, Task};
-use crate::toolkit::unit::{self, Caller, SOCKET, STATE, Unit, systemctl};
+use crate::toolkit::unit::{self, Caller, INSTALLED, PINS, SOCKET, STATE, Unit, systemctl};
 
 tests!["rights":
     ; ipvs:
     service_does_its_work_without_root,
     nobody_else_can_talk_to_it,
+    ; machine:
+    service_balances_by_sockets_without_root,
+    service_ends_connections_of_containers_with_more_rights,
+    service_leaves_no_programs_when_it_changes_to_ipvs,
 ];
 
 /// Settings of a namespace's own that the daemon needs to be 1, and that root owns.
@@ -62,14 +68,8 @@ fn access_of(path: &Path) -> Result<String> {
     Ok(access(metadata.mode() & 0o7777, metadata.uid(), metadata.gid()))
 }
 
-fn service_does_its_work_without_root() -> Result<()> {
-    let unit = Unit::install()?;
-    let lab = lab()?;
-    for key in SYSCTLS {
-        lab.agent.sysctl(key, "0")?;
-    }
-    let daemon = unit.start(&lab, &state())?;
-
+/// Requires that the daemon runs as its user, and has exactly the capabilities that the unit lists.
+fn must_have_rights_of(unit: &Unit) -> Result<()> {
     let process = unit::process()?;
     for (key, id) in [("Uid", unit.user), ("Gid", unit.group)] {
         let ids = of_process(process, key)?;
@@ -91,6 +91,18 @@ fn service_does_its_work_without_root() -> Result<()> {
         let set = of_process(process, key)?;
         ensure!(set == format!("{wanted:016x}"), "{key} of the daemon is {set} instead of {wanted:016x}");
     }
+    Ok(())
+}
+
+fn service_does_its_work_without_root() -> Result<()> {
+    let unit = Unit::install()?;
+    let lab = lab()?;
+    for key in SYSCTLS {
+        lab.agent.sysctl(key, "0")?;
+    }
+    let daemon = unit.start(&lab, &state())?;
+
+    must_have_rights_of(&unit)?;
 
     daemon.await_dns()?;
     let fine = daemon.await_status("a status without complaints", |status| !status.degraded)?;
@@ -133,6 +145,8 @@ fn service_does_its_work_without_root() -> Result<()> {
     let found = access_of(Path::new(STATE))?;
     let wanted = access(unit.mode("StateDirectoryMode")?, unit.user, unit.group);
     ensure!(found == wanted, "the state directory: {found} instead of {wanted}");
+
+    must_not_complain_of_programs(&lab)?;
 
     let before = lab.snapshot()?;
     systemctl(&["stop", "l4lbd"])?;
@@ -203,6 +217,157 @@ fn listens_for_names_and_the_status_alone(lab: &Lab) -> Result<()> {
         .filter(|path| !path.starts_with("/run/systemd/"))
         .collect();
     ensure!(listening == [SOCKET], "wanted {SOCKET} alone: {listening:?}");
+    Ok(())
+}
+
+fn ebpf_lab() -> Result<Lab> {
+    let mut lab = lab()?;
+    lab.remote.serve("192.168.50.2:8081", "B2")?;
+    lab.pins = PathBuf::from(PINS);
+    Ok(lab)
+}
+
+/// `web` has another server, and the time of the first one's connections is over.
+fn move_web(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
+    lab.publish(&State::of([Task::host("web-2", REMOTE, 8081).vip("/web:80")]))?;
+    daemon
+        .await_status("the new server alone", |status| {
+            status.vip("web", 80).is_some_and(|vip| vip.backends.len() == 1 && vip.backends[0].port == 8081)
+        })
+        .map(drop)
+}
+
+/// The ids of all that is pinned in the kernel: nothing that was made anew has its old one.
+fn pinned(lab: &Lab) -> Result<String> {
+    let mut text = String::new();
+    for kind in ["map", "link"] {
+        let list: Vec<serde_json::Value> =
+            serde_json::from_str(&lab.agent.run(&["bpftool", "-f", "-j", kind, "show"])?)?;
+        for object in list {
+            let pins = object["pinned"].as_array().into_iter().flatten();
+            for pin in pins.filter_map(|pin| pin.as_str()?.strip_prefix(PINS)) {
+                text += &format!("{pin} {kind} {}\n", object["id"]);
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn service_balances_by_sockets_without_root() -> Result<()> {
+    let unit = Unit::install_with(&["ebpf.conf"])?;
+    let lab = ebpf_lab()?;
+    // As root leaves it who has run the daemon by hand.
+    fs::create_dir_all(lab.pins.join("v1"))?;
+    let daemon = unit.start(&lab, &state())?;
+    must_have_rights_of(&unit)?;
+    daemon.await_dns()?;
+    daemon.await_status("a status without complaints", |status| !status.degraded)?;
+    let (web, six) = (daemon.socket_of("web", 80)?, daemon.socket_of("six", 80)?);
+    for host in [&lab.agent, lab.container(11)] {
+        host.must_reach(Tcp, web, "B")?;
+    }
+    lab.agent.must_reach(Tcp, six, "B6")?;
+    let wanted = access(0o700, unit.user, unit.group);
+    let found = access_of(&lab.pins)?;
+    ensure!(found == wanted, "the pins: {found} instead of {wanted}");
+    let found = access_of(Path::new("/sys/fs/bpf"))?;
+    ensure!(
+        found.contains("mode 0700, user 0,") || found.contains("mode 1700, user 0,"),
+        "/sys/fs/bpf: {found}"
+    );
+
+    // The next one takes over what is there.
+    let kept = [lab.agent.keep(web)?, lab.container(11).keep(web)?];
+    let (before, pins, process) = (lab.snapshot()?, pinned(&lab)?, unit::process()?);
+    ensure!(pins.lines().count() >= 6, "wanted maps and links: {pins}");
+    systemctl(&["kill", "-s", "KILL", "l4lbd"])?;
+    await_some(
+        "another process",
+        || Ok((unit::process().is_ok_and(|other| other != process)).then_some(())),
+    )?;
+    await_some("the next daemon's first pass", || {
+        Ok(daemon.status().is_ok_and(|status| !status.vips.is_empty() && !status.degraded).then_some(()))
+    })?;
+    must_have_rights_of(&unit)?;
+    must_be_equal(&before, &lab.snapshot()?, "after the daemon was killed and started again")?;
+    must_be_equal(&pins, &pinned(&lab)?, "after the daemon was killed and started again")?;
+    for connection in &kept {
+        connection.must_live()?;
+    }
+    lab.agent.must_reach(Tcp, web, "B")?;
+
+    // Somebody takes programs and pins away.
+    fs::remove_file(lab.pins.join("v1/vips"))?;
+    let links = pins.lines().filter(|line| line.contains(" link "));
+    for id in links.filter_map(|line| line.rsplit(' ').next()) {
+        lab.agent.run(&["bpftool", "link", "detach", "id", id])?;
+    }
+    await_some("all is attached and pinned again", || {
+        let again = pinned(&lab)?;
+        Ok((again.lines().count() == pins.lines().count() && again != pins).then_some(()))
+    })?;
+    lab.container(11).must_reach(Tcp, web, "B")?;
+
+    // Connections in the node's own network are ended at the deadline, those in others are not.
+    move_web(&lab, &daemon)?;
+    let outcome = kept[0].ask()?;
+    ensure!(outcome == Outcome::Reset, "wanted a reset at once, got {outcome:?}");
+    kept[1].must_live()?;
+    lab.agent.must_reach(Tcp, web, "B2")?;
+
+    let before = lab.snapshot()?;
+    systemctl(&["stop", "l4lbd"])?;
+    must_be_equal(&before, &lab.snapshot()?, "after the service was stopped")?;
+    for host in [&lab.agent, lab.container(11)] {
+        host.must_reach(Tcp, web, "B2")?;
+    }
+    lab.agent.run(&[INSTALLED, "purge"])?;
+    ensure!(!lab.pins.exists() && pinned(&lab)?.is_empty(), "something stays in {PINS}");
+    Ok(())
+}
+
+fn service_ends_connections_of_containers_with_more_rights() -> Result<()> {
+    let unit = Unit::install_with(&["ebpf.conf", "ebpf-containers.conf"])?;
+    let lab = ebpf_lab()?;
+    let daemon = unit.start(&lab, &state())?;
+    must_have_rights_of(&unit)?;
+    let web = daemon.socket_of("web", 80)?;
+    let mut inhabitant = unit::inhabit(lab.container(11))?;
+    let kept = lab.container(11).keep(web)?;
+    move_web(&lab, &daemon)?;
+    let outcome = kept.ask()?;
+    inhabitant.kill()?;
+    inhabitant.wait()?;
+    ensure!(outcome == Outcome::Reset, "wanted a reset at once, got {outcome:?}");
+    lab.container(11).must_reach(Tcp, web, "B2")?;
+    Ok(())
+}
+
+/// With the drop-in still there; the directory for the pins stays, because it is a mount of the service's.
+fn service_leaves_no_programs_when_it_changes_to_ipvs() -> Result<()> {
+    let unit = Unit::install_with(&["ebpf.conf"])?;
+    let lab = ebpf_lab()?;
+    let daemon = unit.start(&lab, &state())?;
+    let web = daemon.socket_of("web", 80)?;
+    lab.agent.must_reach(Tcp, web, "B")?;
+    let config = fs::read_to_string(unit::CONFIG)?;
+    fs::write(unit::CONFIG, config.replace("\"ebpf\"", "\"ipvs\""))?;
+    systemctl(&["restart", "l4lbd"])?;
+    await_some("the programs go", || Ok(pinned(&lab)?.is_empty().then_some(())))?;
+    ensure!(fs::read_dir(&lab.pins)?.next().is_none(), "something stays in {PINS}");
+    ensure!(lab.agent.services()?.len() == 6, "IPVS has {:?}", lab.agent.services()?);
+    for host in [&lab.agent, lab.container(11)] {
+        host.must_reach(Tcp, web, "B")?;
+    }
+    systemctl(&["restart", "l4lbd"])?;
+    must_not_complain_of_programs(&lab)
+}
+
+/// Neither where there are none nor where it may not look.
+fn must_not_complain_of_programs(lab: &Lab) -> Result<()> {
+    let log = fs::read_to_string(lab.path("daemon.log"))?;
+    let alarm = log.lines().find(|line| line.contains("ERROR") && line.contains("earlier run"));
+    ensure!(alarm.is_none(), "the daemon complains: {alarm:?}");
     Ok(())
 }
 

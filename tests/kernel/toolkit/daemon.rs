@@ -43,7 +43,7 @@ impl Lab {
         let (ipvs, more) = more.split_at(more.find('[').unwrap_or(more.len()));
         let (directory, source, audit) = (self.directory.display(), &self.source, self.audit);
         let polls = self.mass_loss_polls;
-        let (plane, pins) = (plane::current().name(), self.pins().display().to_string());
+        let (plane, pins) = (plane::current().name(), self.pins.display().to_string());
         let cgroup = guest::cgroup().map(|group| format!("cgroup = \"{}\"\n", group.display()));
         let cgroup = cgroup.unwrap_or_default();
         let text = format!(

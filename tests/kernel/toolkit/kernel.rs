@@ -111,7 +111,7 @@ impl Lab {
     }
 
     fn pin(&self, name: &str) -> Result<String> {
-        Ok(self.pins().join("v1").join(name).to_str().context("a path in UTF-8")?.to_owned())
+        Ok(self.pins.join("v1").join(name).to_str().context("a path in UTF-8")?.to_owned())
     }
 
     /// All that a data plane consists of: services, rules with their handles, routes and links.

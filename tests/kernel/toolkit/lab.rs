@@ -35,12 +35,14 @@ pub const REMOTE6: &str = "fd50::2";
 const DIRECTORY: &str = "/run/l4lbd-test";
 
 /// A BPF file system, which the daemon mounts if nobody else has.
-const BPF: &str = "/sys/fs/bpf";
+pub(super) const BPF: &str = "/sys/fs/bpf";
 
 static LABS: AtomicUsize = AtomicUsize::new(0);
 
 pub struct Lab {
     pub directory: PathBuf,
+    /// Where the daemon keeps its programs.
+    pub pins: PathBuf,
     pub agent: Host,
     pub remote: Host,
     containers: Vec<(u8, Host)>,
@@ -85,6 +87,7 @@ impl Lab {
             source: format!("file:{}/state.json", directory.display()),
             mass_loss_polls: 5,
             audit: "1s",
+            pins: Path::new(BPF).join(directory.file_name().unwrap_or_default()),
             directory,
             agent: Host::enter(agent)?,
             remote: Host::enter(remote)?,
@@ -164,11 +167,6 @@ impl Lab {
         self.agent.publish_ports(&[(host_port, container)])
     }
 
-    /// Where the daemon keeps its programs.
-    pub fn pins(&self) -> PathBuf {
-        Path::new(BPF).join(self.directory.file_name().unwrap_or_default())
-    }
-
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -177,7 +175,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // Programs hold for all processes of this kernel.
-        let _ = fs::remove_dir_all(self.pins());
+        let _ = fs::remove_dir_all(&self.pins);
         let hosts =
             [&self.agent, &self.remote].into_iter().chain(self.containers.iter().map(|(_, host)| host));
         let commands: String = hosts.map(|host| format!("netns delete {}\n", host.name)).collect();

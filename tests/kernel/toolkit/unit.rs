@@ -5,24 +5,27 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::await_some;
 use super::daemon::{Daemon, PROGRAM};
-use super::lab::{AGENT, AGENT6, Lab};
+use super::host::Host;
+use super::lab::{AGENT, AGENT6, BPF, Lab};
 use super::state::State;
+use super::{await_some, plane};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/l4lbd.service");
+const DROP_INS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/drop-ins");
 const SYSUSERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/sysusers.d/l4lbd.conf");
 
 /// Where the unit finds its program. Other users may be unable to reach the program's own place.
 pub const INSTALLED: &str = "/usr/local/bin/l4lbd";
 pub const SOCKET: &str = "/run/l4lbd/l4lbd.sock";
 pub const STATE: &str = "/var/lib/l4lbd";
+pub const PINS: &str = "/sys/fs/bpf/l4lbd";
 
-const CONFIG: &str = "/etc/l4lbd/l4lbd.toml";
+pub const CONFIG: &str = "/etc/l4lbd/l4lbd.toml";
 
 /// What systemd knows: the unit, and an empty target in place of everything that it comes after.
 const UNITS: &str = "/run/l4lbd-units";
@@ -31,9 +34,16 @@ const UNITS: &str = "/run/l4lbd-units";
 const STRANGER: u32 = 64_999;
 
 /// Capabilities by their numbers in `linux/capability.h`.
-const CAPABILITIES: &[(&str, u32)] = &[("CAP_NET_BIND_SERVICE", 10), ("CAP_NET_ADMIN", 12)];
+const CAPABILITIES: &[(&str, u32)] = &[
+    ("CAP_NET_BIND_SERVICE", 10),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+];
 
-/// What the unit says, and the user that was made for it.
+/// What the unit and its drop-ins say, and the user that was made for it.
 pub struct Unit {
     text: String,
     pub user: u32,
@@ -50,8 +60,27 @@ pub enum Caller {
 impl Unit {
     /// Puts everything in its place in this machine, as the README has it.
     pub fn install() -> Result<Self> {
+        Self::install_with(&[])
+    }
+
+    /// ... with some of the drop-ins.
+    pub fn install_with(drop_ins: &[&str]) -> Result<Self> {
         run(&["systemd-sysusers", SYSUSERS])?;
-        let text = fs::read_to_string(UNIT).context(UNIT)?;
+        let mut text = fs::read_to_string(UNIT).context(UNIT)?;
+        let directory = Path::new(UNITS).join("l4lbd.service.d");
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir_all(&directory)?;
+        for name in drop_ins {
+            let path = Path::new(DROP_INS).join(name);
+            text += &fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            fs::copy(path, directory.join(name))?;
+        }
+        if run(&["stat", "--file-system", "--format=%T", BPF])?.trim() != "bpf_fs" {
+            // As systemd does at boot, except in a container.
+            run(&["mount", "-t", "bpf", "-o", "mode=0700", "bpf", BPF])?;
+        }
         let mut unit = Self { text, user: 0, group: 0 };
         unit.user = run(&["id", "-u", unit.value("User")?])?.trim().parse()?;
         unit.group = run(&["id", "-g", unit.value("User")?])?.trim().parse()?;
@@ -59,17 +88,18 @@ impl Unit {
             fs::write(INSTALLED, "")?;
             run(&["mount", "--bind", PROGRAM, INSTALLED])?;
         }
-        let log = Path::new(UNITS).join("l4lbd.service.d");
-        fs::create_dir_all(log)?;
         fs::copy(UNIT, Path::new(UNITS).join("l4lbd.service"))?;
         fs::write(Path::new(UNITS).join("sysinit.target"), "[Unit]\nDefaultDependencies=no\n")?;
         Ok(unit)
     }
 
+    fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.text.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
+    }
+
     /// A setting that is there exactly once.
     pub fn value(&self, key: &str) -> Result<&str> {
-        let prefix = format!("{key}=");
-        let mut values = self.text.lines().filter_map(|line| line.strip_prefix(prefix.as_str()));
+        let mut values = self.values(key);
         let value = values.next().with_context(|| format!("{UNIT} does not have {key}="))?;
         ensure!(values.next().is_none(), "{UNIT} has {key}= more than once");
         Ok(value)
@@ -80,9 +110,9 @@ impl Unit {
         Ok(u32::from_str_radix(self.value(key)?, 8)?)
     }
 
-    /// A setting that lists capabilities, as the kernel's bits.
+    /// A setting that lists capabilities, as the kernel's bits; drop-ins add to it.
     pub fn capabilities(&self, key: &str) -> Result<u64> {
-        self.value(key)?.split_whitespace().try_fold(0, |bits, name| {
+        self.values(key).flat_map(str::split_whitespace).try_fold(0, |bits, name| {
             let known = CAPABILITIES.iter().find(|(known, _)| *known == name);
             let (_, number) = known.with_context(|| format!("{key} has {name}, which is not needed"))?;
             Ok(bits | 1 << number)
@@ -124,8 +154,9 @@ impl Unit {
         fs::write(
             CONFIG,
             format!(
-                "[source]\nmasters = [\"file:{directory}/state.json\"]\ninterval = \"250ms\"\n\n\
-                 [node]\naddress = \"{AGENT}\"\naddress6 = \"{AGENT6}\"\n\n[ipvs]\naudit = \"1s\"\n"
+                "dataplane = \"{}\"\n\n[source]\nmasters = [\"file:{directory}/state.json\"]\ninterval = \"250ms\"\n\n\
+                 [node]\naddress = \"{AGENT}\"\naddress6 = \"{AGENT6}\"\n\n[ipvs]\naudit = \"1s\"\ndrain = \"3s\"\n",
+                plane::current().name()
             ),
         )?;
         chown(CONFIG, None, Some(self.group))?;
@@ -159,9 +190,21 @@ impl Unit {
 
 /// Asks the systemd that runs the service, which answers only those who see the same processes.
 pub fn systemctl(words: &[&str]) -> Result<String> {
-    let manager = run(&["pgrep", "--newest", "--exact", "systemd"])?;
+    let manager = manager()?;
     let enter = ["nsenter", "--target", manager.trim(), "--mount", "--pid", "--root", "systemctl"];
     run(&[&enter[..], words].concat())
+}
+
+/// A process of root's in a host's network, which those see who see systemd's processes.
+pub fn inhabit(host: &Host) -> Result<Child> {
+    let network = format!("--net=/run/netns/{}", host.name);
+    let manager = manager()?;
+    let words = ["--target", manager.trim(), "--pid", &network, "sleep", "infinity"];
+    Command::new("nsenter").args(words).spawn().context("nsenter")
+}
+
+fn manager() -> Result<String> {
+    run(&["pgrep", "--newest", "--exact", "systemd"])
 }
 
 /// The service's main process, by its id outside of systemd's process namespace.
