@@ -29,7 +29,8 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let Some(top) = top(&mounts) else { return Ok(None) };
-        let name = format!("l4lbd-demo-{}", std::process::id());
+        // Ids of processes are not unique: there may be demonstrations in other namespaces, or remains of some.
+        let name = format!("l4lbd-demo-{:08x}", rand::random::<u32>());
         let below = own_path(&own).map(|own| top.join(own).join(&name));
         let path = match below.filter(|path| make(path).is_ok()) {
             Some(path) => path,
