@@ -1,9 +1,10 @@
 //! What a VIP costs with the eBPF data plane on the running kernel, and with IPVS where the kernel has it.
 //!
 //! ```text
-//! ebpf [ROUNDS]
+//! ebpf [ROUNDS [KIND...]]
 //! ```
 //!
+//! With kinds of operations (`udp`, `udp-new`, `tcp-new`, `request`, `bulk`) only those are measured.
 //! Needs root. Works in a network namespace, a mount namespace and a cgroup of its own. Sockets keep the
 //! cgroup that they were made in, so that "no programs" is a process beside it that is told what to do.
 //! Variants alternate within every round, each round starting with another one; the figures are medians
@@ -44,13 +45,12 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.as_slice() {
         [client] if client == "client" => client_loop(),
-        [] => run(15),
-        [rounds] => run(rounds.parse().context("ROUNDS")?),
-        _ => bail!("usage: ebpf [ROUNDS]"),
+        [] => run(15, &[]),
+        [rounds, kinds @ ..] => run(rounds.parse().context("usage: ebpf [ROUNDS [KIND...]]")?, kinds),
     }
 }
 
-fn run(rounds: usize) -> anyhow::Result<()> {
+fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
     let tree = cgroup_tree()?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces need root")?;
     let none: Option<&str> = None;
@@ -66,12 +66,12 @@ fn run(rounds: usize) -> anyhow::Result<()> {
     }
     let cgroup = tree.join(format!("l4lbd-ebpf-bench-{}", std::process::id()));
     fs::create_dir(&cgroup)?;
-    let result = measure(&cgroup, rounds);
+    let result = measure(&cgroup, rounds, kinds);
     fs::remove_dir(&cgroup)?;
     result
 }
 
-fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
+fn measure(cgroup: &Path, rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
     let options = Options { cgroup: Some(cgroup.to_owned()), pins: Path::new(BPF).join("l4lbd") };
     let echoes = [echo_server()?, echo_server()?];
     let datagrams = [UdpSocket::bind((SERVER, 0))?, UdpSocket::bind((SERVER, 0))?];
@@ -80,6 +80,64 @@ fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
     let mut inside = Client::start(Some(cgroup))?;
 
     let mut ebpf = timed("open, the first time", || Ebpf::open(&options))?;
+    if kinds.is_empty() {
+        ebpf = measure_table(ebpf, &options, rounds)?;
+    }
+
+    let vip = "10.99.0.1:80";
+    let mut ops = vip_services(vip, &echoes, &datagrams, SCHEDULER)?;
+    ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
+    apply(&mut ebpf, &ops)?;
+    let ipvs_vip = "10.97.0.1:80";
+    let mut ipvs = Ipvs::open().ok();
+    if let Some(ipvs) = &mut ipvs {
+        let ops = vip_services(ipvs_vip, &echoes, &datagrams, "wlc")?;
+        let refusals = ipvs.apply(&ops.iter().collect::<Vec<_>>());
+        ensure!(refusals.is_empty(), "IPVS: {refusals:?}");
+    }
+
+    println!("each as a ratio to the first, median of {rounds} rounds:");
+    for (kind, servers, what) in [
+        ("udp", datagrams, "UDP connect() on one socket"),
+        ("udp-new", datagrams, "UDP socket, connect and close"),
+        ("tcp-new", echoes, "TCP socket, connect and close"),
+        ("request", echoes, "request on a kept TCP connection"),
+        ("bulk", echoes, "64 KiB there and back on it"),
+    ] {
+        if !kinds.is_empty() && !kinds.iter().any(|wanted| wanted == kind) {
+            continue;
+        }
+        let direct = format!("{kind} {},{}", servers[0], servers[1]);
+        let mut variants = vec![
+            ("no programs", false, direct.clone()),
+            ("not a VIP", true, direct),
+            ("VIP", true, format!("{kind} {vip}")),
+        ];
+        if ipvs.is_some() {
+            variants.push(("VIP of IPVS", false, format!("{kind} {ipvs_vip}")));
+        }
+        let mut figures = vec![Vec::new(); variants.len()];
+        for round in 0..rounds {
+            for turn in 0..variants.len() {
+                let variant = (round + turn) % variants.len();
+                let (_, is_inside, order) = &variants[variant];
+                let client = if *is_inside { &mut inside } else { &mut outside };
+                figures[variant].push(client.ask(order)?);
+            }
+        }
+        let medians: Vec<Duration> = figures.iter_mut().map(|figures| median(figures)).collect();
+        let ratio = |part: &Duration| part.as_secs_f64() / medians[0].as_secs_f64();
+        let cells =
+            variants.iter().zip(&medians).map(|((name, ..), it)| format!("{name} {it:?} ({:.2})", ratio(it)));
+        println!("{what}: {}", cells.collect::<Vec<_>>().join(", "));
+    }
+    drop((outside, inside));
+    timed("purge", || Ebpf::purge(&options))?;
+    Ok(())
+}
+
+/// Many services: programming, changing and reading them.
+fn measure_table(mut ebpf: Ebpf, options: &Options, rounds: usize) -> anyhow::Result<Ebpf> {
     let keys: Vec<ServiceKey> =
         (0..SERVICES).map(|n| key(&format!("10.98.{}.{}:80", n / 250, n % 250))).collect::<Result<_, _>>()?;
     let ops: Vec<Op> = keys
@@ -113,7 +171,7 @@ fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
         ebpf.read()?;
         read.push(start.elapsed());
         let start = Instant::now();
-        ebpf = Ebpf::open(&options)?;
+        ebpf = Ebpf::open(options)?;
         reopen.push(start.elapsed());
     }
     println!(
@@ -122,54 +180,7 @@ fn measure(cgroup: &Path, rounds: usize) -> anyhow::Result<()> {
         median(&mut read),
         median(&mut reopen)
     );
-
-    let vip = "10.99.0.1:80";
-    let mut ops = vip_services(vip, &echoes, &datagrams, SCHEDULER)?;
-    ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
-    apply(&mut ebpf, &ops)?;
-    let ipvs_vip = "10.97.0.1:80";
-    let mut ipvs = Ipvs::open().ok();
-    if let Some(ipvs) = &mut ipvs {
-        let ops = vip_services(ipvs_vip, &echoes, &datagrams, "wlc")?;
-        let refusals = ipvs.apply(&ops.iter().collect::<Vec<_>>());
-        ensure!(refusals.is_empty(), "IPVS: {refusals:?}");
-    }
-
-    println!("each as a ratio to the first, median of {rounds} rounds:");
-    for (kind, servers, what) in [
-        ("udp", datagrams, "UDP connect() on one socket"),
-        ("udp-new", datagrams, "UDP socket, connect and close"),
-        ("tcp-new", echoes, "TCP socket, connect and close"),
-        ("request", echoes, "request on a kept TCP connection"),
-        ("bulk", echoes, "64 KiB there and back on it"),
-    ] {
-        let direct = format!("{kind} {},{}", servers[0], servers[1]);
-        let mut variants = vec![
-            ("no programs", false, direct.clone()),
-            ("not a VIP", true, direct),
-            ("VIP", true, format!("{kind} {vip}")),
-        ];
-        if ipvs.is_some() {
-            variants.push(("VIP of IPVS", false, format!("{kind} {ipvs_vip}")));
-        }
-        let mut figures = vec![Vec::new(); variants.len()];
-        for round in 0..rounds {
-            for turn in 0..variants.len() {
-                let variant = (round + turn) % variants.len();
-                let (_, is_inside, order) = &variants[variant];
-                let client = if *is_inside { &mut inside } else { &mut outside };
-                figures[variant].push(client.ask(order)?);
-            }
-        }
-        let medians: Vec<Duration> = figures.iter_mut().map(|figures| median(figures)).collect();
-        let ratio = |part: &Duration| part.as_secs_f64() / medians[0].as_secs_f64();
-        let cells =
-            variants.iter().zip(&medians).map(|((name, ..), it)| format!("{name} {it:?} ({:.2})", ratio(it)));
-        println!("{what}: {}", cells.collect::<Vec<_>>().join(", "));
-    }
-    drop((outside, inside));
-    timed("purge", || Ebpf::purge(&options))?;
-    Ok(())
+    Ok(ebpf)
 }
 
 fn timed<T, E: std::error::Error + Send + Sync + 'static>(
