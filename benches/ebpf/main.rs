@@ -13,7 +13,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use anyhow::{Context, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER};
+use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::task::Protocol;
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
-    let tree = cgroup_tree()?;
+    let tree = cgroup_tree().context("no cgroup v2 tree")?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces need root")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -228,12 +228,6 @@ fn vip_services(
     let mut ops = service(key, tcp, scheduler);
     ops.extend(service(ServiceKey { protocol: Protocol::Udp, ..key }, udp, scheduler));
     Ok(ops)
-}
-
-fn cgroup_tree() -> anyhow::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).context("no cgroup v2 tree")?;
-    Ok(line.split(' ').nth(4).context("mountinfo")?.into())
 }
 
 fn echo_server() -> anyhow::Result<SocketAddr> {

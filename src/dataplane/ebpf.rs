@@ -45,6 +45,7 @@ mod sockets;
 mod sys;
 
 pub use error::Error;
+pub use places::cgroup_tree;
 
 /// How a backend is chosen: of two at random the one with fewer connections for its weight. A
 /// datagram of an unconnected socket goes to any.

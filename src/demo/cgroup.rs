@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::part;
+use crate::dataplane::ebpf::cgroup_tree;
 
 /// How long processes that were killed may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,9 +27,8 @@ impl Cgroup {
     /// # Errors
     /// When none can be made, or nobody can be started who removes it.
     pub fn make() -> io::Result<Option<Self>> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        let Some(top) = top(&mounts) else { return Ok(None) };
+        let Some(top) = cgroup_tree() else { return Ok(None) };
         // Ids of processes are not unique: there may be demonstrations in other namespaces, or remains of some.
         let name = format!("l4lbd-demo-{:08x}", rand::random::<u32>());
         let below = own_path(&own).map(|own| top.join(own).join(&name));
@@ -94,16 +94,6 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where the whole cgroup2 file system is mounted.
-fn top(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        (root == "/" && kind.starts_with("cgroup2 ")).then(|| PathBuf::from(place))
-    })
-}
-
 /// This process' group, relative to the top.
 fn own_path(groups: &str) -> Option<&str> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -113,16 +103,6 @@ fn own_path(groups: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cgroup2_is_found_where_version_1_is_as_well() {
-        let mounts = "25 31 0:23 / /sys rw shared:7 - sysfs sysfs rw\n\
-                      30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                      32 25 0:27 /part /mnt/part rw - cgroup2 cgroup2 rw\n\
-                      31 25 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(top(mounts), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(top("25 31 0:23 / /sys rw - sysfs sysfs rw\n"), None);
-    }
 
     #[test]
     fn our_own_group_is_the_unified_one() {

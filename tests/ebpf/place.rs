@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use l4lbd::dataplane::ebpf::cgroup_tree;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -31,7 +32,7 @@ pub fn outside() -> &'static Path {
 
 /// Enters the place; must be called while there is one thread.
 pub fn enter() -> Result<Place, String> {
-    let tree = tree().ok_or("these tests need a cgroup v2 tree, and none is mounted here")?;
+    let tree = cgroup_tree().ok_or("these tests need a cgroup v2 tree, and none is mounted here")?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .map_err(|error| format!("these tests need root, for namespaces of their own: {error}"))?;
     let none: Option<&str> = None;
@@ -66,10 +67,4 @@ pub fn join(cgroup: &Path, process: u32) -> std::io::Result<()> {
 pub fn loopback_up() -> Result<(), String> {
     let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     status.is_ok_and(|status| status.success()).then_some(()).ok_or("ip link set lo up failed".to_owned())
-}
-
-fn tree() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-    line.split(' ').nth(4).map(PathBuf::from)
 }

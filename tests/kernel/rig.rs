@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use l4lbd::dataplane::ebpf::cgroup_tree;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::guest::{self, Report};
@@ -233,12 +234,10 @@ impl Group {
         if place == Place::Machine {
             return Ok(Self(None));
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let tree = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-        let tree = tree.and_then(|line| line.split(' ').nth(4)).ok_or_else(|| {
+        let tree = cgroup_tree().ok_or_else(|| {
             std::io::Error::other("no cgroup v2 tree (try: mount -t cgroup2 none /sys/fs/cgroup)")
         })?;
-        let group = Path::new(tree).join(format!("l4lbd-test-{}", std::process::id()));
+        let group = tree.join(format!("l4lbd-test-{}", std::process::id()));
         fs::create_dir_all(&group)?;
         Ok(Self(Some(group)))
     }

@@ -28,42 +28,27 @@ pub struct Test {
     pub run: fn() -> Result<()>,
 }
 
+impl Test {
+    const fn ipvs(name: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, plane: Plane::Ipvs, emulated: true, run }
+    }
+
+    const fn ebpf(name: &'static str, emulated: bool, run: fn() -> Result<()>) -> Self {
+        Self { name, plane: Plane::Ebpf, emulated, run }
+    }
+}
+
 /// The functions of a module, as tests named after both: those that hold for every data plane once for
 /// each, then those that are about one of them alone; last those about eBPF that need a machine of their own.
 macro_rules! tests {
     ($module:literal: $($any:ident),* $(,)? $(; ipvs: $($ipvs:ident),+ $(,)?)?
      $(; ebpf: $($ebpf:ident),+ $(,)?)? $(; machine: $($machine:ident),+ $(,)?)?) => {
         pub const TESTS: &[$crate::suite::Test] = &[
-            $($crate::suite::Test {
-                name: concat!($module, "::", stringify!($any)),
-                plane: $crate::toolkit::plane::Plane::Ipvs,
-                emulated: true,
-                run: $any,
-            },
-            $crate::suite::Test {
-                name: concat!("ebpf::", $module, "::", stringify!($any)),
-                plane: $crate::toolkit::plane::Plane::Ebpf,
-                emulated: false,
-                run: $any,
-            },)*
-            $($($crate::suite::Test {
-                name: concat!($module, "::", stringify!($ipvs)),
-                plane: $crate::toolkit::plane::Plane::Ipvs,
-                emulated: true,
-                run: $ipvs,
-            },)+)?
-            $($($crate::suite::Test {
-                name: concat!("ebpf::", $module, "::", stringify!($ebpf)),
-                plane: $crate::toolkit::plane::Plane::Ebpf,
-                emulated: false,
-                run: $ebpf,
-            },)+)?
-            $($($crate::suite::Test {
-                name: concat!("ebpf::", $module, "::", stringify!($machine)),
-                plane: $crate::toolkit::plane::Plane::Ebpf,
-                emulated: true,
-                run: $machine,
-            },)+)?
+            $($crate::suite::Test::ipvs(concat!($module, "::", stringify!($any)), $any),
+            $crate::suite::Test::ebpf(concat!("ebpf::", $module, "::", stringify!($any)), false, $any),)*
+            $($($crate::suite::Test::ipvs(concat!($module, "::", stringify!($ipvs)), $ipvs),)+)?
+            $($($crate::suite::Test::ebpf(concat!("ebpf::", $module, "::", stringify!($ebpf)), false, $ebpf),)+)?
+            $($($crate::suite::Test::ebpf(concat!("ebpf::", $module, "::", stringify!($machine)), true, $machine),)+)?
         ];
     };
 }

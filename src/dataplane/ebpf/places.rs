@@ -24,10 +24,7 @@ pub struct Cgroup {
 pub fn cgroup(path: Option<&Path>) -> Result<Cgroup, Error> {
     let path = match path {
         Some(path) => path.to_owned(),
-        None => {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            cgroup_root(&mounts).ok_or(Error::NoCgroup)?
-        }
+        None => cgroup_tree().ok_or(Error::NoCgroup)?,
     };
     let failed = |source| Error::Cgroup { path: path.clone(), source };
     let directory = File::open(&path).map_err(failed)?;
@@ -38,7 +35,12 @@ pub fn cgroup(path: Option<&Path>) -> Result<Cgroup, Error> {
     Ok(Cgroup { path, directory, id })
 }
 
-/// Where the cgroup v2 tree is mounted, by `/proc/self/mountinfo`; its root rather than a part of it.
+/// Where the cgroup v2 tree is mounted; `None` where it is not.
+pub fn cgroup_tree() -> Option<PathBuf> {
+    cgroup_root(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// The same from the content of `mountinfo`; the tree's root rather than a part of it.
 fn cgroup_root(mounts: &str) -> Option<PathBuf> {
     let found = mounts.lines().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
