@@ -1,4 +1,6 @@
-//! The status interface: HTTP on a Unix socket, for the commands of this program.
+//! The status interface: HTTP on a Unix socket, for the commands of this program, which ask by [`client`].
+
+pub mod client;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;

@@ -37,8 +37,12 @@ use cgroup::Cgroup;
 use stage::Stage;
 use story::Story;
 
-/// What is needed besides the kernel, and the package that has it.
-const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
+/// A program that is needed besides the kernel, and the package that has it.
+type Tool = (&'static str, &'static str);
+
+const IP: Tool = ("ip", "iproute2");
+/// By IPVS alone.
+const NFT: Tool = ("nft", "nftables");
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +87,10 @@ pub enum Error {
 /// # Errors
 /// When it can't be shown; nothing is left of the attempt.
 pub fn run(options: Options) -> Result<Outcome, Error> {
-    check()?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    must_have(IP)?;
     let cgroup = Cgroup::make().map_err(|error| step("make a control group", error))?;
     let shown = show(options, cgroup.as_ref().map(|cgroup| cgroup.path.as_path()));
     if let Some(cgroup) = cgroup {
@@ -99,22 +106,19 @@ fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {
     let story = Story { duration: options.duration };
     runtime.block_on(async {
         let plane = daemon::choose(&stage, options.plane)?;
+        if plane == Plane::Ipvs {
+            must_have(NFT)?;
+        }
         director::perform(stage, story, plane).await
     })
 }
 
-/// Looks for what is needed.
-fn check() -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
+fn must_have((program, package): Tool) -> Result<(), Error> {
     let path = part::search_path();
-    for (program, package) in PROGRAMS {
-        if !std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
-            return Err(Error::Missing { program, package });
-        }
+    match std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
+        true => Ok(()),
+        false => Err(Error::Missing { program, package }),
     }
-    Ok(())
 }
 
 fn step(step: &str, error: impl Into<io::Error>) -> Error {

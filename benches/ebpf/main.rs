@@ -1,30 +1,45 @@
-//! What a VIP costs with the eBPF data plane on the running kernel, and for UDP with IPVS where the kernel has it.
+//! What a VIP costs on the running kernel: with the eBPF data plane, and with IPVS where the kernel has it.
 //!
 //! ```text
 //! ebpf [ROUNDS [KIND...]]
 //! ```
 //!
 //! With kinds of operations (`udp`, `udp-new`, `tcp-new`, `request`, `bulk`) only those are measured.
-//! Needs root. Works in a network namespace, a mount namespace and a cgroup of its own. Sockets keep the
-//! cgroup that they were made in, so that "no programs" is a process beside it that is told what to do.
-//! Variants alternate within every round, each round starting with another one; the figures are medians
-//! over the rounds. Every VIP has two servers, which those who dial them directly use in turn.
+//! Needs root. Works in network namespaces, a mount namespace and cgroups of its own:
+//!
+//! ```text
+//!  plain 10.96.1.2 ── far 10.96.0.1 ── balanced 10.96.2.2
+//! ```
+//!
+//! The servers are far, two for every VIP; those who dial them directly use them in turn. Sockets keep the
+//! cgroup that they were made in, so that "no programs" is a process in another cgroup than the one with the
+//! programs, both in `plain`. `balanced` is a node as the daemon leaves it with IPVS, rules and connection
+//! tracking included. Everybody shares one processor. Variants alternate within every round, each round starting with another one. A ratio
+//! compares two figures of the same round; told are the medians and the quartiles.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, setns, unshare};
+use nix::unistd::Pid;
 
+use l4lbd::config::Config;
+use l4lbd::dataplane::desired::{Sources, desired};
+use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
-use l4lbd::dataplane::ipvs::Ipvs;
-use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
+use l4lbd::dataplane::kernel::{self, Kernel};
+use l4lbd::dataplane::{DataPlane, Depth, Op, Plane, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::task::Protocol;
+use l4lbd::vip::VipTable;
+use l4lbd::vip::alloc::Leases;
 
 const BPF: &str = "/run/l4lbd-ebpf-bench";
 const SERVICES: usize = 10_000;
@@ -38,8 +53,12 @@ const CHUNKS: u32 = 64;
 /// Bytes that are echoed in one piece.
 const CHUNK: usize = 64 * 1024;
 
-/// Where the servers are; a VIP of IPVS can't lead to the loopback network.
+/// Where the servers are.
 const SERVER: &str = "10.96.0.1";
+
+const EBPF_VIP: &str = "10.99.0.1:80";
+/// In the daemon's own range.
+const IPVS_VIP: &str = "11.0.0.1:80";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -52,51 +71,56 @@ fn main() -> anyhow::Result<()> {
 
 fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
     let tree = cgroup_tree().context("no cgroup v2 tree")?;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces need root")?;
+    // Where the scheduler puts clients and servers otherwise makes more of a difference than all the rest.
+    let mut processor = CpuSet::new();
+    processor.set(sched_getcpu()?)?;
+    sched_setaffinity(Pid::from_raw(0), &processor)?;
+    unshare(CloneFlags::CLONE_NEWNS).context("namespaces need root")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     fs::create_dir_all(BPF)?;
     mount(Some("bpf"), BPF, Some("bpf"), MsFlags::empty(), none)?;
-    for command in [
-        "link set lo up",
-        &format!("address add {SERVER}/32 dev lo"),
-        "route add local 10.97.0.0/16 dev lo src 10.96.0.1",
-    ] {
-        ensure!(Command::new("ip").args(command.split(' ')).status()?.success(), "ip {command} failed");
+    let cgroups = ["without", "with"]
+        .map(|programs| tree.join(format!("l4lbd-ebpf-bench-{}-{programs}", std::process::id())));
+    for cgroup in &cgroups {
+        fs::create_dir(cgroup)?;
     }
-    let cgroup = tree.join(format!("l4lbd-ebpf-bench-{}", std::process::id()));
-    fs::create_dir(&cgroup)?;
-    let result = measure(&cgroup, rounds, kinds);
-    fs::remove_dir(&cgroup)?;
+    let result = measure(&cgroups, rounds, kinds);
+    for cgroup in &cgroups {
+        fs::remove_dir(cgroup)?;
+    }
     result
 }
 
-fn measure(cgroup: &Path, rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
-    let options = Options { cgroup: Some(cgroup.to_owned()), pins: Path::new(BPF).join("l4lbd") };
+fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
+    let options = Options { cgroup: Some(with.clone()), pins: Path::new(BPF).join("l4lbd") };
+    let far = Namespace::new()?;
+    ip(&format!("address add {SERVER}/32 dev lo"))?;
     let echoes = [echo_server()?, echo_server()?];
     let datagrams = [UdpSocket::bind((SERVER, 0))?, UdpSocket::bind((SERVER, 0))?];
     let datagrams = [datagrams[0].local_addr()?, datagrams[1].local_addr()?];
-    let mut outside = Client::start(None)?;
-    let mut inside = Client::start(Some(cgroup))?;
+
+    let balanced = Namespace::new()?;
+    balanced.join(&far, 2)?;
+    let mut through_ipvs = None;
+    match balance(&echoes, &datagrams) {
+        Ok(()) => through_ipvs = Some(Client::start(without)?),
+        Err(error) => println!("without IPVS: {error:#}"),
+    }
+    let plain = Namespace::new()?;
+    plain.join(&far, 1)?;
+    let mut outside = Client::start(without)?;
+    let mut inside = Client::start(with)?;
 
     let mut ebpf = timed("open, the first time", || Ebpf::open(&options))?;
     if kinds.is_empty() {
         ebpf = measure_table(ebpf, &options, rounds)?;
     }
-
-    let vip = "10.99.0.1:80";
-    let mut ops = vip_services(vip, &echoes, &datagrams, SCHEDULER)?;
+    let mut ops = vip_services(EBPF_VIP, &echoes, &datagrams, SCHEDULER)?;
     ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
     apply(&mut ebpf, &ops)?;
-    let ipvs_vip = "10.97.0.1:80";
-    let mut ipvs = Ipvs::open().ok();
-    if let Some(ipvs) = &mut ipvs {
-        let ops = vip_services(ipvs_vip, &echoes, &datagrams, "wlc")?;
-        let refusals = ipvs.apply(&ops.iter().collect::<Vec<_>>());
-        ensure!(refusals.is_empty(), "IPVS: {refusals:?}");
-    }
 
-    println!("each as a ratio to the first, median of {rounds} rounds:");
+    println!("each as a ratio to the first, median of {rounds} rounds and its quartiles:");
     for (kind, servers, what) in [
         ("udp", datagrams, "UDP connect() on one socket"),
         ("udp-new", datagrams, "UDP socket, connect and close"),
@@ -109,32 +133,107 @@ fn measure(cgroup: &Path, rounds: usize, kinds: &[String]) -> anyhow::Result<()>
         }
         let direct = format!("{kind} {},{}", servers[0], servers[1]);
         let mut variants = vec![
-            ("no programs", false, direct.clone()),
-            ("not a VIP", true, direct),
-            ("VIP", true, format!("{kind} {vip}")),
+            ("no programs", Who::Outside, direct.clone()),
+            ("eBPF, not a VIP", Who::Inside, direct.clone()),
+            ("eBPF, VIP", Who::Inside, format!("{kind} {EBPF_VIP}")),
         ];
-        // One address for client and servers is too few for the answers of TCP through IPVS.
-        if ipvs.is_some() && kind.starts_with("udp") {
-            variants.push(("VIP of IPVS", false, format!("{kind} {ipvs_vip}")));
+        if through_ipvs.is_some() {
+            variants.push(("IPVS, not a VIP", Who::Balanced, direct));
+            variants.push(("IPVS, VIP", Who::Balanced, format!("{kind} {IPVS_VIP}")));
         }
         let mut figures = vec![Vec::new(); variants.len()];
         for round in 0..rounds {
             for turn in 0..variants.len() {
                 let variant = (round + turn) % variants.len();
-                let (_, is_inside, order) = &variants[variant];
-                let client = if *is_inside { &mut inside } else { &mut outside };
+                let (_, who, order) = &variants[variant];
+                let client = match who {
+                    Who::Outside => &mut outside,
+                    Who::Inside => &mut inside,
+                    Who::Balanced => through_ipvs.as_mut().context("no IPVS")?,
+                };
                 figures[variant].push(client.ask(order)?);
             }
         }
-        let medians: Vec<Duration> = figures.iter_mut().map(|figures| median(figures)).collect();
-        let ratio = |part: &Duration| part.as_secs_f64() / medians[0].as_secs_f64();
-        let cells =
-            variants.iter().zip(&medians).map(|((name, ..), it)| format!("{name} {it:?} ({:.2})", ratio(it)));
-        println!("{what}: {}", cells.collect::<Vec<_>>().join(", "));
+        println!("{what}: {:?}", median(&mut figures[0].clone()));
+        for ((name, ..), own) in variants.iter().zip(&figures) {
+            let mut ratios: Vec<f64> =
+                own.iter().zip(&figures[0]).map(|(own, base)| own.div_duration_f64(*base)).collect();
+            ratios.sort_unstable_by(f64::total_cmp);
+            let part = |quarters: usize| ratios[(ratios.len() - 1) * quarters / 4];
+            println!("  {name:<16} {:.3} ({:.3} to {:.3})", part(2), part(1), part(3));
+        }
     }
-    drop((outside, inside));
+    drop((outside, inside, through_ipvs));
     timed("purge", || Ebpf::purge(&options))?;
     Ok(())
+}
+
+/// Which client.
+enum Who {
+    Outside,
+    Inside,
+    Balanced,
+}
+
+/// A network namespace.
+struct Namespace(File);
+
+impl Namespace {
+    /// A new one, which this thread is in from now on.
+    fn new() -> anyhow::Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("namespaces need root")?;
+        ip("link set lo up")?;
+        Ok(Self(File::open("/proc/thread-self/ns/net")?))
+    }
+
+    /// Connects this one, where this thread is, with that of the servers.
+    fn join(&self, far: &Self, number: u8) -> anyhow::Result<()> {
+        let name = |namespace: &Self| format!("/proc/{}/fd/{}", std::process::id(), namespace.0.as_raw_fd());
+        setns(&far.0, CloneFlags::CLONE_NEWNET)?;
+        ip(&format!("link add near{number} type veth peer name far netns {}", name(self)))?;
+        ip(&format!("address add 10.96.{number}.1/24 dev near{number}"))?;
+        ip(&format!("link set near{number} up"))?;
+        setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+        ip(&format!("address add 10.96.{number}.2/24 dev far"))?;
+        ip("link set far up")?;
+        ip(&format!("route add default via 10.96.{number}.1"))
+    }
+}
+
+fn ip(command: &str) -> anyhow::Result<()> {
+    ensure!(Command::new("ip").args(command.split(' ')).status()?.success(), "ip {command} failed");
+    Ok(())
+}
+
+/// Makes this network namespace a node with IPVS and a VIP, as the daemon does.
+fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
+    let services = vip_services(IPVS_VIP, tcp, udp, "wlc")?;
+    let options = kernel::Options {
+        plane: Some(Plane::Ipvs),
+        link: "minuteman".to_owned(),
+        ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },
+        attach: true,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(runtime.spawn(async move {
+        let mut kernel = Kernel::open(&options)?;
+        let found = kernel.read(Depth::Full).await?;
+        let none = Leases::default();
+        let wanted = desired(
+            &VipTable::default(),
+            &BTreeSet::new(),
+            (&none, &none),
+            &Config::default().settings(),
+            Sources::default(),
+            &found.node,
+            &found.foreign,
+        );
+        let mut ops = diff(&found.state, &wanted.state, 1);
+        ops.extend(services);
+        let errors = kernel.apply(&ops).await;
+        ensure!(errors.is_empty(), "{errors:?}");
+        Ok(())
+    }))?
 }
 
 /// Many services: programming, changing and reading them.
@@ -255,15 +354,13 @@ struct Client {
 }
 
 impl Client {
-    fn start(cgroup: Option<&Path>) -> anyhow::Result<Self> {
+    fn start(cgroup: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("client")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        if let Some(cgroup) = cgroup {
-            fs::write(cgroup.join("cgroup.procs"), child.id().to_string())?;
-        }
+        fs::write(cgroup.join("cgroup.procs"), child.id().to_string())?;
         let input = child.stdin.take().context("input")?;
         let output = BufReader::new(child.stdout.take().context("output")?);
         Ok(Self { child, input, output })

@@ -28,8 +28,6 @@ use l4lbd::task::Protocol;
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 
-const LINK: &str = "minuteman";
-
 /// How often what changes little or nothing is repeated within a case.
 const REPEATS: usize = 5;
 
@@ -181,7 +179,7 @@ fn each(size: Size) -> anyhow::Result<()> {
 fn everything(size: Size) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(runtime.spawn(async move {
-        let mut kernel = Kernel::open(LINK)?;
+        let mut kernel = Kernel::open(&Config::default().kernel())?;
         let cold = Instant::now();
         let found = kernel.read(Depth::Full).await?;
         let settings: Settings = Config::default().settings();

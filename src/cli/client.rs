@@ -2,16 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::Method;
 
 use super::ConfigFile;
+use crate::api::client;
 use crate::status::Status;
-
-/// Longest wait for the daemon.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the daemon is.
 #[derive(Debug, clap::Args)]
@@ -36,6 +33,7 @@ impl RunningDaemon {
     }
 }
 
+/// Says what can be done about a daemon that cannot be reached.
 async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<Vec<u8>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     if let Err(error) = tokio::net::UnixStream::connect(socket).await {
@@ -43,7 +41,7 @@ async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<Ve
         match error.kind() {
             NotFound | ConnectionRefused => bail!(
                 "no daemon answers on {shown}; is it running? (systemctl status l4lbd) The kernel keeps forwarding \
-                 what it last held: ipvsadm -Ln"
+                 what it last held, which l4lbd plan compares with the cluster"
             ),
             PermissionDenied => {
                 bail!("no permission to use {shown}: run as root or as a member of its group")
@@ -51,11 +49,5 @@ async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<Ve
             _ => return Err(error).with_context(|| shown.to_string()),
         }
     }
-    // Fails when a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    // No certificate is ever looked at on a Unix socket, and reading them all takes long.
-    let client =
-        reqwest::Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
-    let response = client.request(method, format!("http://l4lbd{path}")).send().await?.error_for_status()?;
-    Ok(response.bytes().await?.into())
+    Ok(client::ask(socket, method, path).await?)
 }

@@ -32,7 +32,7 @@ use ipnet::IpNet;
 use super::{Connections, Op, Service, ServiceKey};
 use book::{Book, Full, Placed};
 use layout::HOOKS;
-use pins::Pins;
+use pins::{Maps, Pins};
 use sockets::Targets;
 
 mod book;
@@ -90,7 +90,7 @@ impl Ebpf {
     /// ours is pinned there.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::open(options)?;
-        let book = Book::adopt(services(&pins)?);
+        let book = Book::adopt(services(&pins.maps)?);
         let missing = error::missing_for_namespaces();
         if !missing.is_empty() {
             tracing::info!(
@@ -102,29 +102,25 @@ impl Ebpf {
         Ok(Self { pins, book })
     }
 
-    /// Reads everything from the maps, and looks whether the links are there; changes nothing.
+    /// What is pinned, without touching it; empty where nothing is.
     ///
     /// # Errors
-    /// [`Error::Lost`] when a link is not attached any more, which [`Self::repair`] mends.
-    pub fn read(&mut self) -> Result<Table, Error> {
-        for hook in &HOOKS {
-            self.pins.check(hook)?;
+    /// Without the rights, and when something that is not ours is pinned there.
+    pub fn look(options: &Options) -> Result<Table, Error> {
+        match Maps::look(&options.pins)? {
+            Some(maps) => table(&maps, &Book::adopt(services(&maps)?)),
+            None => Ok(Table::default()),
         }
-        let found = services(&self.pins)?;
+    }
+
+    /// Reads everything from the maps; changes nothing. Whether the programs are attached is
+    /// [`Self::repair`]'s to see.
+    pub fn read(&mut self) -> Result<Table, Error> {
+        let found = services(&self.pins.maps)?;
         if found != self.book.services {
             self.book = Book::adopt(found);
         }
-        let counts = counts(&self.pins, self.book.ids_end())?;
-        let mut table = Table { networks: networks(&self.pins)?, ..Table::default() };
-        for (key, placed) in &self.book.services {
-            for (address, member) in &placed.servers {
-                // A connection is a descriptor of some process; there are not that many.
-                let active = count_of(&counts, member.id).unwrap_or(0) as u32;
-                table.connections.insert((*key, *address), Connections { active, inactive: 0 });
-            }
-            table.services.insert(*key, placed.service());
-        }
-        Ok(table)
+        table(&self.pins.maps, &self.book)
     }
 
     /// Attaches and pins again what somebody detached or removed; returns the names of those hooks.
@@ -183,13 +179,19 @@ impl Ebpf {
         if holds_ipv4 {
             return Err(Error::Network(*network));
         }
-        self.pins.networks.update(&layout::network(network), &[1, 0, 0, 0]).map_err(map_error("networks"))
+        self.pins
+            .maps
+            .networks
+            .update(&layout::network(network), &[1, 0, 0, 0])
+            .map_err(map_error("networks"))
     }
 
     fn delete_network(&self, network: &IpNet) -> Result<(), Error> {
-        self.pins.networks.delete(&layout::network(network)).map_err(|source| match source.raw_os_error() {
-            Some(libc::ENOENT) => Error::NoNetwork(*network),
-            _ => map_error("networks")(source),
+        self.pins.maps.networks.delete(&layout::network(network)).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::ENOENT) => Error::NoNetwork(*network),
+                _ => map_error("networks")(source),
+            }
         })
     }
 
@@ -243,7 +245,7 @@ impl Ebpf {
         let mut placed = Err(Full::Ids);
         for limit in [near, layout::SERVERS as usize] {
             // Without counts any id may still be in use.
-            let counts = counts(&self.pins, limit).map_err(|_| Full::Ids)?;
+            let counts = counts(&self.pins.maps, limit).map_err(|_| Full::Ids)?;
             self.book.reclaim(|id| count_of(&counts, id).unwrap_or(u64::MAX));
             placed = self.book.place(key, servers);
             if placed.is_ok() {
@@ -265,7 +267,7 @@ impl Ebpf {
                 owners.push(position);
             }
         }
-        for (at, error) in self.pins.slots.write(&indexes, &slots) {
+        for (at, error) in self.pins.maps.slots.write(&indexes, &slots) {
             owners.get(at).map(|position| failed.insert(*position, error));
         }
         let (mut keys, mut values, mut owners) = (Vec::new(), Vec::new(), Vec::new());
@@ -280,7 +282,7 @@ impl Ebpf {
                     values.extend(placed.region().encode());
                     owners.push(position);
                 }
-                None => match self.pins.vips.delete(&key) {
+                None => match self.pins.maps.vips.delete(&key) {
                     Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                         drop(failed.insert(position, error))
                     }
@@ -288,7 +290,7 @@ impl Ebpf {
                 },
             }
         }
-        for (at, error) in self.pins.vips.write(&keys, &values) {
+        for (at, error) in self.pins.maps.vips.write(&keys, &values) {
             owners.get(at).map(|position| failed.insert(*position, error));
         }
         failed
@@ -302,7 +304,7 @@ impl Ebpf {
         // From here on no socket is given such a server any more, so that the counts tell.
         sys::wait_for_readers();
         let end = gone.iter().map(|(_, _, id)| *id as usize + 1).max().unwrap_or(0);
-        let counts = counts(&self.pins, end)?;
+        let counts = counts(&self.pins.maps, end)?;
         let mut targets = Targets::default();
         for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) != Some(0)) {
             targets.add(key, server.port(), *id);
@@ -310,8 +312,8 @@ impl Ebpf {
         if targets.is_empty() {
             return Ok(());
         }
-        let ended =
-            sockets::end(&targets, &self.pins.sockets, &self.pins.datagrams).map_err(Error::Sockets)?;
+        let ended = sockets::end(&targets, &self.pins.maps.sockets, &self.pins.maps.datagrams)
+            .map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to servers that are gone");
         Ok(())
     }
@@ -338,15 +340,30 @@ fn map_error(map: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Map { map, source }
 }
 
-fn services(pins: &Pins) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
-    let (keys, regions) = pins.vips.read(usize::MAX).map_err(map_error("vips"))?;
-    let (_, slots) = pins.slots.read(book::slots_in_use(&regions)).map_err(map_error("slots"))?;
+/// Everything that the maps say, of which the book knows the services.
+fn table(maps: &Maps, book: &Book) -> Result<Table, Error> {
+    let counts = counts(maps, book.ids_end())?;
+    let mut table = Table { networks: networks(maps)?, ..Table::default() };
+    for (key, placed) in &book.services {
+        for (address, member) in &placed.servers {
+            // A connection is a descriptor of some process; there are not that many.
+            let active = count_of(&counts, member.id).unwrap_or(0) as u32;
+            table.connections.insert((*key, *address), Connections { active, inactive: 0 });
+        }
+        table.services.insert(*key, placed.service());
+    }
+    Ok(table)
+}
+
+fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
+    let (keys, regions) = maps.vips.read(usize::MAX).map_err(map_error("vips"))?;
+    let (_, slots) = maps.slots.read(book::slots_in_use(&regions)).map_err(map_error("slots"))?;
     Ok(book::decode(&keys, &regions, &slots))
 }
 
 /// Of the ids below `limit`, in one piece.
-fn counts(pins: &Pins, limit: usize) -> Result<Vec<u8>, Error> {
-    let (_, counts) = pins.counts.read(limit.min(layout::SERVERS as usize)).map_err(map_error("counts"))?;
+fn counts(maps: &Maps, limit: usize) -> Result<Vec<u8>, Error> {
+    let (_, counts) = maps.counts.read(limit.min(layout::SERVERS as usize)).map_err(map_error("counts"))?;
     Ok(counts)
 }
 
@@ -356,7 +373,7 @@ fn count_of(counts: &[u8], id: u32) -> Option<u64> {
     counts.get(id as usize).map(|count| u64::from_ne_bytes(*count))
 }
 
-fn networks(pins: &Pins) -> Result<BTreeSet<IpNet>, Error> {
-    let keys = pins.networks.keys().map_err(map_error("networks"))?;
+fn networks(maps: &Maps) -> Result<BTreeSet<IpNet>, Error> {
+    let keys = maps.networks.keys().map_err(map_error("networks"))?;
     Ok(keys.iter().filter_map(|key| layout::decode_network(key.first_chunk()?)).collect())
 }

@@ -28,7 +28,7 @@ pub struct Options {
     /// Name of our link.
     pub link: String,
     pub ebpf: ebpf::Options,
-    /// Whether programs may be attached; without that, a kernel where none are holds nothing.
+    /// Whether programs may be attached; without that, what they find pinned is only looked at.
     pub attach: bool,
 }
 
@@ -41,8 +41,9 @@ pub struct Kernel {
 
 enum Services {
     Ipvs(Box<Packets>),
-    /// `None` where nothing is attached, nor may be.
-    Ebpf(Option<Box<Ebpf>>),
+    Ebpf(Box<Ebpf>),
+    /// What is pinned there, to be looked at.
+    Pinned(ebpf::Options),
 }
 
 /// IPVS, and what else packets pass.
@@ -64,6 +65,18 @@ struct Reading {
     timeouts: Option<Timeouts>,
     /// Where the data plane has networks of its own instead of routes.
     networks: Option<BTreeSet<Route>>,
+}
+
+impl From<ebpf::Table> for Reading {
+    fn from(table: ebpf::Table) -> Self {
+        let route = |destination| Route { destination, source: None };
+        Self {
+            services: table.services,
+            connections: table.connections,
+            networks: Some(table.networks.into_iter().map(route).collect()),
+            ..Self::default()
+        }
+    }
 }
 
 impl Services {
@@ -95,8 +108,10 @@ impl Services {
     }
 
     fn ebpf(options: &Options) -> Result<Self, ebpf::Error> {
-        let open = options.attach || options.ebpf.pins.exists();
-        Ok(Self::Ebpf(open.then(|| Ebpf::open(&options.ebpf)).transpose()?.map(Box::new)))
+        Ok(match options.attach {
+            true => Self::Ebpf(Box::new(Ebpf::open(&options.ebpf)?)),
+            false => Self::Pinned(options.ebpf.clone()),
+        })
     }
 
     /// The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
@@ -117,8 +132,7 @@ impl Services {
                     networks: None,
                 })
             }
-            Self::Ebpf(None) => Ok(Reading { networks: Some(BTreeSet::new()), ..Reading::default() }),
-            Self::Ebpf(Some(ebpf)) => {
+            Self::Ebpf(ebpf) => {
                 let repaired = ebpf.repair().map_err(Error::Ebpf)?;
                 if !repaired.is_empty() {
                     tracing::warn!(
@@ -126,22 +140,15 @@ impl Services {
                         "somebody detached our programs, attached again"
                     );
                 }
-                let table = ebpf.read().map_err(Error::Ebpf)?;
-                let route = |destination| Route { destination, source: None };
-                Ok(Reading {
-                    services: table.services,
-                    foreign: Vec::new(),
-                    connections: table.connections,
-                    timeouts: None,
-                    networks: Some(table.networks.into_iter().map(route).collect()),
-                })
+                ebpf.read().map(Reading::from).map_err(Error::Ebpf)
             }
+            Self::Pinned(options) => Ebpf::look(options).map(Reading::from).map_err(Error::Ebpf),
         })
     }
 
     fn takes(&self, op: &Op) -> bool {
         let is_network = matches!(op, Op::AddRoute(_) | Op::DelRoute(_));
-        op.service().is_some() || (is_network && matches!(self, Self::Ebpf(_)))
+        op.service().is_some() || (is_network && !matches!(self, Self::Ipvs(_)))
     }
 
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {
@@ -150,8 +157,8 @@ impl Services {
         }
         tokio::task::block_in_place(|| match self {
             Self::Ipvs(packets) => texts(packets.ipvs.apply(ops)),
-            Self::Ebpf(Some(ebpf)) => texts(ebpf.apply(ops)),
-            Self::Ebpf(None) => {
+            Self::Ebpf(ebpf) => texts(ebpf.apply(ops)),
+            Self::Pinned(_) => {
                 ops.iter().enumerate().map(|(index, _)| (index, "only looking".to_owned())).collect()
             }
         })

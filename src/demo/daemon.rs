@@ -1,23 +1,18 @@
 //! The daemon of the demonstration: its configuration, and what it says of itself.
 
-use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use reqwest::Method;
 
 use super::Error;
 use super::client::NAME;
 use super::stage::{NODE, Stage};
+use crate::api;
 use crate::config::Config;
 use crate::dataplane::ebpf::Options;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{DataPlane, Plane};
 use crate::status::{Backend, Status, Vip};
-
-/// Longest wait for a status.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Finds a data plane that this kernel has; without a wanted one IPVS before eBPF, as the daemon does. To be called
 /// on the stage, within a runtime.
@@ -63,20 +58,10 @@ pub fn config(stage: &Stage, plane: Plane) -> String {
     text
 }
 
-/// What `l4lbd status` is told.
-///
-/// # Errors
-/// When the daemon is not there, or says what is not a status.
-pub async fn status(socket: &Path) -> io::Result<Status> {
-    let asked = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        stream.write_all(b"GET /status HTTP/1.0\r\nHost: l4lbd\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(serde_json::from_str(body)?)
-    };
-    tokio::time::timeout(PATIENCE, asked).await?
+/// What `l4lbd status` is told; `None` when the daemon is not there.
+pub async fn status(socket: &Path) -> Option<Status> {
+    let body = api::client::ask(socket, Method::GET, "/status").await.ok()?;
+    serde_json::from_slice(&body).ok()
 }
 
 /// The VIP that is dialled.

@@ -435,7 +435,7 @@ impl Director {
 async fn ask_again_and_again(socket: PathBuf, notes: Notes) {
     loop {
         // It is killed in the course of events.
-        if let Ok(status) = daemon::status(&socket).await
+        if let Some(status) = daemon::status(&socket).await
             && notes.send(Note::Status(Box::new(status))).is_err()
         {
             return;

@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
     ("pins::that_were_removed", pins::that_were_removed),
+    ("pins::that_are_only_looked_at", pins::that_are_only_looked_at),
     ("pins::that_are_not_ours", pins::that_are_not_ours),
     ("pins::of_a_cgroup_that_was_removed", pins::of_a_cgroup_that_was_removed),
     ("pins::another_layout_goes_on_until_ours_is_filled", pins::another_layout_goes_on_until_ours_is_filled),

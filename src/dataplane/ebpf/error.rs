@@ -43,8 +43,6 @@ pub enum Error {
     Exclusive { hook: &'static str, cgroup: PathBuf, source: io::Error },
     #[error("cannot attach {hook} to the cgroup {}: {source}", cgroup.display())]
     Attach { hook: &'static str, cgroup: PathBuf, source: io::Error },
-    #[error("{hook} is not attached any more: {reason}")]
-    Lost { hook: &'static str, reason: &'static str },
     #[error("cannot use the map {map}: {source}")]
     Map { map: &'static str, source: io::Error },
     #[error("{what} are full: {limit} at most")]

@@ -21,15 +21,49 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4
 /// `BPF_LINK_TYPE_CGROUP`.
 const CGROUP_LINK: u32 = 3;
 
-/// What is loaded, attached and pinned.
+/// The maps that the programs work with.
 #[derive(Debug)]
-pub struct Pins {
+pub struct Maps {
     pub vips: Map,
     pub slots: Map,
     pub counts: Map,
     pub networks: Map,
     pub sockets: Map,
     pub datagrams: Map,
+}
+
+impl Maps {
+    /// Those that are pinned below `root`; `None` where there are none, or not all.
+    pub fn look(root: &Path) -> Result<Option<Self>, Error> {
+        let directory = root.join(layout::VERSION);
+        for map in &MAPS {
+            if !check_map(&directory.join(map.name), map)? {
+                return Ok(None);
+            }
+        }
+        Self::open(&directory).map(Some)
+    }
+
+    fn open(directory: &Path) -> Result<Self, Error> {
+        let open = |map: &MapLayout| {
+            let path = directory.join(map.name);
+            sys::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
+        };
+        Ok(Self {
+            vips: open(&layout::VIPS)?,
+            slots: open(&layout::SLOTS_MAP)?,
+            counts: open(&layout::COUNTS)?,
+            networks: open(&layout::NETWORKS)?,
+            sockets: open(&layout::SOCKETS)?,
+            datagrams: open(&layout::DATAGRAMS)?,
+        })
+    }
+}
+
+/// What is loaded, attached and pinned.
+#[derive(Debug)]
+pub struct Pins {
+    pub maps: Maps,
     programs: aya::Ebpf,
     cgroup: Cgroup,
     /// Of all layouts.
@@ -52,17 +86,8 @@ impl Pins {
         allow_locked_memory();
         // Kernels below 5.18 have no bpf_set_retval, and what else is wrong is wrong without it, too.
         let programs = load(&directory, true).or_else(|error| load(&directory, false).map_err(|_| error))?;
-        let open = |map: &MapLayout| {
-            let path = directory.join(map.name);
-            sys::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
-        };
         let mut pins = Self {
-            vips: open(&layout::VIPS)?,
-            slots: open(&layout::SLOTS_MAP)?,
-            counts: open(&layout::COUNTS)?,
-            networks: open(&layout::NETWORKS)?,
-            sockets: open(&layout::SOCKETS)?,
-            datagrams: open(&layout::DATAGRAMS)?,
+            maps: Maps::open(&directory)?,
             programs,
             cgroup,
             root: options.pins.clone(),
@@ -78,33 +103,18 @@ impl Pins {
         Ok(pins)
     }
 
-    /// Whether a hook has its link and its pin, and why not.
-    pub fn check(&self, hook: &Hook) -> Result<(), Error> {
-        let lost = |reason| Error::Lost { hook: hook.name, reason };
-        let path = self.directory.join(hook.name);
-        let link = match sys::get(&path) {
-            Ok(link) => link,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("its pin was removed")),
-            Err(source) => return Err(Error::Pin { path, source }),
-        };
-        match self.state(hook, &link, &path)? {
-            State::Ours => Ok(()),
-            State::Elsewhere => Err(lost("its cgroup was removed, or it was detached")),
-        }
-    }
-
-    /// Attaches again what [`Self::check`] finds lost, and pins again; returns whether anything was.
+    /// Attaches again what was detached, and pins again what is not; returns whether anything was.
     pub fn repair(&self, hook: &Hook) -> Result<bool, Error> {
-        match self.check(hook) {
-            Ok(()) => Ok(false),
-            Err(Error::Lost { .. }) => self.attach(hook).map(|()| true),
-            Err(error) => Err(error),
+        match self.pinned(hook)? {
+            Some((_, State::Ours)) => Ok(false),
+            _ => self.attach(hook).map(|()| true),
         }
     }
 
     /// Pins the maps again whose pins were removed.
     pub fn check_maps(&self) -> Result<(), Error> {
-        let used = [&self.vips, &self.slots, &self.counts, &self.networks, &self.sockets, &self.datagrams];
+        let Maps { vips, slots, counts, networks, sockets, datagrams } = &self.maps;
+        let used = [vips, slots, counts, networks, sockets, datagrams];
         for (map, layout) in used.into_iter().zip(&MAPS) {
             let path = self.directory.join(layout.name);
             let pinned = match sys::get(&path) {
@@ -130,16 +140,13 @@ impl Pins {
         let path = self.directory.join(hook.name);
         let pin_failed = |source| Error::Pin { path: path.clone(), source };
         let program = self.program(hook.name)?;
-        let old = match sys::get(&path) {
-            Ok(link) => match self.state(hook, &link, &path)? {
-                State::Ours => match sys::replace(link.as_fd(), program) {
-                    Ok(()) => return Ok(()),
-                    Err(_) => Some(link),
-                },
-                State::Elsewhere => Some(link),
+        let old = match self.pinned(hook)? {
+            Some((link, State::Ours)) => match sys::replace(link.as_fd(), program) {
+                Ok(()) => return Ok(()),
+                Err(_) => Some(link),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Error::Pin { path, source }),
+            Some((link, State::Elsewhere)) => Some(link),
+            None => None,
         };
         let link = sys::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
             let (hook, cgroup) = (hook.name, self.cgroup.path.clone());
@@ -156,14 +163,21 @@ impl Pins {
         sys::pin(link.as_fd(), &path).map_err(pin_failed)
     }
 
-    /// Where a pinned link is attached.
-    fn state(&self, hook: &Hook, link: &OwnedFd, path: &Path) -> Result<State, Error> {
-        let info =
-            sys::link_info(link.as_fd()).map_err(|source| Error::Pin { path: path.to_owned(), source })?;
-        if info.kind != CGROUP_LINK || info.hook != hook.number {
-            return Err(Error::Foreign(path.to_owned()));
-        }
-        Ok(if info.cgroup == self.cgroup.id { State::Ours } else { State::Elsewhere })
+    /// The link of a hook, and where it is attached; `None` without a pin.
+    fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, State)>, Error> {
+        let path = self.directory.join(hook.name);
+        let link = match sys::get(&path) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Pin { path, source }),
+        };
+        let info = match sys::link_info(link.as_fd()) {
+            Ok(info) if info.kind == CGROUP_LINK && info.hook == hook.number => info,
+            Ok(_) => return Err(Error::Foreign(path)),
+            Err(source) => return Err(Error::Pin { path, source }),
+        };
+        let state = if info.cgroup == self.cgroup.id { State::Ours } else { State::Elsewhere };
+        Ok(Some((link, state)))
     }
 
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
@@ -247,12 +261,13 @@ fn remove(directory: &Path) -> Result<(), Error> {
     fs::remove_dir(directory).map_err(failed)
 }
 
-fn check_map(path: &Path, map: &MapLayout) -> Result<(), Error> {
+/// Whether there is a pin, which has to be such a map.
+fn check_map(path: &Path, map: &MapLayout) -> Result<bool, Error> {
     let failed = |source| Error::Pin { path: path.to_owned(), source };
     match sys::get(path) {
-        Ok(fd) if map.describes(&sys::map_info(fd.as_fd()).map_err(failed)?) => Ok(()),
+        Ok(fd) if map.describes(&sys::map_info(fd.as_fd()).map_err(failed)?) => Ok(true),
         Ok(_) => Err(Error::Foreign(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error::permission()),
         Err(source) => Err(failed(source)),
     }
