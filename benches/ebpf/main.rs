@@ -11,7 +11,8 @@
 //!  plain 10.96.1.2 ── far 10.96.0.1 ── balanced 10.96.2.2
 //! ```
 //!
-//! The servers are far, two for every VIP; those who dial them directly use them in turn. Sockets keep the
+//! The servers are far: two for the VIPs, and two that are dialled directly, in turn. (With IPVS, a client that dials the
+//! same server both ways at times uses one port for both, and waits a second.) Sockets keep the
 //! cgroup that they were made in, so that "no programs" is a process in another cgroup than the one with the
 //! programs, both in `plain`. `balanced` is a node as the daemon leaves it with IPVS, rules and connection
 //! tracking included. Everybody shares one processor. Variants alternate within every round, each round starting with another one. A ratio
@@ -96,14 +97,20 @@ fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> a
     let options = Options { cgroup: Some(with.clone()), pins: Path::new(BPF).join("l4lbd") };
     let far = Namespace::new()?;
     ip(&format!("address add {SERVER}/32 dev lo"))?;
-    let echoes = [echo_server()?, echo_server()?];
-    let datagrams = [UdpSocket::bind((SERVER, 0))?, UdpSocket::bind((SERVER, 0))?];
-    let datagrams = [datagrams[0].local_addr()?, datagrams[1].local_addr()?];
+    let (mut echoes, mut datagrams, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..4 {
+        echoes.push(echo_server()?);
+        let socket = UdpSocket::bind((SERVER, 0))?;
+        datagrams.push(socket.local_addr()?);
+        sockets.push(socket);
+    }
+    let (direct_tcp, tcp) = echoes.split_at(2);
+    let (direct_udp, udp) = datagrams.split_at(2);
 
     let balanced = Namespace::new()?;
     balanced.join(&far, 2)?;
     let mut through_ipvs = None;
-    match balance(&echoes, &datagrams) {
+    match balance(tcp, udp) {
         Ok(()) => through_ipvs = Some(Client::start(without)?),
         Err(error) => println!("without IPVS: {error:#}"),
     }
@@ -116,17 +123,17 @@ fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> a
     if kinds.is_empty() {
         ebpf = measure_table(ebpf, &options, rounds)?;
     }
-    let mut ops = vip_services(EBPF_VIP, &echoes, &datagrams, SCHEDULER)?;
+    let mut ops = vip_services(EBPF_VIP, tcp, udp, SCHEDULER)?;
     ops.push(Op::AddRoute(Route { destination: "10.99.0.0/16".parse()?, source: None }));
     apply(&mut ebpf, &ops)?;
 
     println!("each as a ratio to the first, median of {rounds} rounds and its quartiles:");
     for (kind, servers, what) in [
-        ("udp", datagrams, "UDP connect() on one socket"),
-        ("udp-new", datagrams, "UDP socket, connect and close"),
-        ("tcp-new", echoes, "TCP socket, connect and close"),
-        ("request", echoes, "request on a kept TCP connection"),
-        ("bulk", echoes, "64 KiB there and back on it"),
+        ("udp", direct_udp, "UDP connect() on one socket"),
+        ("udp-new", direct_udp, "UDP socket, connect and close"),
+        ("tcp-new", direct_tcp, "TCP socket, connect and close"),
+        ("request", direct_tcp, "request on a kept TCP connection"),
+        ("bulk", direct_tcp, "64 KiB there and back on it"),
     ] {
         if !kinds.is_empty() && !kinds.iter().any(|wanted| wanted == kind) {
             continue;
@@ -224,7 +231,7 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
             &BTreeSet::new(),
             (&none, &none),
             &Config::default().settings(),
-            Sources::default(),
+            Sources { v4: Some("10.96.2.2".parse()?), v6: None },
             &found.node,
             &found.foreign,
         );

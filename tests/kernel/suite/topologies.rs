@@ -1,8 +1,10 @@
 //! Container networks beside the usual bridge: which of them work as they are, which need a route or a
 //! setting, and which cannot work.
 //!
-//! What is asserted to fail here is what README.md tells users about, with the remedy next to it.
+//! What is asserted to fail here is what README.md tells users about, with the remedy next to it. With eBPF
+//! the network decides as it does without any VIP.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -28,6 +30,11 @@ tests!["topologies":
     docker_port_needs_dockers_proxy,
     docker_keeps_its_networks_apart,
     container_hears_nothing_from_itself_without_hairpin,
+    ; ebpf:
+    any_network_does_with_a_vip_as_with_its_task,
+    docker_does_with_a_vip_as_with_its_task,
+    ; machine:
+    ipvlan_does_with_a_vip_as_with_its_task,
 ];
 
 const WEB: &str = "/web:80";
@@ -63,6 +70,83 @@ fn must_resolve(client: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Where there are no packets to a VIP, a network can do nothing to them. The name server is an address like
+/// any other, though.
+fn any_network_does_with_a_vip_as_with_its_task() -> Result<()> {
+    let lab = Lab::new()?;
+    let neighbour = lan_neighbour(&lab, "macvlan mode bridge")?;
+    let bridged = cni_bridge(&lab, Some("10.23.0.1"))?;
+    let daemon = start(&lab)?;
+    let (far, near) = (daemon.socket_of("web", 80)?, daemon.socket_of("near", 80)?);
+
+    must_reach_as_its_task(&neighbour, far, "192.168.50.2:8080", "B")?;
+    neighbour.must_find_no_way(near)?;
+    neighbour.must_find_no_way(socket_address("192.168.50.1:8080"))?;
+    ensure!(must_resolve(&neighbour).is_err(), "there is a way to the name server");
+
+    must_reach_as_its_task(&bridged, near, "192.168.50.1:8080", "A")?;
+    bridged.must_hear_nothing(far)?;
+    lab.remote.configure(&format!("route add 10.23.0.0/24 via {AGENT}\n"))?;
+    must_reach_as_its_task(&bridged, far, "192.168.50.2:8080", "B")?;
+    must_resolve(&bridged)?;
+    bridged.configure("route del default\n")?;
+    bridged.must_find_no_way(far)
+}
+
+/// As above, for links that fewer kernels have.
+fn ipvlan_does_with_a_vip_as_with_its_task() -> Result<()> {
+    let lab = Lab::new()?;
+    let neighbour = lan_neighbour(&lab, "ipvlan mode l2")?;
+    let daemon = start(&lab)?;
+    let far = daemon.socket_of("web", 80)?;
+    for mode in ["l2", "l3s"] {
+        neighbour.configure(&format!("link set eth0 type ipvlan mode {mode}\n"))?;
+        must_reach_as_its_task(&neighbour, far, "192.168.50.2:8080", "B")?;
+    }
+    Ok(())
+}
+
+/// A published port without a proxy, networks that are kept apart, a container that dials itself.
+fn docker_does_with_a_vip_as_with_its_task() -> Result<()> {
+    let lab = Lab::with_containers(&[11, 12])?;
+    lab.bridge_netfilter(true)?;
+    let other = docker_isolated(&lab)?;
+    lab.container(11).serve("0.0.0.0:8080", "C11")?;
+    other.serve("0.0.0.0:8080", "OTHER")?;
+    lab.publish_port(31080, 11, 8080)?;
+    let daemon = lab.start(&State::of([
+        Task::docker("mapped", AGENT, "172.17.1.11", 31080, 8080).vip("/mapped:80"),
+        Task::container("inside", AGENT, "172.17.1.11", 8080).vip("/inside:80"),
+        Task::container("apart", AGENT, "172.18.0.2", 8080).vip("/apart:80"),
+    ]))?;
+    let mapped = daemon.socket_of("mapped", 80)?;
+    must_reach_as_its_task(&lab.agent, mapped, "192.168.50.1:31080", "C11")?;
+    must_reach_as_its_task(lab.container(12), mapped, "192.168.50.1:31080", "C11")?;
+    let inside = daemon.socket_of("inside", 80)?;
+    for client in [&lab.agent, lab.container(11), lab.container(12)] {
+        must_reach_as_its_task(client, inside, "172.17.1.11:8080", "C11")?;
+    }
+    let apart = daemon.socket_of("apart", 80)?;
+    must_reach_as_its_task(&lab.agent, apart, "172.18.0.2:8080", "OTHER")?;
+    lab.container(11).must_hear_nothing(apart)?;
+    lab.container(11).must_hear_nothing(socket_address("172.18.0.2:8080"))
+}
+
+/// Dials a VIP and its task, and requires the server to see the same client.
+fn must_reach_as_its_task(client: &Host, vip: SocketAddr, task: &str, server: &str) -> Result<()> {
+    let direct = client.must_reach(Tcp, socket_address(task), server)?;
+    let through = client.must_reach(Tcp, vip, server)?;
+    ensure!(direct == through, "{} is {direct} for {task}, and {through} for {vip}", client.name);
+    Ok(())
+}
+
+/// A neighbour of the node on its LAN, which gets to know soon that nobody answers for an address there.
+fn lan_neighbour(lab: &Lab, kind: &str) -> Result<Container> {
+    let container = Container::on_top_of(&lab.agent, "lan", kind, "192.168.50.61/24", REMOTE)?;
+    container.sysctl("net.ipv4.neigh.eth0.retrans_time_ms", "200")?;
+    Ok(container)
+}
+
 fn macvlan_passes_the_node_by_unless_it_has_a_shim() -> Result<()> {
     passes_the_node_by_unless_it_has_a_shim("macvlan mode bridge")
 }
@@ -76,12 +160,10 @@ fn passes_the_node_by_unless_it_has_a_shim(kind: &str) -> Result<()> {
     let lab = Lab::new()?;
     // The LAN's router, which has never heard of VIPs.
     lab.remote.sysctl("net.ipv4.ip_forward", "1")?;
-    let container = Container::on_top_of(&lab.agent, "lan", kind, "192.168.50.61/24", REMOTE)?;
+    let container = lan_neighbour(&lab, kind)?;
     let daemon = start(&lab)?;
     let vip = daemon.socket_of("web", 80)?;
     container.must_find_no_way(vip)?;
-    // Nobody answers for the node's address there, which need not take three seconds to find out.
-    container.sysctl("net.ipv4.neigh.eth0.retrans_time_ms", "200")?;
     // A route to the node does not help: nothing goes between a link and those on top of it.
     container.configure(&format!("route add {RANGE} via {AGENT}\n"))?;
     container.must_find_no_way(vip)?;
@@ -255,9 +337,8 @@ fn docker_port_needs_dockers_proxy() -> Result<()> {
     Ok(())
 }
 
-/// What goes from one Docker network to another is dropped by Docker itself, VIP or not.
-fn docker_keeps_its_networks_apart() -> Result<()> {
-    let lab = Lab::with_containers(&[11])?;
+/// A container on another Docker network of the agent's, which Docker keeps apart from `docker0`.
+fn docker_isolated(lab: &Lab) -> Result<Container> {
     lab.agent.configure(
         "link add br-other type bridge\naddr add 172.18.0.1/16 dev br-other\nlink set br-other up\n",
     )?;
@@ -273,6 +354,13 @@ fn docker_keeps_its_networks_apart() -> Result<()> {
            }
          }",
     )?;
+    Ok(other)
+}
+
+/// What goes from one Docker network to another is dropped by Docker itself, VIP or not.
+fn docker_keeps_its_networks_apart() -> Result<()> {
+    let lab = Lab::with_containers(&[11])?;
+    let other = docker_isolated(&lab)?;
     other.serve("0.0.0.0:8080", "OTHER")?;
     let daemon = lab.start(&State::of([Task::container("web", AGENT, "172.18.0.2", 8080).vip(WEB)]))?;
     let vip = daemon.socket_of("web", 80)?;
