@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{
     Actual, Choice, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, Service,
@@ -22,6 +23,8 @@ pub struct Memory {
     pub writes: usize,
     /// Operations, counted over all calls from 0, that fail without effect.
     pub faults: BTreeSet<usize>,
+    /// How long a reading takes.
+    pub delay: Duration,
     attempts: usize,
 }
 
@@ -118,6 +121,9 @@ impl DataPlane for Memory {
     }
 
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
         Ok(self.read_now())
     }
 

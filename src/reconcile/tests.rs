@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use proptest::prelude::*;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::dataplane::memory::Memory as Kernel;
@@ -57,14 +58,7 @@ impl Bench {
     }
 
     async fn learn(&mut self, document: &str) {
-        let snapshot = Arc::new(mesos::parse(document.as_bytes(), None).unwrap());
-        let report = Report {
-            snapshot: Some(snapshot),
-            sequence: self.reconciler.report.sequence + 1,
-            good_at: Some(Timestamp::now()),
-            ..Report::default()
-        };
-        self.reconciler.take_report(report);
+        self.reconciler.take_report(report(self.reconciler.report.sequence + 1, document));
         self.reconciler.pass().await;
     }
 
@@ -83,6 +77,15 @@ impl Bench {
 
     fn resolves(&self, name: &str) -> bool {
         self.zones.borrow().get(&encode(name).unwrap()).is_some()
+    }
+}
+
+fn report(sequence: u64, document: &str) -> Report {
+    Report {
+        snapshot: Some(Arc::new(mesos::parse(document.as_bytes(), None).unwrap())),
+        sequence,
+        good_at: Some(Timestamp::now()),
+        ..Report::default()
     }
 }
 
@@ -498,4 +501,50 @@ async fn a_small_table_of_many_connections_is_warned_of() {
         let warnings = bench.ask().await.warnings.clone();
         assert_eq!(warnings.iter().any(|warning| warning.contains("conn_tab_bits")), warned, "{warnings:?}");
     }
+}
+
+/// A first pass can take seconds, and the pause after a change of the network goes by that.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_network_to_settle() {
+    let mut bench = Bench::new();
+    let pass = Duration::from_secs(5);
+    bench.kernel().delay = pass;
+    let (reports, report_receiver) = watch::channel(Report::default());
+    let (inquiries, inquiry_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(status::Dns::default());
+    let network = Arc::new(Notify::new());
+    let inputs = Inputs {
+        reports: report_receiver,
+        inquiries: inquiry_receiver,
+        network: Arc::clone(&network),
+        dns: dns_receiver,
+    };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let unsettle = async || {
+        // Well within the pause, and after any pass.
+        sleep(pass * 2).await;
+        network.notify_one();
+        sleep(pass / 2).await;
+    };
+    let soon = pass + pass / 5;
+
+    // The longest pause there is comes after a pass with a document.
+    reports.send_replace(report(1, &document(&["/web:80"])));
+    statuses.wait_for(|status| status.vips.len() == 1).await.unwrap();
+
+    unsettle().await;
+    reports.send_replace(report(2, &document(&["/web:80", "/other:80"])));
+    let served = statuses.wait_for(|status| status.vips.len() == 2);
+    timeout(soon, served).await.expect("a document waited").unwrap();
+
+    unsettle().await;
+    let (answer, answered) = oneshot::channel();
+    inquiries.send(Inquiry { accept_loss: false, answer }).await.unwrap();
+    timeout(soon, answered).await.expect("a question waited").unwrap();
+
+    unsettle().await;
+    shutdown.cancel();
+    timeout(soon, running).await.expect("the end waited").unwrap();
 }
