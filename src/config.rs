@@ -37,6 +37,9 @@ pub use keys::{KEYS, Key, reference};
 /// Where the configuration is unless said otherwise; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/l4lbd/l4lbd.toml";
 
+/// Zones that systemd-resolved asks us for as a whole.
+const WHOLE: [&str; 2] = ["thisdcos.directory", "thisdcos.global"];
+
 /// Most reverse zones that systemd-resolved is told of.
 const MAX_REVERSE: usize = 64;
 
@@ -370,7 +373,7 @@ impl Config {
             zone: &self.dns.zone,
             aliases: &self.dns.aliases,
             tasks: self.dns.tasks,
-            mesos: self.dns.tasks && self.dns.mesos == Mesos::State,
+            mesos: self.answers_mesos(),
             ranges: &[self.vips.range4, self.vips.range6],
             ttl: self.dns.ttl.as_seconds(),
             listeners: &listeners,
@@ -396,6 +399,33 @@ impl Config {
         Forwarder::new(routes, &self.dns.listen).map(Some)
     }
 
+    /// Whether the zone `mesos` is answered from the state. Not where a source has its name in there: we would
+    /// ask ourselves for it, get the address of the last state, and never find who leads since.
+    fn answers_mesos(&self) -> bool {
+        self.dns.tasks && self.dns.mesos == Mesos::State && self.source_within(&["mesos"]).is_none()
+    }
+
+    /// Why the zone `mesos` is not answered although it should be; `None` where it is.
+    pub fn mesos_remark(&self) -> Option<String> {
+        let (path, host) = self.source_within(&["mesos"])?;
+        (self.dns.tasks && self.dns.mesos == Mesos::State).then(|| {
+            format!(
+                "the zone mesos is left to others, because {path} has {host} in it; for names from the state give \
+                 masters by address or zk://"
+            )
+        })
+    }
+
+    /// A server of a source whose name is in one of the zones, and the key that names it.
+    fn source_within(&self, zones: &[&str]) -> Option<(&'static str, &str)> {
+        let masters = self.source.masters.iter().map(|server| ("source.masters", server));
+        masters
+            .chain(std::iter::once(("source.agent", &self.source.agent)))
+            .chain(self.marathon.urls.iter().map(|server| ("marathon.urls", server)))
+            .filter_map(|(path, server)| Some((path, server.url()?.host_str()?)))
+            .find(|(_, host)| zones.iter().any(|zone| is_within(host, zone)))
+    }
+
     /// Masters that are given by address.
     fn master_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.source.masters.iter().filter_map(|master| match master {
@@ -406,17 +436,17 @@ impl Config {
 
     /// What systemd-resolved is told.
     pub fn resolved(&self) -> resolved::Settings {
-        let whole = ["thisdcos.directory", "thisdcos.global"];
         let names = std::iter::once(&self.dns.zone).chain(&self.dns.aliases);
         let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-        let others = names.filter(|name| !whole.iter().any(|zone| name.ends_with(&format!(".{zone}"))));
-        let mesos = (self.dns.mesos != Mesos::Off).then(|| "mesos".to_owned());
+        let others = names.filter(|name| !WHOLE.iter().any(|zone| is_within(name, zone)));
+        let asks_mesos_dns = matches!(self.dns.mesos, Mesos::Upstreams(_));
+        let mesos = (asks_mesos_dns || self.answers_mesos()).then(|| "mesos".to_owned());
         let ranges = [self.vips.range4, self.vips.range6];
         let reverse = ranges.iter().flat_map(reverse::origins).take(MAX_REVERSE);
         resolved::Settings {
             mode: self.dns.resolved,
             link: self.ipvs.link.clone(),
-            domains: whole.map(str::to_owned).into_iter().chain(others).chain(mesos).chain(reverse).collect(),
+            domains: WHOLE.map(str::to_owned).into_iter().chain(others).chain(mesos).chain(reverse).collect(),
         }
     }
 
@@ -428,6 +458,12 @@ impl Config {
             tasks: self.dns.tasks,
         }
     }
+}
+
+/// Whether a name is a zone's origin or below it.
+fn is_within(name: &str, zone: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]

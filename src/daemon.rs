@@ -77,6 +77,9 @@ impl Daemon {
         let kernel = Kernel::open(&config.kernel())?;
         let Choice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
+        if let Some(remark) = config.mesos_remark() {
+            tracing::info!("{remark}");
+        }
         let mut monitors = vec![Monitor::routing()?];
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
@@ -118,8 +121,7 @@ impl Daemon {
             clients: config.dns.clients.clone(),
             forwarder: config.forwarder()?,
         };
-        let states = dns_states.subscribe();
-        parts.spawn(dns::resolved::run(config.resolved(), states, shutdown.clone()));
+        parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
@@ -177,7 +179,7 @@ async fn serve_dns(
             Ok(listener) => {
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
                 tracing::info!(?addresses, "dns is listening");
-                states.send_replace(status::Dns { addresses, error: None });
+                states.send_modify(|state| (state.addresses, state.error) = (addresses, None));
                 match listener.serve(service.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
@@ -189,7 +191,7 @@ async fn serve_dns(
         if states.borrow().error.as_ref() != Some(&error) {
             tracing::error!(error, "dns is not served, will try again");
         }
-        states.send_replace(status::Dns { addresses: Vec::new(), error: Some(error) });
+        states.send_modify(|state| (state.addresses, state.error) = (Vec::new(), Some(error)));
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(DNS_RETRY) => {}

@@ -328,4 +328,11 @@ pub trait DataPlane {
 
     /// Carries out `ops` in order and goes on after a failure; returns the failures.
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError>;
+
+    /// Ends a pass, after as many [`Self::apply`] as it took: what could not be done before. `complete` is whether
+    /// everything is there that should be, so that what stood in for it may go.
+    ///
+    /// # Errors
+    /// What was not possible. It is tried again in the next pass.
+    async fn conclude(&mut self, complete: bool) -> Result<(), String>;
 }

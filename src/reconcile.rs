@@ -282,7 +282,12 @@ impl<D: DataPlane> Reconciler<D> {
             most_used_first(&mut ops, &self.connections);
         }
         let errors = self.apply(&ops, drift).await;
+        let concluded = self.dataplane.conclude(errors.is_empty()).await;
         self.record(&ops, &errors, drift, started);
+        if let Err(error) = concluded {
+            tracing::warn!(error, "will be tried again");
+            self.status.pass.errors.push(error);
+        }
         self.settled = errors.is_empty().then_some(plan.revision);
         let shown = Some((plan.revision, errors.is_empty()));
         if shown != self.shown || !errors.is_empty() {
@@ -438,6 +443,11 @@ impl<D: DataPlane> Reconciler<D> {
                 status.warnings = plan.desired.warnings.clone();
                 status.warnings.extend(self.unnamed.iter().cloned());
                 status.warnings.extend(crowded(actual));
+                let resolved = status.dns.resolved.iter();
+                status.warnings.extend(
+                    resolved
+                        .map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
+                );
             }
             status.node.address = plan.sources.v4;
             status.node.address6 = plan.sources.v6;

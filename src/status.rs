@@ -72,6 +72,9 @@ pub struct Dns {
     pub addresses: Vec<SocketAddr>,
     /// Why it doesn't.
     pub error: Option<String>,
+    /// Why systemd-resolved does not ask it, where it runs and should.
+    #[serde(default)]
+    pub resolved: Option<String>,
 }
 
 /// The last comparison of the kernel with what it should hold.

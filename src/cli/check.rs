@@ -15,10 +15,13 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        self.config.load()?;
+        let config = self.config.load()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let remark = if path.exists() { "is valid" } else { "does not exist, the defaults apply" };
         writeln!(io::stdout(), "{} {remark}", path.display())?;
+        if let Some(remark) = config.mesos_remark() {
+            writeln!(io::stdout(), "{remark}")?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -9,7 +9,8 @@ use super::ConfigFile;
 use crate::dataplane::diff::diff;
 use crate::dataplane::ebpf::Ebpf;
 use crate::dataplane::kernel::{Kernel, Options};
-use crate::dataplane::{DataPlane, Depth, Error, OpError, Plane, State};
+use crate::dataplane::sysctl::REQUIRED;
+use crate::dataplane::{DataPlane, Depth, Error, Op, OpError, Plane, State};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,21 +27,34 @@ impl Args {
         }
         super::runtime()?.block_on(async {
             let options = config.kernel();
+            let link = &config.ipvs.link;
             let mut errors = Vec::new();
-            for plane in [Plane::Ipvs, Plane::Ebpf] {
-                let has_programs = options.ebpf.pins.exists();
-                if plane == Plane::Ebpf && !has_programs {
-                    continue;
+            match Kernel::open(&Options { plane: Some(Plane::Ipvs), ..options.clone() }) {
+                Ok(kernel) => {
+                    errors.extend(purge(kernel, link).await?);
+                    let settings: Vec<&str> = REQUIRED.iter().map(|(path, _)| *path).collect();
+                    writeln!(
+                        io::stdout(),
+                        "settings of the whole node stay, nobody knows what they were: {} and IPVS's timeouts",
+                        settings.join(", ")
+                    )?;
                 }
-                match Kernel::open(&Options { plane: Some(plane), ..options.clone() }) {
-                    Ok(kernel) => errors.extend(purge(plane, kernel, &config.ipvs.link).await?),
-                    Err(Error::Ipvs(error)) if error.is_absence() => {
-                        writeln!(io::stdout(), "the kernel has no IPVS, and so nothing of ours there")?;
-                    }
-                    Err(error) => return Err(error.into()),
+                Err(Error::Ipvs(error)) if error.is_absence() => {
+                    writeln!(io::stdout(), "the kernel has no IPVS, and so nothing of ours there")?;
                 }
+                Err(error) => return Err(error.into()),
             }
-            Ebpf::purge(&options.ebpf)?;
+            if options.ebpf.pins.exists() {
+                let services = Ebpf::look(&options.ebpf)?.services.len();
+                Ebpf::purge(&options.ebpf)?;
+                writeln!(
+                    io::stdout(),
+                    "removed the programs, with {services} virtual services; connections go on"
+                )?;
+            }
+            // The link, which both have.
+            let rest = Kernel::open(&Options { plane: Some(Plane::Ebpf), attach: false, ..options })?;
+            errors.extend(purge(rest, link).await?);
             for error in &errors {
                 writeln!(io::stderr(), "l4lbd: {error}")?;
             }
@@ -49,25 +63,32 @@ impl Args {
     }
 }
 
-/// Empties one data plane; returns what failed.
-async fn purge(plane: Plane, mut kernel: Kernel, link: &str) -> anyhow::Result<Vec<OpError>> {
+/// Takes everything of ours out of a data plane and says what that was; returns what failed.
+async fn purge(mut kernel: Kernel, link: &str) -> anyhow::Result<Vec<OpError>> {
     let actual = kernel.read(Depth::Full).await?;
     let ops = diff(&actual.state, &State::default(), 0);
     let errors = kernel.apply(&ops).await;
+    let done = |is: fn(&Op) -> bool| {
+        ops.iter().filter(|op| is(op) && !errors.iter().any(|error| error.op == **op)).count()
+    };
+    let mut removed = Vec::new();
+    match done(|op| matches!(op, Op::DelService(_))) {
+        0 => {}
+        services => removed.push(format!("{services} virtual services")),
+    }
+    if done(|op| matches!(op, Op::DelLink)) > 0 {
+        removed.push(format!("the link {link} with its addresses and routes"));
+    }
+    if done(|op| matches!(op, Op::DelRules)) > 0 {
+        removed.push("the table inet l4lbd".to_owned());
+    }
     let mut out = io::stdout().lock();
-    write!(
-        out,
-        "removed {} virtual services, {} routes, ",
-        actual.state.services.len(),
-        actual.state.routes.len()
-    )?;
-    match plane {
-        Plane::Ipvs => writeln!(
-            out,
-            "the link {link} and the table inet l4lbd; {} virtual services of others stay",
-            actual.foreign.len()
-        )?,
-        Plane::Ebpf => writeln!(out, "the link {link} and all programs")?,
+    if !removed.is_empty() {
+        writeln!(out, "removed {}", removed.join(", "))?;
+    }
+    match actual.foreign.len() {
+        0 => {}
+        foreign => writeln!(out, "{foreign} virtual services of others stay")?,
     }
     Ok(errors)
 }

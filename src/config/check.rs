@@ -22,6 +22,14 @@ impl Config {
             let are_http = servers.iter().all(|server| server.url().is_some());
             check(are_http, &format!("{path}: must be http://HOST:PORT or https://HOST:PORT"));
         }
+        if let Some((path, host)) = self.source_within(&super::WHOLE) {
+            check(
+                false,
+                &format!(
+                    "{path}: {host} is a name that this daemon answers, and can't be found by asking itself"
+                ),
+            );
+        }
         let files = self.source.masters.iter().filter(|master| matches!(master, Location::File(_))).count();
         let others = self.source.mode == Mode::Agent || !self.marathon.urls.is_empty();
         check(!self.source.masters.is_empty() || others, "source.masters: at least one is needed");

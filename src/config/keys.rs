@@ -317,8 +317,9 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "dns.mesos",
         default: r#""state""#,
-        help: "Who answers for the zone mesos: \"state\" for us, by the rules of mesos-dns (needs dns.tasks), the \
-               addresses of servers of mesos-dns, or \"off\"",
+        help: "Who answers for the zone mesos: \"state\" for us, by the rules of mesos-dns (needs dns.tasks, and no \
+               master or Marathon that is itself named in that zone), the addresses of servers of mesos-dns, or \
+               \"off\"",
         set: |c, v| put(&mut c.dns.mesos, v),
     },
     Key {

@@ -141,3 +141,28 @@ fn secrets_are_not_shown() {
     let config = parse("[source]\nmasters = [\"http://user:secret@m1:5050\"]").unwrap();
     assert!(!format!("{config:?}").contains("secret"));
 }
+
+/// Otherwise the daemon would ask itself who leads, and be told what it has known before.
+#[test]
+fn sources_are_not_looked_up_in_our_own_zones() {
+    let domains = |text: &str| parse(text).unwrap().resolved().domains;
+    let by_name = parse("").unwrap();
+    assert!(by_name.mesos_remark().unwrap().contains("source.masters has leader.mesos in it"));
+    let by_address = "[source]\nmasters = [\"http://10.0.0.1:5050\"]\n";
+    assert_eq!(parse(by_address).unwrap().mesos_remark(), None);
+    for (text, answered) in [
+        (String::new(), false),
+        (by_address.to_owned(), true),
+        ("[source]\nmasters = [\"zk://z1:2181/mesos\"]".to_owned(), true),
+        (format!("{by_address}[marathon]\nurls = [\"http://marathon.MESOS.:8080\"]"), false),
+        (format!("{by_address}[dns]\ntasks = false"), false),
+        ("[dns]\nmesos = [\"10.0.0.3\"]".to_owned(), true),
+    ] {
+        assert_eq!(domains(&text).contains("mesos"), answered, "{text}");
+    }
+    let error = parse("[source]\nmasters = [\"http://leader.mesos.thisdcos.directory:5050\"]").unwrap_err();
+    assert!(
+        error.to_string().contains("source.masters: leader.mesos.thisdcos.directory is a name"),
+        "{error}"
+    );
+}

@@ -60,6 +60,8 @@ pub struct Desired {
     pub state: State,
     pub services: BTreeMap<ServiceKey, Programmed>,
     pub skipped: Vec<Skipped>,
+    /// VIPs whose place in the kernel somebody else has; they are among the skipped.
+    pub blocked: Vec<VipKey>,
     /// What works, but not as its users may expect.
     pub warnings: Vec<String>,
 }
@@ -146,6 +148,7 @@ impl Planner<'_> {
         if self.foreign.iter().any(|foreign| foreign.key == Some(key)) {
             let reason = "a virtual service that is not ours has this address and port: remove it, or \
                           change the label";
+            desired.blocked.push(vip_key.clone());
             return skip(desired, vip_key, vip, Some(key), reason);
         }
         if let Some(holder) = desired.services.get(&key) {

@@ -80,6 +80,15 @@ pub struct Ebpf {
     pins: Pins,
     /// What the maps said when they were last read, and our changes since.
     book: Book,
+    /// Servers that services have lost, with connections that may still have to end.
+    gone: Vec<Gone>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    service: ServiceKey,
+    port: u16,
+    id: u32,
 }
 
 impl Ebpf {
@@ -99,7 +108,7 @@ impl Ebpf {
                 missing.join(", ")
             );
         }
-        Ok(Self { pins, book })
+        Ok(Self { pins, book, gone: Vec::new() })
     }
 
     /// What is pinned, without touching it; empty where nothing is.
@@ -126,6 +135,7 @@ impl Ebpf {
     /// Attaches and pins again what somebody detached or removed; returns the names of those hooks.
     pub fn repair(&mut self) -> Result<Vec<&'static str>, Error> {
         self.pins.check_maps()?;
+        self.pins.find_cgroup()?;
         let mut repaired = Vec::new();
         for hook in &HOOKS {
             if self.pins.repair(hook)? {
@@ -139,7 +149,7 @@ impl Ebpf {
     /// Returns the failures by index into `ops`.
     ///
     /// A route is a network of VIPs. Networks that go are first and new ones last, so that nothing
-    /// is refused whose service is on its way.
+    /// is refused whose service is on its way. Connections to servers that go end with [`Self::conclude`].
     pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Error)> {
         let mut failures = Vec::new();
         for (index, op) in ops.iter().enumerate() {
@@ -157,13 +167,17 @@ impl Ebpf {
                 failures.extend(self.add_network(&route.destination).err().map(|error| (index, error)));
             }
         }
-        if failures.is_empty()
-            && let Err(error) = self.pins.retire_others()
-        {
-            tracing::warn!(%error, "programs of another version are still attached");
-        }
         failures.sort_by_key(|(index, _)| *index);
         failures
+    }
+
+    /// Ends the connections to servers that are gone, and, where the services are `complete`, the work of
+    /// another layout's programs. What fails is left for the next call.
+    pub fn conclude(&mut self, complete: bool) -> Result<(), Error> {
+        if complete {
+            self.pins.retire_others()?;
+        }
+        self.end_connections()
     }
 
     /// Detaches everything and removes every pin; fine when there is nothing. Connections stay.
@@ -199,21 +213,18 @@ impl Ebpf {
     fn publish(&mut self, ops: &[&Op]) -> Vec<(usize, Error)> {
         let (drafts, mut failures) = self.book.draft(ops);
         let mut changes = Vec::new();
+        let mut reclaimed = false;
         for (key, draft) in drafts {
             let placed = match &draft.servers {
-                Some(servers) => self.place(&key, servers).map(Some),
+                Some(servers) => self.place(&key, servers, &mut reclaimed).map(Some),
                 None => Ok(None),
             };
             match placed {
                 Ok(placed) => changes.push(Change { key, placed, ops: draft.ops }),
-                Err(full) => fail(&mut failures, &draft.ops, || match full {
-                    Full::Slots => Error::Full { what: "slots of servers", limit: layout::SLOTS },
-                    Full::Ids => Error::Full { what: "servers", limit: layout::SERVERS },
-                }),
+                Err(reason) => fail(&mut failures, &draft.ops, || reason.error()),
             }
         }
         let unwritten = self.write(&changes);
-        let mut gone = Vec::new();
         for (position, change) in changes.into_iter().enumerate() {
             if let Some(source) = unwritten.get(&position) {
                 if let Some(placed) = &change.placed {
@@ -226,33 +237,38 @@ impl Ebpf {
                 continue;
             }
             let lost = self.book.commit(change.key, change.placed);
-            gone.extend(lost.into_iter().map(|(server, id)| (change.key, server, id)));
-        }
-        if let Err(error) = self.end_connections(&gone) {
-            let index = ops.iter().rposition(|op| matches!(op, Op::DelServer(..) | Op::DelService(_)));
-            failures.extend(index.map(|index| (index, error)));
+            let gone =
+                |(server, id): (SocketAddr, u32)| Gone { service: change.key, port: server.port(), id };
+            self.gone.extend(lost.into_iter().map(gone));
         }
         failures
     }
 
-    fn place(&mut self, key: &ServiceKey, servers: &BTreeMap<SocketAddr, u32>) -> Result<Placed, Full> {
-        if let Ok(placed) = self.book.place(key, servers) {
-            return Ok(placed);
+    /// `reclaimed` is whether this call has looked for what is free again, which takes a while.
+    fn place(
+        &mut self,
+        key: &ServiceKey,
+        servers: &BTreeMap<SocketAddr, u32>,
+        reclaimed: &mut bool,
+    ) -> Result<Placed, NoPlace> {
+        let mut placed = self.book.place(key, servers);
+        if placed.is_ok() || *reclaimed {
+            return placed.map_err(NoPlace::Full);
         }
         sys::wait_for_readers();
         // The kernel copies counts one by one, and low ids are all that most nodes ever use.
         let near = 2 * (self.book.ids_end() + servers.len()) + NEAR_IDS;
-        let mut placed = Err(Full::Ids);
         for limit in [near, layout::SERVERS as usize] {
             // Without counts any id may still be in use.
-            let counts = counts(&self.pins.maps, limit).map_err(|_| Full::Ids)?;
+            let counts = read_counts(&self.pins.maps, limit).map_err(NoPlace::Unknown)?;
             self.book.reclaim(|id| count_of(&counts, id).unwrap_or(u64::MAX));
             placed = self.book.place(key, servers);
             if placed.is_ok() {
-                break;
+                return placed.map_err(NoPlace::Full);
             }
         }
-        placed
+        *reclaimed = true;
+        placed.map_err(NoPlace::Full)
     }
 
     /// Writes changes, slots before what points at them; returns those that failed by position.
@@ -296,25 +312,29 @@ impl Ebpf {
         failed
     }
 
-    /// Ends the connections that are left to servers that are gone.
-    fn end_connections(&self, gone: &[(ServiceKey, SocketAddr, u32)]) -> Result<(), Error> {
-        if gone.is_empty() {
+    fn end_connections(&mut self) -> Result<(), Error> {
+        // An id that is in use again had no connections left when it was given.
+        let used = self.book.ids_in_use();
+        self.gone.retain(|gone| !used.contains(&gone.id));
+        if self.gone.is_empty() {
             return Ok(());
         }
         // From here on no socket is given such a server any more, so that the counts tell.
         sys::wait_for_readers();
-        let end = gone.iter().map(|(_, _, id)| *id as usize + 1).max().unwrap_or(0);
+        let end = self.gone.iter().map(|gone| gone.id as usize + 1).max().unwrap_or(0);
         let counts = counts(&self.pins.maps, end)?;
-        let mut targets = Targets::default();
-        for (key, server, id) in gone.iter().filter(|(_, _, id)| count_of(&counts, *id) != Some(0)) {
-            targets.add(key, server.port(), *id);
-        }
-        if targets.is_empty() {
+        self.gone.retain(|gone| count_of(&counts, gone.id) != Some(0));
+        if self.gone.is_empty() {
             return Ok(());
+        }
+        let mut targets = Targets::default();
+        for gone in &self.gone {
+            targets.add(&gone.service, gone.port, gone.id);
         }
         let ended = sockets::end(&targets, &self.pins.maps.sockets, &self.pins.maps.datagrams)
             .map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to servers that are gone");
+        self.gone.clear();
         Ok(())
     }
 }
@@ -325,6 +345,23 @@ struct Change {
     /// `None` where the service goes.
     placed: Option<Placed>,
     ops: Vec<usize>,
+}
+
+/// Why a service finds no place.
+enum NoPlace {
+    Full(Full),
+    /// What is free can't be told.
+    Unknown(std::io::Error),
+}
+
+impl NoPlace {
+    fn error(&self) -> Error {
+        match self {
+            Self::Full(Full::Slots) => Error::Full { what: "slots of servers", limit: layout::SLOTS },
+            Self::Full(Full::Ids) => Error::Full { what: "servers", limit: layout::SERVERS },
+            Self::Unknown(source) => map_error("counts")(again(source)),
+        }
+    }
 }
 
 fn fail(failures: &mut Vec<(usize, Error)>, ops: &[usize], error: impl Fn() -> Error) {
@@ -363,14 +400,18 @@ fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
 
 /// Of the ids below `limit`, in one piece.
 fn counts(maps: &Maps, limit: usize) -> Result<Vec<u8>, Error> {
-    let (_, counts) = maps.counts.read(limit.min(layout::SERVERS as usize)).map_err(map_error("counts"))?;
-    Ok(counts)
+    read_counts(maps, limit).map_err(map_error("counts"))
+}
+
+fn read_counts(maps: &Maps, limit: usize) -> std::io::Result<Vec<u8>> {
+    maps.counts.read(limit.min(layout::SERVERS as usize)).map(|(_, counts)| counts)
 }
 
 /// `None` for an id whose count was not read.
 fn count_of(counts: &[u8], id: u32) -> Option<u64> {
     let (counts, _) = counts.as_chunks::<8>();
-    counts.get(id as usize).map(|count| u64::from_ne_bytes(*count))
+    // Less than none are there where somebody made the map anew under sockets that were counted in the old one.
+    counts.get(id as usize).map(|count| i64::from_ne_bytes(*count).max(0).unsigned_abs())
 }
 
 fn networks(maps: &Maps) -> Result<BTreeSet<IpNet>, Error> {

@@ -198,23 +198,21 @@ impl Kernel {
         let rest = ops.get(start..).unwrap_or_default();
         start..start + rest.iter().take_while(|op| self.services.takes(op)).count()
     }
+}
 
-    /// Once IPVS has everything, programs of an earlier run would lead clients to what was then.
-    fn remove_programs(&mut self) {
-        if let Services::Ipvs(packets) = &mut self.services
-            && let Some(options) = packets.programs.take()
-        {
-            match Ebpf::purge(&options) {
-                Ok(()) => {}
-                // Only root may look into /sys/fs/bpf on most nodes, and a service for IPVS need not.
-                Err(error) if error.is_denied() => {
-                    tracing::info!(%error, "cannot look for programs of an earlier run; if it used ebpf: l4lbd purge");
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot remove the programs of an earlier run, which used ebpf");
-                }
+impl Packets {
+    /// Programs of an earlier run would lead clients to what was then.
+    fn remove_programs(&mut self) -> Result<(), ebpf::Error> {
+        let Some(options) = &self.programs else { return Ok(()) };
+        match Ebpf::purge(options) {
+            // Only root may look into /sys/fs/bpf on most nodes, and a service for IPVS need not.
+            Err(error) if error.is_denied() => {
+                tracing::info!(%error, "cannot look for programs of an earlier run; if it used ebpf: l4lbd purge");
             }
+            purged => purged?,
         }
+        self.programs = None;
+        Ok(())
     }
 }
 
@@ -271,10 +269,17 @@ impl DataPlane for Kernel {
                 next += 1;
             }
         }
-        if errors.is_empty() {
-            self.remove_programs();
-        }
         errors
+    }
+
+    async fn conclude(&mut self, complete: bool) -> Result<(), String> {
+        tokio::task::block_in_place(|| match &mut self.services {
+            Services::Ipvs(packets) if complete => packets
+                .remove_programs()
+                .map_err(|error| format!("cannot remove the programs of an earlier run with ebpf: {error}")),
+            Services::Ebpf(ebpf) => ebpf.conclude(complete).map_err(|error| error.to_string()),
+            Services::Ipvs(_) | Services::Pinned(_) => Ok(()),
+        })
     }
 }
 

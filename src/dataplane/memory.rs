@@ -25,6 +25,8 @@ pub struct Memory {
     pub faults: BTreeSet<usize>,
     /// How long a reading takes.
     pub delay: Duration,
+    /// What is always left to do at the end of a pass.
+    pub unfinished: Option<String>,
     attempts: usize,
 }
 
@@ -133,6 +135,10 @@ impl DataPlane for Memory {
             Some(OpError { op: op.clone(), error })
         };
         ops.iter().filter_map(execute).collect()
+    }
+
+    async fn conclude(&mut self, _: bool) -> Result<(), String> {
+        self.unfinished.clone().map_or(Ok(()), Err)
     }
 }
 

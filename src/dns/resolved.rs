@@ -70,7 +70,8 @@ impl Settings {
 }
 
 /// Keeps resolved informed while we listen, and lets it forget us at the end.
-pub async fn run(settings: Settings, mut states: watch::Receiver<status::Dns>, shutdown: CancellationToken) {
+pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shutdown: CancellationToken) {
+    let mut states = publisher.subscribe();
     if settings.mode == Resolved::Off {
         return shutdown.cancelled().await;
     }
@@ -89,6 +90,10 @@ pub async fn run(settings: Settings, mut states: watch::Receiver<status::Dns>, s
                     tracing::warn!(error, "systemd-resolved does not know of us: see dns.resolved");
                 }
             }
+            publisher.send_if_modified(|state| {
+                let before = std::mem::replace(&mut state.resolved, told.clone().err());
+                before != state.resolved
+            });
             last = Some(told);
         }
         tokio::select! {
@@ -147,5 +152,21 @@ mod tests {
                 "default-route minuteman no",
             ]
         );
+    }
+
+    /// With or without resolved: it takes no server for the loopback link.
+    #[tokio::test]
+    async fn a_refusal_is_told() {
+        let listening =
+            status::Dns { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..status::Dns::default() };
+        let (publisher, mut states) = watch::channel(listening);
+        let settings =
+            Settings { mode: Resolved::On, link: "lo".to_owned(), domains: ["mesos".to_owned()].into() };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(settings, publisher, shutdown.clone()));
+        let told = states.wait_for(|state| state.resolved.is_some()).await.unwrap().resolved.clone();
+        assert!(told.unwrap().starts_with("resolvectl dns lo"));
+        shutdown.cancel();
+        running.await.unwrap();
     }
 }

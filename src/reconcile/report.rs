@@ -45,16 +45,21 @@ pub fn reasons(
     }
     reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
     if let Some(lost) = believed.map(Believed::unreachable).filter(|lost| !lost.is_empty()) {
-        let names: Vec<String> = lost.iter().take(5).map(VipKey::to_string).collect();
-        let more = if lost.len() > names.len() { ", ..." } else { "" };
         reasons.push(format!(
-            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}{more}",
+            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}",
             lost.len(),
-            names.join(", ")
+            some(lost)
         ));
     }
     if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
         reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
+    }
+    if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {
+        reasons.push(format!(
+            "blocked: virtual services that are not ours have the addresses of {} VIPs, which are not served: {}",
+            blocked.len(),
+            some(blocked)
+        ));
     }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
         reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
@@ -62,6 +67,13 @@ pub fn reasons(
     reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
     reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons
+}
+
+/// The first few of them.
+fn some<'a>(vips: impl IntoIterator<Item = &'a VipKey>) -> String {
+    let mut vips = vips.into_iter();
+    let names: Vec<String> = vips.by_ref().take(5).map(VipKey::to_string).collect();
+    names.join(", ") + if vips.next().is_some() { ", ..." } else { "" }
 }
 
 /// The names whose services the kernel holds.

@@ -148,6 +148,19 @@ async fn drift_is_repaired_and_counted_and_a_quiet_pass_writes_nothing() {
 
 /// In a large cluster every poll brings another document, and few of them are about VIPs.
 #[tokio::test]
+async fn what_a_pass_leaves_undone_degrades_until_it_is_done() {
+    let mut bench = Bench::new();
+    bench.kernel().unfinished = Some("a connection does not end".to_owned());
+    bench.learn(&document(&["/web:80"])).await;
+    for _ in 0..2 {
+        assert_eq!(bench.ask().await.pass.errors, ["a connection does not end"]);
+        assert_eq!(bench.status().reasons, ["kernel: a connection does not end"]);
+    }
+    bench.kernel().unfinished = None;
+    assert!(bench.ask().await.reasons.is_empty());
+}
+
+#[tokio::test]
 async fn drift_is_told_from_change_although_a_new_document_came_at_the_same_time() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;

@@ -11,6 +11,11 @@ pub type Test = (&'static str, fn());
 pub const TESTS: &[Test] = &[
     ("traffic::a_connection", traffic::a_connection),
     ("traffic::connected_udp", traffic::connected_udp),
+    ("traffic::connected_udp_that_names_its_vip_again", traffic::connected_udp_that_names_its_vip_again),
+    (
+        "traffic::an_udp_socket_that_is_refused_another_vip",
+        traffic::an_udp_socket_that_is_refused_another_vip,
+    ),
     ("traffic::unconnected_udp", traffic::unconnected_udp),
     ("traffic::ipv4_on_an_ipv6_socket", traffic::ipv4_on_an_ipv6_socket),
     ("traffic::tcp_without_waiting", traffic::tcp_without_waiting),
@@ -33,6 +38,7 @@ pub const TESTS: &[Test] = &[
     ("pins::that_are_not_ours", pins::that_are_not_ours),
     ("pins::of_a_cgroup_that_was_removed", pins::of_a_cgroup_that_was_removed),
     ("pins::another_layout_goes_on_until_ours_is_filled", pins::another_layout_goes_on_until_ours_is_filled),
+    ("pins::beside_those_of_others", pins::beside_those_of_others),
     ("pins::a_purge_leaves_nothing", pins::a_purge_leaves_nothing),
     ("pins::places_that_will_not_do", pins::places_that_will_not_do),
     ("pins::an_exclusive_program_of_somebody_else", pins::an_exclusive_program_of_somebody_else),
@@ -42,5 +48,6 @@ pub const TESTS: &[Test] = &[
         "drain::ends_connections_of_other_network_namespaces",
         drain::ends_connections_of_other_network_namespaces,
     ),
+    ("drain::ends_later_what_it_could_not_end", drain::ends_later_what_it_could_not_end),
     ("drain::a_service_that_goes", drain::a_service_that_goes),
 ];

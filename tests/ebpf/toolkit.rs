@@ -58,6 +58,7 @@ impl Plane {
     pub fn apply(&mut self, ops: &[Op]) {
         let failures = self.ebpf.apply(&ops.iter().collect::<Vec<_>>());
         assert!(failures.is_empty(), "{failures:?}");
+        self.ebpf.conclude(true).expect("conclude");
     }
 
     /// The text of the failure of one operation.

@@ -156,6 +156,11 @@ impl Book {
         members.map(|member| member.id as usize + 1).max().unwrap_or(0)
     }
 
+    /// The ids of all servers of services.
+    pub fn ids_in_use(&self) -> BTreeSet<u32> {
+        self.services.values().flat_map(|placed| placed.servers.values()).map(|member| member.id).collect()
+    }
+
     /// What the operations make of the services, and those that are refused.
     pub fn draft(&self, ops: &[&Op]) -> (BTreeMap<ServiceKey, Draft>, Vec<(usize, Error)>) {
         let mut drafts: BTreeMap<ServiceKey, Draft> = BTreeMap::new();

@@ -135,6 +135,12 @@ const volatile __u32 has_set_retval = 1;
 
 enum verdict { PASS, REFUSE, SEND };
 
+// Where something is sent instead.
+struct target {
+	const struct address *address;
+	__u16 port;
+};
+
 static __always_inline struct address mapped(__u32 ip4)
 {
 	return (struct address){ { 0, 0, bpf_htonl(0xffff), ip4 } };
@@ -165,8 +171,9 @@ static __always_inline struct slot *slot_of(const struct vip *vip, __u32 index)
 // Connections that a server would have for each unit of its weight, times the other's weight.
 static __always_inline __u64 load_of(const struct slot *slot, const struct slot *other)
 {
-	__u64 *count = bpf_map_lookup_elem(&counts, &slot->id);
-	return count ? (*count + 1) * other->weight : 0;
+	__s64 *count = bpf_map_lookup_elem(&counts, &slot->id);
+	// Less than none are there where somebody made the map anew under sockets that were counted in the old one.
+	return count && *count >= 0 ? (*count + 1) * other->weight : 0;
 }
 
 // Chooses a server: of two at random the one with fewer connections, or, for a datagram, whose
@@ -184,8 +191,9 @@ static __always_inline enum verdict choose(const struct vip *vip, int connects, 
 		__u64 value = *(volatile __u64 *)found;
 		__u32 base = (__u32)value;
 		__u64 active = (value >> 32) & 0xffff;
+		// Of this VIP, or of the one that has the replaced element now.
 		if (!active)
-			return REFUSE;
+			continue;
 		__u64 first = (bpf_get_prandom_u32() * active) >> 32;
 		struct slot *slot = slot_of(vip, base + first);
 		if (!slot)
@@ -232,13 +240,19 @@ static __always_inline struct vip vip_of(struct bpf_sock_addr *context, struct a
 }
 
 static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, struct address address,
-					       struct slot **slot)
+					       struct target *target)
 {
 	if (!is_balanced(context->protocol))
 		return PASS;
 	struct vip vip = vip_of(context, address);
-	enum verdict verdict = choose(&vip, 1, slot);
+	struct slot *slot = NULL;
+	enum verdict verdict = choose(&vip, 1, &slot);
 	struct bpf_sock *sk = context->sk;
+	// What is refused stays as it is: a UDP socket keeps the peer that it has.
+	if (verdict == REFUSE)
+		return verdict;
+	if (slot)
+		*target = (struct target){ &slot->address, slot->port };
 	if (!sk)
 		return verdict;
 	// A UDP socket may connect again, and so may a TCP one that was refused.
@@ -248,14 +262,14 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 		return verdict;
 	__u64 cookie = bpf_get_socket_cookie(context);
 	release(taken, cookie);
-	if (verdict != SEND) {
+	if (verdict != SEND || !slot) {
 		bpf_sk_storage_delete(&sockets, sk);
 		return verdict;
 	}
 	taken->vip = vip;
-	taken->address = (*slot)->address;
-	taken->port = (*slot)->port;
-	taken->id = (*slot)->id;
+	taken->address = slot->address;
+	taken->port = slot->port;
+	taken->id = slot->id;
 	taken->counted = 1;
 	add(taken->id, 1);
 	if (vip.protocol == IPPROTO_UDP)
@@ -263,16 +277,33 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	return verdict;
 }
 
+static __always_inline int is_vip(const struct taken *taken, const struct vip *vip)
+{
+	return taken->vip.port == vip->port && taken->vip.protocol == vip->protocol &&
+	       same(&taken->vip.address, &vip->address);
+}
+
 static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struct address address,
-					    struct slot **slot)
+					    struct target *target)
 {
 	if (!is_balanced(context->protocol))
 		return PASS;
 	struct vip vip = vip_of(context, address);
-	enum verdict verdict = choose(&vip, 0, slot);
-	if (verdict != SEND)
+	struct bpf_sock *sk = context->sk;
+	// A connected socket hears its own server only, so that one that names its VIP once more means it.
+	if (sk && sk->state == BPF_TCP_ESTABLISHED) {
+		struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+		if (taken && is_vip(taken, &vip)) {
+			*target = (struct target){ &taken->address, taken->port };
+			return SEND;
+		}
+	}
+	struct slot *slot = NULL;
+	enum verdict verdict = choose(&vip, 0, &slot);
+	if (verdict != SEND || !slot)
 		return verdict;
-	struct reply reply = { bpf_get_socket_cookie(context), (*slot)->address, (*slot)->port, 0 };
+	*target = (struct target){ &slot->address, slot->port };
+	struct reply reply = { bpf_get_socket_cookie(context), slot->address, slot->port, 0 };
 	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
 	// Looking is far cheaper than writing, and most datagrams are not the first.
 	if (!known || known->port != vip.port || !same(&known->address, &vip.address)) {
@@ -331,54 +362,56 @@ static __always_inline void set4(struct bpf_sock_addr *context, const struct add
 	context->user_port = port;
 }
 
-static __always_inline int carry_out4(struct bpf_sock_addr *context, enum verdict verdict, const struct slot *slot)
+static __always_inline int carry_out4(struct bpf_sock_addr *context, enum verdict verdict,
+				      const struct target *target)
 {
 	if (verdict == REFUSE)
 		return refuse();
-	if (verdict == SEND && slot)
-		set4(context, &slot->address, slot->port);
+	if (verdict == SEND && target->address)
+		set4(context, target->address, target->port);
 	return 1;
 }
 
-static __always_inline int carry_out6(struct bpf_sock_addr *context, enum verdict verdict, const struct slot *slot)
+static __always_inline int carry_out6(struct bpf_sock_addr *context, enum verdict verdict,
+				      const struct target *target)
 {
 	if (verdict == REFUSE)
 		return refuse();
-	if (verdict == SEND && slot)
-		set6(context, &slot->address, slot->port);
+	if (verdict == SEND && target->address)
+		set6(context, target->address, target->port);
 	return 1;
 }
 
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *context)
 {
-	struct slot *slot = NULL;
-	enum verdict verdict = on_connect(context, mapped(context->user_ip4), &slot);
-	return carry_out4(context, verdict, slot);
+	struct target target = { NULL, 0 };
+	enum verdict verdict = on_connect(context, mapped(context->user_ip4), &target);
+	return carry_out4(context, verdict, &target);
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *context)
 {
-	struct slot *slot = NULL;
-	enum verdict verdict = on_connect(context, address6(context), &slot);
-	return carry_out6(context, verdict, slot);
+	struct target target = { NULL, 0 };
+	enum verdict verdict = on_connect(context, address6(context), &target);
+	return carry_out6(context, verdict, &target);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *context)
 {
-	struct slot *slot = NULL;
-	enum verdict verdict = on_send(context, mapped(context->user_ip4), &slot);
-	return carry_out4(context, verdict, slot);
+	struct target target = { NULL, 0 };
+	enum verdict verdict = on_send(context, mapped(context->user_ip4), &target);
+	return carry_out4(context, verdict, &target);
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *context)
 {
-	struct slot *slot = NULL;
-	enum verdict verdict = on_send(context, address6(context), &slot);
-	return carry_out6(context, verdict, slot);
+	struct target target = { NULL, 0 };
+	enum verdict verdict = on_send(context, address6(context), &target);
+	return carry_out6(context, verdict, &target);
 }
 
 SEC("cgroup/recvmsg4")

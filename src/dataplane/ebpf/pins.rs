@@ -3,6 +3,7 @@
 //! A link that is pinned goes on balancing while no process of ours is there, with the maps that its
 //! program has. The next process finds both by their pins, and puts its own program into the link.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,6 +67,8 @@ pub struct Pins {
     pub maps: Maps,
     programs: aya::Ebpf,
     cgroup: Cgroup,
+    /// Where that is said to be; without it, it is the root of the tree, which stays.
+    place: Option<PathBuf>,
     /// Of all layouts.
     root: PathBuf,
     /// Of this one.
@@ -85,11 +88,12 @@ impl Pins {
         }
         allow_locked_memory();
         // Kernels below 5.18 have no bpf_set_retval, and what else is wrong is wrong without it, too.
-        let programs = load(&directory, true).or_else(|error| load(&directory, false).map_err(|_| error))?;
+        let programs = load(&directory, true).or_else(|_| load(&directory, false))?;
         let mut pins = Self {
             maps: Maps::open(&directory)?,
             programs,
             cgroup,
+            place: options.cgroup.clone(),
             root: options.pins.clone(),
             directory,
             others: Vec::new(),
@@ -109,6 +113,14 @@ impl Pins {
             Some((_, State::Ours)) => Ok(false),
             _ => self.attach(hook).map(|()| true),
         }
+    }
+
+    /// Finds the configured cgroup again, which may have been removed and made anew.
+    pub fn find_cgroup(&mut self) -> Result<(), Error> {
+        if self.place.is_some() {
+            self.cgroup = places::cgroup(self.place.as_deref())?;
+        }
+        Ok(())
     }
 
     /// Pins the maps again whose pins were removed.
@@ -191,11 +203,9 @@ impl Pins {
 
     /// Ends the work of other layouts' programs, once ours know what they knew.
     pub fn retire_others(&mut self) -> Result<(), Error> {
-        for other in std::mem::take(&mut self.others) {
-            if let Err(error) = remove(&other) {
-                self.others.push(other);
-                return Err(error);
-            }
+        while let Some(other) = self.others.last() {
+            remove(other)?;
+            self.others.pop();
         }
         Ok(())
     }
@@ -224,25 +234,35 @@ pub fn purge(root: &Path) -> Result<(), Error> {
         remove(&directory)?;
     }
     match fs::remove_dir(root) {
-        // A service is given its directory, by a mount or in one that is not its own.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EACCES | libc::EROFS)) => {
+        // A service is given its directory, by a mount or in one that is not its own; and others may use it, too.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EBUSY | libc::EACCES | libc::EROFS | libc::ENOTEMPTY | libc::EPERM)
+            ) =>
+        {
             Ok(())
         }
         done => done.map_err(failed),
     }
 }
 
-/// The directories of layouts.
+/// The directories of layouts; what else is there is somebody else's.
 fn directories(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type()?.is_dir() && is_version(&entry.file_name()) {
             found.push(entry.path());
         }
     }
     found.sort();
     Ok(found)
+}
+
+fn is_version(name: &OsStr) -> bool {
+    let number = name.as_encoded_bytes().strip_prefix(b"v");
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 /// Detaches and unpins what is in a layout's directory, and removes it.

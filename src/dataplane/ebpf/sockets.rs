@@ -34,7 +34,7 @@ pub enum Error {
     Unable,
     #[error("a socket can't be ended: {0}")]
     End(io::Error),
-    #[error("the thread that enters the network namespaces died")]
+    #[error("the thread that enters the network namespaces could not start, or died")]
     Thread,
 }
 
@@ -50,18 +50,18 @@ impl Targets {
         self.ports.entry(layout::protocol(service.protocol)).or_default().insert(port);
         self.ids.insert(id);
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
 }
 
 /// Ends the connections to the targets in all network namespaces that can be entered, and returns
-/// how many; goes on in the next one after a failure. `storage` is the map of what sockets were given,
+/// how many; goes on after a failure. `storage` is the map of what sockets were given,
 /// `datagrams` that of the ids of connected UDP sockets.
 pub fn end(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
     thread::scope(|scope| {
-        scope.spawn(|| end_everywhere(targets, storage, datagrams)).join().unwrap_or(Err(Error::Thread))
+        let thread = thread::Builder::new().name("sockets".to_owned());
+        match thread.spawn_scoped(scope, || end_everywhere(targets, storage, datagrams)) {
+            Ok(thread) => thread.join().unwrap_or(Err(Error::Thread)),
+            Err(_) => Err(Error::Thread),
+        }
     })
 }
 
@@ -98,10 +98,11 @@ fn identity(namespace: &PathBuf) -> Option<(u64, u64)> {
 /// Ends the connections in the calling thread's network namespace; returns how many.
 fn end_here(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
     let mut ended = 0;
+    let mut failure = None;
     let mut connection = Connection::open().map_err(Error::List)?;
     for (protocol, ports) in &targets.ports {
-        let ports: Vec<u16> = if ports.len() > PORTS { vec![0] } else { ports.iter().copied().collect() };
-        for port in ports {
+        let asked: Vec<u16> = if ports.len() > PORTS { vec![0] } else { ports.iter().copied().collect() };
+        for port in asked {
             for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
                 let request = list(family, *protocol, port, storage.as_fd().as_raw_fd());
                 for sight in connection.dump(&request).map_err(Error::List)? {
@@ -109,15 +110,21 @@ fn end_here(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, 
                         let id = datagrams.lookup(&sight.cookie()).ok()??;
                         Some(u32::from_ne_bytes(*id.first_chunk()?))
                     });
-                    if server.is_some_and(|id| targets.ids.contains(&id)) {
-                        connection.end(&sight, *protocol)?;
-                        ended += 1;
+                    // Of one that was disconnected since, nobody has told us.
+                    let is_target =
+                        ports.contains(&sight.port()) && server.is_some_and(|id| targets.ids.contains(&id));
+                    if !is_target {
+                        continue;
+                    }
+                    match connection.end(&sight, *protocol) {
+                        Ok(()) => ended += 1,
+                        Err(error) => failure = failure.or(Some(error)),
                     }
                 }
             }
         }
     }
-    Ok(ended)
+    failure.map_or(Ok(ended), Err)
 }
 
 /// Numbers of `linux/sock_diag.h` and `linux/inet_diag.h`.
@@ -155,6 +162,12 @@ struct Sight {
 }
 
 impl Sight {
+    /// Of the other side.
+    fn port(&self) -> u16 {
+        let [_, _, high, low, ..] = self.id;
+        u16::from_be_bytes([high, low])
+    }
+
     /// As our programs have it: the kernel shows its lower half first.
     fn cookie(&self) -> [u8; 8] {
         let halves = self.id.last_chunk::<8>().map(|bytes| bytes.as_chunks::<4>().0);

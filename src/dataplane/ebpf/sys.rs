@@ -30,6 +30,9 @@ const LINK_DETACH: u32 = 34;
 /// `MEMBARRIER_CMD_GLOBAL`.
 const MEMBARRIER_GLOBAL: libc::c_int = 1;
 
+/// Which processors there are.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
 /// Elements that one call reads or writes; a bucket of a hash must fit in.
 const BATCH: usize = 4096;
 
@@ -187,6 +190,9 @@ pub fn wait_for_readers() {
     if result != 0 {
         // Refused where processors run without ticks. No program runs for a thousandth of this.
         thread::sleep(Duration::from_secs(1));
+    } else if std::fs::read_to_string(ONLINE).is_ok_and(|processors| processors.trim() == "0") {
+        // On a single processor the call does nothing, and a program may have been interrupted for another process.
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -221,20 +227,23 @@ impl Map {
         self.info.value_size as usize
     }
 
-    fn element(&self, command: u32, key: &[u8], value: u64) -> io::Result<()> {
+    /// # Safety
+    /// `value` has to be the address of as many bytes as `command` reads or writes there.
+    unsafe fn element(&self, command: u32, key: &[u8], value: u64) -> io::Result<()> {
         if key.len() != self.key_size() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut element =
             Element { fd: descriptor(self.as_fd()), key: key.as_ptr() as u64, value, ..Element::default() };
-        // SAFETY: the key has the map's size, and the callers see to it that `value` has as many bytes as `command` wants.
+        // SAFETY: the key has the map's size; `value` is the caller's promise.
         unsafe { bpf(command, &mut element).map(drop) }
     }
 
     /// The value of a key, if there is one.
     pub fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size()];
-        match self.element(MAP_LOOKUP, key, value.as_mut_ptr() as u64) {
+        // SAFETY: there is room for a value of the map's size.
+        match unsafe { self.element(MAP_LOOKUP, key, value.as_mut_ptr() as u64) } {
             Ok(()) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
@@ -245,11 +254,13 @@ impl Map {
         if value.len() != self.value_size() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.element(MAP_UPDATE, key, value.as_ptr() as u64)
+        // SAFETY: the value has the map's size.
+        unsafe { self.element(MAP_UPDATE, key, value.as_ptr() as u64) }
     }
 
     pub fn delete(&self, key: &[u8]) -> io::Result<()> {
-        self.element(MAP_DELETE, key, 0)
+        // SAFETY: no value is used.
+        unsafe { self.element(MAP_DELETE, key, 0) }
     }
 
     /// All keys, one call for each; for maps that may lack batches (tries below 5.13).

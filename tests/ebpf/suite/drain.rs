@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use l4lbd::dataplane::Op;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::Type;
 
 use crate::helper::Helper;
@@ -82,6 +83,23 @@ pub fn ends_connections_of_other_network_namespaces() {
     assert_eq!(plane.count(vip, free), 1);
     plane.apply(&[Op::DelServer(vip, free)]);
     assert_eq!(helper.line(), ErrorKind::ConnectionAborted.to_string());
+}
+
+pub fn ends_later_what_it_could_not_end() {
+    let mut plane = Plane::new();
+    let (vip, gone) = (tcp("10.99.0.1:80"), tcp_server("127.0.0.1"));
+    plane.apply(&service(vip, &[gone]));
+    let (mut stream, _) = connect(address(vip)).unwrap();
+    assert!(plane.ebpf.apply(&[&Op::DelServer(vip, gone)]).is_empty());
+    // Without room for one more descriptor there is no way to the kernel's diagnostics.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    let concluded = plane.ebpf.conclude(true);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert!(concluded.is_err());
+    assert!(is_alive(&mut stream));
+    plane.ebpf.conclude(true).unwrap();
+    assert!(is_aborted(&mut stream));
 }
 
 pub fn a_service_that_goes() {

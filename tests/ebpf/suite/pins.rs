@@ -163,6 +163,10 @@ pub fn of_a_cgroup_that_was_removed() {
     fs::remove_dir(&inner).unwrap();
     fs::create_dir(&inner).unwrap();
     assert_eq!(inside(), "NetworkUnreachable");
+    assert!(!plane.ebpf.repair().unwrap().is_empty());
+    assert_eq!(inside(), "connected");
+    fs::remove_dir(&inner).unwrap();
+    fs::create_dir(&inner).unwrap();
     plane.reopen();
     assert_eq!(inside(), "connected");
     drop(plane);
@@ -185,10 +189,29 @@ pub fn another_layout_goes_on_until_ours_is_filled() {
     plane.reopen();
     assert!(plane.read().services.is_empty());
     assert_eq!(connect(address(vip)).unwrap().1, servers[0].port());
-    plane.apply(&service(vip, &servers[1..]));
+    // One of several calls that it may take.
+    let ops = service(vip, &servers[1..]);
+    assert!(plane.ebpf.apply(&ops.iter().collect::<Vec<_>>()).is_empty());
+    plane.ebpf.conclude(false).unwrap();
+    assert!(other.exists(), "the other programs may be the only ones that know a service");
+    plane.ebpf.conclude(true).unwrap();
     assert!(!other.exists());
     assert_eq!(connect(address(vip)).unwrap().1, servers[1].port());
     assert!(is_alive(&mut held.0));
+}
+
+/// The directory may be the BPF file system's own, where everybody pins.
+pub fn beside_those_of_others() {
+    let mut plane = Plane::new();
+    let theirs = plane.options.pins.join("theirs");
+    fs::create_dir_all(theirs.join("v1")).unwrap();
+    plane.reopen();
+    plane.apply(&service(tcp("10.99.0.1:80"), &[tcp_server("127.0.0.1")]));
+    assert!(theirs.join("v1").exists());
+    Ebpf::purge(&plane.options).unwrap();
+    assert!(theirs.join("v1").exists() && !plane.options.pins.join("v1").exists());
+    fs::remove_dir(theirs.join("v1")).unwrap();
+    fs::remove_dir(theirs).unwrap();
 }
 
 pub fn a_purge_leaves_nothing() {

@@ -38,6 +38,38 @@ pub fn connected_udp() {
     }
 }
 
+/// Such a socket hears its own server only.
+pub fn connected_udp_that_names_its_vip_again() {
+    let mut plane = Plane::new();
+    for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
+        plane.apply(&service(udp(vip), &[udp_server(host), udp_server(host), udp_server(host)]));
+        let vip: SocketAddr = vip.parse().unwrap();
+        let socket = udp_socket(vip);
+        socket.connect(vip).unwrap();
+        let port = ask(&socket).unwrap();
+        for _ in 0..20 {
+            assert_eq!(ask_at(&socket, vip).unwrap(), (port, vip));
+        }
+    }
+}
+
+/// The kernel leaves such a socket connected as it was.
+pub fn an_udp_socket_that_is_refused_another_vip() {
+    let mut plane = Plane::new();
+    let (vip, empty) = (udp("10.99.0.1:53"), udp("10.99.0.2:53"));
+    let server = udp_server("127.0.0.1");
+    plane.apply(&service(vip, &[server]));
+    plane.apply(&service(empty, &[]));
+    let socket = udp_socket(server);
+    socket.connect(address(vip)).unwrap();
+    refused(socket.connect(address(empty)));
+    assert_eq!(ask(&socket).unwrap(), server.port());
+    assert_eq!(socket.peer_addr().unwrap(), address(vip));
+    assert_eq!(plane.count(vip, server), 1);
+    plane.apply(&[Op::DelServer(vip, server)]);
+    assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+}
+
 pub fn unconnected_udp() {
     let mut plane = Plane::new();
     for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {

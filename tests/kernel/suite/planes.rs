@@ -10,9 +10,9 @@ use crate::toolkit::await_some;
 use crate::toolkit::daemon::Daemon;
 use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::{Tcp, Udp};
-use crate::toolkit::lab::Lab;
+use crate::toolkit::lab::{Lab, THIRD, socket_address};
 use crate::toolkit::plane::{self, Plane};
-use crate::toolkit::state::State;
+use crate::toolkit::state::{State, Task};
 
 tests!["planes":
     status_tells_which_it_is,
@@ -22,6 +22,7 @@ tests!["planes":
     ipvs_is_taken_where_there_are_both,
     connections_outlive_the_change_from_ebpf_to_ipvs,
     ; ebpf:
+    ports_are_chosen_for_the_task,
     programs_that_somebody_detached_are_attached_again,
     table_that_somebody_emptied_is_filled_again,
     datagram_socket_is_told_that_its_server_has_gone,
@@ -52,14 +53,18 @@ fn purge_leaves_nothing() -> Result<()> {
     let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
     let vip = daemon.socket_of("web", 80)?;
-    lab.agent.must_reach(Tcp, vip, "B1")?;
+    let kept = lab.agent.keep(vip)?;
     daemon.terminate()?;
-    lab.l4lbd(&["purge"])?;
+    let told = lab.l4lbd(&["purge"])?;
+    ensure!(told.contains("1 virtual services"), "{told}");
     ensure!(!lab.pins.exists(), "something is still pinned in {}", lab.pins.display());
     let addresses = lab.agent.run_line("ip -oneline address show")?;
     ensure!(!addresses.contains("198.51.100.1"), "the resolver's address is left:\n{addresses}");
     let outcome = lab.agent.dial(vip)?;
     ensure!(!matches!(outcome, Outcome::Answered { .. }), "the VIP is still served: {outcome:?}");
+    if plane::current() == Plane::Ebpf {
+        kept.must_live()?;
+    }
     lab.l4lbd(&["purge"]).map(drop)
 }
 
@@ -86,22 +91,44 @@ fn ipvs_is_taken_where_there_are_both() -> Result<()> {
 /// Programs of an earlier run would send clients to what was there then.
 fn connections_outlive_the_change_from_ebpf_to_ipvs() -> Result<()> {
     let lab = lab()?;
-    lab.publish(&State::of([first()]))?;
+    // More than is programmed in one go.
+    let many = (0..300).fold(Task::host("many", THIRD, 9090), |task, n| task.vip(&format!("/many-{n}:80")));
+    lab.publish(&State::of([first(), many.clone()]))?;
     lab.configure_daemon("")?;
     let daemon = start_with_plane(&lab, Plane::Ebpf.name())?;
     let vip = daemon.socket_of("web", 80)?;
     let kept = lab.agent.keep(vip)?;
     ensure!(lab.pins.exists() && lab.services()?.is_empty(), "it is not in eBPF");
+    lab.agent.load(vip)?;
     daemon.terminate()?;
     let daemon = start_with_plane(&lab, Plane::Ipvs.name())?;
     ensure!(!lab.pins.exists(), "the programs are still there");
-    lab.publish(&State::of([second()]))?;
+    lab.agent.must_reach(Tcp, vip, "B1")?;
+    let (connections, failures) = lab.agent.end_load()?;
+    ensure!(connections > 0 && failures.is_empty(), "of {connections}: {failures:?}");
+    lab.publish(&State::of([second(), many]))?;
     daemon.await_status("the other task", |status| {
         status.vip("web", 80).is_some_and(|vip| vip.backends.iter().any(|b| b.weight > 0 && b.port == 8080))
     })?;
     await_weight(&daemon, None)?;
     lab.agent.must_reach(Tcp, vip, "B2")?;
     kept.must_live()
+}
+
+/// The kernel sees where a connection really goes when it chooses the port.
+fn ports_are_chosen_for_the_task() -> Result<()> {
+    let lab = lab()?;
+    lab.agent.sysctl("net.ipv4.ip_local_port_range", "45000 45003")?;
+    let daemon = lab.start(&State::of([first().vip("/also:80")]))?;
+    let (web, also) = (daemon.socket_of("web", 80)?, daemon.socket_of("also", 80)?);
+    let places = [web, also, socket_address(FIRST), web];
+    let kept = places.iter().map(|place| lab.agent.keep(*place)).collect::<Result<Vec<_>>>()?;
+    for connection in &kept {
+        connection.must_live()?;
+    }
+    let outcome = lab.agent.dial(also)?;
+    ensure!(matches!(outcome, Outcome::Failed(_)), "a fifth one has a port: {outcome:?}");
+    Ok(())
 }
 
 fn programs_that_somebody_detached_are_attached_again() -> Result<()> {
