@@ -13,3 +13,27 @@ pub mod table;
 pub use options::Options;
 pub use rules::Rules;
 pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};
+
+/// The first few of them, and how many more there are, for a line that somebody reads.
+pub fn few<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
+    const SHOWN: usize = 5;
+    let mut all = all.into_iter();
+    let shown: Vec<String> = all.by_ref().take(SHOWN).map(|one| one.to_string()).collect();
+    let more = match all.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::few;
+
+    #[test]
+    fn long_lists_are_cut() {
+        assert_eq!(few(1..=5), "1, 2, 3, 4, 5");
+        assert_eq!(few(1..=300), "1, 2, 3, 4, 5 and 295 more");
+        assert_eq!(few([""; 0]), "");
+    }
+}

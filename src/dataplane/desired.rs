@@ -12,7 +12,7 @@ use super::{
 };
 use crate::task::Skipped;
 use crate::vip::alloc::{AddressRange, Leases};
-use crate::vip::{Backend, Host, Vip, VipKey, VipTable};
+use crate::vip::{Backend, Host, Vip, VipKey, VipTable, few};
 
 /// The consistent-hash scheduler.
 const STICKY: &str = "mh";
@@ -281,7 +281,7 @@ fn warn(desired: &mut Desired, sources: Sources, node: &Node) {
     }
     let names = |keys: &BTreeSet<&ServiceKey>| {
         let named = keys.iter().filter_map(|key| desired.services.get(key));
-        named.map(|programmed| programmed.vip.to_string()).collect::<Vec<_>>().join(", ")
+        few(named.map(|programmed| &programmed.vip))
     };
     let mut warnings: Vec<String> = shared
         .iter()
@@ -310,7 +310,7 @@ fn warn(desired: &mut Desired, sources: Sources, node: &Node) {
             warnings.push(format!(
                 "a container on {bridge} can't reach itself through {}: switch hairpin mode on for its bridge \
                  ports, or set net.bridge.bridge-nf-call-iptables to 0",
-                vips.into_iter().collect::<Vec<_>>().join(", ")
+                few(vips)
             ));
         }
     }

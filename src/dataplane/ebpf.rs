@@ -17,11 +17,11 @@
 //!
 //! # Counts
 //! A socket that connects through us is noted in its own storage, counted, and counted no more when it
-//! is closed, by whomever. Not counted right are MPTCP sockets: the kernel closes their subflows
-//! without telling, so that each one counts until its server is gone.
+//! is closed, by whomever. Not counted right are MPTCP sockets and the kernel's own: it closes those, and
+//! MPTCP's subflows, without telling, so that each one counts until its server is gone.
 //!
-//! Everything here blocks, mostly for microseconds. Deleting a server waits for the readers, some
-//! milliseconds, and where connections remain it reads the sockets of every network namespace.
+//! Everything here blocks, mostly for microseconds. After a server was deleted, the end of the pass waits for
+//! the readers, some milliseconds, and where connections remain it reads the sockets of every network namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
 use crate::dns::zone::Service;
 use crate::plan::{Believed, Plan, Planner};
 use crate::status::{self, Status};
-use crate::vip::{Backend, Host, VipKey};
+use crate::vip::{Backend, Host, few};
 
 /// Errors that a status lists; all are counted.
 const SHOWN_ERRORS: usize = 20;
@@ -48,7 +48,7 @@ pub fn reasons(
         reasons.push(format!(
             "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}",
             lost.len(),
-            some(lost)
+            few(lost)
         ));
     }
     if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
@@ -58,7 +58,7 @@ pub fn reasons(
         reasons.push(format!(
             "blocked: virtual services that are not ours have the addresses of {} VIPs, which are not served: {}",
             blocked.len(),
-            some(blocked)
+            few(blocked)
         ));
     }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
@@ -67,13 +67,6 @@ pub fn reasons(
     reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
     reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons
-}
-
-/// The first few of them.
-fn some<'a>(vips: impl IntoIterator<Item = &'a VipKey>) -> String {
-    let mut vips = vips.into_iter();
-    let names: Vec<String> = vips.by_ref().take(5).map(VipKey::to_string).collect();
-    names.join(", ") + if vips.next().is_some() { ", ..." } else { "" }
 }
 
 /// The names whose services the kernel holds.
