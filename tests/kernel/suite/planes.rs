@@ -94,6 +94,8 @@ fn connections_outlive_the_change_from_ebpf_to_ipvs() -> Result<()> {
     // With a server each, that is more than is programmed in one go.
     let many = (0..256).fold(Task::host("many", THIRD, 9090), |task, n| task.vip(&format!("/many-{n}:80")));
     lab.publish(&State::of([first(), many.clone()]))?;
+    // A client that meets neither of the two fails at once.
+    lab.agent.configure("route add unreachable 11.0.0.0/8\n")?;
     lab.configure_daemon("")?;
     let daemon = start_with_plane(&lab, Plane::Ebpf.name())?;
     let vip = daemon.socket_of("web", 80)?;
