@@ -16,7 +16,7 @@
 //! `director` makes it happen.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod agent;
@@ -78,6 +78,12 @@ pub enum Error {
     Ended(String),
     #[error("{0}")]
     Refused(String),
+    #[error("interrupted before the first connection")]
+    Interrupted,
+    #[error("the control group {path} is left: {why}; once nobody is in it, remove it with: rmdir {path}")]
+    Left { path: PathBuf, why: String },
+    #[error("{0}; {1}")]
+    Both(Box<Error>, Box<Error>),
     #[error("cannot write")]
     Output(#[from] io::Error),
 }
@@ -85,7 +91,8 @@ pub enum Error {
 /// Shows it to its end, and leaves nothing behind. To be called while the process has one thread only.
 ///
 /// # Errors
-/// When it can't be shown; nothing is left of the attempt.
+/// When it can't be shown or was interrupted before there was anything to see; nothing is left of the attempt
+/// but, if the error says so, a control group.
 pub fn run(options: Options) -> Result<Outcome, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
@@ -93,10 +100,11 @@ pub fn run(options: Options) -> Result<Outcome, Error> {
     must_have(IP)?;
     let cgroup = Cgroup::make().map_err(|error| step("make a control group", error))?;
     let shown = show(options, cgroup.as_ref().map(|cgroup| cgroup.path.as_path()));
-    if let Some(cgroup) = cgroup {
-        cgroup.sweep().map_err(|error| step("remove the control group", error))?;
+    match (shown, cgroup.map_or(Ok(()), Cgroup::sweep)) {
+        (shown, Ok(())) => shown,
+        (Ok(_), Err(left)) => Err(left),
+        (Err(error), Err(left)) => Err(Error::Both(Box::new(error), Box::new(left))),
     }
-    shown
 }
 
 fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {

@@ -8,7 +8,12 @@ use crate::dataplane::Plane;
 use crate::demo::story::{SHORTEST, USUAL};
 use crate::demo::{self, Error, Options};
 
+/// What scripts can go by.
+const EXIT_CODES: &str = "Exit codes: 0 when no connection failed, also when you end it before its time; 1 when one \
+    failed, or you end it before the first one; 69 when this kernel has no data plane";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     /// How long to show it, such as 45s or 5m
     #[arg(long, value_name = "TIME", value_parser = duration, default_value_t = Length(USUAL))]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::part;
+use super::{Error, part};
 use crate::dataplane::ebpf::cgroup_tree;
 
 /// How long processes that were killed may take to go.
@@ -51,9 +51,18 @@ impl Cgroup {
     }
 
     /// Returns when it is gone.
-    pub fn sweep(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn sweep(mut self) -> Result<(), Error> {
         drop(self.sweeper.stdin.take());
-        self.sweeper.wait().map(drop)
+        // Only the sweeper can tell: this process is on the stage, which has a /sys of its own.
+        let why = match self.sweeper.wait() {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => format!("who was to remove it ended with {status}"),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::Left { path: self.path, why })
     }
 }
 
@@ -102,7 +111,22 @@ fn own_path(groups: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    fn swept_by(sweeper: &str) -> Result<(), Error> {
+        let sweeper = Command::new(sweeper).spawn().unwrap();
+        Cgroup { path: "/sys/fs/cgroup/l4lbd-demo-1".into(), sweeper }.sweep()
+    }
+
+    #[test]
+    fn a_group_that_is_left_is_named_with_the_way_to_remove_it() {
+        swept_by("true").unwrap();
+        let error = swept_by("false").unwrap_err().to_string();
+        assert!(error.contains("/sys/fs/cgroup/l4lbd-demo-1 is left"), "{error}");
+        assert!(error.ends_with("rmdir /sys/fs/cgroup/l4lbd-demo-1"), "{error}");
+    }
 
     #[test]
     fn our_own_group_is_the_unified_one() {

@@ -53,7 +53,8 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Tells the whole story on the stage.
 ///
 /// # Errors
-/// When somebody does not play his part; everybody has been sent away then.
+/// When somebody does not play his part, or it is interrupted before the client's first connection; everybody has
+/// been sent away then.
 pub async fn perform(stage: Stage, story: Story, plane: Plane) -> Result<Outcome, Error> {
     let (sender, notes) = mpsc::unbounded_channel();
     let mut director = Director {
@@ -80,14 +81,22 @@ pub async fn perform(stage: Stage, story: Story, plane: Plane) -> Result<Outcome
         tally: Tally::default(),
     };
     let mut interruption = Interruption::new()?;
-    let told = tokio::select! {
-        told = director.tell() => told,
-        () = interruption.comes() => director.event("interrupted").map_err(Error::from),
+    if director.screen.is_live() {
+        // Ctrl-Z would stop this process alone, with the shell on the alternate screen without a cursor, while
+        // everybody else goes on. Who listens is not stopped, and need not do anything.
+        drop(signal(SignalKind::from_raw(libc::SIGTSTP))?);
+    }
+    let (told, interrupted) = tokio::select! {
+        told = director.tell() => (told, false),
+        () = interruption.comes() => (director.event("interrupted").map_err(Error::from), true),
     };
     let elapsed = director.elapsed();
     director.dismiss().await;
     director.screen.close();
     told?;
+    if interrupted && director.tally.made == 0 {
+        return Err(Error::Interrupted);
+    }
     for line in verdict(&director.tally, elapsed) {
         director.screen.line(&line)?;
     }

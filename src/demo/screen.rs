@@ -23,13 +23,22 @@ const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Columns of a bar.
+/// Most columns of a bar.
 const BAR: usize = 30;
+
+/// Columns of the number beside it.
+const NUMBER: usize = " 100 %".len();
+
+/// Columns of the backends' table before the bars.
+const TABLE: usize = 75;
+
+/// What bars mean, where there is room to say it.
+const SHARES: &str = "CONNECTIONS OF THE LAST 5 s";
 
 /// A terminal that does not say how large it is.
 const USUAL: (usize, usize) = (100, 30);
 
-/// Lines for events on a terminal.
+/// Most lines for events on a terminal.
 const EVENTS: usize = 8;
 
 /// Everything there is to see at one moment.
@@ -90,13 +99,14 @@ impl Screen {
         if !self.live {
             return writeln!(self.out, "{}", summary(view));
         }
-        let (columns, rows) = match rustix::termios::tcgetwinsize(&self.out) {
+        let size = match rustix::termios::tcgetwinsize(&self.out) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
             _ => USUAL,
         };
         let mut frame = String::from("\x1b[H");
-        for line in lines(view, self.events.iter()).iter().take(rows - 1) {
-            let _ = write!(frame, "{}{PLAIN}\x1b[K\r\n", cut(line, columns));
+        for line in lines(view, &self.events, size) {
+            // Erased before and not after: that would take the last column of a line that fills its row.
+            let _ = write!(frame, "\x1b[K{line}{PLAIN}\r\n");
         }
         write!(self.out, "{frame}\x1b[J")?;
         self.out.flush()
@@ -118,8 +128,8 @@ impl Drop for Screen {
     }
 }
 
-/// The screen, line by line.
-fn lines<'a>(view: &View<'_>, events: impl Iterator<Item = &'a String>) -> Vec<String> {
+/// What a terminal of so many columns and rows shows, line by line; where rows are few, old events give way.
+fn lines(view: &View<'_>, events: &VecDeque<String>, (columns, rows): (usize, usize)) -> Vec<String> {
     let View { chapter, tally, .. } = view;
     let spread = tally.spread(view.elapsed);
     let mut lines = vec![
@@ -135,7 +145,7 @@ fn lines<'a>(view: &View<'_>, events: impl Iterator<Item = &'a String>) -> Vec<S
         format!("{BOLD}{chapter}{PLAIN}"),
         String::new(),
     ];
-    backends(view, &spread, &mut lines);
+    backends(view, &spread, columns, &mut lines);
     lines.push(String::new());
     let failed = format!("{} failed", tally.failed);
     let colour = if tally.failed == 0 { GREEN } else { RED };
@@ -145,12 +155,16 @@ fn lines<'a>(view: &View<'_>, events: impl Iterator<Item = &'a String>) -> Vec<S
         lines.push(remembered(tally));
     }
     lines.push(String::new());
-    lines.extend(events.map(|event| format!("{DIM}{event}{PLAIN}")));
-    lines
+    // The cursor is in the last row.
+    let rows = rows.saturating_sub(1);
+    let old = events.len().saturating_sub(rows.saturating_sub(lines.len()));
+    lines.extend(events.iter().skip(old).map(|event| format!("{DIM}{event}{PLAIN}")));
+    lines.truncate(rows);
+    lines.iter().map(|line| cut(line, columns)).collect()
 }
 
 /// The VIP as `l4lbd status` shows it, with the connections that the client had.
-fn backends(view: &View<'_>, spread: &Spread, lines: &mut Vec<String>) {
+fn backends(view: &View<'_>, spread: &Spread, columns: usize, lines: &mut Vec<String>) {
     let Some((status, vip)) = view.status.and_then(|status| Some((status, vip(status)?))) else {
         return;
     };
@@ -165,9 +179,11 @@ fn backends(view: &View<'_>, spread: &Spread, lines: &mut Vec<String>) {
         vip.name.as_deref().unwrap_or_default(),
         vip.protocol
     ));
+    let room = columns.saturating_sub(TABLE);
+    let shares = if room < SHARES.len() { "SHARE" } else { SHARES };
     lines.push(format!(
-        "{DIM}{:<18}{:>6}  {:>6}  {:>8}  {:<20}{:<11}{}{PLAIN}",
-        "BACKEND", "WEIGHT", "ACTIVE", "INACTIVE", "STATE", "TASK", "CONNECTIONS OF THE LAST 5 s"
+        "{DIM}{:<18}{:>6}  {:>6}  {:>8}  {:<20}{:<11}{shares}{PLAIN}",
+        "BACKEND", "WEIGHT", "ACTIVE", "INACTIVE", "STATE", "TASK"
     ));
     for backend in &vip.backends {
         let connections = backend.connections.unwrap_or_default();
@@ -181,7 +197,7 @@ fn backends(view: &View<'_>, spread: &Spread, lines: &mut Vec<String>) {
             connections.inactive,
             condition(backend, status.at),
             backend.task,
-            bar(share)
+            bar(share, room)
         ));
     }
 }
@@ -251,14 +267,16 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// A bar and the number it stands for.
-fn bar(share: f64) -> String {
+/// A bar and the number it stands for, in so many columns; where they are few, the number alone.
+fn bar(share: f64, room: usize) -> String {
+    let width = room.saturating_sub(NUMBER).min(BAR);
     // A share is between 0 and 1.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let filled = (share * BAR as f64).round() as usize;
-    match filled {
-        0 if share == 0.0 => String::new(),
-        _ => format!("{} {}", "█".repeat(filled.clamp(1, BAR)), percent(share)),
+    let filled = (share * width as f64).round() as usize;
+    match width {
+        _ if share == 0.0 => String::new(),
+        0 => percent(share),
+        _ => format!("{} {}", "█".repeat(filled.clamp(1, width)), percent(share)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -127,6 +128,8 @@ pub fn ip(commands: &str) -> io::Result<()> {
     let mut child = Command::new("ip")
         .env("PATH", search_path())
         .args(["-batch", "-"])
+        // It is not meant by the terminal's signals, as nobody is but the director.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
