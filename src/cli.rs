@@ -54,7 +54,7 @@ enum Command {
     Status(status::Args),
     /// Believe the last state as it is: give up tasks that are being held after a sudden loss or a fail-over
     AcceptLoss(accept_loss::Args),
-    /// Show what a state document would give; needs neither root nor a kernel
+    /// Show what this node would make of a state document; needs neither root nor a kernel
     Explain(explain::Args),
     /// Show what a pass would change in the kernel now, without changing anything
     Plan(plan::Args),
