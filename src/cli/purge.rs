@@ -45,7 +45,7 @@ impl Args {
                 Err(error) => return Err(error.into()),
             }
             if options.ebpf.pins.exists() {
-                let services = Ebpf::look(&options.ebpf)?.services.len();
+                let services = Ebpf::look(&options.ebpf).map_or(0, |table| table.services.len());
                 Ebpf::purge(&options.ebpf)?;
                 writeln!(
                     io::stdout(),

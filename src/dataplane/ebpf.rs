@@ -174,10 +174,8 @@ impl Ebpf {
     /// Ends the connections to servers that are gone, and, where the services are `complete`, the work of
     /// another layout's programs. What fails is left for the next call.
     pub fn conclude(&mut self, complete: bool) -> Result<(), Error> {
-        if complete {
-            self.pins.retire_others()?;
-        }
-        self.end_connections()
+        let retired = if complete { self.pins.retire_others() } else { Ok(()) };
+        self.end_connections().and(retired)
     }
 
     /// Detaches everything and removes every pin; fine when there is nothing. Connections stay.
@@ -313,12 +311,12 @@ impl Ebpf {
     }
 
     fn end_connections(&mut self) -> Result<(), Error> {
-        // An id that is in use again had no connections left when it was given.
-        let used = self.book.ids_in_use();
-        self.gone.retain(|gone| !used.contains(&gone.id));
         if self.gone.is_empty() {
             return Ok(());
         }
+        // An id that is in use again had no connections left when it was given.
+        let used = self.book.ids_in_use();
+        self.gone.retain(|gone| !used.contains(&gone.id));
         // From here on no socket is given such a server any more, so that the counts tell.
         sys::wait_for_readers();
         let end = self.gone.iter().map(|gone| gone.id as usize + 1).max().unwrap_or(0);

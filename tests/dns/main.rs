@@ -156,6 +156,8 @@ fn tcp(to: SocketAddr, request: &Message) -> Option<Message> {
 /// Three VIPs, one of them with many addresses, and the tasks of a real cluster.
 fn catalog() -> Catalog {
     let mut config = Config::default();
+    // Nobody is looked up in the zone mesos, so that we have it.
+    config.source.masters = vec!["http://127.0.0.1:5050".parse().unwrap()];
     config.dns.listen = vec!["127.0.0.1:53".parse().unwrap()];
     let port = Some((Protocol::Tcp, 80));
     let service = |name: &str, address: IpAddr, port| Service { name: name.to_owned(), address, port };

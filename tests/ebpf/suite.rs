@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("traffic::unconnected_udp", traffic::unconnected_udp),
     ("traffic::ipv4_on_an_ipv6_socket", traffic::ipv4_on_an_ipv6_socket),
+    ("traffic::multipath_tcp", traffic::multipath_tcp),
     ("traffic::tcp_without_waiting", traffic::tcp_without_waiting),
     ("traffic::an_udp_socket_that_connects_again", traffic::an_udp_socket_that_connects_again),
     ("traffic::refused_at_once", traffic::refused_at_once),

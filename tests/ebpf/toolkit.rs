@@ -227,7 +227,8 @@ pub fn refused<T: std::fmt::Debug>(result: std::io::Result<T>) {
     assert_eq!(error.kind(), expected, "{error}");
 }
 
-fn kernel() -> (u32, u32) {
+/// Its version.
+pub fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel has a release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
     (numbers.next().expect("major"), numbers.next().expect("minor"))

@@ -197,7 +197,10 @@ fn catalog(
     let port = Some((Protocol::Tcp, 80));
     let services: Vec<Service> =
         names.into_iter().map(|(name, address)| Service { name, address, port }).collect();
-    let catalog = Config::default().catalog().expect("the default zones");
+    let mut config = Config::default();
+    // Nobody is looked up in the zone mesos, so that we have it.
+    config.source.masters = vec!["http://127.0.0.1:5050".parse().expect("an address")];
+    let catalog = config.catalog().expect("the default zones");
     let (zone, left_out) = catalog.vips().with_services(7, &services);
     let left_out =
         left_out.into_iter().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
