@@ -1,13 +1,14 @@
 //! Which data plane it is, and what becomes of it.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use super::tests;
 use super::web::{FIRST, SECOND, await_weight, first, lab, second};
 use crate::toolkit::await_some;
-use crate::toolkit::daemon::Daemon;
+use crate::toolkit::daemon::{Daemon, PROGRAM};
 use crate::toolkit::helper::Outcome;
 use crate::toolkit::helper::Transport::{Tcp, Udp};
 use crate::toolkit::lab::{Lab, THIRD, socket_address};
@@ -21,6 +22,7 @@ tests!["planes":
     ; ipvs:
     ipvs_is_taken_where_there_are_both,
     connections_outlive_the_change_from_ebpf_to_ipvs,
+    demonstration_shows_ipvs,
     ; ebpf:
     ports_are_chosen_for_the_task,
     programs_that_somebody_detached_are_attached_again,
@@ -115,6 +117,14 @@ fn connections_outlive_the_change_from_ebpf_to_ipvs() -> Result<()> {
     await_weight(&daemon, Some(0))?;
     lab.agent.must_reach(Tcp, vip, "B2")?;
     kept.must_live()
+}
+
+/// tests/demo has the whole of it with eBPF.
+fn demonstration_shows_ipvs() -> Result<()> {
+    let shown = Command::new(PROGRAM).args(["demo", "--dataplane", "ipvs", "--duration", "20s"]).output()?;
+    let (told, errors) = (String::from_utf8(shown.stdout)?, String::from_utf8(shown.stderr)?);
+    ensure!(shown.status.success() && told.contains(" connections, 0 failed, in "), "{told}{errors}");
+    Ok(())
 }
 
 /// The kernel sees where a connection really goes when it chooses the port.
