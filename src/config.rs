@@ -402,18 +402,20 @@ impl Config {
     /// Whether the zone `mesos` is answered from the state. Not where a source has its name in there: we would
     /// ask ourselves for it, get the address of the last state, and never find who leads since.
     fn answers_mesos(&self) -> bool {
-        self.dns.tasks && self.dns.mesos == Mesos::State && self.source_within(&["mesos"]).is_none()
+        self.wants_mesos() && self.source_within(&["mesos"]).is_none()
+    }
+
+    fn wants_mesos(&self) -> bool {
+        self.dns.tasks && self.dns.mesos == Mesos::State
     }
 
     /// Why the zone `mesos` is not answered although it should be; `None` where it is.
     pub fn mesos_remark(&self) -> Option<String> {
-        let (path, host) = self.source_within(&["mesos"])?;
-        (self.dns.tasks && self.dns.mesos == Mesos::State).then(|| {
-            format!(
-                "the zone mesos is left to others, because {path} has {host} in it; for names from the state give \
-                 masters by address or zk://"
-            )
-        })
+        let (path, host) = self.source_within(&["mesos"]).filter(|_| self.wants_mesos())?;
+        Some(format!(
+            "the zone mesos is left to others, because {path} has {host} in it; for names from the state give \
+             masters by address or zk://"
+        ))
     }
 
     /// A server of a source whose name is in one of the zones, and the key that names it.

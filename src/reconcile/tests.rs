@@ -161,6 +161,15 @@ async fn what_a_pass_leaves_undone_degrades_until_it_is_done() {
 }
 
 #[tokio::test]
+async fn what_resolved_refuses_is_warned_of() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    bench.reconciler.status.dns.resolved = Some("resolvectl dns: denied".to_owned());
+    let status = bench.ask().await;
+    assert!(status.warnings.iter().any(|warning| warning.ends_with("resolvectl dns: denied")), "{status:?}");
+}
+
+#[tokio::test]
 async fn drift_is_told_from_change_although_a_new_document_came_at_the_same_time() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;

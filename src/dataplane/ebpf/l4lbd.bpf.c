@@ -152,6 +152,11 @@ static __always_inline int same(const struct address *a, const struct address *b
 	       a->words[1] == b->words[1] && a->words[0] == b->words[0];
 }
 
+static __always_inline int same_vip(const struct vip *a, const struct vip *b)
+{
+	return a->port == b->port && a->protocol == b->protocol && same(&a->address, &b->address);
+}
+
 static __always_inline int refuse(void)
 {
 	if (has_set_retval)
@@ -162,10 +167,7 @@ static __always_inline int refuse(void)
 static __always_inline struct slot *slot_of(const struct vip *vip, __u32 index)
 {
 	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
-	if (!slot || slot->vip.port != vip->port || slot->vip.protocol != vip->protocol ||
-	    !same(&slot->vip.address, &vip->address))
-		return NULL;
-	return slot;
+	return slot && same_vip(&slot->vip, vip) ? slot : NULL;
 }
 
 // Connections that a server would have for each unit of its weight, times the other's weight.
@@ -277,12 +279,6 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	return verdict;
 }
 
-static __always_inline int is_vip(const struct taken *taken, const struct vip *vip)
-{
-	return taken->vip.port == vip->port && taken->vip.protocol == vip->protocol &&
-	       same(&taken->vip.address, &vip->address);
-}
-
 static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struct address address,
 					    struct target *target)
 {
@@ -293,7 +289,7 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 	// A connected socket hears its own server only, so that one that names its VIP once more means it.
 	if (sk && sk->state == BPF_TCP_ESTABLISHED) {
 		struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-		if (taken && is_vip(taken, &vip)) {
+		if (taken && same_vip(&taken->vip, &vip)) {
 			*target = (struct target){ &taken->address, taken->port };
 			return SEND;
 		}
