@@ -8,10 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::dataplane::desired::Settings;
 use crate::dataplane::{Plane, Timeouts, ebpf, kernel};
@@ -22,8 +20,7 @@ use crate::dns::publisher;
 use crate::dns::resolved::{self, Resolved};
 use crate::dns::reverse;
 use crate::dns::zone::Zone;
-use crate::source::credentials::TokenScheme;
-use crate::source::secret::Keeper;
+pub use crate::source::settings::{Access, Marathon, Source, Span};
 use crate::source::size::Rate;
 use crate::source::{Location, Mode};
 use crate::vip::Rules;
@@ -56,42 +53,6 @@ pub struct Config {
     pub ebpf: Ebpf,
     pub dns: Dns,
     pub daemon: Daemon,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source {
-    pub masters: Vec<Location>,
-    pub mode: Mode,
-    pub interval: Span,
-    pub resync: Span,
-    pub timeout: Span,
-    pub max_backoff: Span,
-    pub failover_hold: Span,
-    pub mass_loss_polls: u32,
-    pub budget: Rate,
-    /// The node's own agent, for [`Mode::Agent`].
-    pub agent: Location,
-    pub access: Access,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Marathon {
-    pub urls: Vec<Location>,
-    pub interval: Span,
-    /// Without TLS, which is that of [`Source`].
-    pub access: Access,
-}
-
-/// How to show servers who asks, and how to know them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Access {
-    pub basic: Option<Keeper>,
-    pub token: Option<Keeper>,
-    pub token_scheme: TokenScheme,
-    pub service_account: Option<Keeper>,
-    pub tls_ca: Option<PathBuf>,
-    pub tls_cert: Option<PathBuf>,
-    pub tls_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -208,30 +169,6 @@ impl Default for Config {
     }
 }
 
-/// A length of time, written like `2s`, `10m` or `24h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl Span {
-    const fn seconds(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-
-    fn as_seconds(self) -> u32 {
-        u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let span: jiff::SignedDuration = text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h"))
-        })?;
-        Duration::try_from(span).map(Self).map_err(|_| serde::de::Error::custom("a time can't be negative"))
-    }
-}
-
 /// What is wrong with a configuration, all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -315,11 +252,6 @@ impl Config {
             zone: self.dns.zone.clone(),
             masters: self.master_addresses().collect(),
         }
-    }
-
-    /// Whether nobody but Marathon is asked.
-    pub fn is_marathon_alone(&self) -> bool {
-        self.source.masters.is_empty() && self.source.mode != Mode::Agent
     }
 
     /// Who is asked, for people.

@@ -84,7 +84,7 @@ impl Daemon {
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
         }
-        let source = Parts::new(config)?;
+        let source = Parts::new(&config.source, &config.marathon)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
 
@@ -149,7 +149,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.kernel())?;
-    let report = Parts::new(config)?.first(ONCE_ATTEMPTS).await;
+    let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }

@@ -39,7 +39,6 @@ pub mod dns;
 pub mod hold;
 pub mod marathon;
 pub mod mesos;
-pub mod names;
 pub mod netlink;
 pub mod plan;
 pub mod reconcile;

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
 use crate::mesos;
 use crate::task::Snapshot;
 
@@ -28,6 +27,7 @@ pub mod pace;
 pub mod parts;
 pub mod poll;
 pub mod secret;
+pub mod settings;
 pub mod size;
 pub mod stream;
 mod zookeeper;
@@ -159,13 +159,13 @@ pub enum AnySource {
 
 impl AnySource {
     /// Makes the configured source.
-    pub fn new(config: &config::Source) -> Result<Self, Error> {
+    pub fn new(config: &settings::Source) -> Result<Self, Error> {
         match config.masters.as_slice() {
             [Location::File(path)] => Ok(Self::File(File::new(path.clone(), config.interval.0))),
             _ => Ok(match config.mode {
                 Mode::Poll => Self::Poll(Box::new(Poll::new(config)?)),
                 // Masters have the rest, which need not be as new.
-                Mode::Agent => Self::Poll(Box::new(Poll::new(&config::Source {
+                Mode::Agent => Self::Poll(Box::new(Poll::new(&settings::Source {
                     interval: config.resync,
                     ..config.clone()
                 })?)),
@@ -214,7 +214,7 @@ impl Source for AnySource {
 /// Asks `source` until `shutdown` and publishes every change of its report.
 pub async fn run<S: Source>(
     mut source: S,
-    config: config::Source,
+    config: settings::Source,
     reports: watch::Sender<Report<S::Item>>,
     shutdown: CancellationToken,
 ) {

@@ -154,3 +154,18 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
     format!("{:#}", jiff::SignedDuration::from_secs(seconds))
 }
+
+/// How a backend is, in words.
+pub fn condition(backend: &Backend, now: Timestamp) -> String {
+    let left = |until| format!("gone, kept for {}", age(now, until));
+    match backend.condition {
+        None if backend.weight > 0 => "ready".to_owned(),
+        None => "no new connections".to_owned(),
+        Some(Condition::Ready) => "ready".to_owned(),
+        Some(Condition::Unreachable) => "agent lost".to_owned(),
+        Some(Condition::Unhealthy) => "unhealthy".to_owned(),
+        Some(Condition::Stopping) => "stopping".to_owned(),
+        Some(Condition::Inherited) => "as before start".to_owned(),
+        Some(Condition::Gone) => backend.until.map_or_else(|| "gone".to_owned(), left),
+    }
+}

@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::names::Names;
-use crate::vip::Options;
+pub mod name;
+pub mod names;
+pub mod options;
+
+pub use names::Names;
+pub use options::Options;
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

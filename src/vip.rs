@@ -5,14 +5,22 @@
 
 pub mod alloc;
 pub mod label;
-pub mod name;
-pub mod options;
 pub mod rules;
 pub mod table;
 
-pub use options::Options;
+pub use crate::task::Options;
+use crate::task::name::fragment;
 pub use rules::Rules;
 pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};
+
+/// Zone of the names unless the configuration says otherwise; that of DC/OS.
+pub const DEFAULT_ZONE: &str = "l4lb.thisdcos.directory";
+
+/// The name of a VIP below its zone, such as `web.marathon` for label `/web` of framework
+/// `marathon`. Distinct labels can share a name; they are then one VIP.
+pub fn vip_name(label: &str, framework: &str) -> String {
+    format!("{}.{}", fragment(label), fragment(framework))
+}
 
 /// The first few of them, and how many more there are, for a line that somebody reads.
 pub fn few<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {

@@ -29,7 +29,7 @@ struct Line<'a> {
 async fn main() {
     let path = std::env::args().nth(1).expect("usage: source CONFIG");
     let config = Config::load(Some(Path::new(&path))).expect("a valid configuration");
-    let source = Parts::new(&config).expect("sources");
+    let source = Parts::new(&config.source, &config.marathon).expect("sources");
     let (sender, mut reports) = watch::channel(Report::default());
     tokio::spawn(source.run(sender, CancellationToken::new()));
     let mut last = (0, None);

@@ -10,8 +10,7 @@ use super::DEGRADED;
 use super::client::RunningDaemon;
 use super::table::Table;
 use crate::dataplane::Choice;
-use crate::status::{Backend, Pass, Source, Status, Vip, age};
-use crate::vip::Condition;
+use crate::status::{Pass, Source, Status, Vip, age, condition};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -127,21 +126,6 @@ pub fn vips(vips: &[Vip], now: jiff::Timestamp) -> Table {
         }
     }
     table
-}
-
-/// How a backend is, in words.
-pub fn condition(backend: &Backend, now: jiff::Timestamp) -> String {
-    let left = |until| format!("gone, kept for {}", age(now, until));
-    match backend.condition {
-        None if backend.weight > 0 => "ready".to_owned(),
-        None => "no new connections".to_owned(),
-        Some(Condition::Ready) => "ready".to_owned(),
-        Some(Condition::Unreachable) => "agent lost".to_owned(),
-        Some(Condition::Unhealthy) => "unhealthy".to_owned(),
-        Some(Condition::Stopping) => "stopping".to_owned(),
-        Some(Condition::Inherited) => "as before start".to_owned(),
-        Some(Condition::Gone) => backend.until.map_or_else(|| "gone".to_owned(), left),
-    }
 }
 
 /// A titled list, if there is anything in it.

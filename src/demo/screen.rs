@@ -9,9 +9,8 @@ use std::time::Duration;
 use super::daemon::vip;
 use super::story::Chapter;
 use super::tally::{Spread, Tally};
-use crate::cli::status::condition;
 use crate::dataplane::Plane;
-use crate::status::Status;
+use crate::status::{Status, condition};
 
 /// The alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";

@@ -13,14 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
-use super::tasks::Tasks;
+use super::tasks::{Directory, Tasks};
 use super::zone::{PortNames, Zone, port_label};
-use crate::names::Directory;
 use crate::source::Report;
 use crate::status::Status;
 use crate::task::Snapshot;
 use crate::vip::label::{self, LabelHost};
-use crate::vip::name::vip_name;
+use crate::vip::vip_name;
 
 /// What the catalog is made of.
 pub struct Inputs {

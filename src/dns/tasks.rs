@@ -12,9 +12,12 @@ use std::net::IpAddr;
 
 use super::record::{Data, encode};
 use super::wire::labels;
-use crate::names::{Directory, Entry, NamedTask};
+use crate::task::names::NamedTask;
 
+mod directory;
 mod mesos;
+
+pub use directory::{Directory, Entry, Group};
 
 /// Zones of tasks at one moment.
 #[derive(Clone, Debug)]

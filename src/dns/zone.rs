@@ -19,8 +19,7 @@ use super::record::{Data, encode, encode_origin};
 use super::wire::{MAX_LABEL, MAX_NAME};
 use crate::task::Protocol;
 
-/// Origin used when the configuration names none; the zone of DC/OS.
-pub const DEFAULT_ORIGIN: &str = "l4lb.thisdcos.directory";
+pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 
 /// Time to live of every record, in seconds, when the configuration names none.
 pub const DEFAULT_TTL: u32 = 5;
@@ -227,7 +226,7 @@ fn add(nodes: &mut Nodes, name: Box<[u8]>, data: Data) {
 
 /// A port's name as a label of an SRV name; `None` if nothing is left of it.
 pub fn port_label(name: &str) -> Option<String> {
-    let label = crate::vip::name::label(name);
+    let label = crate::task::name::label(name);
     // The underscore takes one octet, and a task port without a name is called so.
     (!label.is_empty() && label.len() < MAX_LABEL && label != "default").then_some(label)
 }

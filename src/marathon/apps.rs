@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::View;
 use super::wire::{self, App, Mode, Port};
+use crate::task::options::{self, Options};
 use crate::task::{
     Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
     TaskState, VipLabel, shortened,
 };
-use crate::vip::options::{self, Options};
 
 /// Adds an app's tasks, and what Marathon thinks of them.
 pub fn add(view: &mut View, app: &App) {

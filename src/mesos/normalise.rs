@@ -13,12 +13,12 @@ use serde::de::SeqAccess;
 
 use super::fold::ArrayFold;
 use super::wire::{self, Labels, Lenient, List};
-use crate::names::{Described, NamedPort, Scheduler};
+use crate::task::names::{Described, NamedPort, Scheduler};
+use crate::task::options::{self, Options};
 use crate::task::{
     Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
     TaskState, VipLabel, shortened,
 };
-use crate::vip::options::{self, Options};
 
 /// Notes the tasks that a document lists as ended or unreachable.
 pub struct Ended<'a> {
@@ -168,7 +168,7 @@ fn named_port(port: &wire::DiscoveryPort<'_>) -> Option<NamedPort> {
         None | Some("") => None,
         Some(protocol) => Some(Protocol::parse(protocol)?),
     };
-    let label = crate::vip::name::label(port.name.as_deref().unwrap_or_default()).into();
+    let label = crate::task::name::label(port.name.as_deref().unwrap_or_default()).into();
     Some(NamedPort { label, protocol, number: bound_port(port.number?)? })
 }
 

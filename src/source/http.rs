@@ -18,7 +18,7 @@ use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect
 use super::Error;
 use super::credentials::Credentials;
 use super::location::without_credentials;
-use crate::config::Access;
+use super::settings::Access;
 
 /// A master that is asked redirects at most once; a second time allows for an election meanwhile.
 const MAX_REDIRECTS: usize = 3;

@@ -17,8 +17,8 @@ use super::http::{Accept, Ask, Http, cause};
 use super::location::without_credentials;
 use super::masters::below;
 use super::pace::Pace;
+use super::settings::{self, Access};
 use super::{Error, Fetched, Location, Source};
-use crate::config;
 use crate::marathon::{APPS, INFO, Info, PODS, View};
 
 /// Pause before events are followed again.
@@ -55,9 +55,8 @@ pub struct Marathon {
 
 impl Marathon {
     /// Starts to follow events; needs an async runtime.
-    pub fn new(config: &config::Config) -> Result<Self, Error> {
-        let config::Config { marathon, source, .. } = config;
-        let access = config::Access {
+    pub fn new(marathon: &settings::Marathon, source: &settings::Source) -> Result<Self, Error> {
+        let access = Access {
             tls_ca: source.access.tls_ca.clone(),
             tls_cert: source.access.tls_cert.clone(),
             tls_key: source.access.tls_key.clone(),
@@ -71,7 +70,7 @@ impl Marathon {
             http,
             urls,
             interval: marathon.interval.0,
-            alone: config.is_marathon_alone(),
+            alone: source.is_marathon_alone(),
             hosts: BTreeMap::new(),
             last: None,
             asked: None,

@@ -6,8 +6,7 @@ use reqwest::Url;
 
 use super::http::Http;
 use super::zookeeper::Election;
-use super::{Error, Location};
-use crate::config;
+use super::{Error, Location, settings};
 
 /// Masters, and the one that led when somebody last knew.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Masters {
 
 impl Masters {
     /// Starts to follow elections where there are some; needs an async runtime then.
-    pub fn new(config: &config::Source) -> Result<Self, Error> {
+    pub fn new(config: &settings::Source) -> Result<Self, Error> {
         let mut listed = Vec::new();
         let mut elections = Vec::new();
         let scheme = if config.access.tls_ca.is_some() { "https" } else { "http" };

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::marathon::Marathon;
 use super::poll::Poll;
+use super::settings;
 use super::{AnySource, Error, Failure, Mode, Report, run};
-use crate::config::{self, Config};
 use crate::marathon::View;
 use crate::task::Snapshot;
 
@@ -27,8 +27,8 @@ pub struct Parts {
     cluster: Option<AnySource>,
     agent: Option<Poll>,
     marathon: Option<Marathon>,
-    config: config::Source,
-    marathon_config: config::Source,
+    config: settings::Source,
+    marathon_config: settings::Source,
 }
 
 /// What each of them said last; `None` for those that are not configured.
@@ -41,15 +41,14 @@ struct Reports {
 
 impl Parts {
     /// Needs an async runtime.
-    pub fn new(config: &Config) -> Result<Self, Error> {
-        let source = &config.source;
+    pub fn new(source: &settings::Source, marathons: &settings::Marathon) -> Result<Self, Error> {
         let agent = match source.mode {
             Mode::Agent => Some(Poll::agent(source)?),
             Mode::Poll | Mode::Stream => None,
         };
         let cluster = (!source.masters.is_empty()).then(|| AnySource::new(source)).transpose()?;
-        let marathon = (!config.marathon.urls.is_empty()).then(|| Marathon::new(config)).transpose()?;
-        let marathon_config = config::Source { interval: config.marathon.interval, ..source.clone() };
+        let marathon = (!marathons.urls.is_empty()).then(|| Marathon::new(marathons, source)).transpose()?;
+        let marathon_config = settings::Source { interval: marathons.interval, ..source.clone() };
         Ok(Self { cluster, agent, marathon, config: source.clone(), marathon_config })
     }
 

@@ -6,8 +6,7 @@ use super::http::{Ask, Document};
 use super::location::without_credentials;
 use super::masters::{self, Masters, below};
 use super::pace::Pace;
-use super::{Error, Fetched, Location, Source};
-use crate::config;
+use super::{Error, Fetched, Location, Source, settings};
 use crate::mesos::{self, Format};
 use crate::task::Snapshot;
 
@@ -15,7 +14,7 @@ use crate::task::Snapshot;
 #[derive(Debug)]
 pub struct Poll {
     masters: Masters,
-    config: config::Source,
+    config: settings::Source,
     /// What the last good answer was like.
     last: Option<Last>,
 }
@@ -29,17 +28,17 @@ struct Last {
 }
 
 impl Poll {
-    pub fn new(config: &config::Source) -> Result<Self, Error> {
+    pub fn new(config: &settings::Source) -> Result<Self, Error> {
         Ok(Self { masters: Masters::new(config)?, config: config.clone(), last: None })
     }
 }
 
 impl Poll {
     /// Polls the node's own agent instead, whose document has the same shape.
-    pub fn agent(config: &config::Source) -> Result<Self, Error> {
+    pub fn agent(config: &settings::Source) -> Result<Self, Error> {
         let state = config.agent.url().map(|agent| Location::Http(below(agent, "/state")));
         let masters = state.into_iter().collect();
-        Self::new(&config::Source { masters, ..config.clone() })
+        Self::new(&settings::Source { masters, ..config.clone() })
     }
 }
 

@@ -16,8 +16,7 @@ use super::location::without_credentials;
 use super::masters::{self, Masters};
 use super::pace::Pace;
 use super::poll::Poll;
-use super::{Error, Fetched, Source};
-use crate::config;
+use super::{Error, Fetched, Source, settings};
 use crate::mesos;
 use crate::mesos::live::{Live, Told};
 use crate::mesos::recordio::Decoder;
@@ -48,7 +47,7 @@ const REOPEN: Duration = Duration::from_secs(1);
 /// Follows the events of one master after the other.
 pub struct Stream {
     masters: Masters,
-    config: config::Source,
+    config: settings::Source,
     open: Option<Open>,
     /// For as long as there is no subscription.
     instead: Option<Poll>,
@@ -88,7 +87,7 @@ enum Event {
 
 impl Stream {
     /// Starts to follow elections where there are some; needs an async runtime then.
-    pub fn new(config: &config::Source) -> Result<Self, Error> {
+    pub fn new(config: &settings::Source) -> Result<Self, Error> {
         Ok(Self {
             masters: Masters::new(config)?,
             config: config.clone(),

@@ -30,7 +30,7 @@ impl Default for Rules {
             ipv6: true,
             allow: Vec::new(),
             deny: Vec::new(),
-            zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+            zone: super::DEFAULT_ZONE.to_owned(),
             masters: BTreeSet::new(),
         }
     }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::label::{self, LabelHost};
-use super::name::vip_name;
-use super::{Options, Rules};
+use super::{Options, Rules, vip_name};
 use crate::task::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort, TaskState};
 
 /// What a client dials.

@@ -21,8 +21,7 @@ use l4lbd::netlink::nftables;
 use l4lbd::store::{self, Store};
 use l4lbd::task::{Protocol, Snapshot};
 use l4lbd::vip::label::{self, LabelHost};
-use l4lbd::vip::name::vip_name;
-use l4lbd::vip::{Host, Rules, VipTable};
+use l4lbd::vip::{Host, Rules, VipTable, vip_name};
 use netlink_packet_core::{Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use l4lbd::dns::record::{Data, encode};
-use l4lbd::dns::tasks::Tasks;
-use l4lbd::names::Directory;
+use l4lbd::dns::tasks::{Directory, Tasks};
 use serde_json::{Value, json};
 
 /// Protocol, name or address, port; and the backends with their weights.

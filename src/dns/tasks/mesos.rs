@@ -13,9 +13,9 @@
 //! | `master`, `master<N>` | all masters, a configured one |
 //! | `slave` | all agents |
 
-use super::{Data, Tasks, records, target, text};
-use crate::names::{Entry, NamedTask};
+use super::{Data, Entry, Tasks, records, target, text};
 use crate::task::Protocol;
+use crate::task::names::NamedTask;
 
 /// Most records of one name: more than fit into a message.
 const MAX_RECORDS: usize = 2000;

@@ -120,7 +120,11 @@ async fn view(marathon: &mut Marathon) -> View {
 #[tokio::test]
 async fn alone_it_finds_the_addresses_of_agents() {
     let leader = StandIn::leading().await;
-    let mut marathon = Marathon::new(&config(&[&leader])).unwrap();
+    let mut marathon = {
+        let c = config(&[&leader]);
+        Marathon::new(&c.marathon, &c.source)
+    }
+    .unwrap();
     let view = view(&mut marathon).await;
     assert!(view.snapshot.agents["S"].address.unwrap().is_loopback());
     assert!(view.verdicts["web.instance-1._app.1"]);
@@ -132,7 +136,11 @@ async fn alone_it_finds_the_addresses_of_agents() {
 async fn a_follower_will_do_and_its_leader_tells_events() {
     let leader = StandIn::leading().await;
     let follower = StandIn::following(&leader).await;
-    let mut marathon = Marathon::new(&config(&[&follower])).unwrap();
+    let mut marathon = {
+        let c = config(&[&follower]);
+        Marathon::new(&c.marathon, &c.source)
+    }
+    .unwrap();
     view(&mut marathon).await;
     let wait = Duration::from_secs(10);
     // The first one is that events can be had at all.
@@ -147,8 +155,25 @@ async fn a_follower_will_do_and_its_leader_tells_events() {
 #[tokio::test]
 async fn who_knows_no_leader_is_passed_over_and_named() {
     let (undecided, leader) = (StandIn::undecided().await, StandIn::leading().await);
-    assert!(Marathon::new(&config(&[&undecided, &leader])).unwrap().next().await.is_ok());
-    let error = Marathon::new(&config(&[&undecided])).unwrap().next().await.unwrap_err().to_string();
+    assert!(
+        {
+            let c = config(&[&undecided, &leader]);
+            Marathon::new(&c.marathon, &c.source)
+        }
+        .unwrap()
+        .next()
+        .await
+        .is_ok()
+    );
+    let error = {
+        let c = config(&[&undecided]);
+        Marathon::new(&c.marathon, &c.source)
+    }
+    .unwrap()
+    .next()
+    .await
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("502") && error.contains(&undecided.own.to_string()), "{error}");
 }
 
@@ -160,7 +185,7 @@ async fn credentials_of_its_own_are_sent() {
     std::fs::write(&path, "user:secret").unwrap();
     let mut config = config(&[&leader]);
     config.marathon.access.basic = Some(crate::source::secret::Keeper::File(path));
-    view(&mut Marathon::new(&config).unwrap()).await;
+    view(&mut Marathon::new(&config.marathon, &config.source).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");
 }

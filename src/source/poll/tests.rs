@@ -7,6 +7,7 @@ use reqwest::StatusCode;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config;
 use crate::source::size::Rate;
 use crate::source::testing::Server as Master;
 

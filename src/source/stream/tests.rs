@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{Config, Span};
+use crate::config::{self, Config, Span};
 use crate::task::Snapshot;
 
 /// What a master says, and the streams that it has open.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
-use crate::vip::name::vip_name;
+use crate::vip::vip_name;
 
 #[derive(Deserialize)]
 struct Vectors {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
+use crate::dns::tasks::Directory;
 use crate::mesos;
 use crate::task::Snapshot;
 

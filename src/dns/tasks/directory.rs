@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{NamedTask, Names, Scheduler};
+use crate::task::name::{fragment, label};
+use crate::task::names::{NamedTask, Names, Scheduler};
 use crate::task::{Master, Snapshot};
-use crate::vip::name::{fragment, label};
 
 /// All names at one moment.
 #[derive(Clone, Debug, Default)]

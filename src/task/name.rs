@@ -3,12 +3,6 @@
 /// Longest DNS label, in octets (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// The name of a VIP below its zone, such as `web.marathon` for label `/web` of framework
-/// `marathon`. Distinct labels can share a name; they are then one VIP.
-pub fn vip_name(label: &str, framework: &str) -> String {
-    format!("{}.{}", fragment(label), fragment(framework))
-}
-
 /// Each dotted part as a DNS label. Parts that are empty from the start vanish, those that become
 /// empty stay.
 pub fn fragment(text: &str) -> String {
@@ -50,6 +44,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::vip::vip_name;
 
     #[derive(Deserialize)]
     struct Vectors {

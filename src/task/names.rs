@@ -2,19 +2,14 @@
 //!
 //! Made for the resolver and kept apart from [`crate::task::Snapshot::tasks`], because most tasks of
 //! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`Names`];
-//! [`Directory`] holds on to what a master that was just elected does not know yet. Which DNS names
-//! follow from that is left to [`crate::dns::tasks`].
+//! which DNS names follow from that is left to [`crate::dns::tasks`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use sha1::{Digest, Sha1};
 
-use crate::task::Protocol;
-
-mod directory;
-
-pub use directory::{Directory, Entry, Group};
+use super::Protocol;
 
 /// Ranges of port resources that are kept of a task; more make no useful SRV records.
 const MAX_RANGES: usize = 8;
@@ -27,9 +22,9 @@ pub struct Names {
     /// Where frameworks' schedulers are, by framework id.
     pub schedulers: BTreeMap<String, Scheduler>,
     /// Numbers that stand for ids of agents and frameworks in [`NamedTask`].
-    agents: BTreeMap<String, u32>,
-    frameworks: BTreeMap<String, u32>,
-    tasks: Vec<NamedTask>,
+    pub(crate) agents: BTreeMap<String, u32>,
+    pub(crate) frameworks: BTreeMap<String, u32>,
+    pub(crate) tasks: Vec<NamedTask>,
 }
 
 /// Where a framework's scheduler can be reached.
@@ -43,8 +38,8 @@ pub struct Scheduler {
 /// A running task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedTask {
-    agent: u32,
-    framework: u32,
+    pub(crate) agent: u32,
+    pub(crate) framework: u32,
     /// Stands for its id.
     id: u64,
     /// Its name as one DNS label, perhaps empty.
@@ -91,7 +86,7 @@ impl Names {
             agent: number(&mut self.agents, agent),
             framework: number(&mut self.frameworks, framework),
             id: short(id),
-            label: crate::vip::name::label(described.name).into(),
+            label: super::name::label(described.name).into(),
             hash: hash(id),
             is_published: described.is_published,
             addresses: described.addresses.into(),
