@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::dataplane::desired::Settings;
-use crate::dataplane::{Plane, Timeouts, ebpf, kernel};
+use crate::dataplane::kernel::KernelOptions;
+use crate::dataplane::{Plane, Timeouts, ebpf};
 use crate::dns::catalog::{Catalog, Layout};
 use crate::dns::clients::Client;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
@@ -20,10 +20,12 @@ use crate::dns::publisher;
 use crate::dns::resolved::{self, Resolved};
 use crate::dns::reverse;
 use crate::dns::zone::Zone;
-pub use crate::source::settings::{Access, Marathon, Source, Span};
-use crate::source::size::Rate;
+use crate::plan::desired::Settings;
+pub use crate::source::settings::{Access, Marathon, Source};
 use crate::source::{Location, Mode};
-use crate::vip::Rules;
+use crate::units::Rate;
+use crate::units::Span;
+use crate::vip::LabelPolicy;
 use crate::vip::alloc::AddressRange;
 
 mod check;
@@ -244,8 +246,8 @@ impl Config {
     }
 
     /// What labels may ask for.
-    pub fn rules(&self) -> Rules {
-        Rules {
+    pub fn rules(&self) -> LabelPolicy {
+        LabelPolicy {
             ipv6: self.vips.ipv6,
             allow: self.vips.allow.clone(),
             deny: self.vips.deny.clone(),
@@ -284,8 +286,8 @@ impl Config {
     }
 
     /// What the data plane needs to find its place in the kernel.
-    pub fn kernel(&self) -> kernel::Options {
-        kernel::Options {
+    pub fn kernel(&self) -> KernelOptions {
+        KernelOptions {
             plane: self.dataplane,
             link: self.ipvs.link.clone(),
             ebpf: ebpf::Options { cgroup: self.ebpf.cgroup.clone(), pins: self.ebpf.pins.clone() },

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, Choice, DataPlane, Plane};
+use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
@@ -75,7 +75,7 @@ impl Daemon {
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&config.kernel())?;
-        let Choice { plane, reason } = kernel.choice();
+        let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
         if let Some(remark) = config.mesos_remark() {
             tracing::info!("{remark}");

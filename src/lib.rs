@@ -31,12 +31,12 @@
 
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod demo;
 pub mod dns;
-pub mod hold;
 pub mod marathon;
 pub mod mesos;
 pub mod netlink;
@@ -45,5 +45,5 @@ pub mod reconcile;
 pub mod source;
 pub mod status;
 pub mod store;
-pub mod task;
+pub mod units;
 pub mod vip;

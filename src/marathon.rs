@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::task::Snapshot;
+use crate::cluster::Snapshot;
 
 mod apps;
 mod pods;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::task::Snapshot;
+use crate::cluster::Snapshot;
 
 pub use operator::parse_master;
 pub use rights::{HIDDEN, hides_tasks};

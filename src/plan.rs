@@ -1,6 +1,10 @@
 //! From documents and the node's network to the state that its kernel should have: the pure part of
 //! the reconcile loop, with the time as an argument.
 
+pub mod adopt;
+pub mod desired;
+pub mod drain;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,35 +12,35 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cluster::Snapshot;
+use crate::cluster::belief::{Belief, HoldReason, Patience};
 use crate::config::Config;
-use crate::dataplane::desired::{Desired, Settings, Sources, desired};
-use crate::dataplane::drain::{self, Drain};
-use crate::dataplane::inherit::Inherited;
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey};
-use crate::hold::{Held, Holder, Patience};
+use crate::plan::adopt::Adopted;
+use crate::plan::desired::{Desired, Settings, Sources, desired};
+use crate::plan::drain::Drain;
 use crate::source::Location;
-use crate::store::Memory;
-use crate::task::Snapshot;
+use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Host, Rules, VipKey, VipTable};
+use crate::vip::{Host, LabelPolicy, VipKey, VipTable};
 
 /// Remembers what documents said, which addresses names have, and what is held back.
 #[derive(Debug)]
 pub struct Planner {
     pub settings: Settings,
-    pub memory: Memory,
+    pub memory: Persisted,
     patience: Patience,
     linger: Duration,
     drain_limit: Duration,
     max_vips: usize,
-    rules: Rules,
+    rules: LabelPolicy,
     configured: Sources,
-    holder: Holder,
+    holder: Belief,
     believed: Option<Believed>,
     drain: Drain,
     told: Told,
     /// What the kernel held at the start, until all is told.
-    inherited: Option<Inherited>,
+    inherited: Option<Adopted>,
     /// What the plan was made from; `None` when it has to be made anew.
     basis: Option<Basis>,
     plan: Arc<Plan>,
@@ -63,7 +67,7 @@ struct Basis {
 #[derive(Debug)]
 pub struct Believed {
     table: VipTable,
-    pub held: Vec<Held>,
+    pub held: Vec<HoldReason>,
     /// Id of the leading master.
     pub master: Option<String>,
     agent_addresses: BTreeSet<IpAddr>,
@@ -75,7 +79,7 @@ pub struct Believed {
 }
 
 impl Believed {
-    fn new(snapshot: &Snapshot, held: Vec<Held>, rules: &Rules) -> Self {
+    fn new(snapshot: &Snapshot, held: Vec<HoldReason>, rules: &LabelPolicy) -> Self {
         Self {
             table: VipTable::new(snapshot, rules),
             held,
@@ -119,7 +123,7 @@ pub struct Plan {
 
 impl Planner {
     /// `memory` and `cluster` are what an earlier run left.
-    pub fn new(config: &Config, memory: Memory, cluster: Option<Snapshot>) -> Self {
+    pub fn new(config: &Config, memory: Persisted, cluster: Option<Snapshot>) -> Self {
         let mut planner = Self {
             settings: config.settings(),
             memory,
@@ -138,7 +142,7 @@ impl Planner {
             configured: Sources { v4: config.node.address, v6: config.node.address6 },
             believed: None,
             rules: config.rules(),
-            holder: Holder::default(),
+            holder: Belief::default(),
             drain: Drain::default(),
             told: Told::Nothing,
             inherited: None,
@@ -150,7 +154,7 @@ impl Planner {
         if let Some(cluster) = &cluster {
             planner.believe(Believed::new(cluster, Vec::new(), &planner.rules));
         }
-        planner.holder = Holder::resume(cluster);
+        planner.holder = Belief::resume(cluster);
         planner
     }
 
@@ -232,7 +236,7 @@ impl Planner {
             match self.told {
                 Told::All => self.inherited = None,
                 told => {
-                    let inherited = self.inherited.get_or_insert_with(|| Inherited::of(&actual.state));
+                    let inherited = self.inherited.get_or_insert_with(|| Adopted::of(&actual.state));
                     if told == Told::Part {
                         inherited.forget_known(&desired);
                     }
@@ -273,7 +277,7 @@ fn later(time: Timestamp, span: Duration) -> Timestamp {
 }
 
 /// Notes which VIPs there are, and returns those that have lost all backends but are not forgotten.
-fn remember(memory: &mut Memory, table: &VipTable, now: Timestamp, linger: Duration) -> BTreeSet<VipKey> {
+fn remember(memory: &mut Persisted, table: &VipTable, now: Timestamp, linger: Duration) -> BTreeSet<VipKey> {
     for key in table.vips.keys() {
         memory.vips.insert(key.clone(), None);
     }
@@ -294,7 +298,7 @@ fn remember(memory: &mut Memory, table: &VipTable, now: Timestamp, linger: Durat
 /// Gives every name of the table an address, in the peer's order, and takes back those of names that
 /// are forgotten. New names come first, as with the peer. Returns the names that found none.
 pub fn assign(
-    memory: &mut Memory,
+    memory: &mut Persisted,
     table: &VipTable,
     range4: &AddressRange,
     range6: &AddressRange,

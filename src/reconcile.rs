@@ -16,19 +16,16 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::belief::HoldReason;
 use crate::config::Config;
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
 use crate::dns::zone::{Service, Zone};
-use crate::hold::Held;
 use crate::plan::{Plan, Planner};
 use crate::source::{Location, Report};
+use crate::status::build::{crowded, held_names, reasons, shown, vips};
 use crate::status::{self, Status};
-use crate::store::{Memory, Store};
-
-mod report;
-
-use report::{crowded, held_names, reasons, shown, vips};
+use crate::store::{Persisted, Store};
 
 /// Most operations that are sent before the status is published again. After somebody's flush the
 /// kernel needs long for each, and an operator should see that it goes on.
@@ -80,7 +77,7 @@ pub struct Reconciler<D> {
     unnamed: Vec<String>,
     statuses: watch::Sender<Arc<Status>>,
     status: Status,
-    saved: Memory,
+    saved: Persisted,
     keeps_cluster: bool,
     /// When the cluster may be kept again, and whether it has changed since.
     cluster_due: Instant,
@@ -431,7 +428,7 @@ impl<D: DataPlane> Reconciler<D> {
             status.source.master = believed.master.clone();
             status.source.agents = believed.agents;
             status.source.tasks = believed.tasks;
-            status.source.held = believed.held.iter().map(Held::to_string).collect();
+            status.source.held = believed.held.iter().map(HoldReason::to_string).collect();
         }
         if let (Some(plan), Some(actual)) = (plan, actual) {
             let current = self.shown.is_some_and(|(revision, _)| revision == plan.revision);

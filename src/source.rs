@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Snapshot;
 use crate::mesos;
-use crate::task::Snapshot;
 
 pub mod credentials;
 pub mod file;
@@ -28,7 +28,6 @@ pub mod parts;
 pub mod poll;
 pub mod secret;
 pub mod settings;
-pub mod size;
 pub mod stream;
 mod zookeeper;
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{Choice, Connections, Foreign};
+use crate::cluster::{Protocol, Skipped};
+use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::source::Failure;
-use crate::task::{Protocol, Skipped};
 use crate::vip::Condition;
+
+pub mod build;
 
 /// State of a daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +44,7 @@ pub struct Node {
     pub address: Option<IpAddr>,
     pub address6: Option<IpAddr>,
     #[serde(default)]
-    pub dataplane: Choice,
+    pub dataplane: PlaneChoice,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

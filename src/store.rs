@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::task::Snapshot;
+use crate::cluster::Snapshot;
 use crate::vip::VipKey;
 use crate::vip::alloc::Leases;
 
@@ -24,7 +24,7 @@ const VERSION: u32 = 1;
 
 /// Which name has which address, and which VIPs there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct Persisted {
     pub leases4: Leases,
     pub leases6: Leases,
     /// VIPs with the time since when they have no backend.
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Reads the addresses that were kept; none where there is no file.
-    pub fn leases(&self) -> Result<Memory, Error> {
+    pub fn leases(&self) -> Result<Persisted, Error> {
         self.read(LEASES).map(Option::unwrap_or_default)
     }
 
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Replaces the addresses that are kept.
-    pub fn save_leases(&self, memory: &Memory) -> Result<(), Error> {
+    pub fn save_leases(&self, memory: &Persisted) -> Result<(), Error> {
         self.replace(LEASES, memory)
     }
 
@@ -159,8 +159,8 @@ fn from_list<'de, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Protocol;
     use crate::mesos;
-    use crate::task::Protocol;
     use crate::vip::Host;
     use crate::vip::alloc::AddressRange;
 
@@ -168,9 +168,9 @@ mod tests {
     fn what_is_saved_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(&directory.path().join("new/below"));
-        assert_eq!(store.leases().unwrap(), Memory::default());
+        assert_eq!(store.leases().unwrap(), Persisted::default());
         assert_eq!(store.cluster().unwrap(), None);
-        let mut memory = Memory::default();
+        let mut memory = Persisted::default();
         memory.leases4.assign(&AddressRange::DCOS_V4, ["web.marathon"], []);
         memory.leases6.assign(&AddressRange::DCOS_V6, ["web.marathon"], []);
         for (host, since) in [
@@ -215,7 +215,7 @@ mod tests {
                 panic!("{damage} was accepted")
             };
             assert_eq!(fs::read_to_string(aside).unwrap(), damage);
-            assert_eq!(store.leases().unwrap(), Memory::default());
+            assert_eq!(store.leases().unwrap(), Persisted::default());
         }
     }
 }

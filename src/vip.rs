@@ -1,16 +1,16 @@
 //! From tasks to virtual addresses: label grammar, names, the table of VIPs, and addresses.
 //!
-//! Everything below is pure. [`table`] turns a [`crate::task::Snapshot`] into a [`VipTable`];
+//! Everything below is pure. [`table`] turns a [`crate::cluster::Snapshot`] into a [`VipTable`];
 //! [`alloc`] gives each name in it an address; the data plane and the DNS zone are made from both.
 
 pub mod alloc;
 pub mod label;
-pub mod rules;
+pub mod policy;
 pub mod table;
 
-pub use crate::task::Options;
-use crate::task::name::fragment;
-pub use rules::Rules;
+pub use crate::cluster::PortOptions;
+use crate::cluster::dns_label::fragment;
+pub use policy::LabelPolicy;
 pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};
 
 /// Zone of the names unless the configuration says otherwise; that of DC/OS.

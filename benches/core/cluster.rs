@@ -3,8 +3,8 @@
 //! Tasks are written the way Mesos writes those of a Marathon app on the host network: about 1.1 kB
 //! each, of which a reader needs a tenth.
 
+use l4lbd::cluster::Snapshot;
 use l4lbd::mesos::{self, Format};
-use l4lbd::task::Snapshot;
 
 /// Number of agents; tasks go round them.
 const AGENTS: usize = 1000;

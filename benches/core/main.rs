@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::dataplane::diff::diff;
-use l4lbd::dataplane::memory::Memory as Simulated;
+use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::message::{Transport, respond};
 use l4lbd::dns::zone::{Service, Zone};
@@ -25,10 +26,9 @@ use l4lbd::plan::{self, Planner};
 use l4lbd::reconcile::{Outputs, Reconciler};
 use l4lbd::source::Report;
 use l4lbd::status::Status;
-use l4lbd::store::{Memory, Store};
-use l4lbd::task::{Protocol, Snapshot};
+use l4lbd::store::{Persisted, Store};
 use l4lbd::vip::alloc::{AddressRange, Leases};
-use l4lbd::vip::{Rules, VipTable};
+use l4lbd::vip::{LabelPolicy, VipTable};
 
 mod cluster;
 
@@ -88,7 +88,7 @@ mod planning {
     fn vip_table(bencher: Bencher<'_, '_>) {
         bencher
             .counter(ItemsCount::new(SNAPSHOT.tasks.len()))
-            .bench(|| VipTable::new(&SNAPSHOT, &Rules::default()));
+            .bench(|| VipTable::new(&SNAPSHOT, &LabelPolicy::default()));
     }
 
     #[divan::bench]
@@ -130,8 +130,8 @@ mod allocation {
 
     #[divan::bench]
     fn all_known(bencher: Bencher<'_, '_>) {
-        let (mut memory, range6) = (Memory::default(), AddressRange::DCOS_V6);
-        let table = VipTable::new(&SNAPSHOT, &Rules::default());
+        let (mut memory, range6) = (Persisted::default(), AddressRange::DCOS_V6);
+        let table = VipTable::new(&SNAPSHOT, &LabelPolicy::default());
         bencher.bench_local(move || plan::assign(&mut memory, &table, &AddressRange::DCOS_V4, &range6));
     }
 
@@ -244,7 +244,7 @@ mod pass {
         assert_eq!(status.borrow().pass.changed_at, written);
     }
 
-    fn reconciler(state_dir: &Path) -> (Reconciler<Simulated>, watch::Receiver<Arc<Status>>) {
+    fn reconciler(state_dir: &Path) -> (Reconciler<SimulatedKernel>, watch::Receiver<Arc<Status>>) {
         let mut config = Config::default();
         config.daemon.state_dir = state_dir.to_owned();
         let zone = config.zone().unwrap();
@@ -295,16 +295,16 @@ mod dns {
 }
 
 /// A kernel without anything of ours, on a node with one address.
-fn simulated() -> Simulated {
+fn simulated() -> SimulatedKernel {
     let own = IpAddr::from([10, 0, 1, 1]);
-    let mut kernel = Simulated::default();
+    let mut kernel = SimulatedKernel::default();
     kernel.node = Node { addresses: BTreeSet::from([own]), default_source4: Some(own), ..Node::default() };
     kernel
 }
 
 /// A planner that knows nothing yet.
 fn planner() -> Planner {
-    Planner::new(&Config::default(), Memory::default(), None)
+    Planner::new(&Config::default(), Persisted::default(), None)
 }
 
 fn desired(snapshot: &Snapshot) -> State {

@@ -10,12 +10,12 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::dns::catalog::Catalog;
 use l4lbd::dns::clients::Client;
 use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
 use l4lbd::dns::{Listener, Serving};
-use l4lbd::task::Protocol;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -32,13 +32,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, setns, unshare};
 use nix::unistd::Pid;
 
+use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
-use l4lbd::dataplane::desired::{Sources, desired};
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::kernel::{self, Kernel};
 use l4lbd::dataplane::{DataPlane, Depth, Op, Plane, RealServer, Route, Scheduling, ServiceKey};
-use l4lbd::task::Protocol;
+use l4lbd::plan::desired::{Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 
@@ -215,7 +215,7 @@ fn ip(command: &str) -> anyhow::Result<()> {
 /// Makes this network namespace a node with IPVS and a VIP, as the daemon does.
 fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     let services = vip_services(IPVS_VIP, tcp, udp, "wlc")?;
-    let options = kernel::Options {
+    let options = KernelOptions {
         plane: Some(Plane::Ipvs),
         link: "minuteman".to_owned(),
         ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },

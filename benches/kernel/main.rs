@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
-use l4lbd::dataplane::desired::{Settings, Sources, desired};
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::kernel::Kernel;
 use l4lbd::dataplane::{DataPlane, Depth, Op, RealServer, Scheduling, Service, ServiceKey, State};
-use l4lbd::task::Protocol;
+use l4lbd::plan::desired::{Settings, Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 

@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::ConfigFile;
 use super::status::{section, vips};
+use crate::cluster::{Agent, Skipped, Snapshot};
 use crate::config::Config;
 use crate::mesos::{self, Format};
 use crate::plan;
 use crate::status;
-use crate::store::{Memory, Store};
-use crate::task::{Agent, Skipped, Snapshot};
+use crate::store::{Persisted, Store};
 use crate::vip::alloc::AddressRange;
 use crate::vip::{Host, VipTable};
 
@@ -72,7 +72,7 @@ impl Args {
             // Only root may read it, and anybody may want an explanation.
             Err(error) => {
                 writeln!(io::stderr(), "l4lbd: {error}; addresses are those of a node that has given none")?;
-                Memory::default()
+                Persisted::default()
             }
         };
         let explanation = self.explain(&snapshot, &config, memory);
@@ -87,7 +87,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn explain(&self, snapshot: &Snapshot, config: &Config, mut memory: Memory) -> Explanation {
+    fn explain(&self, snapshot: &Snapshot, config: &Config, mut memory: Persisted) -> Explanation {
         let table = VipTable::new(snapshot, &config.rules());
         let range4 = self.vip_range4.unwrap_or(config.vips.range4);
         let range6 = self.vip_range6.unwrap_or(config.vips.range6);
@@ -198,7 +198,7 @@ mod tests {
     "#;
 
     /// What is said of the document on a node that remembers this.
-    fn explained(memory: Memory, vip_range4: Option<AddressRange>) -> Explanation {
+    fn explained(memory: Persisted, vip_range4: Option<AddressRange>) -> Explanation {
         let args = Args {
             config: ConfigFile { config: None },
             state: "-".into(),
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn this_node_s_configuration_decides() {
-        let Explanation { vips, skipped } = explained(Memory::default(), None);
+        let Explanation { vips, skipped } = explained(Persisted::default(), None);
         let [vip] = vips.as_slice() else { panic!("{vips:?}") };
         assert_eq!(vip.name.as_deref(), Some("web.marathon.l4lb.example"));
         assert!(vip.address.to_string().starts_with("10.64."), "{}", vip.address);
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_address_that_was_given_stays_while_it_is_in_the_range() {
-        let mut memory = Memory::default();
+        let mut memory = Persisted::default();
         memory.leases4.assign(&"10.64.0.9-10.64.0.9".parse().unwrap(), ["web.marathon"], []);
         let address = |explanation: Explanation| explanation.vips[0].address;
         assert_eq!(address(explained(memory.clone(), None)), IpAddr::from([10, 64, 0, 9]));

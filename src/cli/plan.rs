@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::ConfigFile;
 use crate::dataplane::diff::diff;
-use crate::dataplane::kernel::{Kernel, Options};
+use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::parts::Parts;
@@ -24,7 +24,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
-            let mut kernel = Kernel::open(&Options { attach: false, ..config.kernel() })?;
+            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..config.kernel() })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();

@@ -8,8 +8,8 @@ use anyhow::bail;
 use super::ConfigFile;
 use crate::dataplane::diff::diff;
 use crate::dataplane::ebpf::Ebpf;
-use crate::dataplane::kernel::{Kernel, Options};
-use crate::dataplane::sysctl::REQUIRED;
+use crate::dataplane::kernel::{Kernel, KernelOptions};
+use crate::dataplane::rules::REQUIRED_SYSCTLS;
 use crate::dataplane::{DataPlane, Depth, Error, Op, OpError, Plane, State};
 
 #[derive(Debug, clap::Args)]
@@ -29,10 +29,10 @@ impl Args {
             let options = config.kernel();
             let link = &config.ipvs.link;
             let mut errors = Vec::new();
-            match Kernel::open(&Options { plane: Some(Plane::Ipvs), ..options.clone() }) {
+            match Kernel::open(&KernelOptions { plane: Some(Plane::Ipvs), ..options.clone() }) {
                 Ok(kernel) => {
                     errors.extend(purge(kernel, link).await?);
-                    let settings: Vec<&str> = REQUIRED.iter().map(|(path, _)| *path).collect();
+                    let settings: Vec<&str> = REQUIRED_SYSCTLS.iter().map(|(path, _)| *path).collect();
                     writeln!(
                         io::stdout(),
                         "settings of the whole node stay, nobody knows what they were: {} and IPVS's timeouts",
@@ -53,7 +53,7 @@ impl Args {
                 )?;
             }
             // The link, which both have.
-            let rest = Kernel::open(&Options { plane: Some(Plane::Ebpf), attach: false, ..options })?;
+            let rest = Kernel::open(&KernelOptions { plane: Some(Plane::Ebpf), attach: false, ..options })?;
             errors.extend(purge(rest, link).await?);
             for error in &errors {
                 writeln!(io::stderr(), "l4lbd: {error}")?;

@@ -9,7 +9,7 @@ use reqwest::Method;
 use super::DEGRADED;
 use super::client::RunningDaemon;
 use super::table::Table;
-use crate::dataplane::Choice;
+use crate::dataplane::PlaneChoice;
 use crate::status::{Pass, Source, Status, Vip, age, condition};
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
     if !status.source.pace.is_empty() {
         writeln!(out, "         asked {}", status.source.pace)?;
     }
-    let Choice { plane, reason } = &status.node.dataplane;
+    let PlaneChoice { plane, reason } = &status.node.dataplane;
     writeln!(out, "kernel   {plane}: {reason}; {}", kernel(&status.pass, now))?;
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
     writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;

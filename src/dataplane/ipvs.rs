@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use crate::netlink::batch::{self, Connection};
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 
-use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey};
+use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey, Timeouts};
 use known::Known;
 use table::Entry;
 
@@ -51,16 +51,6 @@ impl Table {
         known.add_foreign(foreign.clone(), sight);
         self.foreign.push(foreign);
     }
-}
-
-/// Idle timeouts of connections, in seconds; they hold for the whole network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Established TCP connections.
-    pub tcp: u32,
-    /// TCP connections after a FIN.
-    pub tcp_fin: u32,
-    pub udp: u32,
 }
 
 /// Why the kernel's table can't be read, or its settings not be changed.

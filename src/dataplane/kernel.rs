@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::ebpf::{self, Ebpf};
-use super::ipvs::{self, Ipvs, Timeouts};
-use super::netfilter::Netfilter;
-use super::routing::{self, Routing};
+use super::host::link::{self, Routing};
+use super::host::nft::{self, Netfilter};
+use super::host::sysctl;
+use super::ipvs::{self, Ipvs};
+use super::rules::{REQUIRED_SYSCTLS, STICKY_SYSCTLS};
 use super::{
-    Actual, Choice, Connections, DataPlane, Depth, Error, Foreign, Op, OpError, Plane, Route, Service,
-    ServiceKey, State, sysctl,
+    Actual, Connections, DataPlane, Depth, Foreign, Op, OpError, Plane, PlaneChoice, Route, Service,
+    ServiceKey, State, Timeouts,
 };
 
 /// Settings that are read to describe the node, but never written.
@@ -20,9 +22,24 @@ const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 /// Where a node's nameservers are: the resolver's own file names only itself where it forwards.
 const RESOLVERS: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
+/// Why the data plane could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot reach IPVS in the kernel: {0}; try: modprobe ip_vs")]
+    Ipvs(#[source] ipvs::Error),
+    #[error("cannot use eBPF: {0}")]
+    Ebpf(#[source] ebpf::Error),
+    #[error("this kernel has neither IPVS ({ipvs}; try: modprobe ip_vs) nor eBPF for us ({ebpf})")]
+    Neither { ipvs: ipvs::Error, ebpf: ebpf::Error },
+    #[error("cannot read links, addresses or routes: {0}")]
+    Routing(#[source] link::Error),
+    #[error("cannot read netfilter rules: {0}")]
+    Netfilter(#[source] nft::Error),
+}
+
 /// What to open.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct KernelOptions {
     /// `None` where the kernel decides: IPVS if it has that.
     pub plane: Option<Plane>,
     /// Name of our link.
@@ -34,7 +51,7 @@ pub struct Options {
 
 /// Sockets to the kernel of the network namespace in which they were opened.
 pub struct Kernel {
-    choice: Choice,
+    choice: PlaneChoice,
     services: Services,
     routing: Routing,
 }
@@ -80,24 +97,26 @@ impl From<ebpf::Table> for Reading {
 }
 
 impl Services {
-    fn open(options: &Options) -> Result<(Self, Choice), Error> {
-        let chosen = |plane| Choice { plane, reason: "as configured".to_owned() };
+    fn open(options: &KernelOptions) -> Result<(Self, PlaneChoice), Error> {
+        let chosen = |plane| PlaneChoice { plane, reason: "as configured".to_owned() };
         match options.plane {
             Some(Plane::Ipvs) => Ok((Self::ipvs(options).map_err(Error::Ipvs)?, chosen(Plane::Ipvs))),
             Some(Plane::Ebpf) => Ok((Self::ebpf(options).map_err(Error::Ebpf)?, chosen(Plane::Ebpf))),
             None => match Self::ipvs(options) {
                 Ok(services) => {
-                    Ok((services, Choice { plane: Plane::Ipvs, reason: "the kernel has it".to_owned() }))
+                    Ok((services, PlaneChoice { plane: Plane::Ipvs, reason: "the kernel has it".to_owned() }))
                 }
                 Err(ipvs) => match Self::ebpf(options) {
-                    Ok(services) => Ok((services, Choice { plane: Plane::Ebpf, reason: ipvs.to_string() })),
+                    Ok(services) => {
+                        Ok((services, PlaneChoice { plane: Plane::Ebpf, reason: ipvs.to_string() }))
+                    }
                     Err(ebpf) => Err(Error::Neither { ipvs, ebpf }),
                 },
             },
         }
     }
 
-    fn ipvs(options: &Options) -> Result<Self, ipvs::Error> {
+    fn ipvs(options: &KernelOptions) -> Result<Self, ipvs::Error> {
         let mut ipvs = Ipvs::open()?;
         Ok(Self::Ipvs(Box::new(Packets {
             connection_buckets: ipvs.connection_table_size().ok(),
@@ -107,7 +126,7 @@ impl Services {
         })))
     }
 
-    fn ebpf(options: &Options) -> Result<Self, ebpf::Error> {
+    fn ebpf(options: &KernelOptions) -> Result<Self, ebpf::Error> {
         Ok(match options.attach {
             true => Self::Ebpf(Box::new(Ebpf::open(&options.ebpf)?)),
             false => Self::Pinned(options.ebpf.clone()),
@@ -170,7 +189,7 @@ impl Kernel {
     ///
     /// # Errors
     /// Without the wanted data plane in the kernel, or without the right to use it.
-    pub fn open(options: &Options) -> Result<Self, Error> {
+    pub fn open(options: &KernelOptions) -> Result<Self, Error> {
         let (services, choice) = Services::open(options)?;
         Ok(Self { choice, services, routing: Routing::open(&options.link).map_err(Error::Routing)? })
     }
@@ -217,13 +236,13 @@ impl Packets {
 }
 
 impl DataPlane for Kernel {
-    fn choice(&self) -> Choice {
+    fn choice(&self) -> PlaneChoice {
         self.choice.clone()
     }
 
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
         let Reading { services, foreign, connections, timeouts, networks } = self.services.read(depth)?;
-        let routing::Reading { link, addresses, routes, mut node } =
+        let link::Reading { link, addresses, routes, mut node } =
             self.routing.read().await.map_err(Error::Routing)?;
         if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
             node.no_hairpin.clear();
@@ -242,7 +261,7 @@ impl DataPlane for Kernel {
         if let Services::Ipvs(packets) = &mut self.services {
             node.connection_buckets = packets.connection_buckets;
             state.sysctls =
-                sysctl::read(sysctl::REQUIRED.iter().chain(sysctl::STICKY).map(|(path, _)| *path));
+                sysctl::read(REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS).map(|(path, _)| *path));
             state.rules = packets.netfilter.read().await.map_err(Error::Netfilter)?;
         }
         Ok(Actual { state, foreign, connections, node })

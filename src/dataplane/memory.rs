@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{
-    Actual, Choice, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, Service,
+    Actual, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, PlaneChoice, Service,
     ServiceKey, State,
 };
 
 /// The simulated kernel. Its parts are open to tests, which play the rest of the world.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct SimulatedKernel {
     pub state: State,
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
@@ -30,7 +30,7 @@ pub struct Memory {
     attempts: usize,
 }
 
-impl Memory {
+impl SimulatedKernel {
     /// A kernel that holds `state`, on a node like `node`.
     pub fn new(state: State, node: Node) -> Self {
         Self { state, node, ..Self::default() }
@@ -117,9 +117,9 @@ impl Memory {
     }
 }
 
-impl DataPlane for Memory {
-    fn choice(&self) -> Choice {
-        Choice { plane: self.node.plane, reason: String::new() }
+impl DataPlane for SimulatedKernel {
+    fn choice(&self) -> PlaneChoice {
+        PlaneChoice { plane: self.node.plane, reason: String::new() }
     }
 
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::Catalog;
 use super::tasks::{Directory, Tasks};
 use super::zone::{PortNames, Zone, port_label};
+use crate::cluster::Snapshot;
 use crate::source::Report;
 use crate::status::Status;
-use crate::task::Snapshot;
 use crate::vip::label::{self, LabelHost};
 use crate::vip::vip_name;
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use super::record::{Data, encode};
 use super::wire::labels;
-use crate::task::names::NamedTask;
+use crate::cluster::registry::RegisteredTask;
 
 mod directory;
 mod mesos;
@@ -61,7 +61,7 @@ impl Tasks {
         self.directory.groups().filter(move |(_, group)| group.label == framework).map(|(number, _)| number)
     }
 
-    fn addresses(&self, kind: Addresses, task: &NamedTask, entry: &Entry) -> Vec<IpAddr> {
+    fn addresses(&self, kind: Addresses, task: &RegisteredTask, entry: &Entry) -> Vec<IpAddr> {
         let agent = self.directory.agent_address(entry);
         match kind {
             Addresses::Agent => agent.into_iter().collect(),

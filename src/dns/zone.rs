@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use super::record::NameError;
 use super::record::{Data, encode, encode_origin};
 use super::wire::{MAX_LABEL, MAX_NAME};
-use crate::task::Protocol;
+use crate::cluster::Protocol;
 
 pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 
@@ -226,7 +226,7 @@ fn add(nodes: &mut Nodes, name: Box<[u8]>, data: Data) {
 
 /// A port's name as a label of an SRV name; `None` if nothing is left of it.
 pub fn port_label(name: &str) -> Option<String> {
-    let label = crate::task::name::label(name);
+    let label = crate::cluster::dns_label::label(name);
     // The underscore takes one octet, and a task port without a name is called so.
     (!label.is_empty() && label.len() < MAX_LABEL && label != "default").then_some(label)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::View;
 use super::wire::{self, App, Mode, Port};
-use crate::task::options::{self, Options};
-use crate::task::{
+use crate::cluster::port_options::{self, PortOptions};
+use crate::cluster::{
     Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
     TaskState, VipLabel, shortened,
 };
@@ -149,7 +149,7 @@ fn empty() -> TaskPort {
         host_port: None,
         networks: BTreeSet::new(),
         labels: Vec::new(),
-        options: Options::default(),
+        options: PortOptions::default(),
     }
 }
 
@@ -202,9 +202,9 @@ pub fn options(
     port: &str,
     state: TaskState,
     skipped: &mut Vec<Skipped>,
-) -> Options {
-    let mut options = Options::default();
-    for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(options::PREFIX)) {
+) -> PortOptions {
+    let mut options = PortOptions::default();
+    for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(port_options::PREFIX)) {
         if let Err(reason) = options.set(key, value)
             && state.is_serving()
         {

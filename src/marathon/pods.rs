@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::View;
 use super::apps::{add_agent, options, vip_labels};
 use super::wire::{self, ContainerSpec, ContainerStatus, Instance, Pod};
-use crate::task::{Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::cluster::{Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
 /// Adds the containers of a pod's instances.
 pub fn add(view: &mut View, pod: &Pod) {

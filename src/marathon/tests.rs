@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::*;
+use crate::cluster::TaskState;
 use crate::mesos;
-use crate::task::TaskState;
 use crate::vip::{VipKey, VipTable};
 
 const FRAMEWORK: &str = "62ca579f-d204-47ab-b9b7-6fdde30e658c-0000";
@@ -32,7 +32,7 @@ fn weight(view: &View) -> u32 {
 
 /// Addresses and weights by VIP.
 fn backends(snapshot: &Snapshot) -> BTreeMap<VipKey, BTreeMap<SocketAddr, u32>> {
-    let table = VipTable::new(snapshot, &crate::vip::Rules::default());
+    let table = VipTable::new(snapshot, &crate::vip::LabelPolicy::default());
     let backends =
         |vip: &crate::vip::Vip| vip.backends.iter().map(|(at, backend)| (*at, backend.weight())).collect();
     table.vips.iter().map(|(key, vip)| (key.clone(), backends(vip))).collect()

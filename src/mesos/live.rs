@@ -18,7 +18,7 @@ use super::fold::Object;
 use super::normalise;
 use super::operator::{self, Answer, TaskSink};
 use super::wire::{self, Lenient, Text};
-use crate::task::{Master, Skipped, Snapshot, TaskKey, TaskState};
+use crate::cluster::{Master, Skipped, Snapshot, TaskKey, TaskState};
 
 /// Updates of one task that are kept. Mesos itself replaces the last one of a state.
 const MAX_STATUSES: usize = 16;

@@ -13,9 +13,9 @@ use serde::de::SeqAccess;
 
 use super::fold::ArrayFold;
 use super::wire::{self, Labels, Lenient, List};
-use crate::task::names::{Described, NamedPort, Scheduler};
-use crate::task::options::{self, Options};
-use crate::task::{
+use crate::cluster::port_options::{self, PortOptions};
+use crate::cluster::registry::{Described, NamedPort, Scheduler};
+use crate::cluster::{
     Agent, MAX_LABELS, MAX_VALUE, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort,
     TaskState, VipLabel, shortened,
 };
@@ -168,7 +168,7 @@ fn named_port(port: &wire::DiscoveryPort<'_>) -> Option<NamedPort> {
         None | Some("") => None,
         Some(protocol) => Some(Protocol::parse(protocol)?),
     };
-    let label = crate::task::name::label(port.name.as_deref().unwrap_or_default()).into();
+    let label = crate::cluster::dns_label::label(port.name.as_deref().unwrap_or_default()).into();
     Some(NamedPort { label, protocol, number: bound_port(port.number?)? })
 }
 
@@ -192,7 +192,7 @@ struct Entry {
     host_port: Option<u16>,
     networks: BTreeSet<String>,
     labels: Vec<VipLabel>,
-    options: Options,
+    options: PortOptions,
 }
 
 impl Reading<'_, '_> {
@@ -393,7 +393,7 @@ impl Reading<'_, '_> {
                 (key, Some(value)) if key.starts_with("VIP") || key.starts_with("vip") => {
                     entry.labels.push(VipLabel { key: key.to_owned(), value: value.to_owned() });
                 }
-                (key, Some(value)) if key.starts_with(options::PREFIX) => {
+                (key, Some(value)) if key.starts_with(port_options::PREFIX) => {
                     if let Err(reason) = entry.options.set(key, value) {
                         self.skip(
                             Some(describe(port)),

@@ -9,7 +9,7 @@ use super::fold::{Array, ArrayFold, Object, ObjectFold};
 use super::live::Live;
 use super::normalise::{self, Ended};
 use super::wire::{self, Lenient};
-use crate::task::{Master, Skipped, Snapshot};
+use crate::cluster::{Master, Skipped, Snapshot};
 
 /// Reads an answer to `GET_STATE`, of a master or an agent.
 pub fn parse_state(text: &str) -> Result<Snapshot, Error> {

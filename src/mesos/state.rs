@@ -12,7 +12,7 @@ use super::Error;
 use super::fold::{Array, ArrayFold, Object, ObjectFold};
 use super::normalise::{self, Ended};
 use super::wire::{self, Lenient};
-use crate::task::{Master, Skipped, Snapshot};
+use crate::cluster::{Master, Skipped, Snapshot};
 
 /// Reads a v0 document.
 pub fn parse(text: &str) -> Result<Snapshot, Error> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::{Runtime, Task, TaskState};
+use crate::cluster::{Runtime, Task, TaskState};
 
 fn capture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/captures/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -1,16 +1,16 @@
 use std::path::Path;
 
 use super::*;
+use crate::cluster::Protocol;
 use crate::dataplane::diff::diff;
-use crate::dataplane::memory::Memory as Kernel;
+use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
 use crate::mesos;
-use crate::task::Protocol;
 
 const LINGER: i64 = 600;
 
 fn planner(config: &str) -> Planner {
-    Planner::new(&Config::parse(Path::new("test"), config).unwrap(), Memory::default(), None)
+    Planner::new(&Config::parse(Path::new("test"), config).unwrap(), Persisted::default(), None)
 }
 
 /// A task with one labelled port: id, address and port, label.

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::dataplane::memory::Memory as Kernel;
+use crate::cluster::Protocol;
+use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Node, State};
 use crate::dns::record::encode;
 use crate::mesos;
 use crate::source::Failure;
-use crate::task::Protocol;
 
 const WEB: ServiceKey =
     ServiceKey { protocol: Protocol::Tcp, address: IpAddr::V4(Ipv4Addr::new(11, 225, 36, 193)), port: 80 };

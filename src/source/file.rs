@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::pace::Pace;
 use super::{Error, Fetched, Source};
+use crate::cluster::Snapshot;
 use crate::mesos;
-use crate::task::Snapshot;
 
 /// The file, and what it was like when it was last read.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::size::Rate;
+use crate::units::Rate;
 
 /// How often a source is asked, and why not more often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

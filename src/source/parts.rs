@@ -19,8 +19,8 @@ use super::marathon::Marathon;
 use super::poll::Poll;
 use super::settings;
 use super::{AnySource, Error, Failure, Mode, Report, run};
+use crate::cluster::Snapshot;
 use crate::marathon::View;
-use crate::task::Snapshot;
 
 /// The sources of a configuration.
 pub struct Parts {

@@ -7,8 +7,8 @@ use super::location::without_credentials;
 use super::masters::{self, Masters, below};
 use super::pace::Pace;
 use super::{Error, Fetched, Location, Source, settings};
+use crate::cluster::Snapshot;
 use crate::mesos::{self, Format};
-use crate::task::Snapshot;
 
 /// Polls the state document.
 #[derive(Debug)]

@@ -1,14 +1,11 @@
 //! What the operator decides about sources; sections of the configuration file.
 
 use std::path::PathBuf;
-use std::time::Duration;
-
-use serde::Deserialize;
 
 use super::credentials::TokenScheme;
 use super::secret::Keeper;
-use super::size::Rate;
 use super::{Location, Mode};
+use crate::units::{Rate, Span};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
@@ -51,28 +48,4 @@ pub struct Access {
     pub tls_ca: Option<PathBuf>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
-}
-
-/// A length of time, written like `2s`, `10m` or `24h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl Span {
-    pub const fn seconds(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-
-    pub fn as_seconds(self) -> u32 {
-        u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let span: jiff::SignedDuration = text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h"))
-        })?;
-        Duration::try_from(span).map(Self).map_err(|_| serde::de::Error::custom("a time can't be negative"))
-    }
 }

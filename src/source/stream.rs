@@ -17,10 +17,10 @@ use super::masters::{self, Masters};
 use super::pace::Pace;
 use super::poll::Poll;
 use super::{Error, Fetched, Source, settings};
+use crate::cluster::Snapshot;
 use crate::mesos;
 use crate::mesos::live::{Live, Told};
 use crate::mesos::recordio::Decoder;
-use crate::task::Snapshot;
 
 /// Longest record; the first one holds the whole state, 2 kB for a task.
 const MAX_RECORD: usize = 1 << 30;

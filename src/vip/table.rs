@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::label::{self, LabelHost};
-use super::{Options, Rules, vip_name};
-use crate::task::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort, TaskState};
+use super::{LabelPolicy, PortOptions, vip_name};
+use crate::cluster::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort, TaskState};
 
 /// What a client dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ pub struct VipTable {
 
 impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task.
-    pub fn new(snapshot: &Snapshot, rules: &Rules) -> Self {
+    pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
         let mut making = Making {
             snapshot,
             rules,
@@ -153,7 +153,7 @@ impl VipTable {
 /// A table in the making.
 struct Making<'a> {
     snapshot: &'a Snapshot,
-    rules: &'a Rules,
+    rules: &'a LabelPolicy,
     cluster: BTreeSet<IpAddr>,
     /// Backends of tasks on lost agents.
     lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
@@ -188,7 +188,7 @@ impl Making<'_> {
         framework: &str,
         backends: &[(SocketAddr, Option<SocketAddr>)],
     ) -> Result<(), String> {
-        let Rules { ipv6, .. } = *self.rules;
+        let LabelPolicy { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
         let rank = match host {
             LabelHost::Named(label) => {
@@ -271,7 +271,7 @@ impl Making<'_> {
 
 impl Vip {
     /// The tasks of a VIP may disagree, as during an upgrade; the first that asks for something decides.
-    fn ask(&mut self, options: &Options) -> Result<(), String> {
+    fn ask(&mut self, options: &PortOptions) -> Result<(), String> {
         self.sticky_idle |= options.sticky_idle;
         match (&self.scheduler, &options.scheduler) {
             (Some(first), Some(wanted)) if first != wanted => {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use jiff::Timestamp;
+use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::dns::catalog::Catalog;
 use l4lbd::dns::clients::Client;
@@ -27,7 +28,6 @@ use l4lbd::dns::tasks::Tasks;
 use l4lbd::dns::wire::labels;
 use l4lbd::dns::zone::Service;
 use l4lbd::dns::{Listener, Serving};
-use l4lbd::task::Protocol;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

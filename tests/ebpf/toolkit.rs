@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use l4lbd::cluster::Protocol;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, Table};
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
-use l4lbd::task::Protocol;
 use socket2::{Domain, Socket, Type};
 
 use crate::place;

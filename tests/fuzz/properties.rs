@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::dns::catalog::Catalog;
 use l4lbd::dns::message::{MAX_UDP_PAYLOAD, Outcome, Transport};
@@ -19,9 +20,8 @@ use l4lbd::mesos::{self, Format};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
 use l4lbd::store::{self, Store};
-use l4lbd::task::{Protocol, Snapshot};
 use l4lbd::vip::label::{self, LabelHost};
-use l4lbd::vip::{Host, Rules, VipTable, vip_name};
+use l4lbd::vip::{Host, LabelPolicy, VipTable, vip_name};
 use netlink_packet_core::{Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
@@ -47,7 +47,7 @@ fn snapshot_holds(snapshot: &Snapshot) {
         assert!(!skipped.reason.is_empty(), "no reason: {skipped:?}");
     }
     for ipv6 in [true, false] {
-        let table = VipTable::new(snapshot, &Rules { ipv6, ..Rules::default() });
+        let table = VipTable::new(snapshot, &LabelPolicy { ipv6, ..LabelPolicy::default() });
         for (key, vip) in &table.vips {
             assert!(key.port != 0 && !vip.backends.is_empty() && !table.awaited.contains(key), "{key}");
             if let Host::Literal(literal) = key.host {

@@ -5,10 +5,10 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
 use super::*;
-use crate::dataplane::memory::Memory;
-use crate::dataplane::netfilter::Rules;
+use crate::cluster::Protocol;
+use crate::dataplane::memory::SimulatedKernel;
+use crate::dataplane::rules::RuleSet;
 use crate::dataplane::{DataPlane, Depth, Forwarding, Node, Route, Scheduling, Timeouts};
-use crate::task::Protocol;
 
 fn address() -> impl Strategy<Value = IpAddr> {
     (0u8..6).prop_map(|last| Ipv4Addr::new(10, 0, 0, last).into())
@@ -41,7 +41,7 @@ fn state() -> impl Strategy<Value = State> {
     let route = (address(), prop::option::of(address()))
         .prop_map(|(destination, source)| Route { destination: destination.into(), source });
     let rules = btree_set(address(), 0..3)
-        .prop_map(|vips| Rules::new(&vips.into_iter().map(Into::into).collect(), &BTreeSet::new()));
+        .prop_map(|vips| RuleSet::new(&vips.into_iter().map(Into::into).collect(), &BTreeSet::new()));
     (
         btree_map(key(), service(), 0..8),
         btree_set(route, 0..5),
@@ -76,8 +76,8 @@ fn desired() -> impl Strategy<Value = State> {
     ]
 }
 
-fn kernel(state: State) -> Memory {
-    Memory::new(state, Node::default())
+fn kernel(state: State) -> SimulatedKernel {
+    SimulatedKernel::new(state, Node::default())
 }
 
 /// What is left to compare: settings that are not asked for stay as they are.

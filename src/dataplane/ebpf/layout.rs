@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::sys::MapInfo;
+use crate::cluster::Protocol;
 use crate::dataplane::ServiceKey;
-use crate::task::Protocol;
 
 /// Name of the directory of this layout's pins.
 pub const VERSION: &str = "v1";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::task::Protocol;
+use crate::cluster::Protocol;
 
 use super::Table;
 use super::proc::{Identity, Seen, Sight};

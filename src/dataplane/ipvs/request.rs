@@ -4,11 +4,11 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::cluster::Protocol;
 use crate::netlink::batch::{self, Failure};
 use crate::netlink::ipvs::{
     DestinationAttribute, Flags, IpvsCommand, IpvsMessage, ServiceAttribute, destination, service,
 };
-use crate::task::Protocol;
 
 use super::OWNER_TAG;
 use crate::dataplane::{Forwarding, Op, RealServer, Scheduling, ServiceKey};

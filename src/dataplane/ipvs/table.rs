@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use netlink_packet_core::DecodeError;
 
+use crate::cluster::Protocol;
 use crate::netlink::ipvs::{
     AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
 };
-use crate::task::Protocol;
 
 use super::OWNER_TAG;
 use super::proc::{Identity, Sight};

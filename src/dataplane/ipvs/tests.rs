@@ -5,10 +5,10 @@ use netlink_packet_core::DecodeError;
 use super::proc::{Identity, Seen, SeenServer, Sight};
 use super::table::Entry;
 use super::*;
+use crate::cluster::Protocol;
 use crate::dataplane::{Forwarding, RealServer, Scheduling};
 use crate::netlink::batch::Failure;
 use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, destination, service};
-use crate::task::Protocol;
 
 pub(super) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
+use crate::cluster::Protocol;
 use crate::dataplane::Connections;
 use crate::demo::client::{NAME, Record};
 use crate::status::{Backend, Vip};
-use crate::task::Protocol;
 use crate::vip::Condition;
 
 fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend {

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use super::*;
+use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::dataplane::Actual;
 use crate::demo::document::document;
 use crate::mesos;
 use crate::plan::Planner;
-use crate::store::Memory;
-use crate::task::Snapshot;
-use crate::vip::{Condition, Rules, Vip, VipTable};
+use crate::store::Persisted;
+use crate::vip::{Condition, LabelPolicy, Vip, VipTable};
 
 fn snapshot(cast: &Cast) -> Snapshot {
     mesos::parse(document(cast).to_string().as_bytes(), None).unwrap()
@@ -19,7 +19,7 @@ fn snapshot(cast: &Cast) -> Snapshot {
 
 /// The VIP that a document gives, as `l4lbd explain` finds it.
 fn vip(cast: &Cast) -> Vip {
-    let table = VipTable::new(&snapshot(cast), &Rules::default());
+    let table = VipTable::new(&snapshot(cast), &LabelPolicy::default());
     assert_eq!(table.skipped, [], "{cast:?}");
     let mut vips: Vec<_> = table.vips.into_iter().collect();
     let (key, vip) = vips.pop().unwrap();
@@ -133,7 +133,7 @@ fn a_short_story_has_all_cues_in_order_and_a_long_one_no_long_absence() {
 fn the_planner_believes_every_document() {
     let text = "[source]\nmasters = [\"file:/run/state.json\"]\n[node]\naddress = \"10.77.0.1\"\n";
     let config = Config::parse("l4lbd.toml".as_ref(), text).unwrap();
-    let mut planner = Planner::new(&config, Memory::default(), None);
+    let mut planner = Planner::new(&config, Persisted::default(), None);
     for cues in 0..=SCRIPT.len() {
         let cast = Story { duration: USUAL }.cast_after(cues);
         planner.learn(&snapshot(&cast), Timestamp::UNIX_EPOCH);

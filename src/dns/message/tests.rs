@@ -9,10 +9,10 @@ use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
 
 use super::{MAX_UDP_PAYLOAD, Outcome, Transport};
+use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::dns::catalog::Catalog;
 use crate::dns::zone::{DEFAULT_ORIGIN, Service};
-use crate::task::Protocol;
 
 fn unloaded() -> Catalog {
     Config::default().catalog().unwrap()

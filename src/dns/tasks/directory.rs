@@ -2,7 +2,7 @@
 //!
 //! A new master learns of agents and their tasks one by one. Until an agent has registered with it,
 //! and at most for a configured time, what was known of the agent's tasks before stays. A registered
-//! agent's tasks are what the document says. This is simpler than [`crate::hold`], because a name
+//! agent's tasks are what the document says. This is simpler than [`crate::cluster::belief`], because a name
 //! that is a little late to go does no harm: its address is asked for again after seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::task::name::{fragment, label};
-use crate::task::names::{NamedTask, Names, Scheduler};
-use crate::task::{Master, Snapshot};
+use crate::cluster::dns_label::{fragment, label};
+use crate::cluster::registry::{RegisteredTask, Scheduler, TaskRegistry};
+use crate::cluster::{Master, Snapshot};
 
 /// All names at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     /// Documents that entries are in: the newest, then those that held ones came with.
-    sources: Vec<Arc<Names>>,
+    sources: Vec<Arc<TaskRegistry>>,
     agents: Vec<(String, Option<IpAddr>)>,
     groups: Vec<Group>,
     entries: Vec<Entry>,
@@ -103,7 +103,7 @@ impl Directory {
     }
 
     /// Tasks of a framework name, those with one label if `label` is given.
-    pub fn tasks(&self, group: u32, label: Option<&str>) -> impl Iterator<Item = (&NamedTask, &Entry)> {
+    pub fn tasks(&self, group: u32, label: Option<&str>) -> impl Iterator<Item = (&RegisteredTask, &Entry)> {
         let before = |entry: &Entry| match label {
             Some(label) => (entry.group, self.label(entry)) < (group, label),
             None => entry.group < group,
@@ -126,7 +126,7 @@ impl Directory {
         self.agents.get(entry.agent as usize).map(|(id, _)| id.as_str()).unwrap_or_default()
     }
 
-    fn task(&self, entry: &Entry) -> Option<&NamedTask> {
+    fn task(&self, entry: &Entry) -> Option<&RegisteredTask> {
         self.sources.get(entry.source as usize)?.tasks.get(entry.task as usize)
     }
 

@@ -14,8 +14,8 @@
 //! | `slave` | all agents |
 
 use super::{Data, Entry, Tasks, records, target, text};
-use crate::task::Protocol;
-use crate::task::names::NamedTask;
+use crate::cluster::Protocol;
+use crate::cluster::registry::RegisteredTask;
 
 /// Most records of one name: more than fit into a message.
 const MAX_RECORDS: usize = 2000;
@@ -172,7 +172,7 @@ impl Tasks {
         (!services.is_empty()).then_some(services)
     }
 
-    fn canonical(&self, task: &NamedTask, entry: &Entry, fragment: &str, slave: bool) -> String {
+    fn canonical(&self, task: &RegisteredTask, entry: &Entry, fragment: &str, slave: bool) -> String {
         let hash = String::from_utf8_lossy(&task.hash);
         let agent = agent_tail(self.directory.agent_id(entry));
         let slave = if slave { ".slave" } else { "" };
@@ -182,7 +182,7 @@ impl Tasks {
 
 /// Port resources are known to neither protocol and have no name.
 fn ports<'a>(
-    task: &'a NamedTask,
+    task: &'a RegisteredTask,
     protocol: &str,
     name: Option<&'a str>,
     slave: bool,

@@ -141,7 +141,7 @@ fn mesos_names() {
         ("xmarathon", None),
         ("gone.dev.teama", None),
     ] {
-        let hash = |id| String::from_utf8(crate::task::names::hash(id).to_vec()).unwrap();
+        let hash = |id| String::from_utf8(crate::cluster::registry::hash(id).to_vec()).unwrap();
         let fill = |text: &str| {
             [("HASH1", "web.1"), ("HASH2", "web.2"), ("HASH3", "bare.1")]
                 .iter()

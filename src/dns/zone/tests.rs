@@ -4,7 +4,7 @@ use proptest::collection::btree_map;
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::Protocol::{Tcp, Udp};
+use crate::cluster::Protocol::{Tcp, Udp};
 
 const SERIAL: u32 = 7;
 

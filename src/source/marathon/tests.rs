@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{Config, Span};
+use crate::config::Config;
+use crate::units::Span;
 
 /// One Marathon; followers share the leader's state.
 #[derive(Clone)]

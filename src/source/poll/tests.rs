@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config;
-use crate::source::size::Rate;
 use crate::source::testing::Server as Master;
+use crate::units::Rate;
 
 const DOCUMENT: &str = r#"{"id":"M","elected_time":1.0,"slaves":[],"frameworks":[]}"#;
 

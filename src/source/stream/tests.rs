@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{self, Config, Span};
-use crate::task::Snapshot;
+use crate::cluster::Snapshot;
+use crate::config::{self, Config};
+use crate::units::Span;
 
 /// What a master says, and the streams that it has open.
 #[derive(Clone, Default)]

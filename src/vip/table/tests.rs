@@ -1,6 +1,6 @@
 use super::*;
+use crate::cluster::{TaskKey, VipLabel};
 use crate::mesos;
-use crate::task::{TaskKey, VipLabel};
 
 const AGENT: &str = "10.0.0.1";
 
@@ -43,7 +43,10 @@ impl Doc {
             "container_status":{{"network_infos":{networks}}}}}],"discovery":{{"ports":{{"ports":[{{"number":{port},
             "protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{label}"}}{scope}]}}}}]}}}}}}]}}]}}"#
         );
-        VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), &Rules { ipv6, ..Rules::default() })
+        VipTable::new(
+            &mesos::parse(text.as_bytes(), None).unwrap(),
+            &LabelPolicy { ipv6, ..LabelPolicy::default() },
+        )
     }
 
     /// Backends as this and other nodes see them.
@@ -162,13 +165,13 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
         None,
     )
     .unwrap();
-    let table = VipTable::new(&snapshot, &Rules::default());
+    let table = VipTable::new(&snapshot, &LabelPolicy::default());
     let backends: Vec<&Backend> = table.vips.values().flat_map(|vip| vip.backends.values()).collect();
     assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
 }
 
 /// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.
-fn web(tasks: &[(TaskState, Option<bool>, Options)]) -> VipTable {
+fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     let mut snapshot = Snapshot::default();
     snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
     for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
@@ -194,7 +197,7 @@ fn web(tasks: &[(TaskState, Option<bool>, Options)]) -> VipTable {
         };
         snapshot.tasks.insert(key, task);
     }
-    VipTable::new(&snapshot, &Rules::default())
+    VipTable::new(&snapshot, &LabelPolicy::default())
 }
 
 fn conditions(table: &VipTable) -> Vec<Condition> {
@@ -204,7 +207,7 @@ fn conditions(table: &VipTable) -> Vec<Condition> {
 #[test]
 fn backends_on_lost_agents_are_used_only_where_there_is_nobody_else() {
     use Condition::{Ready, Unhealthy, Unreachable};
-    let none = Options::default();
+    let none = PortOptions::default();
     let lost = || (TaskState::Lost, None, none.clone());
     let sick = || (TaskState::Running, Some(false), none.clone());
     let well = || (TaskState::Running, None, none.clone());
@@ -222,7 +225,7 @@ fn backends_on_lost_agents_are_used_only_where_there_is_nobody_else() {
 fn the_first_task_that_asks_for_a_scheduler_decides() {
     let running = |scheduler: Option<&str>, sticky_idle| {
         let scheduler = scheduler.map(str::to_owned);
-        (TaskState::Running, None, Options { scheduler, sticky_idle, drain: None })
+        (TaskState::Running, None, PortOptions { scheduler, sticky_idle, drain: None })
     };
     let table = web(&[running(None, false), running(Some("rr"), true), running(Some("sed"), false)]);
     let vip = table.vips.values().next().unwrap();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use l4lbd::dns::zone::DEFAULT_ORIGIN;
-use l4lbd::store::{Memory, Store};
+use l4lbd::store::{Persisted, Store};
 use l4lbd::vip::alloc::AddressRange;
 use l4lbd::{mesos, vip};
 
@@ -84,11 +84,11 @@ pub fn events() -> Vec<Vec<u8>> {
 pub fn state_files() -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::new(directory.path());
-    let mut memory = Memory::default();
+    let mut memory = Persisted::default();
     memory.leases4.assign(&AddressRange::DCOS_V4, ["web.marathon", "api.marathon"], []);
     memory.leases6.assign(&AddressRange::DCOS_V6, ["web.marathon"], []);
     let host = vip::Host::Named("web.marathon".to_owned());
-    memory.vips.insert(vip::VipKey { host, protocol: l4lbd::task::Protocol::Tcp, port: 80 }, None);
+    memory.vips.insert(vip::VipKey { host, protocol: l4lbd::cluster::Protocol::Tcp, port: 80 }, None);
     store.save_leases(&memory).expect("the directory is writable");
     let mut files = vec![fs::read(directory.path().join("leases.json")).expect("a file")];
     for document in documents() {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::Protocol;
+use crate::cluster::Protocol;
 
 fn key(last: u8) -> ServiceKey {
     ServiceKey { protocol: Protocol::Tcp, address: IpAddr::from([10, 0, 0, last]), port: 80 }

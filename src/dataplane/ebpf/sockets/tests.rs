@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::Protocol;
+use crate::cluster::Protocol;
 
 /// What went over the socket on a 6.18 kernel, when a service with one connection was deleted while
 /// another socket was connected to the same server without us.

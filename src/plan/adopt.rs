@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::desired::Desired;
-use super::{RealServer, Service, ServiceKey, State};
+use crate::dataplane::{RealServer, Service, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
 /// Services of an earlier run.
 #[derive(Clone, Debug)]
-pub struct Inherited(BTreeMap<ServiceKey, Service>);
+pub struct Adopted(BTreeMap<ServiceKey, Service>);
 
-impl Inherited {
+impl Adopted {
     /// All that the kernel holds.
     pub fn of(state: &State) -> Self {
         Self(state.services.clone())
@@ -56,9 +56,9 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
+    use crate::cluster::Protocol;
     use crate::dataplane::Scheduling;
-    use crate::dataplane::desired::Programmed;
-    use crate::task::Protocol;
+    use crate::plan::desired::Programmed;
     use crate::vip::{Host, VipKey};
 
     const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn where_the_kernel_and_the_kept_cluster_differ_the_kernel_knows_more() {
-        let inherited = Inherited::of(&kernel("wlc", &[(1, 1), (2, 0), (3, 1)]));
+        let inherited = Adopted::of(&kernel("wlc", &[(1, 1), (2, 0), (3, 1)]));
         let mut desired = wanted(&[1, 2, 4]);
         inherited.keep(&mut desired);
         assert_eq!(
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn of_a_task_that_documents_tell_of_they_know_more() {
-        let mut inherited = Inherited::of(&kernel("wlc", &[(1, 0), (2, 1)]));
+        let mut inherited = Adopted::of(&kernel("wlc", &[(1, 0), (2, 1)]));
         let mut desired = wanted(&[1]);
         inherited.forget_known(&desired);
         inherited.keep(&mut desired);
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_vip_of_which_no_task_is_known_keeps_its_scheduler() {
-        let inherited = Inherited::of(&kernel("mh", &[(1, 1)]));
+        let inherited = Adopted::of(&kernel("mh", &[(1, 1)]));
         let mut desired = wanted(&[]);
         inherited.keep(&mut desired);
         assert_eq!(desired.state.services[&KEY].scheduling, scheduling("mh"));

@@ -19,7 +19,7 @@ const MAX_DRAIN: Duration = Duration::from_secs(60 * 60);
 
 /// What a port asks for; absent fields are as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Options {
+pub struct PortOptions {
     /// Kernel name of the scheduler (`L4LB_SCHEDULER`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
@@ -31,7 +31,7 @@ pub struct Options {
     pub drain: Option<Duration>,
 }
 
-impl Options {
+impl PortOptions {
     /// Takes in one label.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_leaves_the_rest_as_it_is() {
-        let mut options = Options::default();
+        let mut options = PortOptions::default();
         options.set("L4LB_SCHEDULER", "rr").unwrap();
         options.set("L4LB_STICKY_IDLE", "true").unwrap();
         options.set("L4LB_DRAIN", "5m").unwrap();

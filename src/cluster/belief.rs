@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::task::{Snapshot, Task, TaskKey, TaskState};
+use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
 
 /// How long to hold on to tasks.
 #[derive(Clone, Copy, Debug)]
@@ -26,22 +26,22 @@ pub struct Patience {
 
 /// Something that is being held, for people to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldReason {
     /// After a fail-over: tasks of agents that have not registered again.
     Failover { tasks: usize, agents: usize, until: Timestamp },
     /// Tasks that vanished without a trace, and in how many documents more that must be so.
     MassLoss { tasks: usize, of: usize, documents: u32 },
 }
 
-impl std::fmt::Display for Held {
+impl std::fmt::Display for HoldReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Held::Failover { tasks, agents, until } => write!(
+            HoldReason::Failover { tasks, agents, until } => write!(
                 f,
                 "a new master leads: {tasks} tasks of {agents} agents that have not registered with it are \
                  kept until {until:.0}"
             ),
-            Held::MassLoss { tasks, of, documents } => write!(
+            HoldReason::MassLoss { tasks, of, documents } => write!(
                 f,
                 "{tasks} of {of} tasks vanished without a trace (missing rights?) and are kept; this is \
                  believed after {documents} more documents that say the same, or at once with l4lbd accept-loss"
@@ -52,7 +52,7 @@ impl std::fmt::Display for Held {
 
 /// The last believed picture of the cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Holder {
+pub struct Belief {
     believed: Option<Snapshot>,
     failover: Option<Failover>,
     losses: u32,
@@ -69,7 +69,7 @@ struct Failover {
     missing: BTreeSet<String>,
 }
 
-impl Holder {
+impl Belief {
     /// Goes on from what an earlier run believed.
     pub fn resume(believed: Option<Snapshot>) -> Self {
         Self { resumed: believed.is_some(), believed, ..Self::default() }
@@ -88,7 +88,12 @@ impl Holder {
     }
 
     /// Takes a new document and returns what to go by, with what was held back.
-    pub fn take(&mut self, new: Snapshot, now: Timestamp, patience: Patience) -> (&Snapshot, Vec<Held>) {
+    pub fn take(
+        &mut self,
+        new: Snapshot,
+        now: Timestamp,
+        patience: Patience,
+    ) -> (&Snapshot, Vec<HoldReason>) {
         let mut snapshot = new;
         let mut held = Vec::new();
         if self.resumed {
@@ -143,7 +148,12 @@ impl Holder {
         }
     }
 
-    fn hold_failover(&mut self, believed: &Snapshot, new: &mut Snapshot, now: Timestamp) -> Option<Held> {
+    fn hold_failover(
+        &mut self,
+        believed: &Snapshot,
+        new: &mut Snapshot,
+        now: Timestamp,
+    ) -> Option<HoldReason> {
         let awaited = |agent: &String| {
             new.recovered.contains(agent)
                 || self.failover.as_ref().is_some_and(|failover| failover.missing.contains(agent))
@@ -170,7 +180,11 @@ impl Holder {
             self.failover = None;
             return None;
         }
-        (!kept.is_empty()).then_some(Held::Failover { tasks: kept.len(), agents, until: failover.until })
+        (!kept.is_empty()).then_some(HoldReason::Failover {
+            tasks: kept.len(),
+            agents,
+            until: failover.until,
+        })
     }
 
     fn hold_mass_loss(
@@ -179,7 +193,7 @@ impl Holder {
         new: &mut Snapshot,
         now: Timestamp,
         patience: Patience,
-    ) -> Option<Held> {
+    ) -> Option<HoldReason> {
         let vanished: Vec<TaskKey> = believed
             .tasks
             .keys()
@@ -200,7 +214,7 @@ impl Holder {
         }
         keep(believed, new, &vanished);
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
-        Some(Held::MassLoss { tasks: vanished.len(), of, documents })
+        Some(HoldReason::MassLoss { tasks: vanished.len(), of, documents })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use super::{Link, Node, Op, Route};
+use crate::dataplane::{Link, Node, Op, Route};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::ErrorMessage;

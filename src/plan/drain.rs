@@ -12,8 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::desired::{Desired, Programmed};
-use super::{Actual, Connections, RealServer, ServiceKey, State};
-use crate::task::Protocol;
+use crate::cluster::Protocol;
+use crate::dataplane::{Actual, Connections, RealServer, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
 /// How often the connections of leaving servers are counted.

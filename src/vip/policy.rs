@@ -11,7 +11,7 @@ const MAX_NAME: usize = 253;
 
 /// What the operator decides about labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct LabelPolicy {
     /// Whether IPv6 addresses of tasks become backends.
     pub ipv6: bool,
     /// Where not empty, the only networks that literal VIPs may be in.
@@ -24,7 +24,7 @@ pub struct Rules {
     pub masters: BTreeSet<IpAddr>,
 }
 
-impl Default for Rules {
+impl Default for LabelPolicy {
     fn default() -> Self {
         Self {
             ipv6: true,
@@ -36,7 +36,7 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+impl LabelPolicy {
     /// Why a literal VIP can't have `address`; `cluster` are the addresses of agents and masters.
     pub fn refuse_address(&self, address: IpAddr, cluster: &BTreeSet<IpAddr>) -> Option<String> {
         if let Some(kind) = special(address) {
@@ -86,7 +86,7 @@ fn special(address: IpAddr) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn refused(rules: &Rules, address: &str) -> bool {
+    fn refused(rules: &LabelPolicy, address: &str) -> bool {
         let cluster = ["10.0.0.2".parse().unwrap()].into();
         rules.refuse_address(address.parse().unwrap(), &cluster).is_some()
     }
@@ -108,26 +108,26 @@ mod tests {
             "ff02::1",
             "::ffff:10.0.0.9",
         ] {
-            assert!(refused(&Rules::default(), address), "{address}");
+            assert!(refused(&LabelPolicy::default(), address), "{address}");
         }
         for address in ["10.0.0.3", "11.1.2.3", "198.51.100.7", "2001:db8::1", "fd01:c::5"] {
-            assert!(!refused(&Rules::default(), address), "{address}");
+            assert!(!refused(&LabelPolicy::default(), address), "{address}");
         }
     }
 
     #[test]
     fn the_operator_denies_networks_or_allows_only_some() {
-        let deny = Rules { deny: vec!["10.1.0.0/16".parse().unwrap()], ..Rules::default() };
+        let deny = LabelPolicy { deny: vec!["10.1.0.0/16".parse().unwrap()], ..LabelPolicy::default() };
         assert!(refused(&deny, "10.1.2.3") && !refused(&deny, "10.2.2.3"));
-        let allow = Rules { allow: vec!["10.1.0.0/16".parse().unwrap()], ..Rules::default() };
+        let allow = LabelPolicy { allow: vec!["10.1.0.0/16".parse().unwrap()], ..LabelPolicy::default() };
         assert!(!refused(&allow, "10.1.2.3") && refused(&allow, "10.2.2.3"));
-        let loopback = Rules { allow: vec!["0.0.0.0/0".parse().unwrap()], ..Rules::default() };
+        let loopback = LabelPolicy { allow: vec!["0.0.0.0/0".parse().unwrap()], ..LabelPolicy::default() };
         assert!(refused(&loopback, "127.0.0.1") && refused(&loopback, "10.0.0.2"), "some can't be allowed");
     }
 
     #[test]
     fn names_end_where_dns_does() {
-        let rules = Rules::default();
+        let rules = LabelPolicy::default();
         let room = MAX_NAME - rules.zone.len() - 1;
         assert!(rules.refuse_name(&"a".repeat(room)).is_none());
         assert!(rules.refuse_name(&"a".repeat(room + 1)).is_some());

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::ebpf;
-use super::netfilter::Rules;
-use super::{
-    Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts, sysctl,
+use crate::cluster::Skipped;
+use crate::dataplane::ebpf;
+use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
+use crate::dataplane::{
+    Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
-use crate::task::Skipped;
 use crate::vip::alloc::{AddressRange, Leases};
 use crate::vip::{Backend, Host, Vip, VipKey, VipTable, few};
 
@@ -101,9 +101,9 @@ pub fn desired(
     state.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
     let sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
-    let settings_needed = sysctl::REQUIRED.iter().chain(sysctl::STICKY.iter().filter(|_| sticky));
+    let settings_needed = REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS.iter().filter(|_| sticky));
     state.sysctls = settings_needed.map(|(path, value)| ((*path).into(), (*value).into())).collect();
-    state.rules = Some(Rules::new(&networks, &node.connected));
+    state.rules = Some(RuleSet::new(&networks, &node.connected));
     state.timeouts = Some(settings.timeouts);
     warn(&mut desired, sources, node);
     desired
@@ -269,7 +269,7 @@ fn unusable_backend(address: IpAddr) -> Option<&'static str> {
 }
 
 fn warn(desired: &mut Desired, sources: Sources, node: &Node) {
-    let mut users: BTreeMap<(SocketAddr, crate::task::Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
+    let mut users: BTreeMap<(SocketAddr, crate::cluster::Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
     for (key, programmed) in &desired.services {
         for backend in programmed.backends.keys() {
             users.entry((*backend, key.protocol)).or_default().insert(key);

@@ -1,7 +1,7 @@
-//! Names of tasks: what a document says about every running task, with or without VIPs.
+//! TaskRegistry of tasks: what a document says about every running task, with or without VIPs.
 //!
-//! Made for the resolver and kept apart from [`crate::task::Snapshot::tasks`], because most tasks of
-//! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`Names`];
+//! Made for the resolver and kept apart from [`crate::cluster::Snapshot::tasks`], because most tasks of
+//! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`TaskRegistry`];
 //! which DNS names follow from that is left to [`crate::dns::tasks`].
 
 use std::collections::BTreeMap;
@@ -16,15 +16,15 @@ const MAX_RANGES: usize = 8;
 
 /// The running tasks of one document, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct TaskRegistry {
     /// Where the leading master is.
     pub leader: Option<SocketAddr>,
     /// Where frameworks' schedulers are, by framework id.
     pub schedulers: BTreeMap<String, Scheduler>,
-    /// Numbers that stand for ids of agents and frameworks in [`NamedTask`].
+    /// Numbers that stand for ids of agents and frameworks in [`RegisteredTask`].
     pub(crate) agents: BTreeMap<String, u32>,
     pub(crate) frameworks: BTreeMap<String, u32>,
-    pub(crate) tasks: Vec<NamedTask>,
+    pub(crate) tasks: Vec<RegisteredTask>,
 }
 
 /// Where a framework's scheduler can be reached.
@@ -37,7 +37,7 @@ pub struct Scheduler {
 
 /// A running task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedTask {
+pub struct RegisteredTask {
     pub(crate) agent: u32,
     pub(crate) framework: u32,
     /// Stands for its id.
@@ -66,7 +66,7 @@ pub struct NamedPort {
     pub number: u16,
 }
 
-/// What [`Names::add`] takes of a task besides its ids.
+/// What [`TaskRegistry::add`] takes of a task besides its ids.
 #[derive(Clone, Debug, Default)]
 pub struct Described<'a> {
     pub name: &'a str,
@@ -76,17 +76,17 @@ pub struct Described<'a> {
     pub resources: &'a [(u64, u64)],
 }
 
-impl Names {
+impl TaskRegistry {
     /// Adds a running task.
     pub fn add(&mut self, id: &str, framework: &str, agent: &str, described: Described<'_>) {
         let resource = |(first, last): &(u64, u64)| {
             Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
         };
-        let task = NamedTask {
+        let task = RegisteredTask {
             agent: number(&mut self.agents, agent),
             framework: number(&mut self.frameworks, framework),
             id: short(id),
-            label: super::name::label(described.name).into(),
+            label: super::dns_label::label(described.name).into(),
             hash: hash(id),
             is_published: described.is_published,
             addresses: described.addresses.into(),

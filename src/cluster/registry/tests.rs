@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
+use crate::cluster::Snapshot;
 use crate::dns::tasks::Directory;
 use crate::mesos;
-use crate::task::Snapshot;
 
 const PATIENCE: Duration = Duration::from_secs(900);
 

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use crate::dataplane::desired::{Desired, Programmed};
+use super::Status;
 use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
 use crate::dns::zone::Service;
+use crate::plan::desired::{Desired, Programmed};
 use crate::plan::{Believed, Plan, Planner};
-use crate::status::{self, Status};
+use crate::status;
 use crate::vip::{Backend, Host, few};
 
 /// Errors that a status lists; all are counted.

@@ -1,6 +1,6 @@
 use super::*;
+use crate::cluster::Snapshot;
 use crate::mesos;
-use crate::task::Snapshot;
 
 const PATIENCE: Patience =
     Patience { failover: Duration::from_secs(900), mass_loss: 3, spacing: Duration::ZERO };
@@ -40,15 +40,15 @@ fn tasks(snapshot: &Snapshot) -> Vec<&str> {
 
 #[test]
 fn a_new_master_that_knows_nothing_yet_takes_nothing_away() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     // The sequence of a real fail-over: empty, then agent by agent.
     let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(2), PATIENCE);
     assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
-    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 2, agents: 2, .. }]), "{held:?}");
+    assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 2, agents: 2, .. }]), "{held:?}");
     let (snapshot, held) = holder.take(document("B", &["S2"], &["S1"]), at(4), PATIENCE);
     assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
-    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 1, agents: 1, .. }]), "{held:?}");
+    assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 1, agents: 1, .. }]), "{held:?}");
     let (snapshot, held) = holder.take(document("B", &["S1", "S2"], &[]), at(6), PATIENCE);
     assert_eq!((tasks(snapshot).len(), held.len()), (2, 0));
     assert!(snapshot.agents.contains_key("S1"), "backends need their agents");
@@ -56,7 +56,7 @@ fn a_new_master_that_knows_nothing_yet_takes_nothing_away() {
 
 #[test]
 fn agents_that_never_come_back_are_given_up_after_the_grace_period() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     for seconds in [1, 60, 240, 899] {
         let (snapshot, held) = holder.take(document("B", &[], &[]), at(seconds), PATIENCE);
@@ -68,7 +68,7 @@ fn agents_that_never_come_back_are_given_up_after_the_grace_period() {
 
 #[test]
 fn a_second_failover_prolongs_the_first() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
     holder.take(document("B", &[], &[]), at(800), PATIENCE);
     let (snapshot, _) = holder.take(document("C", &[], &[]), at(1600), PATIENCE);
@@ -79,7 +79,7 @@ fn a_second_failover_prolongs_the_first() {
 
 #[test]
 fn an_agent_that_is_back_speaks_for_itself() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     let mut back = document("B", &["S1", "S2"], &[]);
     let key = back.tasks.keys().next().unwrap().clone();
@@ -100,12 +100,12 @@ fn tasks_that_vanish_without_a_trace_are_believed_gone_only_after_a_while() {
     // The two were captured from different masters.
     full.master = None;
     filtered.master = None;
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     let count = holder.take(full, at(0), PATIENCE).0.tasks.len();
     for documents in [3, 2, 1] {
         let (snapshot, held) = holder.take(filtered.clone(), at(2), PATIENCE);
         assert_eq!(snapshot.tasks.len(), count);
-        assert_eq!(held, [Held::MassLoss { tasks: count, of: count, documents }]);
+        assert_eq!(held, [HoldReason::MassLoss { tasks: count, of: count, documents }]);
     }
     let (snapshot, held) = holder.take(filtered, at(8), PATIENCE);
     assert_eq!((snapshot.tasks.len(), held.len()), (0, 0));
@@ -113,7 +113,7 @@ fn tasks_that_vanish_without_a_trace_are_believed_gone_only_after_a_while() {
 
 #[test]
 fn tasks_that_ended_are_gone_at_once() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     let before = document("A", &["S1", "S2"], &[]);
     holder.take(before.clone(), at(0), PATIENCE);
     let mut after = document("A", &["S1"], &[]);
@@ -125,7 +125,7 @@ fn tasks_that_ended_are_gone_at_once() {
 
 #[test]
 fn a_loss_that_heals_is_forgotten() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     let full = || document("A", &["S1", "S2", "S3"], &[]);
     holder.take(full(), at(0), PATIENCE);
     for round in 0..10 {
@@ -137,20 +137,20 @@ fn a_loss_that_heals_is_forgotten() {
 
 #[test]
 fn a_daemon_that_starts_during_a_failover_goes_on_from_what_was_believed() {
-    let mut holder = Holder::resume(Some(document("A", &["S1", "S2"], &[])));
+    let mut holder = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
     let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(0), PATIENCE);
     assert_eq!((tasks(snapshot).len(), held.len()), (2, 1));
     // What was believed may already be of the new master.
     let (believed, _) = holder.take(document("B", &["S1"], &["S2"]), at(1), PATIENCE);
-    let mut again = Holder::resume(Some(believed.clone()));
+    let mut again = Belief::resume(Some(believed.clone()));
     let (snapshot, held) = again.take(document("B", &["S1"], &["S2"]), at(2), PATIENCE);
     assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
-    assert!(matches!(held.as_slice(), [Held::Failover { tasks: 1, .. }]), "{held:?}");
+    assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 1, .. }]), "{held:?}");
 }
 
 #[test]
 fn a_daemon_that_starts_in_another_cluster_forgets_the_first_one() {
-    let mut holder = Holder::resume(Some(document("A", &["S1", "S2"], &[])));
+    let mut holder = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
     let (snapshot, _) = holder.take(document("B", &[], &[]), at(0), PATIENCE);
     assert_eq!(tasks(snapshot).len(), 2, "an empty document says nothing about which cluster it is of");
     let (snapshot, held) = holder.take(document("B", &["T1"], &[]), at(1), PATIENCE);
@@ -175,7 +175,7 @@ fn tasks_of_a_lost_agent_are_remembered_as_long_as_the_master_lists_them() {
         ("completed_tasks", "TASK_KILLED", false),
         ("completed_tasks", "TASK_LOST", false),
     ] {
-        let mut holder = Holder::default();
+        let mut holder = Belief::default();
         holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
         let (snapshot, held) = holder.take(without("S1", list, state), at(2), PATIENCE);
         let found: Vec<TaskState> = snapshot.tasks.values().map(|task| task.state).collect();
@@ -190,10 +190,10 @@ fn tasks_of_a_lost_agent_are_remembered_as_long_as_the_master_lists_them() {
 
 #[test]
 fn an_operator_can_give_up_what_is_held() {
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("A", &["S1", "S2", "S3"], &[]), at(0), PATIENCE);
     let (_, held) = holder.take(document("A", &[], &[]), at(2), PATIENCE);
-    assert!(matches!(held.as_slice(), [Held::MassLoss { tasks: 3, .. }]));
+    assert!(matches!(held.as_slice(), [HoldReason::MassLoss { tasks: 3, .. }]));
     assert_eq!(tasks(holder.accept(document("A", &[], &[]))), [""; 0]);
     let (snapshot, held) = holder.take(document("A", &[], &[]), at(4), PATIENCE);
     assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
@@ -223,10 +223,10 @@ fn recorded(text: &str) -> Vec<(f64, Option<Snapshot>)> {
 #[test]
 fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
     for text in [
-        include_str!("../../tests/fixtures/captures/failover_poll.jsonl"),
-        include_str!("../../tests/fixtures/captures/failover_late_poll.jsonl"),
+        include_str!("../../../tests/fixtures/captures/failover_poll.jsonl"),
+        include_str!("../../../tests/fixtures/captures/failover_late_poll.jsonl"),
     ] {
-        let mut holder = Holder::default();
+        let mut holder = Belief::default();
         let polls = recorded(text);
         let start = polls[0].0;
         let before = polls[0].1.clone().unwrap().tasks.len();
@@ -244,7 +244,7 @@ fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
 #[test]
 fn documents_in_quick_succession_count_once() {
     let patience = Patience { spacing: Duration::from_secs(1), ..PATIENCE };
-    let mut holder = Holder::default();
+    let mut holder = Belief::default();
     holder.take(document("M", &["A", "B"], &[]), at(0), patience);
     let mut lost = document("M", &["A", "B"], &[]);
     lost.tasks.clear();

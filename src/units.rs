@@ -1,9 +1,34 @@
-//! Numbers of bytes per second, written like `50MB` or `512kB`.
+//! Quantities as people write them: times such as `2s` or `10m`, rates such as `50MB` or `512kB`.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
+
+/// A length of time, written like `2s`, `10m` or `24h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl Span {
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    pub fn as_seconds(self) -> u32 {
+        u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span: jiff::SignedDuration = text.parse().map_err(|_| {
+            serde::de::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h"))
+        })?;
+        Duration::try_from(span).map(Self).map_err(|_| serde::de::Error::custom("a time can't be negative"))
+    }
+}
 
 /// Bytes per second, at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]

@@ -1,0 +1,22 @@
+//! The normalised cluster: the form in which every source reports it, whatever its wire format.
+//!
+//! What belongs here: plain data about tasks, agents, masters and frameworks, the peer's rules for
+//! labels and names, and [`belief`], which decides how much of a new snapshot is believed. No I/O,
+//! no clock, and no import of another module of this crate. Which tasks become backends of which
+//! VIP is decided in [`crate::vip`].
+
+pub mod belief;
+pub mod dns_label;
+pub mod port_options;
+mod protocol;
+pub mod registry;
+mod skipped;
+mod snapshot;
+mod task;
+
+pub use port_options::PortOptions;
+pub use protocol::Protocol;
+pub use registry::TaskRegistry;
+pub use skipped::{Skipped, shortened};
+pub use snapshot::{Agent, Master, Snapshot};
+pub use task::{MAX_LABELS, MAX_VALUE, Runtime, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel};

@@ -1,0 +1,81 @@
+//! One complete picture of the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::registry::TaskRegistry;
+use super::{Skipped, Task, TaskKey};
+
+/// An agent that is registered with the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    pub hostname: String,
+    /// From the libprocess `pid`, else from a numeric hostname.
+    pub address: Option<IpAddr>,
+}
+
+/// Which master answered; id and time change at a fail-over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Master {
+    pub id: String,
+    /// Seconds since the epoch.
+    pub elected_time: f64,
+    /// From its libprocess `pid`.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl Master {
+    /// Whether both mean one election.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.elected_time.total_cmp(&other.elected_time).is_eq()
+    }
+}
+
+/// Everything that one document says: a complete picture of the cluster, never a change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Absent for documents of agents and of the v1 API, which do not name it.
+    pub master: Option<Master>,
+    /// By agent id.
+    pub agents: BTreeMap<String, Agent>,
+    /// Ids of agents that a new master knows of but that have not registered again.
+    pub recovered: BTreeSet<String>,
+    /// Framework id to framework name.
+    pub frameworks: BTreeMap<String, String>,
+    /// Tasks with VIP labels that are not terminal.
+    #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
+    pub tasks: BTreeMap<TaskKey, Task>,
+    /// Tasks that the document calls ended or unreachable: these did not just vanish.
+    #[serde(skip)]
+    pub ended: BTreeSet<TaskKey>,
+    /// Those of them whose agent the master has lost.
+    #[serde(skip)]
+    pub lost: BTreeSet<TaskKey>,
+    #[serde(skip)]
+    pub skipped: Vec<Skipped>,
+    /// TaskRegistry of all running tasks; shared, because it is the largest part and few look at it.
+    #[serde(skip)]
+    pub names: Arc<TaskRegistry>,
+}
+
+impl Snapshot {
+    /// Addresses of all agents and of the master.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let agents = self.agents.values().filter_map(|agent| agent.address);
+        agents.chain(self.master.as_ref().and_then(|master| master.address)).collect()
+    }
+}
+
+/// Each task holds its own key, and keys of a JSON object can only be strings.
+fn as_list<S: Serializer>(tasks: &BTreeMap<TaskKey, Task>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(tasks.values())
+}
+
+fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<TaskKey, Task>, D::Error> {
+    let tasks = Vec::<Task>::deserialize(deserializer)?;
+    Ok(tasks.into_iter().map(|task| (task.key.clone(), task)).collect())
+}

@@ -1,0 +1,132 @@
+//! Tasks, their states, addresses and ports.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{PortOptions, Protocol};
+
+/// VIP labels of one task.
+pub const MAX_LABELS: usize = 256;
+
+/// Octets of a VIP label's key or value; a name in DNS has 253.
+pub const MAX_VALUE: usize = 512;
+
+/// Lifecycle of a task, as far as VIPs care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Staging, starting or unknown: no backend now, perhaps later.
+    Preparing,
+    Running,
+    /// Told to stop: keeps its connections, gets no new ones.
+    Killing,
+    /// The master has lost the task's agent: it may run on, or not.
+    Lost,
+    Terminal,
+}
+
+impl TaskState {
+    /// Reads a Mesos `TaskState` name.
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "TASK_RUNNING" => Self::Running,
+            "TASK_KILLING" => Self::Killing,
+            "TASK_UNREACHABLE" => Self::Lost,
+            "TASK_FINISHED"
+            | "TASK_FAILED"
+            | "TASK_KILLED"
+            | "TASK_LOST"
+            | "TASK_ERROR"
+            | "TASK_DROPPED"
+            | "TASK_GONE"
+            | "TASK_GONE_BY_OPERATOR" => Self::Terminal,
+            _ => Self::Preparing,
+        }
+    }
+
+    /// Whether a task in this state serves connections, new or old.
+    pub fn is_serving(self) -> bool {
+        matches!(self, Self::Running | Self::Killing)
+    }
+}
+
+/// What runs the container; Docker publishes ports by itself, so its ports aren't rewritten locally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Runtime {
+    Mesos,
+    Docker,
+}
+
+/// Identity of a task in a cluster; task ids alone are unique only within their framework.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskKey {
+    pub framework: String,
+    pub task: String,
+}
+
+/// A task with at least one VIP label that could be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Framework and task id.
+    pub key: TaskKey,
+    pub agent_id: String,
+    pub state: TaskState,
+    /// Result of the task's Mesos health check: `None` without a check, `Some(false)` until the
+    /// first result of one.
+    pub healthy: Option<bool>,
+    pub runtime: Runtime,
+    /// In the order in which the agent reports them.
+    pub addresses: Vec<TaskAddress>,
+    /// Only ports that carry VIP labels.
+    pub ports: Vec<TaskPort>,
+}
+
+impl Task {
+    /// Whether it should get new connections.
+    pub fn is_ready(&self) -> bool {
+        self.state == TaskState::Running && self.healthy != Some(false)
+    }
+}
+
+/// An address of a task on one of its networks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskAddress {
+    pub address: IpAddr,
+    /// Name of the container network; host networks and older Mesos versions have none.
+    pub network: Option<String>,
+}
+
+/// A port of a task after discovery, port mappings and port resources were merged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPort {
+    pub name: String,
+    pub protocol: Protocol,
+    /// Port at the task's own address.
+    pub port: Option<u16>,
+    /// Port at the agent's address.
+    pub host_port: Option<u16>,
+    /// Networks that the port is on; empty means any.
+    pub networks: BTreeSet<String>,
+    pub labels: Vec<VipLabel>,
+    /// What other labels of the port ask for.
+    #[serde(default, skip_serializing_if = "PortOptions::is_empty")]
+    pub options: PortOptions,
+}
+
+impl TaskPort {
+    /// The port as a person would look for it: name and number.
+    pub fn describe(&self) -> String {
+        match self.host_port.or(self.port) {
+            Some(number) => format!("{} {number}/{}", self.name, self.protocol),
+            None => format!("{} {}", self.name, self.protocol),
+        }
+    }
+}
+
+/// A `VIP_N` label: its key and its value, as written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VipLabel {
+    pub key: String,
+    pub value: String,
+}

@@ -1,0 +1,106 @@
+//! The few constant netfilter rules, in one nftables table of our own.
+//!
+//! They let traffic of the VIP range pass by the port mappings of container runtimes, masquerade
+//! connections that would leave by the link they came from, and refuse ports without a service. The
+//! rules never name a service, so that the table changes only with the node's networks and with
+//! literal VIPs. `nft` applies a script as one transaction; it is also what an operator would use to
+//! look at the result.
+
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::dataplane::rules::{RuleSet, TABLE};
+use crate::netlink::nftables::Generations;
+
+/// Why rules could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot run nft: {0} (is the package nftables installed?)")]
+    Run(#[from] std::io::Error),
+    #[error("nft failed: {0}")]
+    Nft(String),
+}
+
+/// The rules in the kernel, through the `nft` command.
+pub struct Netfilter {
+    /// `None` where the kernel does not tell generations; every reading is a listing then.
+    generations: Option<Generations>,
+    /// Our table as listed in a generation of the rules.
+    listed: Option<(u32, Option<RuleSet>)>,
+    /// What we wrote last, and how the kernel lists it: another version of nft may print it
+    /// differently from what we expect.
+    written: Option<(RuleSet, RuleSet)>,
+}
+
+impl Netfilter {
+    /// For the rules of the current network namespace.
+    pub fn open() -> Self {
+        let generations = Generations::open()
+            .inspect_err(|error| tracing::debug!(%error, "cannot follow generations of netfilter rules"));
+        Self { generations: generations.ok(), listed: None, written: None }
+    }
+
+    /// Our table, or `None` without one.
+    pub async fn read(&mut self) -> Result<Option<RuleSet>, Error> {
+        // Asked before listing: a change in between makes the next reading list again.
+        let generation = self.generations.as_mut().and_then(|generations| generations.current().ok());
+        let listed = match (&self.listed, generation) {
+            (Some((known, rules)), Some(current)) if *known == current => rules.clone(),
+            _ => {
+                let rules = list().await?;
+                self.listed = generation.map(|generation| (generation, rules.clone()));
+                rules
+            }
+        };
+        Ok(match (listed, &self.written) {
+            (Some(listed), Some((written, as_listed))) if *as_listed == listed => Some(written.clone()),
+            (listed, _) => listed,
+        })
+    }
+
+    /// Replaces our table in one transaction.
+    pub async fn replace(&mut self, rules: &RuleSet) -> Result<(), Error> {
+        nft(&["-f", "-"], &rules.script()).await?;
+        self.written = list().await?.map(|listed| (rules.clone(), listed));
+        Ok(())
+    }
+
+    /// Deletes our table.
+    pub async fn delete(&mut self) -> Result<(), Error> {
+        self.written = None;
+        nft(&["-f", "-"], &format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")).await.map(drop)
+    }
+}
+
+async fn list() -> Result<Option<RuleSet>, Error> {
+    match nft(&["-s", "-y", "list", "table", "inet", TABLE], "").await {
+        Ok(text) => Ok(Some(RuleSet::listed(&text))),
+        Err(Error::Nft(text)) if text.contains("No such file") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that ends early says why on its own.
+        let _ = stdin.write_all(script.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        // The script that nft quotes below its first line is long and ours.
+        let text = String::from_utf8_lossy(&output.stderr);
+        Err(Error::Nft(text.lines().next().unwrap_or("no message").to_owned()))
+    }
+}

@@ -1,0 +1,79 @@
+//! Operations on a kernel.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::rules::RuleSet;
+use super::{RealServer, Route, Scheduling, ServiceKey, Timeouts};
+
+/// One change to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    SetSysctl { path: String, value: String },
+    SetTimeouts(Timeouts),
+    AddLink,
+    SetLinkUp,
+    DelLink,
+    AddAddress(IpAddr),
+    DelAddress(IpAddr),
+    ReplaceRules(RuleSet),
+    DelRules,
+    AddRoute(Route),
+    DelRoute(Route),
+    AddService(ServiceKey, Scheduling),
+    SetService(ServiceKey, Scheduling),
+    DelService(ServiceKey),
+    AddServer(ServiceKey, SocketAddr, RealServer),
+    SetServer(ServiceKey, SocketAddr, RealServer),
+    DelServer(ServiceKey, SocketAddr),
+}
+
+impl Op {
+    /// The service that is changed, or whose real server is.
+    pub fn service(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::AddService(key, _)
+            | Self::SetService(key, _)
+            | Self::DelService(key)
+            | Self::AddServer(key, ..)
+            | Self::SetServer(key, ..)
+            | Self::DelServer(key, _) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::SetSysctl { path, value } => write!(f, "set sysctl {path} = {value}"),
+            Op::SetTimeouts(t) => {
+                write!(f, "set connection timeouts tcp {} s, tcp fin {} s, udp {} s", t.tcp, t.tcp_fin, t.udp)
+            }
+            Op::AddLink => write!(f, "add link"),
+            Op::SetLinkUp => write!(f, "set link up"),
+            Op::DelLink => write!(f, "delete link"),
+            Op::AddAddress(address) => write!(f, "add address {address}"),
+            Op::DelAddress(address) => write!(f, "delete address {address}"),
+            Op::ReplaceRules(_) => write!(f, "replace netfilter rules"),
+            Op::DelRules => write!(f, "delete netfilter rules"),
+            Op::AddRoute(route) => write!(f, "add route {route}"),
+            Op::DelRoute(route) => write!(f, "delete route {route}"),
+            Op::AddService(key, s) => write!(f, "add service {key} {}", s.scheduler),
+            Op::SetService(key, s) => write!(f, "set service {key} {}", s.scheduler),
+            Op::DelService(key) => write!(f, "delete service {key}"),
+            Op::AddServer(key, server, s) => write!(f, "add server {key} -> {server} weight {}", s.weight),
+            Op::SetServer(key, server, s) => write!(f, "set server {key} -> {server} weight {}", s.weight),
+            Op::DelServer(key, server) => write!(f, "delete server {key} -> {server}"),
+        }
+    }
+}
+
+/// An operation that the kernel refused; the others of its batch were carried out all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op}: {error}")]
+pub struct OpError {
+    pub op: Op,
+    /// The kernel's or tool's answer, with a hint where the cause is known.
+    pub error: String,
+}

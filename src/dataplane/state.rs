@@ -1,0 +1,152 @@
+//! The state of one kernel, as far as it is ours: the unit of comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::rules::RuleSet;
+use crate::cluster::Protocol;
+
+/// What identifies a virtual service: protocol, address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServiceKey {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port))
+    }
+}
+
+/// How IPVS sends a packet to a real server. We program masquerading only; the others are read
+/// when somebody altered a real server of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Forwarding {
+    Masquerade,
+    Local,
+    Tunnel,
+    Route,
+    /// A method number that this program does not know.
+    Other(u32),
+}
+
+/// A real server (destination) of a virtual service; its address is the key beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealServer {
+    /// Share of new connections; 0 keeps established ones and takes no new ones.
+    pub weight: u32,
+    pub forwarding: Forwarding,
+    /// Connections above which the kernel sends no more; 0 is no limit, which is what we program.
+    pub upper_threshold: u32,
+    /// Connections below which an overloaded server is used again; 0 is no limit.
+    pub lower_threshold: u32,
+}
+
+impl RealServer {
+    /// A masqueraded real server without connection limits.
+    pub const fn masquerade(weight: u32) -> Self {
+        Self { weight, forwarding: Forwarding::Masquerade, upper_threshold: 0, lower_threshold: 0 }
+    }
+}
+
+/// The attributes of a virtual service that can change while it exists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scheduling {
+    /// Kernel name of the scheduler, such as `wlc`.
+    pub scheduler: String,
+    /// `IP_VS_SVC_F_*` bits, without the kernel's own "hashed" bit.
+    pub flags: u32,
+}
+
+impl Scheduling {
+    /// That of a service which somebody edited: no wanted one is like it.
+    pub fn unknown() -> Self {
+        Self { scheduler: String::new(), flags: u32::MAX }
+    }
+}
+
+/// A virtual service of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub scheduling: Scheduling,
+    pub servers: BTreeMap<SocketAddr, RealServer>,
+}
+
+/// A `local` route on our link: packets for `destination` are the node's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    pub destination: IpNet,
+    /// Source address that the node's own clients use; without one they would use the VIP itself,
+    /// and a backend on another node could not answer.
+    pub source: Option<IpAddr>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "local {}", self.destination)?;
+        match self.source {
+            Some(source) => write!(f, " src {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything of ours in a kernel; the desired and the actual state have this one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Whether our link exists and is up.
+    pub link: Link,
+    /// Host addresses on our link (the DNS listener's).
+    pub addresses: BTreeSet<IpAddr>,
+    /// Routes on our link in the `local` table.
+    pub routes: BTreeSet<Route>,
+    /// Sysctl path below `/proc/sys`, such as `net/ipv4/vs/conntrack`, to value.
+    pub sysctls: BTreeMap<String, String>,
+    /// Our nftables table; `None` when there is none.
+    pub rules: Option<RuleSet>,
+    /// IPVS connection timeouts; `None` where the kernel has no IPVS.
+    pub timeouts: Option<Timeouts>,
+}
+
+/// State of our dummy link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Link {
+    #[default]
+    Absent,
+    Down,
+    Up,
+}
+
+/// Idle timeouts of connections, in seconds; they hold for the whole network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Established TCP connections.
+    pub tcp: u32,
+    /// TCP connections after a FIN.
+    pub tcp_fin: u32,
+    pub udp: u32,
+}
+
+/// Connections of one real server, as the kernel counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub active: u32,
+    pub inactive: u32,
+}
+
+/// A virtual service that is not ours: read past, shown, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Foreign {
+    /// As `ipvsadm` would show it: `tcp 10.0.0.1:80`, `fwmark 7`, ...
+    pub service: String,
+    /// Set when it is a TCP or UDP service, whose key a VIP of ours may also want.
+    #[serde(skip)]
+    pub key: Option<ServiceKey>,
+}
