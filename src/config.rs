@@ -13,13 +13,13 @@ use ipnet::IpNet;
 
 use crate::dataplane::kernel::KernelOptions;
 use crate::dataplane::{Plane, Timeouts, ebpf};
-use crate::dns::catalog::{Catalog, Layout};
-use crate::dns::clients::Client;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::publisher;
 use crate::dns::resolved::{self, Resolved};
-use crate::dns::reverse;
-use crate::dns::zone::Zone;
+use crate::dns::server::clients::Client;
+use crate::dns::zones::catalog::{Catalog, Layout};
+use crate::dns::zones::reverse;
+use crate::dns::zones::vips::Zone;
 use crate::plan::desired::Settings;
 pub use crate::source::settings::{Access, Marathon, Source};
 use crate::source::{Location, Mode};
@@ -152,7 +152,7 @@ impl Default for Config {
             ebpf: Ebpf { cgroup: None, pins: PathBuf::from("/sys/fs/bpf/l4lbd") },
             dns: Dns {
                 listen: vec![SocketAddr::from(([198, 51, 100, 1], 53))],
-                zone: crate::dns::zone::DEFAULT_ORIGIN.to_owned(),
+                zone: crate::dns::zones::vips::DEFAULT_ORIGIN.to_owned(),
                 aliases: ["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]
                     .map(str::to_owned)
                     .into(),
@@ -161,7 +161,7 @@ impl Default for Config {
                 forward: Forward::Off,
                 clients: vec![Client::Node],
                 resolved: Resolved::Auto,
-                ttl: Span::seconds(u64::from(crate::dns::zone::DEFAULT_TTL)),
+                ttl: Span::seconds(u64::from(crate::dns::zones::vips::DEFAULT_TTL)),
             },
             daemon: Daemon {
                 state_dir: PathBuf::from("/var/lib/l4lbd"),
@@ -296,12 +296,12 @@ impl Config {
     }
 
     /// The zone of the VIPs' names, empty.
-    pub fn zone(&self) -> Result<Zone, crate::dns::zone::Error> {
+    pub fn zone(&self) -> Result<Zone, crate::dns::zones::vips::Error> {
         Zone::new(&self.dns.zone)
     }
 
     /// All zones, in which nothing is known yet.
-    pub fn catalog(&self) -> Result<Catalog, crate::dns::zone::Error> {
+    pub fn catalog(&self) -> Result<Catalog, crate::dns::zones::vips::Error> {
         let listeners: Vec<IpAddr> = self.dns.listen.iter().map(SocketAddr::ip).collect();
         let layout = Layout {
             zone: &self.dns.zone,

@@ -40,7 +40,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
-    Zone(#[from] dns::zone::Error),
+    Zone(#[from] dns::zones::vips::Error),
     #[error("dns.forward or dns.mesos: {0}")]
     Forward(#[from] dns::forward::Error),
     #[error(transparent)]

@@ -20,7 +20,7 @@ use crate::cluster::belief::HoldReason;
 use crate::config::Config;
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
-use crate::dns::zone::{Service, Zone};
+use crate::dns::zones::vips::{Service, Zone};
 use crate::plan::{Plan, Planner};
 use crate::source::{Location, Report};
 use crate::status::build::{crowded, held_names, reasons, shown, vips};

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
-use l4lbd::dns::catalog::Catalog;
-use l4lbd::dns::clients::Client;
-use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
+use l4lbd::dns::server::clients::Client;
+use l4lbd::dns::zones::catalog::Catalog;
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, Service};
 use l4lbd::dns::{Listener, Serving};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

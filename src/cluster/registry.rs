@@ -2,7 +2,7 @@
 //!
 //! Made for the resolver and kept apart from [`crate::cluster::Snapshot::tasks`], because most tasks of
 //! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`TaskRegistry`];
-//! which DNS names follow from that is left to [`crate::dns::tasks`].
+//! which DNS names follow from that is left to [`crate::dns::zones::tasks`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -20,9 +20,9 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::message::{MAX_UDP_PAYLOAD, Transport, limit};
-use super::record::encode_origin;
-use super::wire;
+use super::protocol::message::{MAX_UDP_PAYLOAD, Transport, limit};
+use super::protocol::record::encode_origin;
+use super::protocol::wire;
 
 /// Longest time for a question, all attempts together: stub resolvers wait for 5 s.
 const DEADLINE: Duration = Duration::from_millis(4500);

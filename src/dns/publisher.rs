@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::Catalog;
-use super::tasks::{Directory, Tasks};
-use super::zone::{PortNames, Zone, port_label};
+use super::zones::catalog::Catalog;
+use super::zones::vips::{PortNames, Zone, port_label};
+use super::zones::{Directory, tasks::Tasks};
 use crate::cluster::Snapshot;
 use crate::source::Report;
 use crate::status::Status;

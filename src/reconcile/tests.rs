@@ -10,7 +10,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Node, State};
-use crate::dns::record::encode;
+use crate::dns::protocol::record::encode;
 use crate::mesos;
 use crate::source::Failure;
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Status;
 use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
-use crate::dns::zone::Service;
+use crate::dns::zones::vips::Service;
 use crate::plan::desired::{Desired, Programmed};
 use crate::plan::{Believed, Plan, Planner};
 use crate::status;

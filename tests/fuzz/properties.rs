@@ -13,9 +13,9 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
-use l4lbd::dns::catalog::Catalog;
-use l4lbd::dns::message::{MAX_UDP_PAYLOAD, Outcome, Transport};
-use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
+use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, Outcome, Transport};
+use l4lbd::dns::zones::catalog::Catalog;
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, Service};
 use l4lbd::mesos::{self, Format};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
@@ -110,7 +110,7 @@ fn resolves(catalog: &Catalog, name: Name) -> bool {
 /// The server's answer, where there is one.
 fn answer(catalog: &Catalog, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut reply = Vec::new();
-    let outcome = l4lbd::dns::message::respond(catalog, request, transport, &mut reply);
+    let outcome = l4lbd::dns::protocol::message::respond(catalog, request, transport, &mut reply);
     (outcome != Outcome::Ignored).then_some(reply)
 }
 

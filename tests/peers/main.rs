@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use l4lbd::dns::record::{Data, encode};
-use l4lbd::dns::tasks::{Directory, Tasks};
+use l4lbd::dns::protocol::record::{Data, encode};
+use l4lbd::dns::zones::{Directory, tasks::Tasks};
 use serde_json::{Value, json};
 
 /// Protocol, name or address, port; and the backends with their weights.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::cluster::Snapshot;
-use crate::dns::tasks::Directory;
+use crate::dns::zones::Directory;
 use crate::mesos;
 
 const PATIENCE: Duration = Duration::from_secs(900);

@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::Catalog;
 use super::clients::Client;
-use super::forward::Forwarder;
-use super::transport::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
-use super::zone::{DEFAULT_ORIGIN, Service};
+use super::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
 use super::{Error, Listener, Serving};
 use crate::config::Config;
+use crate::dns::forward::Forwarder;
+use crate::dns::zones::catalog::Catalog;
+use crate::dns::zones::vips::{DEFAULT_ORIGIN, Service};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -10,14 +10,12 @@
 
 use std::net::IpAddr;
 
-use super::record::{Data, encode};
-use super::wire::labels;
+use super::directory::{Directory, Entry};
 use crate::cluster::registry::RegisteredTask;
+use crate::dns::protocol::record::{Data, encode};
+use crate::dns::protocol::wire::labels;
 
-mod directory;
 mod mesos;
-
-pub use directory::{Directory, Entry, Group};
 
 /// Zones of tasks at one moment.
 #[derive(Clone, Debug)]

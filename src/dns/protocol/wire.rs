@@ -1,7 +1,7 @@
 //! The octets of a query (RFC 1035 section 4), read without copying or allocating.
 //!
 //! Pure, and total: any octets are a query, an error to be answered, or nothing. What a name means
-//! is left to [`super::catalog`], the reply to [`super::message`].
+//! is left to [`crate::dns::zones::catalog`], the reply to [`super::message`].
 
 /// Octets of a header.
 pub const HEADER: usize = 12;

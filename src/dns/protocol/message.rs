@@ -1,13 +1,13 @@
 //! One DNS message in, at most one out: the protocol around [`Catalog`].
 //!
 //! Pure. Decides response codes, EDNS (RFC 6891), the order of records, and how much of an answer fits
-//! the transport. Which records exist is left to [`super::catalog`], reading and writing the octets
+//! the transport. Which records exist is left to [`crate::dns::zones::catalog`], reading and writing the octets
 //! to [`super::Listener`]. A reply is written into a buffer of the caller's, from the records of the
 //! catalog, without anything in between.
 
-use super::catalog::{Catalog, Found, Place};
 use super::record::Data;
 use super::wire::{Edns, HEADER, Header, IN, MAX_NAME, Query, kind};
+use crate::dns::zones::catalog::{Catalog, Found, Place};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
 /// every IPv6 path without fragments (DNS flag day 2020).

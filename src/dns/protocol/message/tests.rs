@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::{MAX_UDP_PAYLOAD, Outcome, Transport};
 use crate::cluster::Protocol;
 use crate::config::Config;
-use crate::dns::catalog::Catalog;
-use crate::dns::zone::{DEFAULT_ORIGIN, Service};
+use crate::dns::zones::catalog::Catalog;
+use crate::dns::zones::vips::{DEFAULT_ORIGIN, Service};
 
 fn unloaded() -> Catalog {
     Config::default().catalog().unwrap()

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::record::Data;
-use super::wire::labels;
-use super::zone::Zone;
+use super::vips::Zone;
+use crate::dns::protocol::record::Data;
+use crate::dns::protocol::wire::labels;
 use crate::vip::alloc::AddressRange;
 
 const V4: &[u8] = b"\x07in-addr\x04arpa";
@@ -103,7 +103,7 @@ pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<Data>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::record::encode;
+    use crate::dns::protocol::record::encode;
 
     #[test]
     fn zones_are_as_large_as_the_range_and_no_larger() {

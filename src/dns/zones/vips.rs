@@ -14,10 +14,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use super::record::NameError;
-use super::record::{Data, encode, encode_origin};
-use super::wire::{MAX_LABEL, MAX_NAME};
 use crate::cluster::Protocol;
+pub use crate::dns::protocol::record::NameError;
+use crate::dns::protocol::record::{Data, encode, encode_origin};
+use crate::dns::protocol::wire::{MAX_LABEL, MAX_NAME};
 
 pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::record::{Data, NameError, encode_origin};
 use super::reverse;
 use super::tasks::Tasks;
-use super::wire::QueryName;
-use super::zone::{self, NAME_SERVER, Nodes, Zone};
+use super::vips::{self, NAME_SERVER, Nodes, Zone};
+use crate::dns::protocol::record::{Data, NameError, encode_origin};
+use crate::dns::protocol::wire::QueryName;
 use crate::vip::alloc::AddressRange;
 
 /// What is served under an origin.
@@ -95,10 +95,10 @@ impl Catalog {
     ///
     /// # Errors
     /// When an origin is no name.
-    pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, zone::Error> {
+    pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
         let mut origins = HashMap::new();
         let mut add = |origin: &str, content: Content| {
-            let invalid = |reason: NameError| zone::Error::Origin { origin: origin.to_owned(), reason };
+            let invalid = |reason: NameError| vips::Error::Origin { origin: origin.to_owned(), reason };
             origins.entry(encode_origin(origin).map_err(invalid)?).or_insert(content);
             Ok(())
         };
@@ -117,7 +117,7 @@ impl Catalog {
         for origin in layout.ranges.iter().flat_map(reverse::origins) {
             add(&origin, Content::Reverse)?;
         }
-        let depth = origins.keys().map(|origin| super::wire::labels(origin).count()).max();
+        let depth = origins.keys().map(|origin| crate::dns::protocol::wire::labels(origin).count()).max();
         let listeners = layout.listeners.iter().filter(|address| !address.is_unspecified());
         Ok(Self {
             origins: Arc::new(origins),

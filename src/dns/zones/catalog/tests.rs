@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Config;
-use crate::dns::wire::{Header, Query};
-use crate::dns::zone::Service;
+use crate::dns::protocol::wire::{Header, Query};
+use crate::dns::zones::vips::Service;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
 use hickory_proto::rr::{Name, RecordType};
 
