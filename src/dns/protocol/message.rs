@@ -6,7 +6,8 @@
 //! catalog, without anything in between.
 
 use super::record::Data;
-use super::wire::{Edns, HEADER, Header, IN, MAX_NAME, Query, kind};
+use super::wire::{Edns, HEADER, Header, IN, Query, kind};
+use crate::cluster::dns_label::MAX_NAME;
 use crate::dns::zones::catalog::{Catalog, Found, Place};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses

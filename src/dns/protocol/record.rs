@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::wire::{MAX_LABEL, MAX_NAME, kind};
+use super::wire::kind;
+use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 
 /// Data of one record. Names in it have neither compression nor a root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,9 +45,9 @@ impl From<IpAddr> for Data {
 pub enum NameError {
     #[error("has an empty label")]
     EmptyLabel,
-    #[error("has a label longer than 63 octets")]
+    #[error("has a label longer than {MAX_LABEL} octets")]
     LabelTooLong,
-    #[error("is longer than 255 octets together with the origin")]
+    #[error("is longer than {MAX_NAME} octets together with the origin")]
     TooLong,
     #[error("is reserved for the name server of the zone")]
     Reserved,

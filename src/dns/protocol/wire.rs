@@ -3,14 +3,10 @@
 //! Pure, and total: any octets are a query, an error to be answered, or nothing. What a name means
 //! is left to [`crate::dns::zones::catalog`], the reply to [`super::message`].
 
+use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
+
 /// Octets of a header.
 pub const HEADER: usize = 12;
-
-/// Longest name on the wire, in octets with its root (RFC 1035 section 2.3.4).
-pub const MAX_NAME: usize = 255;
-
-/// Longest label, in octets.
-pub const MAX_LABEL: usize = 63;
 
 /// Record types that are served or have a meaning of their own as a question.
 pub mod kind {

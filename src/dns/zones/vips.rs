@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::cluster::Protocol;
 pub use crate::dns::protocol::record::NameError;
 use crate::dns::protocol::record::{Data, encode, encode_origin};
-use crate::dns::protocol::wire::{MAX_LABEL, MAX_NAME};
+use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 
 pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 
