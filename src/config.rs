@@ -16,7 +16,7 @@ use crate::dataplane::{Plane, Timeouts, ebpf};
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::publisher;
 use crate::dns::resolved::{self, Resolved};
-use crate::dns::server::clients::Client;
+use crate::dns::server::clients::ClientRule;
 use crate::dns::zones::catalog::{Catalog, Layout};
 use crate::dns::zones::reverse;
 use crate::dns::zones::vips::Zone;
@@ -101,7 +101,7 @@ pub struct Dns {
     pub tasks: bool,
     pub mesos: Mesos,
     pub forward: Forward,
-    pub clients: Vec<Client>,
+    pub clients: Vec<ClientRule>,
     pub resolved: Resolved,
     pub ttl: Span,
 }
@@ -159,7 +159,7 @@ impl Default for Config {
                 tasks: true,
                 mesos: Mesos::State,
                 forward: Forward::Off,
-                clients: vec![Client::Node],
+                clients: vec![ClientRule::Node],
                 resolved: Resolved::Auto,
                 ttl: Span::seconds(u64::from(crate::dns::zones::vips::DEFAULT_TTL)),
             },
@@ -371,7 +371,7 @@ impl Config {
     }
 
     /// What systemd-resolved is told.
-    pub fn resolved(&self) -> resolved::Settings {
+    pub fn resolved(&self) -> resolved::ResolvedSettings {
         let names = std::iter::once(&self.dns.zone).chain(&self.dns.aliases);
         let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         let others = names.filter(|name| !WHOLE.iter().any(|zone| is_within(name, zone)));
@@ -379,7 +379,7 @@ impl Config {
         let mesos = (asks_mesos_dns || self.answers_mesos()).then(|| "mesos".to_owned());
         let ranges = [self.vips.range4, self.vips.range6];
         let reverse = ranges.iter().flat_map(reverse::origins).take(MAX_REVERSE);
-        resolved::Settings {
+        resolved::ResolvedSettings {
             mode: self.dns.resolved,
             link: self.ipvs.link.clone(),
             domains: WHOLE.map(str::to_owned).into_iter().chain(others).chain(mesos).chain(reverse).collect(),
@@ -387,8 +387,8 @@ impl Config {
     }
 
     /// What the names of tasks depend on.
-    pub fn names(&self) -> publisher::Settings {
-        publisher::Settings {
+    pub fn names(&self) -> publisher::PublisherSettings {
+        publisher::PublisherSettings {
             masters: self.master_addresses().collect(),
             patience: self.source.failover_hold.0,
             tasks: self.dns.tasks,

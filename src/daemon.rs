@@ -97,7 +97,7 @@ impl Daemon {
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
-        let names = dns::publisher::Inputs {
+        let names = dns::publisher::CatalogInputs {
             vips: zone_receiver,
             reports: report_receiver.clone(),
             statuses: status_receiver.clone(),
@@ -116,7 +116,7 @@ impl Daemon {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
         parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
-        let service = dns::Serving {
+        let service = dns::Responder {
             catalogs: catalog_receiver,
             clients: config.dns.clients.clone(),
             forwarder: config.forwarder()?,
@@ -170,7 +170,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
 /// Listens as soon as that is possible: VIPs work by address in the meantime.
 async fn serve_dns(
     listen: Vec<SocketAddr>,
-    service: dns::Serving,
+    service: dns::Responder,
     states: watch::Sender<status::Dns>,
     shutdown: CancellationToken,
 ) {

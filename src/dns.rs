@@ -19,4 +19,4 @@ pub mod resolved;
 pub mod server;
 pub mod zones;
 
-pub use server::{Error, Listener, Serving};
+pub use server::{Error, Listener, Responder};

@@ -20,7 +20,7 @@ use crate::cluster::belief::HoldReason;
 use crate::config::Config;
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
-use crate::dns::zones::vips::{Service, Zone};
+use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::{Plan, Planner};
 use crate::source::{Location, Report};
 use crate::status::build::{crowded, held_names, reasons, shown, vips};
@@ -72,7 +72,7 @@ pub struct Reconciler<D> {
     zone: Zone,
     zones: watch::Sender<Arc<Zone>>,
     /// What is published.
-    records: Option<BTreeSet<Service>>,
+    records: Option<BTreeSet<NamedService>>,
     /// Complaints about names that DNS can't carry.
     unnamed: Vec<String>,
     statuses: watch::Sender<Arc<Status>>,
@@ -309,8 +309,9 @@ impl<D: DataPlane> Reconciler<D> {
         let memory = &self.planner.memory;
         let names = memory.leases4.iter().chain(memory.leases6.iter());
         let served = names.filter(|(_, address)| programmed.contains(address));
-        let records =
-            served.map(|(name, address)| Service { name: name.to_owned(), address, port: None }).collect();
+        let records = served
+            .map(|(name, address)| NamedService { name: name.to_owned(), address, port: None })
+            .collect();
         self.publish_zone(records);
         self.publish_status(None, &errors, Some(actual));
     }
@@ -402,7 +403,7 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Publishes names with their addresses.
-    fn publish_zone(&mut self, records: BTreeSet<Service>) {
+    fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
         if self.records.as_ref() == Some(&records) {
             return;
         }

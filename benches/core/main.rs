@@ -20,7 +20,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::protocol::message::{Transport, respond};
-use l4lbd::dns::zones::vips::{Service, Zone};
+use l4lbd::dns::zones::vips::{NamedService, Zone};
 use l4lbd::mesos::{self, Format};
 use l4lbd::plan::{self, Planner};
 use l4lbd::reconcile::{Outputs, Reconciler};
@@ -279,15 +279,18 @@ mod dns {
             .bench_local(move || respond(&catalog, &query, Transport::Udp, &mut reply));
     }
 
-    fn records() -> Vec<Service> {
+    fn records() -> Vec<NamedService> {
         let address = |name: u32| IpAddr::from(Ipv4Addr::from_bits(0x0B00_0000 + name));
         let port = Some((Protocol::Tcp, 80));
-        let service =
-            |name: u32| Service { name: format!("scaleapp{name}.marathon"), address: address(name), port };
+        let service = |name: u32| NamedService {
+            name: format!("scaleapp{name}.marathon"),
+            address: address(name),
+            port,
+        };
         (0..10_000).map(service).collect()
     }
 
-    fn build(empty: &Zone, records: &[Service]) -> Zone {
+    fn build(empty: &Zone, records: &[NamedService]) -> Zone {
         let (zone, left_out) = empty.with_services(1, records);
         assert!(left_out.is_empty());
         zone

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
-use l4lbd::dns::server::clients::Client;
+use l4lbd::dns::server::clients::ClientRule;
 use l4lbd::dns::zones::catalog::Catalog;
-use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, Service};
-use l4lbd::dns::{Listener, Serving};
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
+use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +45,8 @@ fn catalog(names: u32) -> Catalog {
     let mut config = Config::default();
     config.dns.listen.clear();
     let catalog = config.catalog().unwrap();
-    let services: Vec<Service> = (0..names)
-        .map(|number| Service {
+    let services: Vec<NamedService> = (0..names)
+        .map(|number| NamedService {
             name: name(number),
             address: address(number).into(),
             port: Some((Protocol::Tcp, 80)),
@@ -63,7 +63,7 @@ fn serve(address: &str, names: u32) {
     runtime.block_on(async {
         let listener = Listener::bind(&[address.parse().expect("ADDRESS:PORT")]).await.unwrap();
         let (_catalogs, catalogs) = watch::channel(Arc::new(catalog(names)));
-        let serving = Serving { catalogs, clients: vec![Client::Node], forwarder: None };
+        let serving = Responder { catalogs, clients: vec![ClientRule::Node], forwarder: None };
         listener.serve(serving, CancellationToken::new()).await.unwrap();
     });
 }

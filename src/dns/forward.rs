@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_millis(4500);
 /// Questions that may be under way; more are answered with SERVFAIL.
 const MAX_QUESTIONS: usize = 1024;
 
-/// Time for one attempt at one upstream. Clients give up after five seconds by default.
+/// Time for one attempt at one upstream. ClientFilter give up after five seconds by default.
 const TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Attempts in addition to the first.
@@ -140,13 +140,13 @@ pub enum Error {
 /// Where questions go that the catalog does not answer.
 #[derive(Clone)]
 pub struct Forwarder {
-    routes: Arc<Vec<Route>>,
+    routes: Arc<Vec<ForwardRoute>>,
     questions: Arc<Semaphore>,
     runtime: Handle,
 }
 
 /// Names below `origin` go to these upstreams.
-struct Route {
+struct ForwardRoute {
     /// On the wire, without a root.
     origin: Box<[u8]>,
     resolver: TokioResolver,
@@ -174,7 +174,7 @@ impl Forwarder {
                 return Err(Error::NoUpstream(text));
             }
             let origin = encode_origin(origin).unwrap_or_default();
-            made.push(Route { origin, resolver: resolver(&usable)? });
+            made.push(ForwardRoute { origin, resolver: resolver(&usable)? });
         }
         made.sort_by_key(|route| std::cmp::Reverse(route.origin.len()));
         Ok(Self {
@@ -189,8 +189,8 @@ impl Forwarder {
         self.route(packet).is_some()
     }
 
-    fn route(&self, packet: &[u8]) -> Option<&Route> {
-        let header = wire::Header::read(packet)?;
+    fn route(&self, packet: &[u8]) -> Option<&ForwardRoute> {
+        let header = wire::MessageHeader::read(packet)?;
         let query = wire::Query::read(header, packet)?;
         self.routes.iter().find(|route| query.name.is_in(&route.origin))
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::zones::catalog::Catalog;
 use super::zones::vips::{PortNames, Zone, port_label};
-use super::zones::{Directory, tasks::Tasks};
+use super::zones::{Directory, tasks::TaskZone};
 use crate::cluster::Snapshot;
 use crate::source::Report;
 use crate::status::Status;
@@ -22,7 +22,7 @@ use crate::vip::label::{self, LabelHost};
 use crate::vip::vip_name;
 
 /// What the catalog is made of.
-pub struct Inputs {
+pub struct CatalogInputs {
     pub vips: watch::Receiver<Arc<Zone>>,
     pub reports: watch::Receiver<Report>,
     /// For the node's own address.
@@ -31,7 +31,7 @@ pub struct Inputs {
 
 /// What stays as long as the daemon runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PublisherSettings {
     /// Masters by configuration that are given by their addresses.
     pub masters: Vec<IpAddr>,
     /// How long names are kept of agents that a new master has not heard of.
@@ -50,8 +50,8 @@ struct Learned {
 
 /// Publishes a new catalog after every change, until `shutdown`.
 pub async fn run(
-    settings: Settings,
-    mut inputs: Inputs,
+    settings: PublisherSettings,
+    mut inputs: CatalogInputs,
     catalogs: watch::Sender<Arc<Catalog>>,
     shutdown: CancellationToken,
 ) {
@@ -73,7 +73,7 @@ pub async fn run(
             let Ok(new) = tokio::task::spawn_blocking(learn).await else { return };
             learned = new;
             if settings.tasks {
-                let tasks = Tasks::new(learned.directory.clone(), &settings.masters, serial());
+                let tasks = TaskZone::new(learned.directory.clone(), &settings.masters, serial());
                 catalog = catalog.with_tasks(Arc::new(tasks));
             }
             changed = true;

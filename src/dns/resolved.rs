@@ -45,14 +45,14 @@ pub enum Resolved {
 
 /// What resolved is told.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ResolvedSettings {
     pub mode: Resolved,
     pub link: String,
     /// Zones without their dot.
     pub domains: BTreeSet<String>,
 }
 
-impl Settings {
+impl ResolvedSettings {
     /// The arguments of `resolvectl` that say it.
     fn commands(&self, servers: &[SocketAddr]) -> [Vec<String>; 3] {
         let servers = servers.iter().map(|server| match (server.port(), server.ip()) {
@@ -70,7 +70,11 @@ impl Settings {
 }
 
 /// Keeps resolved informed while we listen, and lets it forget us at the end.
-pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shutdown: CancellationToken) {
+pub async fn run(
+    settings: ResolvedSettings,
+    publisher: watch::Sender<status::Dns>,
+    shutdown: CancellationToken,
+) {
     let mut states = publisher.subscribe();
     if settings.mode == Resolved::Off {
         return shutdown.cancelled().await;
@@ -108,7 +112,7 @@ pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shut
     }
 }
 
-async fn tell(settings: &Settings, servers: &[SocketAddr]) -> Result<(), String> {
+async fn tell(settings: &ResolvedSettings, servers: &[SocketAddr]) -> Result<(), String> {
     for command in settings.commands(servers) {
         call(&command).await?;
     }
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn resolved_is_told_of_our_server_and_our_zones_only() {
-        let settings = Settings {
+        let settings = ResolvedSettings {
             mode: Resolved::Auto,
             link: "minuteman".to_owned(),
             domains: ["mesos", "thisdcos.directory"].map(str::to_owned).into(),
@@ -160,8 +164,11 @@ mod tests {
         let listening =
             status::Dns { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..status::Dns::default() };
         let (publisher, mut states) = watch::channel(listening);
-        let settings =
-            Settings { mode: Resolved::On, link: "lo".to_owned(), domains: ["mesos".to_owned()].into() };
+        let settings = ResolvedSettings {
+            mode: Resolved::On,
+            link: "lo".to_owned(),
+            domains: ["mesos".to_owned()].into(),
+        };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(settings, publisher, shutdown.clone()));
         let told = states.wait_for(|state| state.resolved.is_some()).await.unwrap().resolved.clone();

@@ -17,9 +17,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::forward::Forwarder;
-use super::protocol::message::{Outcome, Transport, respond};
+use super::protocol::message::{ResponseKind, Transport, respond};
 use super::zones::catalog::Catalog;
-use clients::{Client, Clients};
+use clients::{ClientFilter, ClientRule};
 use udp::Worker;
 
 mod batch;
@@ -91,7 +91,7 @@ impl Listener {
     ///
     /// The last one stays in service when its sender is dropped. The only errors are a thread that
     /// cannot start and a loop that died.
-    pub async fn serve(self, service: Serving, shutdown: CancellationToken) -> Result<(), Error> {
+    pub async fn serve(self, service: Responder, shutdown: CancellationToken) -> Result<(), Error> {
         let mut loops = JoinSet::new();
         let mut sockets: Vec<Vec<std::net::UdpSocket>> = (0..threads()).map(|_| Vec::new()).collect();
         for endpoint in self.endpoints {
@@ -202,9 +202,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is answered, and to whom.
 #[derive(Clone)]
-pub struct Serving {
+pub struct Responder {
     pub catalogs: watch::Receiver<Arc<Catalog>>,
-    pub clients: Vec<Client>,
+    pub clients: Vec<ClientRule>,
     /// Who answers for names that are not in the catalog.
     pub forwarder: Option<Forwarder>,
 }
@@ -217,20 +217,20 @@ enum Action {
     Forward,
 }
 
-impl Serving {
-    fn clients(&self) -> Clients {
-        Clients::new(&self.clients)
+impl Responder {
+    fn clients(&self) -> ClientFilter {
+        ClientFilter::new(&self.clients)
     }
 
     /// Answers into `reply`, or says that another has to.
     fn act(&self, catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Action {
         match respond(catalog, packet, transport, reply) {
-            Outcome::Ignored => Action::Nothing,
-            Outcome::Answered => Action::Send,
-            Outcome::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
+            ResponseKind::Ignored => Action::Nothing,
+            ResponseKind::Answered => Action::Send,
+            ResponseKind::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
                 Action::Forward
             }
-            Outcome::Elsewhere => Action::Send,
+            ResponseKind::Elsewhere => Action::Send,
         }
     }
 }

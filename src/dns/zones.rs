@@ -9,4 +9,4 @@ pub mod reverse;
 pub mod tasks;
 pub mod vips;
 
-pub use directory::{Directory, Entry, Group};
+pub use directory::{Directory, Group, TaskEntry};

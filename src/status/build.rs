@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Status;
 use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
-use crate::dns::zones::vips::Service;
+use crate::dns::zones::vips::NamedService;
 use crate::plan::desired::{Desired, Programmed};
 use crate::plan::{Believed, Plan, Planner};
 use crate::status;
@@ -71,7 +71,7 @@ pub fn reasons(
 }
 
 /// The names whose services the kernel holds.
-pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
+pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedService> {
     let refused: BTreeSet<_> = errors
         .iter()
         .filter_map(|error| match &error.op {
@@ -83,7 +83,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
         Host::Named(name) => {
             let port = Some((key.protocol, key.port));
-            Some(Service { name: name.clone(), address: key.address, port })
+            Some(NamedService { name: name.clone(), address: key.address, port })
         }
         Host::Literal(_) => None,
     })

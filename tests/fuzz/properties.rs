@@ -13,9 +13,9 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
-use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, Outcome, Transport};
+use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use l4lbd::dns::zones::catalog::Catalog;
-use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, Service};
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 use l4lbd::mesos::{self, Format};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
@@ -111,7 +111,7 @@ fn resolves(catalog: &Catalog, name: Name) -> bool {
 fn answer(catalog: &Catalog, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut reply = Vec::new();
     let outcome = l4lbd::dns::protocol::message::respond(catalog, request, transport, &mut reply);
-    (outcome != Outcome::Ignored).then_some(reply)
+    (outcome != ResponseKind::Ignored).then_some(reply)
 }
 
 /// A message of the kernel is decoded or refused, and what was decoded is the same after it was
@@ -194,8 +194,8 @@ fn catalog(
     names: impl IntoIterator<Item = (String, IpAddr)>,
 ) -> (Catalog, std::collections::BTreeMap<String, String>) {
     let port = Some((Protocol::Tcp, 80));
-    let services: Vec<Service> =
-        names.into_iter().map(|(name, address)| Service { name, address, port }).collect();
+    let services: Vec<NamedService> =
+        names.into_iter().map(|(name, address)| NamedService { name, address, port }).collect();
     let mut config = Config::default();
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().expect("an address")];

@@ -5,10 +5,10 @@
 //! to [`super::Listener`]. A reply is written into a buffer of the caller's, from the records of the
 //! catalog, without anything in between.
 
-use super::record::Data;
-use super::wire::{Edns, HEADER, Header, IN, Query, kind};
+use super::record::RData;
+use super::wire::{Edns, HEADER, IN, MessageHeader, Query, kind};
 use crate::cluster::dns_label::MAX_NAME;
-use crate::dns::zones::catalog::{Catalog, Found, Place};
+use crate::dns::zones::catalog::{Catalog, Lookup, Match};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
 /// every IPv6 path without fragments (DNS flag day 2020).
@@ -53,7 +53,7 @@ pub enum Transport {
 
 /// What is to be done about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ResponseKind {
     /// It must stay unanswered: it is shorter than a header, or a response itself (two servers could
     /// answer each other for ever).
     Ignored,
@@ -66,35 +66,35 @@ pub enum Outcome {
 /// Answers one message into `reply`, without the length prefix TCP wants.
 ///
 /// One that does not fit the transport has the TC bit and those of its records that do fit.
-pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Outcome {
+pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> ResponseKind {
     reply.clear();
-    let Some(header) = Header::read(packet).filter(|header| !header.is_response()) else {
-        return Outcome::Ignored;
+    let Some(header) = MessageHeader::read(packet).filter(|header| !header.is_response()) else {
+        return ResponseKind::Ignored;
     };
     // Other operations may have other bodies, and are refused with their header alone.
     let query = Some(header).filter(|header| header.op_code() == 0).and_then(|h| Query::read(h, packet));
     let Some(query) = query else {
         let code = if header.op_code() == 0 { code::FORM_ERR } else { code::NOT_IMP };
-        Writer::new(reply, header, &[]).finish(code, false, None);
-        return Outcome::Answered;
+        ReplyWriter::new(reply, header, &[]).finish(code, false, None);
+        return ResponseKind::Answered;
     };
     let limit = usize::from(limit(transport, query.edns)) - if query.edns.is_some() { OPT } else { 0 };
-    let mut writer = Writer::new(reply, header, query.question);
+    let mut writer = ReplyWriter::new(reply, header, query.question);
     if query.edns.is_some_and(|edns| edns.version > 0) {
         writer.finish(code::BAD_VERS, false, query.edns);
-        return Outcome::Answered;
+        return ResponseKind::Answered;
     }
     let transfer = matches!(query.kind, kind::AXFR | kind::IXFR);
     let place = Some(&query).filter(|query| query.class == IN).and_then(|query| catalog.place(&query.name));
     let Some(place) = place.filter(|_| !transfer) else {
         writer.finish(code::REFUSED, false, query.edns);
         let ours = transfer || query.class != IN;
-        return if ours { Outcome::Answered } else { Outcome::Elsewhere };
+        return if ours { ResponseKind::Answered } else { ResponseKind::Elsewhere };
     };
-    let zone = ZoneWriter { place, query: &query, ttl: catalog.ttl };
+    let zone = AnswerWriter { place, query: &query, ttl: catalog.ttl };
     let code = zone.answer(&mut writer, limit);
     writer.finish(code, code != code::SERV_FAIL, query.edns);
-    Outcome::Answered
+    ResponseKind::Answered
 }
 
 /// The most octets that a reply may have.
@@ -107,17 +107,17 @@ pub fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
 }
 
 /// A reply that is being written.
-struct Writer<'r> {
+struct ReplyWriter<'r> {
     reply: &'r mut Vec<u8>,
-    header: Header,
+    header: MessageHeader,
     truncated: bool,
     answers: u16,
     authorities: u16,
     additional: u16,
 }
 
-impl<'r> Writer<'r> {
-    fn new(reply: &'r mut Vec<u8>, header: Header, question: &[u8]) -> Self {
+impl<'r> ReplyWriter<'r> {
+    fn new(reply: &'r mut Vec<u8>, header: MessageHeader, question: &[u8]) -> Self {
         reply.extend_from_slice(&header.id.to_be_bytes());
         reply.extend_from_slice(&[0; HEADER - 2]);
         reply.extend_from_slice(question);
@@ -190,23 +190,23 @@ impl<'r> Writer<'r> {
 }
 
 /// A question and the zone that it is in.
-struct ZoneWriter<'c, 'q, 'p> {
-    place: Place<'c>,
+struct AnswerWriter<'c, 'q, 'p> {
+    place: Match<'c>,
     query: &'q Query<'p>,
     ttl: u32,
 }
 
-impl ZoneWriter<'_, '_, '_> {
+impl AnswerWriter<'_, '_, '_> {
     /// Writes the sections and returns the code.
-    fn answer(&self, writer: &mut Writer<'_>, limit: usize) -> u16 {
+    fn answer(&self, writer: &mut ReplyWriter<'_>, limit: usize) -> u16 {
         let records = match self.place.find(&self.query.name) {
-            Found::NotLoaded => return code::SERV_FAIL,
-            Found::Missing => {
+            Lookup::NotLoaded => return code::SERV_FAIL,
+            Lookup::Missing => {
                 self.soa(writer, MINIMUM.min(self.ttl), self.origin());
                 writer.authorities = 1;
                 return code::NX_DOMAIN;
             }
-            Found::Records(records) => records,
+            Lookup::Found(records) => records,
         };
         match self.kind(&records) {
             kind::SOA => {
@@ -232,11 +232,11 @@ impl ZoneWriter<'_, '_, '_> {
     }
 
     /// The type to answer with: ANY gets one of the record sets that there are (RFC 8482 section 4.1).
-    fn kind(&self, records: &[Data]) -> u16 {
+    fn kind(&self, records: &[RData]) -> u16 {
         let apex = self.origin() == 0;
         match self.query.kind {
             kind::ANY if apex => kind::SOA,
-            kind::ANY => records.first().map_or(kind::ANY, Data::kind),
+            kind::ANY => records.first().map_or(kind::ANY, RData::kind),
             // What a name below the apex lacks.
             kind::SOA | kind::NS if !apex => kind::ANY,
             kind => kind,
@@ -245,7 +245,7 @@ impl ZoneWriter<'_, '_, '_> {
 
     /// Writes the records of a type, starting with another one for each message: clients that take
     /// the first are spread over all of them.
-    fn records(&self, writer: &mut Writer<'_>, limit: usize, records: &[Data], wanted: u16) {
+    fn records(&self, writer: &mut ReplyWriter<'_>, limit: usize, records: &[RData], wanted: u16) {
         let count = records.iter().filter(|data| data.kind() == wanted).count();
         let first = usize::from(writer.header.id).checked_rem(count).unwrap_or_default();
         let all = || records.iter().filter(|data| data.kind() == wanted);
@@ -264,7 +264,7 @@ impl ZoneWriter<'_, '_, '_> {
         }
         let mut last: Option<&[u8]> = None;
         for data in all().take(MAX_ADDITIONAL) {
-            if let Data::Srv { target, .. } = data
+            if let RData::Srv { target, .. } = data
                 && last.replace(target) != Some(target)
             {
                 self.additional(writer, limit, target);
@@ -273,9 +273,9 @@ impl ZoneWriter<'_, '_, '_> {
     }
 
     /// Adds the addresses of a name that an answer leads to, as far as there is room.
-    fn additional(&self, writer: &mut Writer<'_>, limit: usize, name: &[u8]) {
-        let Found::Records(records) = self.place.find_relative(name) else { return };
-        let addresses = records.iter().filter(|data| matches!(data, Data::A(_) | Data::Aaaa(_)));
+    fn additional(&self, writer: &mut ReplyWriter<'_>, limit: usize, name: &[u8]) {
+        let Lookup::Found(records) = self.place.find_relative(name) else { return };
+        let addresses = records.iter().filter(|data| matches!(data, RData::A(_) | RData::Aaaa(_)));
         for data in addresses.take(MAX_ADDITIONAL) {
             let end = writer.reply.len();
             writer.octets(name);
@@ -290,13 +290,13 @@ impl ZoneWriter<'_, '_, '_> {
     }
 
     /// Everything of a record but its owner.
-    fn data(&self, writer: &mut Writer<'_>, data: &Data) {
+    fn data(&self, writer: &mut ReplyWriter<'_>, data: &RData) {
         match data {
-            Data::A(address) => writer.record(kind::A, self.ttl, |writer| writer.octets(&address.octets())),
-            Data::Aaaa(address) => {
+            RData::A(address) => writer.record(kind::A, self.ttl, |writer| writer.octets(&address.octets())),
+            RData::Aaaa(address) => {
                 writer.record(kind::AAAA, self.ttl, |writer| writer.octets(&address.octets()));
             }
-            Data::Srv { port, target } => writer.record(kind::SRV, self.ttl, |writer| {
+            RData::Srv { port, target } => writer.record(kind::SRV, self.ttl, |writer| {
                 writer.u32(0);
                 writer.u16(*port);
                 // Names in SRV records are not compressed (RFC 2782).
@@ -307,7 +307,7 @@ impl ZoneWriter<'_, '_, '_> {
                 }
                 writer.u8(0);
             }),
-            Data::Ptr(name) => writer.record(kind::PTR, self.ttl, |writer| {
+            RData::Ptr(name) => writer.record(kind::PTR, self.ttl, |writer| {
                 writer.octets(name);
                 writer.u8(0);
             }),
@@ -316,7 +316,7 @@ impl ZoneWriter<'_, '_, '_> {
 
     /// The SOA, whose owner is the name at `owner` in the question's. Negative answers have it with a
     /// TTL of their own (RFC 2308 section 3).
-    fn soa(&self, writer: &mut Writer<'_>, ttl: u32, owner: usize) {
+    fn soa(&self, writer: &mut ReplyWriter<'_>, ttl: u32, owner: usize) {
         writer.pointer(owner);
         writer.record(kind::SOA, ttl, |writer| {
             for name in [MNAME, RNAME] {

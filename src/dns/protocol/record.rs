@@ -7,7 +7,7 @@ use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 
 /// Data of one record. Names in it have neither compression nor a root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Data {
+pub enum RData {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
     /// Priority and weight are 0: clients choose evenly (RFC 2782).
@@ -20,7 +20,7 @@ pub enum Data {
     Ptr(Box<[u8]>),
 }
 
-impl Data {
+impl RData {
     pub fn kind(&self) -> u16 {
         match self {
             Self::A(_) => kind::A,
@@ -31,7 +31,7 @@ impl Data {
     }
 }
 
-impl From<IpAddr> for Data {
+impl From<IpAddr> for RData {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::A(address),

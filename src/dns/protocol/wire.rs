@@ -27,7 +27,7 @@ pub const IN: u16 = 1;
 
 /// The fixed part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct MessageHeader {
     pub id: u16,
     flags: u16,
     questions: u16,
@@ -67,10 +67,10 @@ pub struct QueryName {
     labels: usize,
 }
 
-impl Header {
+impl MessageHeader {
     /// `None` if there are too few octets for one.
     pub fn read(packet: &[u8]) -> Option<Self> {
-        let mut reader = Reader { octets: packet };
+        let mut reader = WireReader { octets: packet };
         let (id, flags) = (reader.u16()?, reader.u16()?);
         let questions = reader.u16()?;
         let records = u32::from(reader.u16()?) + u32::from(reader.u16()?) + u32::from(reader.u16()?);
@@ -98,12 +98,12 @@ impl Header {
 impl<'p> Query<'p> {
     /// Reads what follows `header`; `None` if that is not exactly one well-formed question and
     /// well-formed records, of which at most one is OPT.
-    pub fn read(header: Header, packet: &'p [u8]) -> Option<Self> {
+    pub fn read(header: MessageHeader, packet: &'p [u8]) -> Option<Self> {
         if header.questions != 1 {
             return None;
         }
         let body = packet.get(HEADER..)?;
-        let mut reader = Reader { octets: body };
+        let mut reader = WireReader { octets: body };
         let name = QueryName::read(&mut reader)?;
         let (kind, class) = (reader.u16()?, reader.u16()?);
         let question = body.get(..body.len() - reader.octets.len())?;
@@ -121,7 +121,7 @@ impl<'p> Query<'p> {
 
 impl QueryName {
     /// A question comes first in a message, so that its name has nothing to point back to.
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(reader: &mut WireReader<'_>) -> Option<Self> {
         let mut name = Self { octets: [0; MAX_NAME], length: 0, starts: [0; MAX_NAME / 2 + 1], labels: 0 };
         loop {
             let length = usize::from(reader.u8()?);
@@ -179,11 +179,11 @@ pub fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-struct Reader<'p> {
+struct WireReader<'p> {
     octets: &'p [u8],
 }
 
-impl<'p> Reader<'p> {
+impl<'p> WireReader<'p> {
     fn take(&mut self, count: usize) -> Option<&'p [u8]> {
         let (taken, rest) = self.octets.split_at_checked(count)?;
         self.octets = rest;

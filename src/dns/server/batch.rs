@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 pub const SIZE: usize = 32;
 
 /// Room for datagrams, their senders, and replies to them.
-pub struct Batch {
+pub struct DatagramBatch {
     buffers: Vec<Box<[u8]>>,
     replies: Vec<Vec<u8>>,
     peers: Vec<Option<SockaddrStorage>>,
@@ -20,7 +20,7 @@ pub struct Batch {
     outgoing: MultiHeaders<SockaddrStorage>,
 }
 
-impl Batch {
+impl DatagramBatch {
     /// `size` is the length of the longest datagram that is not cut off.
     pub fn new(size: usize) -> Self {
         Self {

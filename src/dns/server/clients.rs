@@ -28,14 +28,14 @@ const MAX_DEPTH: usize = 8;
 /// One entry of `dns.clients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Client {
+pub enum ClientRule {
     /// Processes and containers of this node.
     Node,
     Any,
     Network(IpNet),
 }
 
-impl FromStr for Client {
+impl FromStr for ClientRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -51,7 +51,7 @@ impl FromStr for Client {
     }
 }
 
-impl TryFrom<String> for Client {
+impl TryFrom<String> for ClientRule {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -61,14 +61,14 @@ impl TryFrom<String> for Client {
 
 /// Decides who is served.
 #[derive(Clone, Debug)]
-pub struct Clients {
-    allowed: Vec<Client>,
+pub struct ClientFilter {
+    allowed: Vec<ClientRule>,
     inside: BTreeSet<IpNet>,
     looked: Option<Instant>,
 }
 
-impl Clients {
-    pub fn new(allowed: &[Client]) -> Self {
+impl ClientFilter {
+    pub fn new(allowed: &[ClientRule]) -> Self {
         Self { allowed: allowed.to_vec(), inside: BTreeSet::new(), looked: None }
     }
 
@@ -78,11 +78,11 @@ impl Clients {
         let mut node = false;
         for allowed in &self.allowed {
             match allowed {
-                Client::Any => return true,
-                Client::Network(network) if network.contains(&client) => return true,
-                Client::Network(_) => {}
-                Client::Node if client.is_loopback() => return true,
-                Client::Node => node = true,
+                ClientRule::Any => return true,
+                ClientRule::Network(network) if network.contains(&client) => return true,
+                ClientRule::Network(_) => {}
+                ClientRule::Node if client.is_loopback() => return true,
+                ClientRule::Node => node = true,
             }
         }
         if !node {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{Action, ERROR_PAUSE, MAX_QUERY, Serving, Transport, ignore};
+use super::{Action, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// Connections served at once per listener; more wait in the listen queue of the kernel.
 pub const MAX_CONNECTIONS: usize = 256;
@@ -24,7 +24,7 @@ pub const MAX_PER_CLIENT: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accepts and serves connections for ever; dropping it closes them.
-pub async fn serve(listener: TcpListener, service: Serving) {
+pub async fn serve(listener: TcpListener, service: Responder) {
     let mut connections = JoinSet::new();
     let mut counts: HashMap<IpAddr, usize> = HashMap::new();
     let mut clients = service.clients();
@@ -77,7 +77,7 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, service: &Serving) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, service: &Responder) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
@@ -91,7 +91,7 @@ async fn serve_connection(mut stream: TcpStream, service: &Serving) -> io::Resul
     }
 }
 
-async fn forward(service: &Serving, query: &[u8]) -> io::Result<Vec<u8>> {
+async fn forward(service: &Responder, query: &[u8]) -> io::Result<Vec<u8>> {
     let (send, answer) = oneshot::channel();
     if let Some(forwarder) = &service.forwarder {
         forwarder.spawn(query, Transport::Tcp, async move |reply: Vec<u8>| {

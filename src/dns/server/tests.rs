@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::clients::Client;
+use super::clients::ClientRule;
 use super::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
-use super::{Error, Listener, Serving};
+use super::{Error, Listener, Responder};
 use crate::config::Config;
 use crate::dns::forward::Forwarder;
 use crate::dns::zones::catalog::Catalog;
-use crate::dns::zones::vips::{DEFAULT_ORIGIN, Service};
+use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,16 +28,16 @@ fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)])
     let mut config = Config::default();
     config.dns.listen = vec![address];
     let catalog = config.catalog().unwrap();
-    let services: Vec<Service> = records
+    let services: Vec<NamedService> = records
         .iter()
-        .map(|(name, address)| Service { name: (*name).to_owned(), address: *address, port: None })
+        .map(|(name, address)| NamedService { name: (*name).to_owned(), address: *address, port: None })
         .collect();
     let (zone, _) = catalog.vips().with_services(serial, &services);
     Arc::new(catalog.with_vips(Arc::new(zone), Arc::default()))
 }
 
-fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Serving {
-    Serving { catalogs, clients: vec![Client::Node], forwarder: None }
+fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
+    Responder { catalogs, clients: vec![ClientRule::Node], forwarder: None }
 }
 
 /// A running server and the way to its zone.
@@ -263,7 +263,7 @@ async fn outsiders_get_no_answer() {
     let address = listener.addresses().next().unwrap();
     let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[]));
     let clients = vec!["127.0.0.9/32".parse().unwrap()];
-    let service = Serving { clients, ..service(receiver) };
+    let service = Responder { clients, ..service(receiver) };
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(listener.serve(service, shutdown.clone()));
     let request = query("ns", RecordType::A);
@@ -289,7 +289,7 @@ async fn a_slow_upstream_delays_no_local_name() {
     let address = listener.addresses().next().unwrap();
     let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
     let forwarder = Forwarder::new(vec![("", vec![upstream])], &[address]).unwrap();
-    let service = Serving { forwarder: Some(forwarder), ..service(receiver) };
+    let service = Responder { forwarder: Some(forwarder), ..service(receiver) };
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(listener.serve(service, shutdown.clone()));
 

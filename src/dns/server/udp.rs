@@ -13,8 +13,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::batch::Batch;
-use super::{Action, ERROR_PAUSE, MAX_QUERY, Serving, Transport, ignore};
+use super::batch::DatagramBatch;
+use super::{Action, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// A thread that serves datagrams until it is told to stop, or until it dies.
 pub struct Worker {
@@ -26,7 +26,7 @@ impl Worker {
     /// Starts a thread for some sockets, none of which blocks.
     pub fn spawn(
         sockets: Vec<std::net::UdpSocket>,
-        service: Serving,
+        service: Responder,
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
@@ -56,8 +56,8 @@ impl Worker {
 }
 
 /// Answers datagrams for ever.
-async fn serve(socket: Arc<UdpSocket>, service: Serving) {
-    let mut batch = Batch::new(MAX_QUERY);
+async fn serve(socket: Arc<UdpSocket>, service: Responder) {
+    let mut batch = DatagramBatch::new(MAX_QUERY);
     let mut clients = service.clients();
     loop {
         let ready = socket.readable().await;
@@ -96,7 +96,7 @@ async fn serve(socket: Arc<UdpSocket>, service: Serving) {
     }
 }
 
-fn forward(service: &Serving, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
+fn forward(service: &Responder, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
     let Some(forwarder) = &service.forwarder else { return };
     let socket = socket.clone();
     forwarder.spawn(query, Transport::Udp, async move |reply: Vec<u8>| {

@@ -10,15 +10,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::reverse;
-use super::tasks::Tasks;
-use super::vips::{self, NAME_SERVER, Nodes, Zone};
-use crate::dns::protocol::record::{Data, NameError, encode_origin};
+use super::tasks::TaskZone;
+use super::vips::{self, NAME_SERVER, Records, Zone};
+use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
 use crate::vip::alloc::AddressRange;
 
 /// What is served under an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
+enum ZoneKind {
     /// Names of VIPs.
     Vips,
     /// From addresses of VIPs to their names.
@@ -53,36 +53,36 @@ pub struct Layout<'a> {
 /// Everything that can be answered at one moment.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    origins: Arc<HashMap<Box<[u8]>, Content>>,
+    origins: Arc<HashMap<Box<[u8]>, ZoneKind>>,
     /// Most labels that an origin has.
     depth: usize,
     pub ttl: u32,
     /// Records of the name server.
-    servers: Vec<Data>,
+    servers: Vec<RData>,
     vips: Arc<Zone>,
-    port_names: Arc<Nodes>,
-    tasks: Option<Arc<Tasks>>,
-    node: Vec<Data>,
+    port_names: Arc<Records>,
+    tasks: Option<Arc<TaskZone>>,
+    node: Vec<RData>,
 }
 
 /// Where a question's name is.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'c> {
+pub struct Match<'c> {
     catalog: &'c Catalog,
-    content: Content,
+    content: ZoneKind,
     /// Number of labels of the origin.
     pub depth: usize,
 }
 
 /// What a zone says of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'c> {
+pub enum Lookup<'c> {
     /// The name does not exist.
     Missing,
     /// Not known yet: before the first document, or the first comparison with the kernel.
     NotLoaded,
     /// All its records, perhaps none. The apex has SOA and NS besides.
-    Records(Cow<'c, [Data]>),
+    Found(Cow<'c, [RData]>),
 }
 
 /// Origins of DC/OS' other zones.
@@ -97,25 +97,25 @@ impl Catalog {
     /// When an origin is no name.
     pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
         let mut origins = HashMap::new();
-        let mut add = |origin: &str, content: Content| {
+        let mut add = |origin: &str, content: ZoneKind| {
             let invalid = |reason: NameError| vips::Error::Origin { origin: origin.to_owned(), reason };
             origins.entry(encode_origin(origin).map_err(invalid)?).or_insert(content);
             Ok(())
         };
-        add(layout.zone, Content::Vips)?;
+        add(layout.zone, ZoneKind::Vips)?;
         for alias in layout.aliases {
-            add(alias, Content::Vips)?;
+            add(alias, ZoneKind::Vips)?;
         }
         if layout.tasks {
-            DCOS.iter().try_for_each(|origin| add(origin, Content::Dcos))?;
-            MESOS.iter().try_for_each(|origin| add(origin, Content::Mesos))?;
+            DCOS.iter().try_for_each(|origin| add(origin, ZoneKind::Dcos))?;
+            MESOS.iter().try_for_each(|origin| add(origin, ZoneKind::Mesos))?;
         }
         if layout.mesos {
-            add("mesos", Content::Mesos)?;
+            add("mesos", ZoneKind::Mesos)?;
         }
-        NODE.iter().try_for_each(|origin| add(origin, Content::Node))?;
+        NODE.iter().try_for_each(|origin| add(origin, ZoneKind::Node))?;
         for origin in layout.ranges.iter().flat_map(reverse::origins) {
-            add(&origin, Content::Reverse)?;
+            add(&origin, ZoneKind::Reverse)?;
         }
         let depth = origins.keys().map(|origin| crate::dns::protocol::wire::labels(origin).count()).max();
         let listeners = layout.listeners.iter().filter(|address| !address.is_unspecified());
@@ -123,7 +123,7 @@ impl Catalog {
             origins: Arc::new(origins),
             depth: depth.unwrap_or_default(),
             ttl: layout.ttl,
-            servers: listeners.map(|address| Data::from(*address)).collect(),
+            servers: listeners.map(|address| RData::from(*address)).collect(),
             vips,
             port_names: Arc::default(),
             tasks: None,
@@ -132,16 +132,16 @@ impl Catalog {
     }
 
     /// The same zones with other names of VIPs.
-    pub fn with_vips(self, vips: Arc<Zone>, port_names: Arc<Nodes>) -> Self {
+    pub fn with_vips(self, vips: Arc<Zone>, port_names: Arc<Records>) -> Self {
         Self { vips, port_names, ..self }
     }
 
-    pub fn with_tasks(self, tasks: Arc<Tasks>) -> Self {
+    pub fn with_tasks(self, tasks: Arc<TaskZone>) -> Self {
         Self { tasks: Some(tasks), ..self }
     }
 
     pub fn with_node(self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { node: addresses.into_iter().map(Data::from).collect(), ..self }
+        Self { node: addresses.into_iter().map(RData::from).collect(), ..self }
     }
 
     /// The zone of VIPs.
@@ -151,69 +151,69 @@ impl Catalog {
 
     /// Whether the node has these addresses.
     pub fn is_node(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
-        self.node.iter().cloned().eq(addresses.into_iter().map(Data::from))
+        self.node.iter().cloned().eq(addresses.into_iter().map(RData::from))
     }
 
     /// The zone that a name is in; `None` if it is in none of ours.
-    pub fn place(&self, name: &QueryName) -> Option<Place<'_>> {
+    pub fn place(&self, name: &QueryName) -> Option<Match<'_>> {
         (1..=name.labels().min(self.depth)).rev().find_map(|depth| {
             let content = *self.origins.get(name.split_at_end(depth).1)?;
-            Some(Place { catalog: self, content, depth })
+            Some(Match { catalog: self, content, depth })
         })
     }
 }
 
-impl<'c> Place<'c> {
+impl<'c> Match<'c> {
     /// What there is at the name of a question.
-    pub fn find(&self, name: &QueryName) -> Found<'c> {
+    pub fn find(&self, name: &QueryName) -> Lookup<'c> {
         self.find_in(name.split_at_end(self.depth).0, name.octets())
     }
 
     /// What there is at a name relative to the origin, in lower case; not for reverse zones.
-    pub fn find_relative(&self, name: &[u8]) -> Found<'c> {
+    pub fn find_relative(&self, name: &[u8]) -> Lookup<'c> {
         self.find_in(name, &[])
     }
 
-    fn find_in(&self, relative: &[u8], absolute: &[u8]) -> Found<'c> {
+    fn find_in(&self, relative: &[u8], absolute: &[u8]) -> Lookup<'c> {
         let catalog = self.catalog;
         if relative.strip_prefix(&[2]) == Some(NAME_SERVER.as_bytes()) {
-            return Found::Records(Cow::Borrowed(&catalog.servers));
+            return Lookup::Found(Cow::Borrowed(&catalog.servers));
         }
         if !self.is_loaded() {
-            return Found::NotLoaded;
+            return Lookup::NotLoaded;
         }
         let found = match (self.content, &catalog.tasks) {
-            (Content::Vips, _) => catalog
+            (ZoneKind::Vips, _) => catalog
                 .vips
                 .get(relative)
                 .or_else(|| catalog.port_names.get(relative).map(Vec::as_slice))
                 .map(Cow::Borrowed),
-            (Content::Reverse, _) => reverse::find(&catalog.vips, absolute).map(Cow::Owned),
-            (Content::Node, _) => relative.is_empty().then_some(Cow::Borrowed(&*catalog.node)),
-            (Content::Dcos, Some(tasks)) => tasks.dcos(relative).map(Cow::Owned),
-            (Content::Mesos, Some(tasks)) => tasks.mesos(relative).map(Cow::Owned),
-            (Content::Dcos | Content::Mesos, None) => None,
+            (ZoneKind::Reverse, _) => reverse::find(&catalog.vips, absolute).map(Cow::Owned),
+            (ZoneKind::Node, _) => relative.is_empty().then_some(Cow::Borrowed(&*catalog.node)),
+            (ZoneKind::Dcos, Some(tasks)) => tasks.dcos(relative).map(Cow::Owned),
+            (ZoneKind::Mesos, Some(tasks)) => tasks.mesos(relative).map(Cow::Owned),
+            (ZoneKind::Dcos | ZoneKind::Mesos, None) => None,
         };
         match found {
-            Some(records) => Found::Records(records),
-            None if relative.is_empty() => Found::Records(Cow::Borrowed(&[])),
-            None => Found::Missing,
+            Some(records) => Lookup::Found(records),
+            None if relative.is_empty() => Lookup::Found(Cow::Borrowed(&[])),
+            None => Lookup::Missing,
         }
     }
 
     /// Serial number of the zone.
     pub fn serial(&self) -> u32 {
         match (self.content, &self.catalog.tasks) {
-            (Content::Vips | Content::Reverse | Content::Node, _) => self.catalog.vips.serial(),
-            (Content::Dcos | Content::Mesos, tasks) => tasks.as_ref().map_or(0, |tasks| tasks.serial),
+            (ZoneKind::Vips | ZoneKind::Reverse | ZoneKind::Node, _) => self.catalog.vips.serial(),
+            (ZoneKind::Dcos | ZoneKind::Mesos, tasks) => tasks.as_ref().map_or(0, |tasks| tasks.serial),
         }
     }
 
     fn is_loaded(&self) -> bool {
         match self.content {
-            Content::Vips | Content::Reverse => self.catalog.vips.is_loaded(),
-            Content::Dcos | Content::Mesos => self.catalog.tasks.is_some(),
-            Content::Node => !self.catalog.node.is_empty(),
+            ZoneKind::Vips | ZoneKind::Reverse => self.catalog.vips.is_loaded(),
+            ZoneKind::Dcos | ZoneKind::Mesos => self.catalog.tasks.is_some(),
+            ZoneKind::Node => !self.catalog.node.is_empty(),
         }
     }
 }

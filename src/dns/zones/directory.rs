@@ -23,7 +23,7 @@ pub struct Directory {
     sources: Vec<Arc<TaskRegistry>>,
     agents: Vec<(String, Option<IpAddr>)>,
     groups: Vec<Group>,
-    entries: Vec<Entry>,
+    entries: Vec<TaskEntry>,
     leader: Option<IpAddr>,
     leader_port: Option<u16>,
     master: Option<Master>,
@@ -43,7 +43,7 @@ pub struct Group {
 
 /// A task's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TaskEntry {
     source: u32,
     task: u32,
     agent: u32,
@@ -103,34 +103,38 @@ impl Directory {
     }
 
     /// Tasks of a framework name, those with one label if `label` is given.
-    pub fn tasks(&self, group: u32, label: Option<&str>) -> impl Iterator<Item = (&RegisteredTask, &Entry)> {
-        let before = |entry: &Entry| match label {
+    pub fn tasks(
+        &self,
+        group: u32,
+        label: Option<&str>,
+    ) -> impl Iterator<Item = (&RegisteredTask, &TaskEntry)> {
+        let before = |entry: &TaskEntry| match label {
             Some(label) => (entry.group, self.label(entry)) < (group, label),
             None => entry.group < group,
         };
         let first = self.entries.partition_point(before);
         let entries = self.entries.get(first..).unwrap_or_default();
-        let within = move |entry: &&Entry| {
+        let within = move |entry: &&TaskEntry| {
             entry.group == group && label.is_none_or(|label| self.label(entry) == label)
         };
         entries.iter().take_while(within).filter_map(|entry| Some((self.task(entry)?, entry)))
     }
 
     /// Address of the agent that a task runs on.
-    pub fn agent_address(&self, entry: &Entry) -> Option<IpAddr> {
+    pub fn agent_address(&self, entry: &TaskEntry) -> Option<IpAddr> {
         self.agents.get(entry.agent as usize).and_then(|(_, address)| *address)
     }
 
     /// Id of that agent.
-    pub fn agent_id(&self, entry: &Entry) -> &str {
+    pub fn agent_id(&self, entry: &TaskEntry) -> &str {
         self.agents.get(entry.agent as usize).map(|(id, _)| id.as_str()).unwrap_or_default()
     }
 
-    fn task(&self, entry: &Entry) -> Option<&RegisteredTask> {
+    fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
         self.sources.get(entry.source as usize)?.tasks.get(entry.task as usize)
     }
 
-    fn label(&self, entry: &Entry) -> &str {
+    fn label(&self, entry: &TaskEntry) -> &str {
         self.task(entry).map(|task| &*task.label).unwrap_or_default()
     }
 
@@ -181,7 +185,7 @@ impl Directory {
             .filter_map(|(number, task)| {
                 let agent = *own_agents.get(&task.agent)?;
                 let group = *own_groups.get(&task.framework)?;
-                Some(Entry { source: 0, task: number, agent, group })
+                Some(TaskEntry { source: 0, task: number, agent, group })
             })
             .collect();
     }
@@ -211,7 +215,7 @@ impl Directory {
             });
             let agent = self.agent_number(agents, id, old.agent_address(entry));
             let group = self.group_number(groups, &group.name);
-            self.entries.push(Entry { source, task: entry.task, agent, group });
+            self.entries.push(TaskEntry { source, task: entry.task, agent, group });
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::vips::Zone;
-use crate::dns::protocol::record::Data;
+use crate::dns::protocol::record::RData;
 use crate::dns::protocol::wire::labels;
 use crate::vip::alloc::AddressRange;
 
@@ -88,7 +88,7 @@ pub fn parse(name: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 /// What there is at a reverse name; `None` if it does not exist.
-pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<Data>> {
+pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<RData>> {
     let (first, last) = parse(name)?;
     if !vips.has_names(first, last) {
         return None;
@@ -96,7 +96,7 @@ pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<Data>> {
     if first != last {
         return Some(Vec::new());
     }
-    let absolute = |name: &[u8]| Data::Ptr([name, vips.origin()].concat().into());
+    let absolute = |name: &[u8]| RData::Ptr([name, vips.origin()].concat().into());
     Some(vips.names(first).iter().map(|name| absolute(name)).collect())
 }
 

@@ -3,37 +3,37 @@
 //! Pure. There are some ten names for each task, so that they are not written down but worked out
 //! of a question; a [`Directory`] of 100,000 tasks takes little more than the tasks themselves.
 //!
-//! * [`Tasks::dcos`]: `<task>.<framework>.agentip|containerip|autoip`, `leader`, `master`, by the
+//! * [`TaskZone::dcos`]: `<task>.<framework>.agentip|containerip|autoip`, `leader`, `master`, by the
 //!   rules of dcos-net;
-//! * [`Tasks::mesos`]: what mesos-dns serves with the settings of DC/OS (its documentation "Service
+//! * [`TaskZone::mesos`]: what mesos-dns serves with the settings of DC/OS (its documentation "Service
 //!   Naming", and `records/generator.go`).
 
 use std::net::IpAddr;
 
-use super::directory::{Directory, Entry};
+use super::directory::{Directory, TaskEntry};
 use crate::cluster::registry::RegisteredTask;
-use crate::dns::protocol::record::{Data, encode};
+use crate::dns::protocol::record::{RData, encode};
 use crate::dns::protocol::wire::labels;
 
 mod mesos;
 
 /// Zones of tasks at one moment.
 #[derive(Clone, Debug)]
-pub struct Tasks {
+pub struct TaskZone {
     directory: Directory,
     /// Masters by configuration that are given by their addresses.
     masters: Vec<IpAddr>,
     pub serial: u32,
 }
 
-impl Tasks {
+impl TaskZone {
     /// `serial` goes into the SOA (RFC 1982: later is greater).
     pub fn new(directory: Directory, masters: &[IpAddr], serial: u32) -> Self {
         Self { directory, masters: masters.to_vec(), serial }
     }
 
     /// What there is at a name below `dcos.thisdcos.directory`; `None` if it does not exist.
-    pub fn dcos(&self, name: &[u8]) -> Option<Vec<Data>> {
+    pub fn dcos(&self, name: &[u8]) -> Option<Vec<RData>> {
         match *text(name)?.as_slice() {
             ["leader"] => self.leader(),
             ["master"] => self.masters(),
@@ -59,7 +59,7 @@ impl Tasks {
         self.directory.groups().filter(move |(_, group)| group.label == framework).map(|(number, _)| number)
     }
 
-    fn addresses(&self, kind: Addresses, task: &RegisteredTask, entry: &Entry) -> Vec<IpAddr> {
+    fn addresses(&self, kind: Addresses, task: &RegisteredTask, entry: &TaskEntry) -> Vec<IpAddr> {
         let agent = self.directory.agent_address(entry);
         match kind {
             Addresses::Agent => agent.into_iter().collect(),
@@ -69,11 +69,11 @@ impl Tasks {
         }
     }
 
-    fn leader(&self) -> Option<Vec<Data>> {
+    fn leader(&self) -> Option<Vec<RData>> {
         records(self.directory.leader().map(|(address, _)| address))
     }
 
-    fn masters(&self) -> Option<Vec<Data>> {
+    fn masters(&self) -> Option<Vec<RData>> {
         records(self.directory.leader().map(|(address, _)| address).into_iter().chain(self.masters.clone()))
     }
 }
@@ -99,8 +99,8 @@ impl Addresses {
 }
 
 /// Each address once; a name without any does not exist.
-fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<Data>> {
-    let mut records: Vec<Data> = addresses.into_iter().map(Data::from).collect();
+fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<RData>> {
+    let mut records: Vec<RData> = addresses.into_iter().map(RData::from).collect();
     records.sort_unstable();
     records.dedup();
     (!records.is_empty()).then_some(records)

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::Protocol;
-pub use crate::dns::protocol::record::NameError;
-use crate::dns::protocol::record::{Data, encode, encode_origin};
 use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
+pub use crate::dns::protocol::record::NameError;
+use crate::dns::protocol::record::{RData, encode, encode_origin};
 
 pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 
@@ -36,7 +36,7 @@ pub enum Error {
 
 /// A VIP that the kernel holds: its name relative to the origin, its address, its ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Service {
+pub struct NamedService {
     pub name: String,
     pub address: IpAddr,
     /// `None` where only the address is known.
@@ -47,7 +47,7 @@ pub struct Service {
 pub type PortNames = BTreeMap<(String, Protocol, u16), BTreeSet<String>>;
 
 /// Relative names on the wire and what they have.
-pub type Nodes = HashMap<Box<[u8]>, Vec<Data>>;
+pub type Records = HashMap<Box<[u8]>, Vec<RData>>;
 
 /// An immutable set of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Zone {
     origin: Box<[u8]>,
     serial: u32,
     /// `None` until the first records are known.
-    nodes: Option<Nodes>,
+    nodes: Option<Records>,
     /// Names of an address, relative.
     names4: BTreeMap<Ipv4Addr, Vec<Box<[u8]>>>,
     names6: BTreeMap<Ipv6Addr, Vec<Box<[u8]>>>,
@@ -79,12 +79,12 @@ impl Zone {
     pub fn with_services<'a>(
         &self,
         serial: u32,
-        services: impl IntoIterator<Item = &'a Service>,
+        services: impl IntoIterator<Item = &'a NamedService>,
     ) -> (Self, BTreeMap<String, NameError>) {
         let mut zone = Self { serial, ..Self { nodes: None, ..self.clone() } };
         zone.names4.clear();
         zone.names6.clear();
-        let mut nodes = Nodes::new();
+        let mut nodes = Records::new();
         let mut left_out = BTreeMap::new();
         for service in services {
             match self.owner(&service.name) {
@@ -92,10 +92,10 @@ impl Zone {
                     zone.add_reverse(service.address, &owner);
                     if let Some((protocol, port)) = service.port {
                         for name in service_names(&service.name, protocol, &port.to_string()) {
-                            add(&mut nodes, name, Data::Srv { port, target: owner.clone() });
+                            add(&mut nodes, name, RData::Srv { port, target: owner.clone() });
                         }
                     }
-                    add(&mut nodes, owner, Data::from(service.address));
+                    add(&mut nodes, owner, RData::from(service.address));
                 }
                 Err(reason) => {
                     left_out.insert(service.name.clone(), reason);
@@ -121,12 +121,12 @@ impl Zone {
     }
 
     /// Records of a relative name in lower case, which is not the origin; `None` if it does not exist.
-    pub fn get(&self, name: &[u8]) -> Option<&[Data]> {
+    pub fn get(&self, name: &[u8]) -> Option<&[RData]> {
         self.nodes.as_ref()?.get(name).map(Vec::as_slice)
     }
 
     /// All names and their records, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[Data])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[RData])> {
         self.nodes.iter().flatten().map(|(name, records)| (&**name, records.as_slice()))
     }
 
@@ -149,8 +149,8 @@ impl Zone {
     }
 
     /// The SRV names that the names of ports give, for the services of this zone.
-    pub fn port_names(&self, port_names: &PortNames) -> Nodes {
-        let mut nodes = Nodes::new();
+    pub fn port_names(&self, port_names: &PortNames) -> Records {
+        let mut nodes = Records::new();
         for ((name, protocol, port), labels) in port_names {
             let Ok(owner) = self.owner(name) else { continue };
             let by_number = service_names(name, *protocol, &port.to_string());
@@ -162,7 +162,7 @@ impl Zone {
                 let forms = service_names(name, *protocol, label).into_iter().enumerate();
                 for (_, form) in forms.filter(|(form, _)| *form != ALL_PORTS) {
                     if self.get(&form).is_none() {
-                        let data = Data::Srv { port: *port, target: owner.clone() };
+                        let data = RData::Srv { port: *port, target: owner.clone() };
                         nodes.entry(form).or_default().push(data);
                     }
                 }
@@ -209,7 +209,7 @@ fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
 }
 
 /// Adds a record once, with the names between it and the origin.
-fn add(nodes: &mut Nodes, name: Box<[u8]>, data: Data) {
+fn add(nodes: &mut Records, name: Box<[u8]>, data: RData) {
     let mut above: &[u8] = &name;
     while let Some((length, rest)) = above.split_first() {
         above = rest.get(usize::from(*length)..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Header rules, EDNS and truncation, and that no octets make the server fail.
+//! MessageHeader rules, EDNS and truncation, and that no octets make the server fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,11 +8,11 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
 
-use super::{MAX_UDP_PAYLOAD, Outcome, Transport};
+use super::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::dns::zones::catalog::Catalog;
-use crate::dns::zones::vips::{DEFAULT_ORIGIN, Service};
+use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 
 fn unloaded() -> Catalog {
     Config::default().catalog().unwrap()
@@ -20,8 +20,10 @@ fn unloaded() -> Catalog {
 
 fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {
     let port = Some((Protocol::Tcp, 80));
-    let records: Vec<Service> =
-        records.into_iter().map(|(name, address)| Service { name: name.to_owned(), address, port }).collect();
+    let records: Vec<NamedService> = records
+        .into_iter()
+        .map(|(name, address)| NamedService { name: name.to_owned(), address, port })
+        .collect();
     let catalog = unloaded();
     let (zone, left_out) = catalog.vips().with_services(1, &records);
     assert!(left_out.is_empty());
@@ -36,7 +38,7 @@ fn catalog() -> Catalog {
 fn respond(catalog: &Catalog, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut reply = vec![1, 2, 3];
     let outcome = super::respond(catalog, packet, transport, &mut reply);
-    (outcome != Outcome::Ignored).then_some(reply)
+    (outcome != ResponseKind::Ignored).then_some(reply)
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -314,11 +316,11 @@ fn each_record_comes_first_in_turn() {
 fn names_elsewhere_may_be_forwarded() {
     let catalog = catalog();
     for (name, expected) in [
-        ("example.com.", Outcome::Elsewhere),
-        ("thisdcos.directory.", Outcome::Elsewhere),
-        ("xl4lb.thisdcos.directory.", Outcome::Elsewhere),
-        (".", Outcome::Elsewhere),
-        ("x.l4lb.thisdcos.directory.", Outcome::Answered),
+        ("example.com.", ResponseKind::Elsewhere),
+        ("thisdcos.directory.", ResponseKind::Elsewhere),
+        ("xl4lb.thisdcos.directory.", ResponseKind::Elsewhere),
+        (".", ResponseKind::Elsewhere),
+        ("x.l4lb.thisdcos.directory.", ResponseKind::Answered),
     ] {
         let mut request = Message::new(0, MessageType::Query, OpCode::Query);
         request.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));

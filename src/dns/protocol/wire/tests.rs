@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn read(packet: &[u8]) -> Option<Query<'_>> {
-    Query::read(Header::read(packet)?, packet)
+    Query::read(MessageHeader::read(packet)?, packet)
 }
 
 fn packet(name: &str, edns: Option<u16>) -> Vec<u8> {

@@ -21,9 +21,9 @@ fd500000000000000000000000000001 80 00000000000000000000000000000000 00 00000000
 ff000000000000000000000000000000 08 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001  docker0
 ";
 
-fn clients() -> Clients {
+fn clients() -> ClientFilter {
     let inside = inside(ROUTES, ROUTES6, |link| link == "eth1");
-    Clients { inside, looked: Some(Instant::now()), ..Clients::new(&[Client::Node]) }
+    ClientFilter { inside, looked: Some(Instant::now()), ..ClientFilter::new(&[ClientRule::Node]) }
 }
 
 #[test]
@@ -52,15 +52,16 @@ fn containers_are_inside_and_neighbours_are_not() {
 #[test]
 fn others_are_let_in_by_configuration() {
     let allow = |list: &[&str], client: &str| {
-        let list: Vec<Client> = list.iter().map(|text| text.parse().unwrap()).collect();
-        Clients { looked: Some(Instant::now()), ..Clients::new(&list) }.allow(client.parse().unwrap())
+        let list: Vec<ClientRule> = list.iter().map(|text| text.parse().unwrap()).collect();
+        ClientFilter { looked: Some(Instant::now()), ..ClientFilter::new(&list) }
+            .allow(client.parse().unwrap())
     };
     assert!(allow(&["any"], "8.8.8.8"));
     assert!(allow(&["node", "192.168.50.0/24"], "192.168.50.2"));
     assert!(allow(&["192.168.50.2"], "192.168.50.2"));
     assert!(!allow(&["192.168.50.2"], "192.168.50.3"));
     assert!(!allow(&["192.168.50.2"], "127.0.0.1"));
-    assert!("outside".parse::<Client>().is_err());
+    assert!("outside".parse::<ClientRule>().is_err());
 }
 
 #[test]
@@ -77,9 +78,9 @@ fn this_machine_is_its_own_client() {
     // No packet is sent; without any route there is nothing to look at.
     if socket.connect("192.0.2.1:9").is_ok() {
         let own = socket.local_addr().unwrap().ip();
-        assert!(Clients::new(&[Client::Node]).allow(own), "{own}");
+        assert!(ClientFilter::new(&[ClientRule::Node]).allow(own), "{own}");
     }
-    assert!(!Clients::new(&[Client::Node]).allow([192, 0, 2, 1].into()));
+    assert!(!ClientFilter::new(&[ClientRule::Node]).allow([192, 0, 2, 1].into()));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Config;
-use crate::dns::protocol::wire::{Header, Query};
-use crate::dns::zones::vips::Service;
+use crate::dns::protocol::wire::{MessageHeader, Query};
+use crate::dns::zones::vips::NamedService;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
 use hickory_proto::rr::{Name, RecordType};
 
@@ -13,10 +13,10 @@ fn packet(name: &str) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn place(config: &Config, name: &str) -> Option<(Content, usize)> {
+fn place(config: &Config, name: &str) -> Option<(ZoneKind, usize)> {
     let catalog = config.catalog().unwrap();
     let packet = packet(name);
-    let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();
+    let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();
     catalog.place(&query.name).map(|place| (place.content, place.depth))
 }
 
@@ -31,13 +31,13 @@ fn by_address() -> Config {
 fn names_belong_to_the_longest_origin() {
     let mut config = by_address();
     for (name, expected) in [
-        ("web.marathon.l4lb.thisdcos.directory.", Some((Content::Vips, 3))),
-        ("L4LB.thisdcos.global.", Some((Content::Vips, 3))),
-        ("a.b.c.autoip.dcos.thisdcos.directory.", Some((Content::Dcos, 3))),
-        ("leader.mesos.", Some((Content::Mesos, 1))),
-        ("leader.mesos.thisdcos.directory.", Some((Content::Mesos, 3))),
-        ("thisnode.thisdcos.directory.", Some((Content::Node, 3))),
-        ("1.2.3.11.in-addr.arpa.", Some((Content::Reverse, 3))),
+        ("web.marathon.l4lb.thisdcos.directory.", Some((ZoneKind::Vips, 3))),
+        ("L4LB.thisdcos.global.", Some((ZoneKind::Vips, 3))),
+        ("a.b.c.autoip.dcos.thisdcos.directory.", Some((ZoneKind::Dcos, 3))),
+        ("leader.mesos.", Some((ZoneKind::Mesos, 1))),
+        ("leader.mesos.thisdcos.directory.", Some((ZoneKind::Mesos, 3))),
+        ("thisnode.thisdcos.directory.", Some((ZoneKind::Node, 3))),
+        ("1.2.3.11.in-addr.arpa.", Some((ZoneKind::Reverse, 3))),
         ("thisdcos.directory.", None),
         ("mesos.example.", None),
         (".", None),
@@ -49,8 +49,8 @@ fn names_belong_to_the_longest_origin() {
     config.dns.mesos = crate::dns::forward::Mesos::Off;
     config.dns.tasks = false;
     for (name, expected) in [
-        ("web.marathon.vips.example.", Some((Content::Vips, 2))),
-        ("web.lb.vips.example.", Some((Content::Vips, 3))),
+        ("web.marathon.vips.example.", Some((ZoneKind::Vips, 2))),
+        ("web.lb.vips.example.", Some((ZoneKind::Vips, 3))),
         ("web.marathon.l4lb.thisdcos.directory.", None),
         ("leader.mesos.", None),
         ("leader.dcos.thisdcos.directory.", None),
@@ -64,11 +64,11 @@ fn what_is_not_known_is_not_denied() {
     let catalog = by_address().catalog().unwrap();
     let find = |catalog: &Catalog, name: &str| {
         let packet = packet(name);
-        let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();
+        let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();
         match catalog.place(&query.name).unwrap().find(&query.name) {
-            Found::Missing => None,
-            Found::NotLoaded => Some("not loaded".to_owned()),
-            Found::Records(records) => Some(format!("{records:?}")),
+            Lookup::Missing => None,
+            Lookup::NotLoaded => Some("not loaded".to_owned()),
+            Lookup::Found(records) => Some(format!("{records:?}")),
         }
     };
     for name in [
@@ -79,7 +79,7 @@ fn what_is_not_known_is_not_denied() {
     ] {
         assert_eq!(find(&catalog, name).as_deref(), Some("not loaded"), "{name}");
     }
-    let service = Service { name: "web.m".to_owned(), address: [11, 0, 0, 1].into(), port: None };
+    let service = NamedService { name: "web.m".to_owned(), address: [11, 0, 0, 1].into(), port: None };
     let (zone, _) = catalog.vips().with_services(1, [&service]);
     let catalog = catalog.with_vips(Arc::new(zone), Arc::default()).with_node([IpAddr::from([10, 0, 0, 1])]);
     assert!(catalog.is_node([IpAddr::from([10, 0, 0, 1])]) && !catalog.is_node([]));

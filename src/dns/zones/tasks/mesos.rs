@@ -13,16 +13,16 @@
 //! | `master`, `master<N>` | all masters, a configured one |
 //! | `slave` | all agents |
 
-use super::{Data, Entry, Tasks, records, target, text};
+use super::{RData, TaskEntry, TaskZone, records, target, text};
 use crate::cluster::Protocol;
 use crate::cluster::registry::RegisteredTask;
 
 /// Most records of one name: more than fit into a message.
 const MAX_RECORDS: usize = 2000;
 
-impl Tasks {
+impl TaskZone {
     /// What there is at a name below `mesos`; `None` if it does not exist.
-    pub fn mesos(&self, name: &[u8]) -> Option<Vec<Data>> {
+    pub fn mesos(&self, name: &[u8]) -> Option<Vec<RData>> {
         let labels = text(name)?;
         match *labels.as_slice() {
             ["leader"] => return self.leader(),
@@ -31,7 +31,7 @@ impl Tasks {
             ["_tcp" | "_udp"] => return self.leader().map(|_| Vec::new()),
             ["_leader", "_tcp" | "_udp"] => {
                 let (_, port) = self.directory.leader()?;
-                return Some(vec![Data::Srv { port, target: target("leader")? }]);
+                return Some(vec![RData::Srv { port, target: target("leader")? }]);
             }
             [label] => {
                 let number = label.strip_prefix("master").and_then(|number| number.parse().ok());
@@ -48,9 +48,9 @@ impl Tasks {
     }
 
     /// Below all frameworks whose names these labels end in, be there one or two labels of it.
-    fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<Data>> {
+    fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<RData>> {
         let name = labels.join(".");
-        let mut found: Option<Vec<Data>> = None;
+        let mut found: Option<Vec<RData>> = None;
         for (number, group) in self.directory.groups() {
             let fragment = group.fragment.as_str();
             if fragment.is_empty() {
@@ -85,7 +85,7 @@ impl Tasks {
     }
 
     /// The framework itself, whose name is there as long as anything is below it.
-    fn of_framework(&self, group: u32, slave: bool) -> Option<Vec<Data>> {
+    fn of_framework(&self, group: u32, slave: bool) -> Option<Vec<RData>> {
         if !self.is_populated(group, slave) {
             return None;
         }
@@ -95,7 +95,7 @@ impl Tasks {
     }
 
     /// A name below a framework's.
-    fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<Data>> {
+    fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
         let labels: Vec<&str> = name.split('.').collect();
         match *labels.as_slice() {
             [protocol @ ("_tcp" | "_udp")] => self.has_services(group, protocol, slave).then(Vec::new),
@@ -112,16 +112,16 @@ impl Tasks {
         }
     }
 
-    fn of_scheduler(&self, group: u32) -> Option<Vec<Data>> {
+    fn of_scheduler(&self, group: u32) -> Option<Vec<RData>> {
         let (_, group) = self.directory.groups().find(|(number, _)| *number == group)?;
         let ports = group.schedulers.iter().filter_map(|scheduler| scheduler.port);
-        let records: Vec<Data> =
-            ports.filter_map(|port| Some(Data::Srv { port, target: target(&group.fragment)? })).collect();
+        let records: Vec<RData> =
+            ports.filter_map(|port| Some(RData::Srv { port, target: target(&group.fragment)? })).collect();
         (!records.is_empty()).then_some(records)
     }
 
     /// Addresses of the tasks with this name, or of the only one that a canonical name is of.
-    fn of_task(&self, group: u32, name: &str, slave: bool) -> Option<Vec<Data>> {
+    fn of_task(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
         if name.is_empty() {
             return None;
         }
@@ -155,7 +155,7 @@ impl Tasks {
         protocol: &str,
         port: Option<&str>,
         slave: bool,
-    ) -> Option<Vec<Data>> {
+    ) -> Option<Vec<RData>> {
         if task.is_empty() || !matches!(protocol, "_tcp" | "_udp") {
             // Below a task's name there may be ports of that name: `_<task>._<proto>` has no dot.
             return None;
@@ -166,13 +166,13 @@ impl Tasks {
             let on_agent = slave || task.ports.is_none();
             let target = target(&self.canonical(task, entry, fragment, on_agent));
             let ports = ports(task, protocol, port, slave);
-            ports.filter_map(move |port| Some(Data::Srv { port, target: target.clone()? }))
+            ports.filter_map(move |port| Some(RData::Srv { port, target: target.clone()? }))
         });
-        let services: Vec<Data> = services.take(MAX_RECORDS).collect();
+        let services: Vec<RData> = services.take(MAX_RECORDS).collect();
         (!services.is_empty()).then_some(services)
     }
 
-    fn canonical(&self, task: &RegisteredTask, entry: &Entry, fragment: &str, slave: bool) -> String {
+    fn canonical(&self, task: &RegisteredTask, entry: &TaskEntry, fragment: &str, slave: bool) -> String {
         let hash = String::from_utf8_lossy(&task.hash);
         let agent = agent_tail(self.directory.agent_id(entry));
         let slave = if slave { ".slave" } else { "" };

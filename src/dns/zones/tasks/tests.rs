@@ -10,7 +10,7 @@ use super::*;
 use crate::mesos;
 
 /// Two frameworks on two agents: tasks of every kind of network.
-fn tasks() -> Tasks {
+fn tasks() -> TaskZone {
     let task = |id: &str, framework: &str, agent: &str, more: &str| {
         format!(
             r#"{{"id":"{id}","framework_id":"{framework}","slave_id":"S-{agent}","state":"TASK_RUNNING",{more}}}"#
@@ -59,19 +59,19 @@ fn tasks() -> Tasks {
     let snapshot = mesos::parse(document.as_bytes(), None).unwrap();
     assert_eq!(snapshot.skipped, []);
     let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
-    Tasks::new(directory, &[[10, 0, 0, 9].into(), [10, 0, 0, 10].into()], 1)
+    TaskZone::new(directory, &[[10, 0, 0, 9].into(), [10, 0, 0, 10].into()], 1)
 }
 
-fn show(records: Option<Vec<Data>>) -> Option<String> {
-    let show = |data: &Data| match data {
-        Data::A(address) => address.to_string(),
-        Data::Aaaa(address) => address.to_string(),
-        Data::Srv { port, target } => {
+fn show(records: Option<Vec<RData>>) -> Option<String> {
+    let show = |data: &RData| match data {
+        RData::A(address) => address.to_string(),
+        RData::Aaaa(address) => address.to_string(),
+        RData::Srv { port, target } => {
             let labels: Vec<String> =
                 labels(target).map(|label| String::from_utf8_lossy(label).into_owned()).collect();
             format!("{}:{port}", labels.join("."))
         }
-        Data::Ptr(_) => unreachable!(),
+        RData::Ptr(_) => unreachable!(),
     };
     records.map(|records| records.iter().map(show).collect::<Vec<_>>().join(" "))
 }

@@ -8,17 +8,17 @@ use crate::cluster::Protocol::{Tcp, Udp};
 
 const SERIAL: u32 = 7;
 
-fn service(name: &str, address: &str, port: Option<(Protocol, u16)>) -> Service {
-    Service { name: name.to_owned(), address: address.parse().unwrap(), port }
+fn service(name: &str, address: &str, port: Option<(Protocol, u16)>) -> NamedService {
+    NamedService { name: name.to_owned(), address: address.parse().unwrap(), port }
 }
 
-fn zone(services: &[Service]) -> Zone {
+fn zone(services: &[NamedService]) -> Zone {
     let (zone, left_out) = Zone::new(DEFAULT_ORIGIN).unwrap().with_services(SERIAL, services);
     assert_eq!(left_out, BTreeMap::new());
     zone
 }
 
-fn get<'z>(zone: &'z Zone, name: &str) -> Option<&'z [Data]> {
+fn get<'z>(zone: &'z Zone, name: &str) -> Option<&'z [RData]> {
     zone.get(&encode(name).unwrap())
 }
 
@@ -30,7 +30,7 @@ fn addresses_come_once_and_in_order() {
         service("web.marathon", "11.0.0.1", None),
         service("web.marathon", "11.0.0.2", Some((Tcp, 443))),
     ]);
-    let expected = ["11.0.0.1", "11.0.0.2", "fd01:c::2"].map(|a| Data::from(a.parse::<IpAddr>().unwrap()));
+    let expected = ["11.0.0.1", "11.0.0.2", "fd01:c::2"].map(|a| RData::from(a.parse::<IpAddr>().unwrap()));
     assert_eq!(get(&zone, "web.marathon"), Some(&expected[..]));
     assert_eq!(get(&zone, "marathon"), Some(&[][..]));
     assert_eq!(get(&zone, "x.web.marathon"), None);
@@ -47,8 +47,8 @@ fn services_have_the_names_of_each_protocol() {
         service("web.marathon", "11.0.0.1", Some((Udp, 53))),
     ]);
     let ports = |name: &str| -> Vec<u16> {
-        let port = |data: &Data| match data {
-            Data::Srv { port, target } if *target == encode("web.marathon").unwrap() => *port,
+        let port = |data: &RData| match data {
+            RData::Srv { port, target } if *target == encode("web.marathon").unwrap() => *port,
             other => panic!("{other:?}"),
         };
         get(&zone, name).unwrap().iter().map(port).collect()
@@ -68,7 +68,7 @@ fn services_have_the_names_of_each_protocol() {
     };
     // Port 8080 is no VIP (any more), and a name does not hide the service of a number.
     let named = zone.port_names(&names(&[(Tcp, 80, "http"), (Tcp, 8080, "http"), (Tcp, 443, "80")]));
-    let http = Data::Srv { port: 80, target: encode("web.marathon").unwrap() };
+    let http = RData::Srv { port: 80, target: encode("web.marathon").unwrap() };
     let expected = ["_http._web._tcp.marathon", "_http._tcp.web.marathon"];
     assert_eq!(named, expected.map(|name| (encode(name).unwrap(), vec![http.clone()])).into());
 }
@@ -100,7 +100,7 @@ fn names_without_a_place_are_left_out_with_the_reason() {
     ];
     let good = ["web.marathon", fits.as_str()];
     let all = names.iter().map(|(name, _)| *name).chain(good);
-    let all: Vec<Service> = all.map(|name| service(name, "11.0.0.1", None)).collect();
+    let all: Vec<NamedService> = all.map(|name| service(name, "11.0.0.1", None)).collect();
     let (with_bad, left_out) = Zone::new(DEFAULT_ORIGIN).unwrap().with_services(SERIAL, &all);
     let expected = names.map(|(name, reason)| (name.to_owned(), reason));
     assert_eq!(left_out, BTreeMap::from(expected));
@@ -135,13 +135,13 @@ proptest! {
         records in btree_map(names(), any::<[u8; 4]>(), 0..12),
         question in names(),
     ) {
-        let services: Vec<Service> = records
+        let services: Vec<NamedService> = records
             .iter()
-            .map(|(name, ip)| Service { name: name.join("."), address: (*ip).into(), port: None })
+            .map(|(name, ip)| NamedService { name: name.join("."), address: (*ip).into(), port: None })
             .collect();
         let zone = zone(&services);
         let expected = match records.get(&question) {
-            Some(ip) => Some(vec![Data::A((*ip).into())]),
+            Some(ip) => Some(vec![RData::A((*ip).into())]),
             None => records.keys().any(|name| name.ends_with(&question)).then(Vec::new),
         };
         prop_assert_eq!(get(&zone, &question.join(".")), expected.as_deref());
