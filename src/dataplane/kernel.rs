@@ -1,12 +1,14 @@
 //! The kernel of this node: what holds services, rtnetlink, netfilter and sysctl behind [`DataPlane`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::ebpf::{self, Ebpf};
+use super::host::inventory::Inventory;
 use super::host::link::{self, Routing};
 use super::host::nft::{self, Netfilter};
+use super::host::resolv::Nameservers;
 use super::host::sysctl;
 use super::ipvs::{self, Ipvs};
 use super::rules::{REQUIRED_SYSCTLS, STICKY_SYSCTLS};
@@ -18,9 +20,6 @@ use super::{
 /// Settings that are read to describe the node, but never written.
 const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
-
-/// Where a node's nameservers are: the resolver's own file names only itself where it forwards.
-const RESOLVERS: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// Why the data plane could not be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -242,14 +241,14 @@ impl DataPlane for Kernel {
 
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
         let Reading { services, foreign, connections, timeouts, networks } = self.services.read(depth)?;
-        let link::Reading { link, addresses, routes, mut node } =
+        let Inventory { link, addresses, routes, mut node } =
             self.routing.read().await.map_err(Error::Routing)?;
         if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
             node.no_hairpin.clear();
         }
         node.plane = self.choice.plane;
         node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
-        node.nameservers = RESOLVERS.iter().flat_map(|path| nameservers(path)).collect();
+        node.nameservers = Nameservers::read().addresses().collect();
         let mut state = State {
             services,
             link,
@@ -300,11 +299,4 @@ impl DataPlane for Kernel {
             Services::Ipvs(_) | Services::Pinned(_) => Ok(()),
         })
     }
-}
-
-/// The addresses in a `resolv.conf`; none where there is no such file.
-fn nameservers(path: &str) -> BTreeSet<IpAddr> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    lines.filter_map(|rest| rest.trim().split('%').next()?.parse().ok()).collect()
 }

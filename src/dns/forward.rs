@@ -5,7 +5,6 @@
 //! an upstream that does not answer costs nobody else anything.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use tokio::sync::Semaphore;
 use super::protocol::message::{MAX_UDP_PAYLOAD, Transport, limit};
 use super::protocol::record::encode_origin;
 use super::protocol::wire;
+use crate::dataplane::host::resolv::Nameservers;
 
 /// Longest time for a question, all attempts together: stub resolvers wait for 5 s.
 const DEADLINE: Duration = Duration::from_millis(4500);
@@ -37,10 +37,6 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 const ATTEMPTS: usize = 1;
 
 const CACHED: u64 = 10_000;
-
-/// Addresses of systemd-resolved's own listeners, which would ask us in turn.
-const STUBS: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 54))];
 
 /// `dns.forward`: where names go that are not ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -314,25 +310,20 @@ fn without_ourselves(upstreams: &[SocketAddr], listeners: &[SocketAddr]) -> Vec<
     upstreams.iter().filter(|upstream| !ours(upstream) && seen.insert(**upstream)).copied().collect()
 }
 
-/// The node's own upstreams: those that systemd-resolved was given, where it is the resolver.
+/// The node's own upstreams, from its `resolv.conf`. The resolver behind the forwarder takes addresses
+/// without a zone, so that link-local ones are left out.
 pub fn system() -> Vec<SocketAddr> {
-    let read = |path: &str| nameservers(&fs::read_to_string(path).unwrap_or_default());
-    let own = read("/etc/resolv.conf");
-    let found = if own.iter().all(|address| STUBS.contains(address)) && !own.is_empty() {
-        read("/run/systemd/resolve/resolv.conf")
-    } else {
-        own
-    };
-    let others = found.into_iter().filter(|address| !STUBS.contains(address));
-    others.map(|address| SocketAddr::new(address, 53)).collect()
-}
-
-fn nameservers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok()).flatten()
-    };
-    text.lines().filter_map(server).collect()
+    let nameservers = Nameservers::read();
+    let (link_local, usable): (Vec<_>, Vec<_>) =
+        nameservers.upstreams().partition(|nameserver| nameserver.is_link_local());
+    for nameserver in link_local {
+        tracing::warn!(
+            %nameserver,
+            "link-local nameserver in resolv.conf is not used for forwarding; if it is the only one, list \
+             other upstreams in dns.forward"
+        );
+    }
+    usable.into_iter().map(|nameserver| SocketAddr::new(nameserver.address, 53)).collect()
 }
 
 #[cfg(test)]

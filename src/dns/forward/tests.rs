@@ -175,14 +175,6 @@ async fn nothing_is_forwarded_to_ourselves() {
 }
 
 #[test]
-fn nameservers_are_read_of_resolv_conf() {
-    let text = "# nameserver 1.1.1.1\nsearch example.com\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\n\
-                nameserver 2001:db8::53 # comment\noptions ndots:5\n";
-    let expected: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-    assert_eq!(nameservers(text), expected);
-}
-
-#[test]
 fn settings_are_read() {
     #[derive(Debug, Deserialize)]
     struct Settings {
