@@ -49,6 +49,7 @@ impl Adopted {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
@@ -80,7 +81,8 @@ mod tests {
         let ready = |last: &u8| (server(*last), Member::new(Backend::unknown(Condition::Ready)));
         let vip = VipKey { host: Host::Literal(VIP), protocol: Protocol::Tcp, port: 80 };
         let servers = servers.iter().map(ready).collect();
-        let programmed = Programmed { vip, scheduling: scheduling("wlc"), servers };
+        let programmed =
+            Programmed { vip, scheduling: scheduling("wlc"), servers, port_names: BTreeSet::new() };
         Desired { services: [(KEY, programmed)].into(), ..Desired::default() }
     }
 

@@ -74,6 +74,8 @@ pub struct Programmed {
     /// By the address that this node uses, which for its own containers can differ from the one that
     /// other nodes use.
     pub servers: BTreeMap<SocketAddr, Member>,
+    /// Names of the task ports that serve the VIP, as written.
+    pub port_names: BTreeSet<String>,
 }
 
 impl Programmed {
@@ -229,7 +231,8 @@ impl Inputs<'_> {
             Plane::Ipvs => scheduling(vip, &self.settings.scheduler),
             Plane::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
         };
-        desired.services.insert(key, Programmed { vip: vip_key.clone(), scheduling, servers });
+        let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
+        desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names });
     }
 }
 

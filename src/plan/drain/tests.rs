@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
@@ -32,7 +33,10 @@ fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
     let servers = servers.iter().map(|last| (server(*last), Member::new(ready("t", None)))).collect();
     let vip = VipKey { host: Host::Literal(VIP), protocol, port: 80 };
     let mut desired = Desired::default();
-    desired.services.insert(key(protocol), Programmed { vip, scheduling: scheduling(), servers });
+    desired.services.insert(
+        key(protocol),
+        Programmed { vip, scheduling: scheduling(), servers, port_names: BTreeSet::new() },
+    );
     desired
 }
 
