@@ -1,0 +1,212 @@
+//! What a pass publishes: the zone of the VIPs' names, and the status.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{Outputs, Reconciler, ReconcilerSettings};
+use crate::cluster::belief::HoldReason;
+use crate::dataplane::{Actual, DataPlane, Op, PlaneChoice};
+use crate::dns::zones::vips::{NamedService, Zone};
+use crate::plan::Plan;
+use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
+use crate::status::pass::PassReport;
+use crate::status::{self, Status};
+
+/// Skipped entries that a status lists; all are counted.
+const SHOWN_SKIPPED: usize = 1000;
+
+/// Publishes zones and statuses.
+pub(super) struct Publisher {
+    zones: watch::Sender<Arc<Zone>>,
+    statuses: watch::Sender<Arc<Status>>,
+    status: Status,
+    /// Zone without records.
+    zone: Zone,
+    origin: String,
+    /// Records of the published zone.
+    records: Option<BTreeSet<NamedService>>,
+    /// Warnings about names that DNS can't carry.
+    unnamed: Vec<String>,
+    /// Revision of the plan that was last shown, and true if it was all in the kernel then.
+    shown: Option<(u64, bool)>,
+}
+
+impl Publisher {
+    pub(super) fn new(settings: &ReconcilerSettings, dataplane: PlaneChoice, outputs: Outputs) -> Self {
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: status::Node { hostname: hostname(), dataplane, ..status::Node::default() },
+            source: status::Source { configured: settings.sources.clone(), ..status::Source::default() },
+            ..Status::default()
+        };
+        Self {
+            zones: outputs.zones,
+            statuses: outputs.statuses,
+            status,
+            zone: settings.zone.clone(),
+            origin: settings.origin.clone(),
+            records: None,
+            unnamed: Vec::new(),
+            shown: None,
+        }
+    }
+
+    pub(super) fn hostname(&self) -> &str {
+        &self.status.node.hostname
+    }
+
+    /// Returns the last published status.
+    pub(super) fn status(&self) -> Arc<Status> {
+        self.statuses.borrow().clone()
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        !self.status.pass.errors.is_empty()
+    }
+
+    pub(super) fn set_dns(&mut self, dns: status::Dns) {
+        self.status.dns = dns;
+    }
+
+    /// Returns true if the published VIPs are not those of `plan`, or were not all in the kernel.
+    pub(super) fn is_outdated(&self, plan: &Plan, is_complete: bool) -> bool {
+        self.shown != Some((plan.revision, is_complete))
+    }
+
+    pub(super) fn set_shown(&mut self, plan: &Plan, is_complete: bool) {
+        self.shown = Some((plan.revision, is_complete));
+    }
+
+    /// Publishes the last status again while a long pass is under way.
+    pub(super) fn publish_progress(&mut self, pending: usize) {
+        self.status.pass.pending = pending;
+        self.statuses.send_replace(Arc::new(self.status.clone()));
+    }
+
+    /// Logs what a pass did and notes it in the status. A pass that is not `complete` only has errors
+    /// to tell: it did not compare the kernel with a plan.
+    pub(super) fn record(&mut self, report: &PassReport, is_compared: bool) {
+        for op in &report.operations {
+            tracing::debug!(%op, "kernel operation");
+        }
+        let mut errors = first_errors(&report.failed);
+        // Each request for the status makes a pass, and what fails once fails again for a while: it is
+        // logged when it changes.
+        if is_compared && errors != self.status.pass.errors {
+            for error in report.failed.iter().take(errors.len()) {
+                tracing::warn!(op = %error.op, error = error.error, "kernel operation failed, will be tried again");
+            }
+        }
+        if let Some(error) = &report.error {
+            if is_compared {
+                tracing::warn!(error, "will be tried again");
+            }
+            errors.push(error.clone());
+        }
+        let pass = &mut self.status.pass;
+        pass.errors = errors;
+        if !is_compared {
+            return;
+        }
+        pass.at = Some(report.at);
+        pass.seconds = report.timings.total.as_secs_f64();
+        let operations = report.operations.len();
+        if operations == 0 {
+            return;
+        }
+        pass.operations = operations;
+        pass.changed_at = Some(report.at);
+        if report.is_repair {
+            pass.repaired += operations as u64;
+            pass.repaired_at = Some(report.at);
+            let first = report.operations.first().map(Op::to_string);
+            tracing::warn!(operations, first, "another program changed what is ours, repaired");
+        } else {
+            tracing::info!(operations, failed = report.failed.len(), "table changed");
+        }
+    }
+
+    /// Publishes names with their addresses.
+    pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
+        if self.records.as_ref() == Some(&records) {
+            return;
+        }
+        let (zone, left_out) = self.zone.with_services(serial(), &records);
+        self.unnamed = unnamed_warnings(left_out);
+        self.zones.send_replace(Arc::new(zone));
+        self.records = Some(records);
+    }
+
+    /// Returns what works, but not as its users may expect.
+    fn warnings(&self, plan: &Plan, actual: &Actual) -> Vec<String> {
+        let mut warnings = plan.desired.warnings.clone();
+        warnings.extend(self.unnamed.iter().cloned());
+        warnings.extend(conntab_warning(actual));
+        let resolved = self.status.dns.resolved.iter();
+        warnings.extend(
+            resolved.map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
+        );
+        warnings
+    }
+}
+
+impl<D: DataPlane> Reconciler<D> {
+    /// Publishes the status after a pass, with what of `plan` and `actual` is known.
+    pub(super) fn publish_status(
+        &mut self,
+        report: &PassReport,
+        plan: Option<&Plan>,
+        actual: Option<&Actual>,
+    ) {
+        let now = Timestamp::now();
+        let publisher = &mut self.publisher;
+        let status = &mut publisher.status;
+        status.at = now;
+        status.pass.pending = 0;
+        status.source.place.clone_from(&self.feed.place);
+        status.source.good_at = self.feed.good_at;
+        status.source.pace.clone_from(&self.feed.pace);
+        status.source.failure.clone_from(&self.feed.failure);
+        if let Some(cluster) = self.planner.cluster() {
+            status.source.master.clone_from(&cluster.master);
+            status.source.agents = cluster.agents;
+            status.source.tasks = cluster.tasks;
+            status.source.held = cluster.held.iter().map(HoldReason::to_string).collect();
+        }
+        if let (Some(plan), Some(actual)) = (plan, actual) {
+            // Listing VIPs costs time with their number: only when they have changed or a client waits.
+            let is_current = publisher.shown.is_some_and(|(revision, _)| revision == plan.revision);
+            if !is_current || !self.requests.is_empty() {
+                let skipped = &plan.desired.skipped;
+                let warnings = publisher.warnings(plan, actual);
+                let status = &mut publisher.status;
+                status.skipped_total = skipped.len();
+                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.vips = Arc::new(vips(plan, &self.planner, actual, &publisher.origin));
+                status.warnings = warnings;
+            }
+            let status = &mut publisher.status;
+            status.node.address = plan.sources.v4;
+            status.node.address6 = plan.sources.v6;
+        }
+        let status = &mut publisher.status;
+        if let Some(actual) = actual {
+            status.foreign.clone_from(&actual.foreign);
+        }
+        status.reasons = reasons(status, plan, self.planner.cluster(), report, self.saver.error(), now);
+        status.degraded = !status.reasons.is_empty();
+        publisher.statuses.send_replace(Arc::new(status.clone()));
+    }
+}
+
+/// Returns the seconds since the epoch: later zones have greater serials, also after a restart.
+fn serial() -> u32 {
+    u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
