@@ -1,9 +1,7 @@
 //! The composition root: wires source, reconciler, DNS and status interface, and ends them together.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -15,22 +13,20 @@ use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
-use crate::dns;
+use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
+use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
 use crate::source::feed::{Believer, Feed};
 use crate::source::parts::Parts;
 use crate::source::{self, Report};
+use crate::status::Status;
 use crate::status::pass::Cause;
-use crate::status::{self, Status};
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
 
 /// Inquiries that may wait; more get the last status.
 const REQUESTS: usize = 16;
-
-/// Pause before DNS tries again to listen where somebody else does.
-const DNS_RETRY: Duration = Duration::from_secs(5);
 
 /// Attempts of `run --once`, for the source and for the kernel.
 const ONCE_ATTEMPTS: u32 = 3;
@@ -63,7 +59,7 @@ pub enum Error {
 pub struct Bound {
     pub socket: PathBuf,
     /// Addresses of the DNS server, as soon as it listens.
-    pub dns: watch::Receiver<status::Dns>,
+    pub dns: watch::Receiver<DnsState>,
 }
 
 /// A daemon whose parts are running.
@@ -100,8 +96,9 @@ impl Daemon {
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
-        let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
+        let (dns_states, dns_receiver) = watch::channel(DnsState::default());
         let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
+        let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let (requests, request_receiver) = mpsc::channel(REQUESTS);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
@@ -110,9 +107,10 @@ impl Daemon {
         let names = dns::publisher::CatalogInputs {
             vips: zone_receiver,
             feeds: feed_receiver.clone(),
-            statuses: status_receiver.clone(),
+            nodes: node_receiver.clone(),
         };
-        let reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
+        let reconciler =
+            Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses, nodes });
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -129,11 +127,12 @@ impl Daemon {
         parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
         let service = dns::Responder {
             catalogs: catalog_receiver,
+            nodes: node_receiver,
             clients: config.dns.clients.clone(),
             forwarder: config.forwarder()?,
         };
         parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
-        parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
+        parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
     }
@@ -171,7 +170,9 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let settings = config.reconciler()?;
     let (zones, _zones) = watch::channel(Arc::new(settings.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
-    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
+    let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
+    let outputs = Outputs { zones, statuses, nodes };
+    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));
     for _ in 0..ONCE_ATTEMPTS {
         reconciler.pass(Cause::Start).await;
@@ -180,39 +181,6 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         }
     }
     Err(Error::Refused(status.borrow().pass.errors.clone()))
-}
-
-/// Listens as soon as that is possible: VIPs work by address in the meantime.
-async fn serve_dns(
-    listen: Vec<SocketAddr>,
-    service: dns::Responder,
-    states: watch::Sender<status::Dns>,
-    shutdown: CancellationToken,
-) {
-    while !listen.is_empty() && !shutdown.is_cancelled() {
-        let error = match dns::Listener::bind(&listen).await {
-            Ok(listener) => {
-                let addresses: Vec<SocketAddr> = listener.addresses().collect();
-                tracing::info!(?addresses, "dns is listening");
-                states.send_modify(|state| (state.addresses, state.error) = (addresses, None));
-                match listener.serve(service.clone(), shutdown.clone()).await {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => error,
-        };
-        let error = error.to_string();
-        if states.borrow().error.as_ref() != Some(&error) {
-            tracing::error!(error, "dns is not served, will try again");
-        }
-        states.send_modify(|state| (state.addresses, state.error) = (Vec::new(), Some(error)));
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(DNS_RETRY) => {}
-        }
-    }
-    shutdown.cancelled().await;
 }
 
 /// Tells the service manager when the first pass is done, and how things are from then on.

@@ -17,6 +17,24 @@ pub mod protocol;
 pub mod publisher;
 pub mod resolved;
 pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod zones;
 
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
 pub use server::{Error, Listener, Responder};
+
+/// State of the DNS server, as a part of the daemon's status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsState {
+    /// Addresses that it listens on.
+    pub addresses: Vec<SocketAddr>,
+    /// Reason why it does not listen.
+    pub error: Option<String>,
+    /// Reason why systemd-resolved does not ask it, where it runs and should.
+    #[serde(default)]
+    pub resolved: Option<String>,
+}

@@ -14,8 +14,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::DataPlane;
+use crate::dns::DnsState;
 use crate::dns::zones::vips::Zone;
-use crate::plan::{Planner, PlannerSettings};
+use crate::plan::{NodeView, Planner, PlannerSettings};
 use crate::source::Feed;
 use crate::status::Status;
 use crate::status::pass::Cause;
@@ -73,6 +74,9 @@ pub struct Reconciler<D> {
 pub struct Outputs {
     pub zones: watch::Sender<Arc<Zone>>,
     pub statuses: watch::Sender<Arc<Status>>,
+    /// Receives the node after each reading of the kernel that found it changed; the last one stays when a
+    /// reading fails.
+    pub nodes: watch::Sender<Arc<NodeView>>,
 }
 
 /// Everything that wakes the reconciler.
@@ -81,7 +85,7 @@ pub struct Inputs {
     pub requests: mpsc::Receiver<StatusRequest>,
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
-    pub dns: watch::Receiver<crate::status::Dns>,
+    pub dns: watch::Receiver<DnsState>,
 }
 
 impl<D: DataPlane> Reconciler<D> {

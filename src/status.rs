@@ -1,6 +1,6 @@
 //! What an operator sees: one serialisable document, shared by the daemon and its clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
+use crate::dns::DnsState;
 use crate::source::Failure;
 use crate::vip::Condition;
 
@@ -25,7 +26,7 @@ pub struct Status {
     pub node: Node,
     pub source: Source,
     pub pass: Pass,
-    pub dns: Dns,
+    pub dns: DnsState,
     /// Shared, because it is large and seldom changes.
     pub vips: Arc<Vec<Vip>>,
     /// Labels and tasks that yield nothing, and why; the first of them.
@@ -67,18 +68,6 @@ pub struct Source {
     pub tasks: usize,
     /// What is kept although the newest document lacks it.
     pub held: Vec<String>,
-}
-
-/// The DNS server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dns {
-    /// Where it listens.
-    pub addresses: Vec<SocketAddr>,
-    /// Why it doesn't.
-    pub error: Option<String>,
-    /// Why systemd-resolved does not ask it, where it runs and should.
-    #[serde(default)]
-    pub resolved: Option<String>,
 }
 
 /// The last comparison of the kernel with what it should hold.

@@ -254,7 +254,8 @@ mod pass {
         let statuses = watch::Sender::new(Arc::new(Status::default()));
         let status = statuses.subscribe();
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
-        let outputs = Outputs { zones, statuses };
+        let nodes = watch::Sender::new(Arc::default());
+        let outputs = Outputs { zones, statuses, nodes };
         (Reconciler::new(simulated(), config.reconciler().unwrap(), saver, persisted, outputs), status)
     }
 }

@@ -63,7 +63,9 @@ fn serve(address: &str, names: u32) {
     runtime.block_on(async {
         let listener = Listener::bind(&[address.parse().expect("ADDRESS:PORT")]).await.unwrap();
         let (_catalogs, catalogs) = watch::channel(Arc::new(catalog(names)));
-        let serving = Responder { catalogs, clients: vec![ClientRule::Node], forwarder: None };
+        // Clients are on loopback, which needs no view of the node.
+        let nodes = watch::Sender::new(Arc::default()).subscribe();
+        let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
         listener.serve(serving, CancellationToken::new()).await.unwrap();
     });
 }

@@ -17,8 +17,8 @@ use super::zones::vips::{PortNames, Zone, port_label};
 use super::zones::{Directory, tasks::TaskZone};
 use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, SyncState};
+use crate::plan::NodeView;
 use crate::source::Feed;
-use crate::status::Status;
 use crate::vip::label::{self, LabelHost};
 use crate::vip::vip_name;
 
@@ -26,8 +26,8 @@ use crate::vip::vip_name;
 pub struct CatalogInputs {
     pub vips: watch::Receiver<Arc<Zone>>,
     pub feeds: watch::Receiver<Feed>,
-    /// For the node's own address.
-    pub statuses: watch::Receiver<Arc<Status>>,
+    /// The node, for its own addresses.
+    pub nodes: watch::Receiver<Arc<NodeView>>,
 }
 
 /// What stays as long as the daemon runs.
@@ -61,7 +61,7 @@ pub async fn run(
     loop {
         let vips = inputs.vips.borrow_and_update().clone();
         let accepted = inputs.feeds.borrow_and_update().accepted.clone();
-        let status = inputs.statuses.borrow_and_update().clone();
+        let sources = inputs.nodes.borrow_and_update().sources;
 
         let mut changed = false;
         // An earlier run's cluster has no names of tasks.
@@ -87,7 +87,7 @@ pub async fn run(
             catalog = catalog.with_vips(vips, Arc::new(port_names));
             changed = true;
         }
-        let node = [status.node.address, status.node.address6];
+        let node = [sources.v4, sources.v6];
         if !catalog.is_node(node.into_iter().flatten()) {
             catalog = catalog.with_node(node.into_iter().flatten());
             changed = true;
@@ -99,7 +99,7 @@ pub async fn run(
             () = shutdown.cancelled() => return,
             some = inputs.vips.changed() => some,
             some = inputs.feeds.changed() => some,
-            some = inputs.statuses.changed() => some,
+            some = inputs.nodes.changed() => some,
         };
         if some.is_err() {
             // Somebody else ended; what is published stays.

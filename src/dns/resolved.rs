@@ -17,7 +17,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::status;
+use super::DnsState;
 
 /// How often the settings are repeated. It is one call, and changes nothing if nothing has changed.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl ResolvedSettings {
 /// Keeps resolved informed while we listen, and lets it forget us at the end.
 pub async fn run(
     settings: ResolvedSettings,
-    publisher: watch::Sender<status::Dns>,
+    publisher: watch::Sender<DnsState>,
     shutdown: CancellationToken,
 ) {
     let mut states = publisher.subscribe();
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told() {
         let listening =
-            status::Dns { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..status::Dns::default() };
+            DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() };
         let (publisher, mut states) = watch::channel(listening);
         let settings = ResolvedSettings {
             mode: Resolved::On,

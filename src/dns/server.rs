@@ -1,196 +1,33 @@
-//! The listening sockets, and moving messages between them and [`respond`], with bounds on what a client
-//! may cost: memory for each message, time for each exchange, connections of each client and of all.
+//! The server: moves messages between sockets and [`respond`], with bounds on what a client may cost
+//! (memory for each message, time for each exchange, connections of each client and of all).
 //!
-//! UDP has threads of its own, one a processor, each with a socket of its own (`SO_REUSEPORT`): a busy
-//! daemon, which parses documents of many megabytes, does not delay answers. The loops never end by
-//! themselves; whoever spawned them drops them.
+//! What belongs here: sockets, threads, limits, and the check who is answered. UDP has threads of its own,
+//! one a processor, each with a socket of its own (`SO_REUSEPORT`): a busy daemon, which parses documents
+//! of many megabytes, does not delay answers. The loops never end by themselves; dropping them does.
 
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::DnsState;
 use super::forward::Forwarder;
 use super::protocol::message::{ResponseKind, Transport, respond};
 use super::zones::catalog::Catalog;
+use crate::plan::NodeView;
 use clients::{ClientFilter, ClientRule};
-use udp::Worker;
 
 mod batch;
 pub mod clients;
+mod listener;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
 
-/// Octets of queries the kernel may hold while this process is busy; it may grant less.
-const RECEIVE_BUFFER: usize = 1 << 20;
-
-const LISTEN_BACKLOG: i32 = 1024;
-
-/// Most threads for datagrams.
-const MAX_THREADS: usize = 4;
-
-/// How often UDP and TCP are tried on another port when port 0 leaves the choice to the kernel.
-const PORT_ATTEMPTS: u32 = 16;
-
-/// Why the server could not start or did not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot listen for dns on {address}: {error}{}", hint(error))]
-    Bind { address: SocketAddr, error: io::Error },
-    #[error("cannot start a thread for dns: {0}")]
-    Thread(io::Error),
-    #[error("dns server stopped unexpectedly: {0}")]
-    Stopped(JoinError),
-    #[error("a thread of the dns server stopped unexpectedly")]
-    Died,
-}
-
-/// Bound sockets that are not served yet; queries wait in the kernel until [`Listener::serve`].
-#[derive(Debug)]
-pub struct Listener {
-    endpoints: Vec<Endpoint>,
-}
-
-/// One address: the same port on both transports, with a UDP socket for each thread.
-#[derive(Debug)]
-struct Endpoint {
-    address: SocketAddr,
-    udp: Vec<std::net::UdpSocket>,
-    tcp: TcpListener,
-}
-
-impl Listener {
-    /// Binds UDP and TCP on every address, or nothing at all.
-    ///
-    /// The addresses need not exist yet (`IP_FREEBIND`), so the server may start before the
-    /// interface that carries them. Port 0 takes a port that is free on both transports. Use
-    /// single addresses instead of `0.0.0.0`: replies to datagrams on a wildcard socket leave from the
-    /// address the kernel prefers, which need not be the one that was asked. `[::]` is IPv6 only.
-    pub async fn bind(addresses: &[SocketAddr]) -> Result<Self, Error> {
-        let endpoints = addresses
-            .iter()
-            .map(|&address| Endpoint::bind(address).map_err(|error| Error::Bind { address, error }))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { endpoints })
-    }
-
-    /// The bound addresses in the order they were asked for, with the ports that were chosen.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.endpoints.iter().map(|endpoint| endpoint.address)
-    }
-
-    /// Answers queries from the newest catalog until `shutdown`, then closes all sockets.
-    ///
-    /// The last one stays in service when its sender is dropped. The only errors are a thread that
-    /// cannot start and a loop that died.
-    pub async fn serve(self, service: Responder, shutdown: CancellationToken) -> Result<(), Error> {
-        let mut loops = JoinSet::new();
-        let mut sockets: Vec<Vec<std::net::UdpSocket>> = (0..threads()).map(|_| Vec::new()).collect();
-        for endpoint in self.endpoints {
-            for (worker, socket) in sockets.iter_mut().zip(endpoint.udp) {
-                worker.push(socket);
-            }
-            loops.spawn(tcp::serve(endpoint.tcp, service.clone()));
-        }
-        // Also when this future is dropped.
-        let stop = shutdown.child_token();
-        let _stopped_at_the_end = stop.clone().drop_guard();
-        let mut ends = JoinSet::new();
-        for sockets in sockets {
-            let worker = Worker::spawn(sockets, service.clone(), stop.clone()).map_err(Error::Thread)?;
-            ends.spawn(worker.ended);
-        }
-        let result = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            Some(Err(error)) = loops.join_next() => Err(Error::Stopped(error)),
-            Some(_) = ends.join_next(), if !shutdown.is_cancelled() => Err(Error::Died),
-        };
-        stop.cancel();
-        while ends.join_next().await.is_some() {}
-        loops.shutdown().await;
-        match result {
-            Err(Error::Died) if shutdown.is_cancelled() => Ok(()),
-            result => result,
-        }
-    }
-}
-
-/// One for each processor, as long as that helps.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
-}
-
-impl Endpoint {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
-        let mut attempt = 1;
-        loop {
-            // First, because it tells whether another daemon of ours is there: datagram sockets would
-            // be shared with it.
-            let tcp = bind_tcp(address)?;
-            let bound = tcp.local_addr()?;
-            match (0..threads()).map(|_| bind_udp(bound)).collect() {
-                Ok(udp) => return Ok(Self { address: bound, udp, tcp }),
-                Err(error)
-                    if address.port() == 0
-                        && io::Error::kind(&error) == io::ErrorKind::AddrInUse
-                        && attempt < PORT_ATTEMPTS =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Without `SO_REUSEADDR`, with which any process could bind the same UDP port and take our queries;
-/// with `SO_REUSEPORT` only our own user can.
-fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    socket.set_nonblocking(true)?;
-    match address {
-        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-        SocketAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            socket.set_freebind_v6(true)?;
-        }
-    }
-    Ok(socket)
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            ": is another resolver such as dcos-net or systemd-resolved listening there? change dns.listen"
-        }
-        io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
-        _ => "",
-    }
-}
+pub use listener::{Error, Listener};
 
 /// Octets of the largest query read. Queries have tens of octets; longer ones are cut off on UDP
 /// and end the connection on TCP.
@@ -200,32 +37,43 @@ const MAX_QUERY: usize = 4096;
 /// does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is answered, and to whom.
+/// Pause before the server tries again to listen where another program does.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+
+/// Longest wait for the first reading of the node's networks.
+const FIRST_VIEW: Duration = Duration::from_secs(2);
+
+/// Everything that answers are made of, and the clients that get them.
 #[derive(Clone)]
 pub struct Responder {
     pub catalogs: watch::Receiver<Arc<Catalog>>,
+    /// The node's own networks, for the clients that are inside.
+    pub nodes: watch::Receiver<Arc<NodeView>>,
     pub clients: Vec<ClientRule>,
-    /// Who answers for names that are not in the catalog.
+    /// Resolver for names that are not in the catalog; `None` where they are refused.
     pub forwarder: Option<Forwarder>,
 }
 
-/// What is to be sent.
+/// What a query leads to.
 enum Action {
-    Nothing,
+    /// No reply.
+    Drop,
+    /// The reply is in the buffer.
     Send,
-    /// Somebody else is to be asked first.
+    /// The forwarder has to ask an upstream first.
     Forward,
 }
 
 impl Responder {
-    fn clients(&self) -> ClientFilter {
-        ClientFilter::new(&self.clients)
+    /// A filter of clients for a server that listens on `own`.
+    fn filter(&self, own: &[IpAddr]) -> ClientFilter {
+        ClientFilter::new(&self.clients, own, &self.nodes)
     }
 
-    /// Answers into `reply`, or says that another has to.
+    /// Answers into `reply` as far as the catalog goes, and says what is to be done.
     fn act(&self, catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Action {
         match respond(catalog, packet, transport, reply) {
-            ResponseKind::Ignored => Action::Nothing,
+            ResponseKind::Ignored => Action::Drop,
             ResponseKind::Answered => Action::Send,
             ResponseKind::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
                 Action::Forward
@@ -235,7 +83,59 @@ impl Responder {
     }
 }
 
-/// Outsiders get no answer: a sender's address can be forged, and they need not know of us.
+/// Listens on `addresses` and serves until `shutdown`; tries again as long as that is not possible, because
+/// VIPs work by address in the meantime. Publishes in `states` where it listens, or why it does not.
+pub async fn run(
+    addresses: Vec<SocketAddr>,
+    mut responder: Responder,
+    states: watch::Sender<DnsState>,
+    shutdown: CancellationToken,
+) {
+    while !addresses.is_empty() && !shutdown.is_cancelled() {
+        let error = match Listener::bind(&addresses).await {
+            Ok(listener) => {
+                let addresses: Vec<SocketAddr> = listener.addresses().collect();
+                tracing::info!(?addresses, "dns server is listening");
+                states.send_modify(|state| (state.addresses, state.error) = (addresses, None));
+                await_first_view(&mut responder.nodes, &shutdown).await;
+                match listener.serve(responder.clone(), shutdown.clone()).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let error = error.to_string();
+        // The same error is logged once, however often it is met.
+        if states.borrow().error.as_ref() != Some(&error) {
+            tracing::error!(
+                error,
+                retry_seconds = LISTEN_RETRY.as_secs(),
+                "dns server is down, names are not resolved until a retry succeeds; VIPs work by address"
+            );
+        }
+        states.send_modify(|state| (state.addresses, state.error) = (Vec::new(), Some(error)));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LISTEN_RETRY) => {}
+        }
+    }
+    shutdown.cancelled().await;
+}
+
+/// Waits until the node's networks are known, for a short time. Queries wait in the kernel meanwhile: those of
+/// containers at a restart would be dropped otherwise, and asked again only after seconds.
+async fn await_first_view(nodes: &mut watch::Receiver<Arc<NodeView>>, shutdown: &CancellationToken) {
+    let is_known = nodes.wait_for(|view| **view != NodeView::default());
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        // Without a view the server still has loopback clients and configured networks to answer.
+        _ = tokio::time::timeout(FIRST_VIEW, is_known) => {}
+    }
+}
+
+/// Notes that an outsider gets no answer: the address of a sender can be forged, and an answer would show
+/// strangers that the server is there.
 fn ignore(peer: SocketAddr) {
-    tracing::debug!(%peer, "dns query from outside of the node dropped");
+    tracing::debug!(%peer, "dns query from outside of this node is not answered; dns.clients lets more in");
 }

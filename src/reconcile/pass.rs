@@ -75,11 +75,14 @@ impl<D: DataPlane> Reconciler<D> {
             }
         };
         report.timings.read = started.elapsed();
+        // DNS waits for the node's networks, and a plan that is carried out can take seconds.
+        self.publisher.publish_node(&actual.node, None);
         let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
             return self.prepare(report, &actual).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
         self.due = plan.due;
+        self.publisher.publish_node(&actual.node, Some(plan.sources));
         // Addresses are on disk before the kernel has them.
         self.saver.save(&self.planner.persisted);
 

@@ -8,9 +8,11 @@ use tokio::sync::watch;
 
 use super::{Outputs, Reconciler, ReconcilerSettings};
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::{Actual, DataPlane, Op, PlaneChoice};
+use crate::dataplane::{Actual, DataPlane, Node, Op, PlaneChoice};
+use crate::dns::DnsState;
 use crate::dns::zones::vips::{NamedService, Zone};
-use crate::plan::Plan;
+use crate::plan::desired::Sources;
+use crate::plan::{NodeView, Plan};
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
@@ -22,6 +24,7 @@ const SHOWN_SKIPPED: usize = 1000;
 pub(super) struct Publisher {
     zones: watch::Sender<Arc<Zone>>,
     statuses: watch::Sender<Arc<Status>>,
+    nodes: watch::Sender<Arc<NodeView>>,
     status: Status,
     /// Zone without records.
     zone: Zone,
@@ -45,6 +48,7 @@ impl Publisher {
         Self {
             zones: outputs.zones,
             statuses: outputs.statuses,
+            nodes: outputs.nodes,
             status,
             zone: settings.zone.clone(),
             origin: settings.origin.clone(),
@@ -67,7 +71,7 @@ impl Publisher {
         !self.status.pass.errors.is_empty()
     }
 
-    pub(super) fn set_dns(&mut self, dns: status::Dns) {
+    pub(super) fn set_dns(&mut self, dns: DnsState) {
         self.status.dns = dns;
     }
 
@@ -127,6 +131,18 @@ impl Publisher {
         } else {
             tracing::info!(operations, failed = report.failed.len(), "table changed");
         }
+    }
+
+    /// Publishes the node if it has changed; without a plan its own addresses stay as they were.
+    pub(super) fn publish_node(&self, node: &Node, sources: Option<Sources>) {
+        self.nodes.send_if_modified(|view| {
+            let sources = sources.unwrap_or(view.sources);
+            let is_new = view.node != *node || view.sources != sources;
+            if is_new {
+                *view = Arc::new(NodeView { node: node.clone(), sources });
+            }
+            is_new
+        });
     }
 
     /// Publishes names with their addresses.

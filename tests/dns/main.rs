@@ -312,7 +312,9 @@ fn answers_are_those_of_nsd() {
     let listener = runtime.block_on(Listener::bind(&["127.0.0.1:0".parse().unwrap()])).unwrap();
     let ours = listener.addresses().next().unwrap();
     let (_catalogs, catalogs) = watch::channel(Arc::new(catalog));
-    let serving = Responder { catalogs, clients: vec![ClientRule::Node], forwarder: None };
+    // Clients are on loopback, which needs no view of the node.
+    let nodes = watch::Sender::new(Arc::default()).subscribe();
+    let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
     runtime.spawn(listener.serve(serving, CancellationToken::new()));
 
     let kinds = ["A", "AAAA", "SRV", "PTR", "SOA", "NS", "TXT", "ANY"]

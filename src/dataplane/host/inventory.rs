@@ -65,8 +65,6 @@ impl Inventory {
                 inventory.addresses.insert(address);
             }
         }
-        // A process of this node that asks the DNS server on our link does so from that very address.
-        node.inside.extend(inventory.addresses.iter().map(|address| IpNet::from(*address)));
 
         let uplinks = uplinks(links, routes);
         for message in routes {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{Action, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// Connections served at once per listener; more wait in the listen queue of the kernel.
 pub const MAX_CONNECTIONS: usize = 256;
@@ -24,10 +24,9 @@ pub const MAX_PER_CLIENT: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accepts and serves connections for ever; dropping it closes them.
-pub async fn serve(listener: TcpListener, service: Responder) {
+pub async fn serve(listener: TcpListener, responder: Responder, mut clients: ClientFilter) {
     let mut connections = JoinSet::new();
     let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-    let mut clients = service.clients();
     loop {
         tokio::select! {
             Some(ended) = connections.join_next() => {
@@ -41,7 +40,7 @@ pub async fn serve(listener: TcpListener, service: Responder) {
                 }
             }
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((_, peer)) if !clients.allow(peer.ip()) => {
+                Ok((_, peer)) if !clients.allows(peer.ip()) => {
                     ignore(peer);
                 }
                 Ok((stream, peer)) => {
@@ -52,9 +51,9 @@ pub async fn serve(listener: TcpListener, service: Responder) {
                         continue;
                     }
                     *count += 1;
-                    let service = service.clone();
+                    let responder = responder.clone();
                     connections.spawn(async move {
-                        if let Err(error) = serve_connection(stream, &service).await {
+                        if let Err(error) = serve_connection(stream, &responder).await {
                             debug!(%peer, %error, "dns connection ended");
                         }
                         client
@@ -77,23 +76,23 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, service: &Responder) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
-        let catalog = service.catalogs.borrow().clone();
-        match service.act(&catalog, &query, Transport::Tcp, &mut reply) {
-            Action::Nothing => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a query")),
+        let catalog = responder.catalogs.borrow().clone();
+        match responder.act(&catalog, &query, Transport::Tcp, &mut reply) {
+            Action::Drop => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a query")),
             Action::Send => {}
-            Action::Forward => reply = forward(service, &query).await?,
+            Action::Forward => reply = forward(responder, &query).await?,
         }
         timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
     }
 }
 
-async fn forward(service: &Responder, query: &[u8]) -> io::Result<Vec<u8>> {
+async fn forward(responder: &Responder, query: &[u8]) -> io::Result<Vec<u8>> {
     let (send, answer) = oneshot::channel();
-    if let Some(forwarder) = &service.forwarder {
+    if let Some(forwarder) = &responder.forwarder {
         forwarder.spawn(query, Transport::Tcp, async move |reply: Vec<u8>| {
             // The client may have gone meanwhile.
             let _ = send.send(reply);

@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 use super::clients::ClientRule;
 use super::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
 use super::{Error, Listener, Responder};
-use crate::config::Config;
 use crate::dns::forward::Forwarder;
-use crate::dns::zones::catalog::Catalog;
+use crate::dns::testing;
+use crate::dns::zones::catalog::{Catalog, Layout};
 use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
+use crate::plan::NodeView;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)]) -> Arc<Catalog> {
-    let mut config = Config::default();
-    config.dns.listen = vec![address];
-    let catalog = config.catalog().unwrap();
+    let listeners = [address.ip()];
+    let catalog = testing::catalog(&Layout { listeners: &listeners, ..testing::layout() });
     let services: Vec<NamedService> = records
         .iter()
         .map(|(name, address)| NamedService { name: (*name).to_owned(), address: *address, port: None })
@@ -37,7 +37,9 @@ fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)])
 }
 
 fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
-    Responder { catalogs, clients: vec![ClientRule::Node], forwarder: None }
+    // The node's networks stay unknown, so that only loopback clients are inside.
+    let nodes = watch::Sender::new(Arc::<NodeView>::default()).subscribe();
+    Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None }
 }
 
 /// A running server and the way to its zone.

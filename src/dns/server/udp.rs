@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::batch::DatagramBatch;
-use super::{Action, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// A thread that serves datagrams until it is told to stop, or until it dies.
 pub struct Worker {
@@ -26,7 +26,8 @@ impl Worker {
     /// Starts a thread for some sockets, none of which blocks.
     pub fn spawn(
         sockets: Vec<std::net::UdpSocket>,
-        service: Responder,
+        responder: Responder,
+        clients: ClientFilter,
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
@@ -37,7 +38,7 @@ impl Worker {
                 let mut loops = JoinSet::new();
                 for socket in sockets {
                     let socket = Arc::new(UdpSocket::from_std(socket)?);
-                    loops.spawn_local(serve(socket, service.clone()));
+                    loops.spawn_local(serve(socket, responder.clone(), clients.clone()));
                 }
                 tokio::select! {
                     () = shutdown.cancelled() => Ok(()),
@@ -56,25 +57,24 @@ impl Worker {
 }
 
 /// Answers datagrams for ever.
-async fn serve(socket: Arc<UdpSocket>, service: Responder) {
+async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: ClientFilter) {
     let mut batch = DatagramBatch::new(MAX_QUERY);
-    let mut clients = service.clients();
     loop {
         let ready = socket.readable().await;
         let received = ready.and_then(|()| {
             // Read for each batch, so that the newest catalog answers.
-            let catalog = service.catalogs.borrow().clone();
+            let catalog = responder.catalogs.borrow().clone();
             socket.try_io(Interest::READABLE, || {
                 batch.receive(socket.as_fd(), |query, peer, reply| {
-                    if !clients.allow(peer.ip()) {
+                    if !clients.allows(peer.ip()) {
                         ignore(peer);
                         return false;
                     }
-                    match service.act(&catalog, query, Transport::Udp, reply) {
-                        Action::Nothing => false,
+                    match responder.act(&catalog, query, Transport::Udp, reply) {
+                        Action::Drop => false,
                         Action::Send => true,
                         Action::Forward => {
-                            forward(&service, &socket, query, peer);
+                            forward(&responder, &socket, query, peer);
                             false
                         }
                     }
@@ -96,8 +96,8 @@ async fn serve(socket: Arc<UdpSocket>, service: Responder) {
     }
 }
 
-fn forward(service: &Responder, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
-    let Some(forwarder) = &service.forwarder else { return };
+fn forward(responder: &Responder, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
+    let Some(forwarder) = &responder.forwarder else { return };
     let socket = socket.clone();
     forwarder.spawn(query, Transport::Udp, async move |reply: Vec<u8>| {
         if let Err(error) = socket.try_send_to(&reply, peer) {

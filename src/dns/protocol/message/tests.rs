@@ -10,12 +10,12 @@ use proptest::prelude::*;
 
 use super::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use crate::cluster::Protocol;
-use crate::config::Config;
+use crate::dns::testing;
 use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 
 fn unloaded() -> Catalog {
-    Config::default().catalog().unwrap()
+    testing::catalog(&testing::layout())
 }
 
 fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {

@@ -1,8 +1,8 @@
 //! Which zone a name is in.
 
 use super::*;
-use crate::config::Config;
 use crate::dns::protocol::wire::{MessageHeader, Query};
+use crate::dns::testing;
 use crate::dns::zones::vips::NamedService;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
 use hickory_proto::rr::{Name, RecordType};
@@ -13,23 +13,15 @@ fn packet(name: &str) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn place(config: &Config, name: &str) -> Option<(ZoneKind, usize)> {
-    let catalog = config.catalog().unwrap();
+fn place(catalog: &Catalog, name: &str) -> Option<(ZoneKind, usize)> {
     let packet = packet(name);
     let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();
     catalog.place(&query.name).map(|place| (place.content, place.depth))
 }
 
-/// Masters whose names nobody has to be asked for.
-fn by_address() -> Config {
-    let mut config = Config::default();
-    config.source.masters = vec!["http://10.0.0.1:5050".parse().unwrap()];
-    config
-}
-
 #[test]
 fn names_belong_to_the_longest_origin() {
-    let mut config = by_address();
+    let catalog = testing::catalog(&testing::layout());
     for (name, expected) in [
         ("web.marathon.l4lb.thisdcos.directory.", Some((ZoneKind::Vips, 3))),
         ("L4LB.thisdcos.global.", Some((ZoneKind::Vips, 3))),
@@ -42,12 +34,16 @@ fn names_belong_to_the_longest_origin() {
         ("mesos.example.", None),
         (".", None),
     ] {
-        assert_eq!(place(&config, name), expected, "{name}");
+        assert_eq!(place(&catalog, name), expected, "{name}");
     }
-    config.dns.zone = "vips.example".to_owned();
-    config.dns.aliases = vec!["lb.vips.example".to_owned()];
-    config.dns.mesos = crate::dns::forward::Mesos::Off;
-    config.dns.tasks = false;
+    let aliases = ["lb.vips.example".to_owned()];
+    let catalog = testing::catalog(&Layout {
+        zone: "vips.example",
+        aliases: &aliases,
+        tasks: false,
+        mesos: false,
+        ..testing::layout()
+    });
     for (name, expected) in [
         ("web.marathon.vips.example.", Some((ZoneKind::Vips, 2))),
         ("web.lb.vips.example.", Some((ZoneKind::Vips, 3))),
@@ -55,13 +51,13 @@ fn names_belong_to_the_longest_origin() {
         ("leader.mesos.", None),
         ("leader.dcos.thisdcos.directory.", None),
     ] {
-        assert_eq!(place(&config, name), expected, "{name}");
+        assert_eq!(place(&catalog, name), expected, "{name}");
     }
 }
 
 #[test]
 fn what_is_not_known_is_not_denied() {
-    let catalog = by_address().catalog().unwrap();
+    let catalog = testing::catalog(&testing::layout());
     let find = |catalog: &Catalog, name: &str| {
         let packet = packet(name);
         let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();
