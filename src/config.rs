@@ -432,11 +432,7 @@ impl Config {
 
     /// What the names of tasks depend on.
     pub fn names(&self) -> publisher::PublisherSettings {
-        publisher::PublisherSettings {
-            masters: self.master_addresses().collect(),
-            patience: self.source.failover_hold.0,
-            tasks: self.dns.tasks,
-        }
+        publisher::PublisherSettings { masters: self.master_addresses().collect(), tasks: self.dns.tasks }
     }
 }
 

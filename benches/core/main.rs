@@ -21,7 +21,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::protocol::message::{Transport, respond};
-use l4lbd::dns::zones::vips::{NamedService, Zone};
+use l4lbd::dns::zones::vips::{NamedService, ServicePort, Zone};
 use l4lbd::mesos::{self, Format};
 use l4lbd::plan::Planner;
 use l4lbd::plan::addresses::assign as assign_addresses;
@@ -273,7 +273,7 @@ mod dns {
     #[divan::bench(args = ["scaleapp5000.marathon", "unknown.marathon"])]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
         let zone = build(&Config::default().zone().unwrap(), &records());
-        let catalog = Config::default().catalog().unwrap().with_vips(Arc::new(zone), Arc::default());
+        let catalog = Config::default().catalog().unwrap().with_vips(Arc::new(zone));
         let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
         let mut query = Message::query();
         query.add_query(Query::query(name, RecordType::A));
@@ -286,11 +286,11 @@ mod dns {
 
     fn records() -> Vec<NamedService> {
         let address = |name: u32| IpAddr::from(Ipv4Addr::from_bits(0x0B00_0000 + name));
-        let port = Some((Protocol::Tcp, 80));
+        let port = || Some(ServicePort::from((Protocol::Tcp, 80)));
         let service = |name: u32| NamedService {
             name: format!("scaleapp{name}.marathon"),
             address: address(name),
-            port,
+            port: port(),
         };
         (0..10_000).map(service).collect()
     }

@@ -14,7 +14,7 @@ use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::dns::server::clients::ClientRule;
 use l4lbd::dns::zones::catalog::Catalog;
-use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,12 +49,12 @@ fn catalog(names: u32) -> Catalog {
         .map(|number| NamedService {
             name: name(number),
             address: address(number).into(),
-            port: Some((Protocol::Tcp, 80)),
+            port: Some(ServicePort::from((Protocol::Tcp, 80))),
         })
         .collect();
     let (zone, left_out) = catalog.vips().with_services(1, &services);
     assert!(left_out.is_empty());
-    catalog.with_vips(Arc::new(zone), Arc::default())
+    catalog.with_vips(Arc::new(zone))
 }
 
 /// As the daemon does it.

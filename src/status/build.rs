@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::pass::PassReport;
 use super::{Status, age};
 use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
-use crate::dns::zones::vips::{NameError, NamedService};
+use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Member, Programmed};
 use crate::plan::{ClusterView, Plan, Planner};
 use crate::status;
@@ -98,7 +98,8 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
     let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
         Host::Named(name) => {
-            let port = Some((key.protocol, key.port));
+            let names = programmed.port_names.clone();
+            let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
             Some(NamedService { name: name.clone(), address: key.address, port })
         }
         Host::Literal(_) => None,

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use jiff::Timestamp;
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::dns::protocol::record::{RData, encode};
@@ -26,7 +25,7 @@ use l4lbd::dns::server::clients::ClientRule;
 use l4lbd::dns::zones::Directory;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::tasks::TaskZone;
-use l4lbd::dns::zones::vips::NamedService;
+use l4lbd::dns::zones::vips::{NamedService, ServicePort};
 use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -160,7 +159,11 @@ fn catalog() -> Catalog {
     config.source.masters = vec!["http://127.0.0.1:5050".parse().unwrap()];
     config.dns.listen = vec!["127.0.0.1:53".parse().unwrap()];
     let port = Some((Protocol::Tcp, 80));
-    let service = |name: &str, address: IpAddr, port| NamedService { name: name.to_owned(), address, port };
+    let service = |name: &str, address: IpAddr, port: Option<(Protocol, u16)>| NamedService {
+        name: name.to_owned(),
+        address,
+        port: port.map(ServicePort::from),
+    };
     let mut services = vec![
         service("web.marathon", [11, 0, 0, 1].into(), port),
         service("web.marathon", "fd01:c::1".parse().unwrap(), port),
@@ -171,8 +174,8 @@ fn catalog() -> Catalog {
     let (zone, _) = catalog.vips().with_services(1, &services);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-    let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
-    catalog.with_vips(Arc::new(zone), Arc::default()).with_tasks(Arc::new(TaskZone::new(directory, &[], 1)))
+    let directory = Directory::new(&snapshot);
+    catalog.with_vips(Arc::new(zone)).with_tasks(Arc::new(TaskZone::new(directory, &[], 1)))
 }
 
 fn text(name: &[u8]) -> String {
@@ -205,7 +208,7 @@ fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-    let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
+    let directory = Directory::new(&snapshot);
     let tasks = TaskZone::new(directory.clone(), &[], 1);
     let mut names: BTreeSet<(bool, String)> = ["leader", "master"]
         .iter()

@@ -15,7 +15,7 @@ use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use l4lbd::dns::zones::catalog::Catalog;
-use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 use l4lbd::mesos::{self, Format};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
@@ -193,9 +193,9 @@ fn about_our_zones_alone(reply: &Message) {
 fn catalog(
     names: impl IntoIterator<Item = (String, IpAddr)>,
 ) -> (Catalog, std::collections::BTreeMap<String, String>) {
-    let port = Some((Protocol::Tcp, 80));
+    let port = || Some(ServicePort::from((Protocol::Tcp, 80)));
     let services: Vec<NamedService> =
-        names.into_iter().map(|(name, address)| NamedService { name, address, port }).collect();
+        names.into_iter().map(|(name, address)| NamedService { name, address, port: port() }).collect();
     let mut config = Config::default();
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().expect("an address")];
@@ -203,7 +203,7 @@ fn catalog(
     let (zone, left_out) = catalog.vips().with_services(7, &services);
     let left_out =
         left_out.into_iter().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
-    (catalog.with_vips(Arc::new(zone), Arc::default()), left_out)
+    (catalog.with_vips(Arc::new(zone)), left_out)
 }
 
 /// With a name that has too many addresses for UDP.

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use jiff::Timestamp;
 use l4lbd::dns::protocol::record::{RData, encode};
 use l4lbd::dns::zones::{Directory, tasks::TaskZone};
 use serde_json::{Value, json};
@@ -134,7 +132,7 @@ fn dcos_names_of_dcos_net_fixtures() {
         let name = text(&fixture["fixture"]);
         let path = shared(&format!("fixtures/dcos-net/{name}"));
         let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-        let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
+        let directory = Directory::new(&snapshot);
         let tasks = TaskZone::new(directory, &[], 1);
         let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for task in list(&fixture["tasks"]) {

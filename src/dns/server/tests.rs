@@ -33,7 +33,7 @@ fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)])
         .map(|(name, address)| NamedService { name: (*name).to_owned(), address: *address, port: None })
         .collect();
     let (zone, _) = catalog.vips().with_services(serial, &services);
-    Arc::new(catalog.with_vips(Arc::new(zone), Arc::default()))
+    Arc::new(catalog.with_vips(Arc::new(zone)))
 }
 
 fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::reverse;
 use super::tasks::TaskZone;
-use super::vips::{self, NAME_SERVER, Records, Zone};
+use super::vips::{self, NAME_SERVER, Zone};
 use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
 use crate::vip::alloc::AddressRange;
@@ -60,7 +60,6 @@ pub struct Catalog {
     /// Records of the name server.
     servers: Vec<RData>,
     vips: Arc<Zone>,
-    port_names: Arc<Records>,
     tasks: Option<Arc<TaskZone>>,
     node: Vec<RData>,
 }
@@ -125,15 +124,14 @@ impl Catalog {
             ttl: layout.ttl,
             servers: listeners.map(|address| RData::from(*address)).collect(),
             vips,
-            port_names: Arc::default(),
             tasks: None,
             node: Vec::new(),
         })
     }
 
     /// The same zones with other names of VIPs.
-    pub fn with_vips(self, vips: Arc<Zone>, port_names: Arc<Records>) -> Self {
-        Self { vips, port_names, ..self }
+    pub fn with_vips(self, vips: Arc<Zone>) -> Self {
+        Self { vips, ..self }
     }
 
     pub fn with_tasks(self, tasks: Arc<TaskZone>) -> Self {
@@ -183,11 +181,7 @@ impl<'c> Match<'c> {
             return Lookup::NotLoaded;
         }
         let found = match (self.content, &catalog.tasks) {
-            (ZoneKind::Vips, _) => catalog
-                .vips
-                .get(relative)
-                .or_else(|| catalog.port_names.get(relative).map(Vec::as_slice))
-                .map(Cow::Borrowed),
+            (ZoneKind::Vips, _) => catalog.vips.get(relative).map(Cow::Borrowed),
             (ZoneKind::Reverse, _) => reverse::find(&catalog.vips, absolute).map(Cow::Owned),
             (ZoneKind::Node, _) => relative.is_empty().then_some(Cow::Borrowed(&*catalog.node)),
             (ZoneKind::Dcos, Some(tasks)) => tasks.dcos(relative).map(Cow::Owned),

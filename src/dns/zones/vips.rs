@@ -1,12 +1,12 @@
 //! The names of VIPs: a zone with addresses, services, and the way back from address to name.
 //!
 //! Pure: a [`Zone`] is an immutable value built from what the kernel holds. Below its origin these
-//! names exist for a VIP `web.marathon` on TCP port 80:
+//! names exist for a VIP `web.marathon` on TCP port 80, which a task port `http` serves:
 //!
 //! * `web.marathon` with its addresses;
 //! * `_80._web._tcp.marathon` and `_web._tcp.marathon`, and in the order of RFC 2782
 //!   `_80._tcp.web.marathon`: SRV records with the port; the second has all TCP ports of the name;
-//! * the same with the name of the task's port instead of its number, see [`Zone::port_names`];
+//! * `_http._web._tcp.marathon` and `_http._tcp.web.marathon`: the same by the task port's name;
 //! * the names between those and the origin (empty non-terminals, RFC 4592 section 2.2.2).
 //!
 //! The zone does not know under which origins it is served: that is left to [`super::catalog`].
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::Protocol;
-use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
+use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME, label};
 pub use crate::dns::protocol::record::NameError;
 use crate::dns::protocol::record::{RData, encode, encode_origin};
 
@@ -27,27 +27,45 @@ pub const DEFAULT_TTL: u32 = 5;
 /// Name of the name server in each zone.
 pub const NAME_SERVER: &str = "ns";
 
-/// Why a zone could not be created.
+/// Octets that the longest name of our own adds to an origin: `hostmaster` with its length, and the root.
+const LONGEST_OWN: usize = 12;
+
+/// Name of task ports that have none in Marathon's definition; it says nothing about the port.
+const NO_PORT_NAME: &str = "default";
+
+/// Reasons why a zone could not be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("origin `{origin}` {reason}: expected a name such as {DEFAULT_ORIGIN}")]
     Origin { origin: String, reason: NameError },
 }
 
-/// A VIP that the kernel holds: its name relative to the origin, its address, its ports.
+/// A VIP that the kernel holds: its name relative to the origin, its address, its port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamedService {
     pub name: String,
     pub address: IpAddr,
     /// `None` where only the address is known.
-    pub port: Option<(Protocol, u16)>,
+    pub port: Option<ServicePort>,
 }
 
-/// Names of task ports, by VIP name, protocol and the VIP's port.
-pub type PortNames = BTreeMap<(String, Protocol, u16), BTreeSet<String>>;
+/// A port of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    pub protocol: Protocol,
+    pub number: u16,
+    /// Names of the task ports that serve it, as written.
+    pub names: BTreeSet<String>,
+}
 
-/// Relative names on the wire and what they have.
-pub type Records = HashMap<Box<[u8]>, Vec<RData>>;
+impl From<(Protocol, u16)> for ServicePort {
+    fn from((protocol, number): (Protocol, u16)) -> Self {
+        Self { protocol, number, names: BTreeSet::new() }
+    }
+}
+
+/// Relative names on the wire with their records.
+type Records = HashMap<Box<[u8]>, Vec<RData>>;
 
 /// An immutable set of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +73,7 @@ pub struct Zone {
     origin: Box<[u8]>,
     serial: u32,
     /// `None` until the first records are known.
-    nodes: Option<Records>,
+    records: Option<Records>,
     /// Names of an address, relative.
     names4: BTreeMap<Ipv4Addr, Vec<Box<[u8]>>>,
     names6: BTreeMap<Ipv6Addr, Vec<Box<[u8]>>>,
@@ -63,17 +81,26 @@ pub struct Zone {
 
 impl Zone {
     /// A zone whose records are not known yet.
+    ///
+    /// # Errors
+    /// When the origin is no name, or leaves no room for names below it.
     pub fn new(origin: &str) -> Result<Self, Error> {
         let invalid = |reason| Error::Origin { origin: origin.to_owned(), reason };
         let octets = encode_origin(origin).map_err(invalid)?;
-        // There must be room for at least `hostmaster`.
-        if octets.len() + 12 > MAX_NAME {
+        if octets.len() + LONGEST_OWN > MAX_NAME {
             return Err(invalid(NameError::TooLong));
         }
-        Ok(Self { origin: octets, serial: 0, nodes: None, names4: BTreeMap::new(), names6: BTreeMap::new() })
+        Ok(Self {
+            origin: octets,
+            serial: 0,
+            records: None,
+            names4: BTreeMap::new(),
+            names6: BTreeMap::new(),
+        })
     }
 
-    /// The same zone with exactly these services, and the names that were left out with the reason.
+    /// The zone of the same origin with exactly these services, and the names that were left out with the
+    /// reason.
     ///
     /// `serial` goes into the SOA (RFC 1982: later is greater).
     pub fn with_services<'a>(
@@ -81,28 +108,41 @@ impl Zone {
         serial: u32,
         services: impl IntoIterator<Item = &'a NamedService>,
     ) -> (Self, BTreeMap<String, NameError>) {
-        let mut zone = Self { serial, ..Self { nodes: None, ..self.clone() } };
-        zone.names4.clear();
-        zone.names6.clear();
-        let mut nodes = Records::new();
+        let (names4, names6) = (BTreeMap::new(), BTreeMap::new());
+        let mut zone = Self { origin: self.origin.clone(), serial, records: None, names4, names6 };
+        let mut records = Records::new();
+        let mut by_port_name = Records::new();
         let mut left_out = BTreeMap::new();
         for service in services {
-            match self.owner(&service.name) {
-                Ok(owner) => {
-                    zone.add_reverse(service.address, &owner);
-                    if let Some((protocol, port)) = service.port {
-                        for name in service_names(&service.name, protocol, &port.to_string()) {
-                            add(&mut nodes, name, RData::Srv { port, target: owner.clone() });
-                        }
-                    }
-                    add(&mut nodes, owner, RData::from(service.address));
-                }
+            let owner = match self.owner(&service.name) {
+                Ok(owner) => owner,
                 Err(reason) => {
                     left_out.insert(service.name.clone(), reason);
+                    continue;
+                }
+            };
+            zone.add_reverse(service.address, &owner);
+            if let Some(port) = &service.port {
+                let data = RData::Srv { port: port.number, target: owner.clone() };
+                for name in service_names(&service.name, port.protocol, &port.number.to_string()) {
+                    add_with_parents(&mut records, name, data.clone());
+                }
+                for label in port.names.iter().filter_map(|name| port_label(name)) {
+                    // The form without a port is there by the number already.
+                    let forms = service_names(&service.name, port.protocol, &label).into_iter().enumerate();
+                    for (_, name) in forms.filter(|(form, _)| *form != ALL_PORTS) {
+                        add(&mut by_port_name, name, data.clone());
+                    }
                 }
             }
+            add_with_parents(&mut records, owner, RData::from(service.address));
         }
-        zone.nodes = Some(nodes);
+        // A name that looks like a number, or like another VIP, does not hide what that has. Names above
+        // are all there by the numbers.
+        for (name, data) in by_port_name {
+            records.entry(name).or_insert(data);
+        }
+        zone.records = Some(records);
         (zone, left_out)
     }
 
@@ -115,19 +155,19 @@ impl Zone {
         self.serial
     }
 
-    /// Whether it is known which names there are.
+    /// True if it is known which names there are.
     pub fn is_loaded(&self) -> bool {
-        self.nodes.is_some()
+        self.records.is_some()
     }
 
     /// Records of a relative name in lower case, which is not the origin; `None` if it does not exist.
     pub fn get(&self, name: &[u8]) -> Option<&[RData]> {
-        self.nodes.as_ref()?.get(name).map(Vec::as_slice)
+        self.records.as_ref()?.get(name).map(Vec::as_slice)
     }
 
     /// All names and their records, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[RData])> {
-        self.nodes.iter().flatten().map(|(name, records)| (&**name, records.as_slice()))
+        self.records.iter().flatten().map(|(name, records)| (&**name, records.as_slice()))
     }
 
     /// The names of an address, relative.
@@ -139,7 +179,7 @@ impl Zone {
         names.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether any address from `first` to `last` has a name.
+    /// True if any address from `first` to `last` has a name.
     pub fn has_names(&self, first: IpAddr, last: IpAddr) -> bool {
         match (first, last) {
             (IpAddr::V4(first), IpAddr::V4(last)) => self.names4.range(first..=last).next().is_some(),
@@ -148,29 +188,7 @@ impl Zone {
         }
     }
 
-    /// The SRV names that the names of ports give, for the services of this zone.
-    pub fn port_names(&self, port_names: &PortNames) -> Records {
-        let mut nodes = Records::new();
-        for ((name, protocol, port), labels) in port_names {
-            let Ok(owner) = self.owner(name) else { continue };
-            let by_number = service_names(name, *protocol, &port.to_string());
-            if by_number.first().is_none_or(|name| self.get(name).is_none()) {
-                continue;
-            }
-            for label in labels {
-                // The form without a port name is the same for all of them.
-                let forms = service_names(name, *protocol, label).into_iter().enumerate();
-                for (_, form) in forms.filter(|(form, _)| *form != ALL_PORTS) {
-                    if self.get(&form).is_none() {
-                        let data = RData::Srv { port: *port, target: owner.clone() };
-                        nodes.entry(form).or_default().push(data);
-                    }
-                }
-            }
-        }
-        nodes
-    }
-
+    /// The name of a service on the wire, relative to the origin.
     fn owner(&self, name: &str) -> Result<Box<[u8]>, NameError> {
         let owner = encode(name)?;
         if owner.len() + self.origin.len() + 1 > MAX_NAME {
@@ -196,7 +214,7 @@ impl Zone {
 /// Place of the form without a port in [`service_names`].
 const ALL_PORTS: usize = 1;
 
-/// The names under which a port of a VIP is found; those that are no names are left out.
+/// The names under which a port of a VIP is found; a form that is no valid name is left out.
 fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
     let (first, rest) =
         name.split_once('.').map_or((name, String::new()), |(first, rest)| (first, format!(".{rest}")));
@@ -208,27 +226,32 @@ fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
     names.iter().filter_map(|name| encode(name).ok()).collect()
 }
 
-/// Adds a record once, with the names between it and the origin.
-fn add(nodes: &mut Records, name: Box<[u8]>, data: RData) {
+/// Adds a record, with the names between it and the origin.
+fn add_with_parents(records: &mut Records, name: Box<[u8]>, data: RData) {
     let mut above: &[u8] = &name;
     while let Some((length, rest)) = above.split_first() {
         above = rest.get(usize::from(*length)..).unwrap_or_default();
-        if above.is_empty() || nodes.contains_key(above) {
+        if above.is_empty() || records.contains_key(above) {
             break;
         }
-        nodes.insert(above.into(), Vec::new());
+        records.insert(above.into(), Vec::new());
     }
-    let records = nodes.entry(name).or_default();
-    if let Err(place) = records.binary_search(&data) {
-        records.insert(place, data);
+    add(records, name, data);
+}
+
+/// Adds a record once, in order.
+fn add(records: &mut Records, name: Box<[u8]>, data: RData) {
+    let known = records.entry(name).or_default();
+    if let Err(place) = known.binary_search(&data) {
+        known.insert(place, data);
     }
 }
 
-/// A port's name as a label of an SRV name; `None` if nothing is left of it.
-pub fn port_label(name: &str) -> Option<String> {
-    let label = crate::cluster::dns_label::label(name);
-    // The underscore takes one octet, and a task port without a name is called so.
-    (!label.is_empty() && label.len() < MAX_LABEL && label != "default").then_some(label)
+/// A port's name as a label of an SRV name, to which an underscore is added; `None` if nothing is left of
+/// it, or if it names no port in particular.
+fn port_label(name: &str) -> Option<String> {
+    let label = label(name);
+    (!label.is_empty() && label.len() < MAX_LABEL && label != NO_PORT_NAME).then_some(label)
 }
 
 #[cfg(test)]

@@ -12,22 +12,22 @@ use super::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use crate::cluster::Protocol;
 use crate::dns::testing;
 use crate::dns::zones::catalog::Catalog;
-use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
+use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 
 fn unloaded() -> Catalog {
     testing::catalog(&testing::layout())
 }
 
 fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {
-    let port = Some((Protocol::Tcp, 80));
+    let port = Some(ServicePort::from((Protocol::Tcp, 80)));
     let records: Vec<NamedService> = records
         .into_iter()
-        .map(|(name, address)| NamedService { name: name.to_owned(), address, port })
+        .map(|(name, address)| NamedService { name: name.to_owned(), address, port: port.clone() })
         .collect();
     let catalog = unloaded();
     let (zone, left_out) = catalog.vips().with_services(1, &records);
     assert!(left_out.is_empty());
-    catalog.with_vips(Arc::new(zone), Arc::default())
+    catalog.with_vips(Arc::new(zone))
 }
 
 fn catalog() -> Catalog {

@@ -77,7 +77,7 @@ fn what_is_not_known_is_not_denied() {
     }
     let service = NamedService { name: "web.m".to_owned(), address: [11, 0, 0, 1].into(), port: None };
     let (zone, _) = catalog.vips().with_services(1, [&service]);
-    let catalog = catalog.with_vips(Arc::new(zone), Arc::default()).with_node([IpAddr::from([10, 0, 0, 1])]);
+    let catalog = catalog.with_vips(Arc::new(zone)).with_node([IpAddr::from([10, 0, 0, 1])]);
     assert!(catalog.is_node([IpAddr::from([10, 0, 0, 1])]) && !catalog.is_node([]));
     assert_eq!(find(&catalog, "x.l4lb.thisdcos.directory."), None);
     assert_eq!(find(&catalog, "thisnode.thisdcos.directory.").as_deref(), Some("[A(10.0.0.1)]"));

@@ -1,9 +1,7 @@
 //! The names of a small cluster in each zone.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -58,7 +56,7 @@ fn tasks() -> TaskZone {
     );
     let snapshot = mesos::parse(document.as_bytes(), None).unwrap();
     assert_eq!(snapshot.skipped, []);
-    let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
+    let directory = Directory::new(&snapshot);
     TaskZone::new(directory, &[[10, 0, 0, 9].into(), [10, 0, 0, 10].into()], 1)
 }
 

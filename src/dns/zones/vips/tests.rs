@@ -9,7 +9,15 @@ use crate::cluster::Protocol::{Tcp, Udp};
 const SERIAL: u32 = 7;
 
 fn service(name: &str, address: &str, port: Option<(Protocol, u16)>) -> NamedService {
+    let port = port.map(ServicePort::from);
     NamedService { name: name.to_owned(), address: address.parse().unwrap(), port }
+}
+
+/// A service on a TCP port that task ports of these names serve.
+fn named(name: &str, address: &str, number: u16, names: &[&str]) -> NamedService {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    let port = Some(ServicePort { names, ..ServicePort::from((Tcp, number)) });
+    NamedService { port, ..service(name, address, None) }
 }
 
 fn zone(services: &[NamedService]) -> Zone {
@@ -59,18 +67,42 @@ fn services_have_the_names_of_each_protocol() {
     assert_eq!(ports("_443._tcp.web.marathon"), [443]);
     assert!(ports("_tcp.web.marathon").is_empty());
     assert_eq!(get(&zone, "_53._web._tcp.marathon"), None);
+}
 
-    let names = |ports: &[(Protocol, u16, &str)]| -> PortNames {
-        let name = |(protocol, port, name): &(Protocol, u16, &str)| {
-            (("web.marathon".to_owned(), *protocol, *port), BTreeSet::from([(*name).to_owned()]))
+#[test]
+fn services_have_the_names_of_their_task_ports() {
+    let zone = zone(&[
+        named("web.marathon", "11.0.0.1", 80, &["http", "Web_UI"]),
+        // The other family of the same service, which one instance calls otherwise.
+        named("web.marathon", "fd01:c::1", 80, &["http", "default", ""]),
+        named("web.marathon", "11.0.0.1", 443, &["http"]),
+        // A name that is the number of another port, and one that is another service.
+        named("web.marathon", "11.0.0.1", 8443, &["80"]),
+        named("x.marathon", "11.0.0.2", 81, &["web"]),
+        service("_web._tcp.x.marathon", "11.0.0.3", None),
+    ]);
+    let ports = |name: &str| -> Option<Vec<u16>> {
+        let port = |data: &RData| match data {
+            RData::Srv { port, .. } => Some(*port),
+            _ => None,
         };
-        ports.iter().map(name).collect()
+        get(&zone, name).map(|records| records.iter().filter_map(port).collect())
     };
-    // Port 8080 is no VIP (any more), and a name does not hide the service of a number.
-    let named = zone.port_names(&names(&[(Tcp, 80, "http"), (Tcp, 8080, "http"), (Tcp, 443, "80")]));
-    let http = RData::Srv { port: 80, target: encode("web.marathon").unwrap() };
-    let expected = ["_http._web._tcp.marathon", "_http._tcp.web.marathon"];
-    assert_eq!(named, expected.map(|name| (encode(name).unwrap(), vec![http.clone()])).into());
+    for (name, expected) in [
+        ("_http._web._tcp.marathon", Some(vec![80, 443])),
+        ("_http._tcp.web.marathon", Some(vec![80, 443])),
+        ("_web-ui._web._tcp.marathon", Some(vec![80])),
+        ("_80._web._tcp.marathon", Some(vec![80])),
+        ("_80._tcp.web.marathon", Some(vec![80])),
+        ("_web._tcp.marathon", Some(vec![80, 443, 8443])),
+        ("_web._x._tcp.marathon", Some(vec![81])),
+        ("_web._tcp.x.marathon", Some(vec![])),
+        ("_http._web._udp.marathon", None),
+        ("_http._x._tcp.marathon", None),
+        ("_default._web._tcp.marathon", None),
+    ] {
+        assert_eq!(ports(name), expected, "{name}");
+    }
 }
 
 #[test]
