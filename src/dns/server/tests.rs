@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clients::ClientRule;
 use super::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
-use super::{Error, Listener, Responder};
+use super::{DnsState, Error, Listener, Responder, run};
 use crate::dns::forward::Forwarder;
 use crate::dns::testing;
 use crate::dns::zones::catalog::{Catalog, Layout};
@@ -374,4 +374,60 @@ async fn ipv6_is_served() {
     let server = Server::start_on(address, &[("web.marathon", v4(1))]).await;
     let reply = server.ask("web.marathon", RecordType::A).await;
     assert_eq!(data(&reply), ["11.0.0.1"]);
+}
+
+/// A server that listens by itself, with what it publishes and what it waits for.
+struct Running {
+    states: watch::Receiver<DnsState>,
+    _nodes: watch::Sender<Arc<NodeView>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn on(address: SocketAddr) -> Self {
+        let (states, receiver) = watch::channel(DnsState::default());
+        let (_catalogs, catalogs) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
+        let (nodes, views) = watch::channel(Arc::<NodeView>::default());
+        let responder = Responder { nodes: views, ..service(catalogs) };
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(vec![address], responder, states, shutdown.clone()));
+        Self { states: receiver, _nodes: nodes, shutdown, task }
+    }
+
+    async fn await_state(&mut self, is_wanted: impl FnMut(&DnsState) -> bool) -> DnsState {
+        self.states.wait_for(is_wanted).await.unwrap().clone()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// The kernel may be unreadable for a while: what does not depend on its networks is answered.
+#[tokio::test(start_paused = true)]
+async fn loopback_clients_are_answered_although_the_node_is_unknown() {
+    let mut running = Running::on(LOOPBACK);
+    let state = running.await_state(|state| !state.addresses.is_empty()).await;
+    let socket = UdpSocket::bind(LOOPBACK).await.unwrap();
+    socket.connect(state.addresses[0]).await.unwrap();
+    socket.send(&query("web.marathon", RecordType::A).to_vec().unwrap()).await.unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    assert_eq!(data(&Message::from_vec(&buffer[..length]).unwrap()), ["11.0.0.1"]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_in_use_is_tried_again_until_it_is_free() {
+    let other = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    let address = other.local_addr().unwrap();
+    let mut running = Running::on(address);
+    let state = running.await_state(|state| state.error.is_some()).await;
+    assert!(state.addresses.is_empty() && state.error.unwrap().contains(&address.to_string()));
+    drop(other);
+    let state = running.await_state(|state| !state.addresses.is_empty()).await;
+    assert_eq!((state.addresses, state.error), (vec![address], None));
+    running.stop().await;
 }

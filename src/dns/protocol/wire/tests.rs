@@ -1,4 +1,4 @@
-//! Against hickory's encoder, and that no octets are too odd.
+//! Against hickory's encoder and decoder, and that no octets are too odd.
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
 use hickory_proto::rr::{Name, RecordType};
@@ -82,5 +82,133 @@ proptest! {
         let text: Vec<u8> = labels(query.name.octets()).flat_map(|label| [label, b"."].concat()).collect();
         prop_assert_eq!(text, name.as_bytes());
         prop_assert_eq!(query.edns.map(|edns| edns.payload), payload);
+    }
+}
+
+/// A name on the wire: labels as they come, now and then too long or too many, and an end that may be a
+/// pointer (RFC 1035 section 4.1.4) or of a kind that nothing has.
+fn wire_name() -> impl Strategy<Value = Vec<u8>> {
+    let label = prop_oneof![
+        20 => proptest::collection::vec(any::<u8>(), 1..12),
+        1 => proptest::collection::vec(any::<u8>(), 60..66),
+    ];
+    let labels = prop_oneof![
+        20 => proptest::collection::vec(label.clone(), 0..6),
+        1 => proptest::collection::vec(label, 20..140),
+    ];
+    let end = prop_oneof![
+        20 => Just(vec![0]),
+        2 => (0u8..40).prop_map(|offset| vec![0xc0, offset]),
+        1 => (0x40u8..0xc0).prop_map(|kind| vec![kind]),
+    ];
+    (labels, end).prop_map(|(labels, end)| {
+        let labels = labels.into_iter().flat_map(|label| [vec![label.len() as u8], label].concat());
+        labels.chain(end).collect()
+    })
+}
+
+/// A record: OPT at the root with or without options, or another one with data that need not be right.
+fn wire_record() -> impl Strategy<Value = Vec<u8>> {
+    let other = any::<u16>().prop_filter("is OPT", |kind| *kind != kind::OPT);
+    let other = prop_oneof![Just(kind::A), Just(kind::SRV), other];
+    let start = prop_oneof![
+        3 => Just((vec![0], kind::OPT)),
+        1 => (wire_name(), other),
+    ];
+    let data = prop_oneof![
+        3 => Just(vec![]),
+        1 => Just(vec![0, 10, 0, 2, 1, 2]),
+        1 => proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    (start, any::<u16>(), any::<u32>(), data).prop_map(|((name, kind), class, ttl, data)| {
+        let fixed = [&kind.to_be_bytes()[..], &class.to_be_bytes(), &ttl.to_be_bytes()].concat();
+        [name, fixed, (data.len() as u16).to_be_bytes().to_vec(), data].concat()
+    })
+}
+
+/// A message whose counts, questions and records need not agree, and of which a part may be missing.
+fn wire_message() -> impl Strategy<Value = Vec<u8>> {
+    let question = || {
+        let class = prop_oneof![Just([0, 1]), any::<[u8; 2]>()];
+        let question = (wire_name(), any::<[u8; 2]>(), class);
+        question.prop_map(|(name, kind, class)| [name, kind.to_vec(), class.to_vec()].concat())
+    };
+    let questions = prop_oneof![
+        10 => proptest::collection::vec(question(), 1..2),
+        1 => proptest::collection::vec(question(), 0..3),
+    ];
+    let sections = proptest::collection::vec(proptest::collection::vec(wire_record(), 0..2), 3);
+    let miscounted = prop_oneof![10 => Just(0), 1 => 1u16..3];
+    let cut = prop_oneof![10 => Just(0), 1 => 0usize..40];
+    (any::<[u8; 4]>(), questions, sections, miscounted, cut).prop_map(
+        |(start, questions, sections, miscounted, cut)| {
+            let mut message = start.to_vec();
+            message.extend((questions.len() as u16).to_be_bytes());
+            for records in &sections {
+                message.extend((records.len() as u16 + miscounted).to_be_bytes());
+            }
+            message.extend(questions.concat());
+            message.extend(sections.concat().concat());
+            message.truncate(message.len().saturating_sub(cut).max(HEADER));
+            message
+        },
+    )
+}
+
+/// The same message without its records.
+fn without_records(message: &[u8]) -> Vec<u8> {
+    [&message[..6], &[0; 6], &message[HEADER..]].concat()
+}
+
+/// The octets of a name as [`QueryName::octets`] has them.
+fn octets_of(name: &Name) -> Vec<u8> {
+    name.iter().flat_map(|label| [vec![label.len() as u8], label.to_ascii_lowercase()].concat()).collect()
+}
+
+fn decode(message: &[u8]) -> Option<Message> {
+    Message::from_vec(message).ok()
+}
+
+/// True if the name of the first question points back, to the header as nothing else is there.
+fn points_back(message: &[u8]) -> bool {
+    let mut rest = &message[HEADER..];
+    while let Some((&length @ 1..=63, after)) = rest.split_first() {
+        rest = after.get(usize::from(length)..).unwrap_or_default();
+    }
+    rest.first().is_some_and(|length| *length >= 0xc0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// One question is read exactly as hickory reads it. hickory also reads what nobody asks: no question or
+    /// several (RFC 9619), and a name that points into the header.
+    #[test]
+    fn questions_are_read_as_by_hickory(message in wire_message()) {
+        let message = without_records(&message);
+        let theirs = decode(&message).filter(|theirs| theirs.queries.len() == 1 && !points_back(&message));
+        let ours = read(&message);
+        prop_assert_eq!(ours.is_some(), theirs.is_some(), "{:?}", theirs);
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            let query = &theirs.queries[0];
+            prop_assert_eq!(ours.name.octets(), octets_of(query.name()));
+            prop_assert_eq!(ours.kind, u16::from(query.query_type()));
+            prop_assert_eq!(ours.class, u16::from(query.query_class()));
+            prop_assert_eq!(ours.edns, None);
+        }
+    }
+
+    /// What hickory reads with records is read here with the same EDNS. hickory refuses more: it looks into
+    /// the data of records, which no answer depends on. Only an OPT record with a name is refused here alone
+    /// (RFC 6891 section 6.1.2; `odd_questions_are_not_read` has one).
+    #[test]
+    fn records_are_passed_over_as_by_hickory(message in wire_message()) {
+        let Some(theirs) = decode(&message).filter(|theirs| theirs.queries.len() == 1 && !points_back(&message))
+        else { return Ok(()) };
+        let ours = read(&message);
+        prop_assert!(ours.is_some(), "{:?}", theirs);
+        let edns = ours.unwrap().edns.map(|edns| (edns.version, edns.payload.max(512), edns.dnssec_ok));
+        let expected = theirs.edns.map(|edns| (edns.version(), edns.max_payload(), edns.flags().dnssec_ok));
+        prop_assert_eq!(edns, expected);
     }
 }
