@@ -1,12 +1,13 @@
-//! The DNS server: names of VIPs, tasks and this node to addresses, for the node and its containers.
+//! The DNS server: gives the node and its containers the addresses of VIPs, tasks and this node.
 //!
-//! What belongs here, of which only the last two do any I/O:
+//! What belongs here:
 //!
-//! * [`zones`]: which names exist and what they have;
-//! * [`protocol`]: one message in, one out;
+//! * [`zones`] (pure): which names exist, and their records;
+//! * [`protocol`] (pure): one message in, one out;
 //! * [`publisher`]: replaces the catalog when VIPs, tasks or this node change;
-//! * [`server`]: UDP and TCP sockets, limits per client, shutdown; [`forward`] and [`resolved`] for names
-//!   that are not ours, and for those who look for ours.
+//! * [`server`]: UDP and TCP sockets, clients and their limits, shutdown;
+//! * [`forward`]: names in none of our zones, which upstreams answer;
+//! * [`resolved`]: the registration with systemd-resolved.
 //!
 //! The catalog is replaced as a whole through a `watch` channel and each query is answered from the
 //! newest one, so a client never sees half of a change. When a VIP's name is published (after the

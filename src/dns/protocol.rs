@@ -1,7 +1,8 @@
 //! The DNS protocol (RFC 1035): octets of a message in, octets of its answer out.
 //!
-//! What belongs here: the wire format, the data of records, response codes, EDNS and truncation. Pure,
-//! and total: no octets make it fail. Which names exist is left to [`super::zones`].
+//! What belongs here: reading queries ([`wire`]), the data of records ([`record`]), and replies with their
+//! response codes, EDNS and truncation ([`message`]). Pure, and total: no octets make it fail. Which names
+//! exist is left to [`super::zones`], reading and writing the octets to [`super::server`].
 
 pub mod message;
 pub mod record;

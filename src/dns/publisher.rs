@@ -1,9 +1,9 @@
 //! The task that keeps the catalog up to date: names of VIPs after the kernel holds them, names of tasks
 //! after each document.
 //!
-//! The reconcile loop decides when a VIP's name appears; this task only puts its zone beside the
-//! others. Names of tasks do not depend on the kernel and follow the believed cluster directly. How the
-//! parts are put together is pure ([`Composer`]).
+//! The reconcile loop decides when a VIP's name appears; this task only puts that zone into the catalog.
+//! Names of tasks do not depend on the kernel and follow the believed cluster directly. Putting the parts
+//! together is pure ([`Composer`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -120,9 +120,11 @@ impl Composer {
         {
             let directory = Directory::new(&accepted.snapshot);
             catalog = catalog.with_tasks(Arc::new(TaskZone::new(directory, &self.settings.masters, serial)));
+            // The cluster is kept, so that its place in memory cannot become another one's.
             self.indexed = Some(accepted);
             is_new = true;
         }
+        // The reconcile loop sends a zone only when its records have changed.
         if !Arc::ptr_eq(&parts.vips, catalog.vips()) {
             catalog = catalog.with_vips(parts.vips);
             is_new = true;

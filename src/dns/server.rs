@@ -54,7 +54,7 @@ pub struct Responder {
     pub forwarder: Option<Forwarder>,
 }
 
-/// What a query leads to.
+/// Next step for a query.
 enum Action {
     /// No reply.
     Drop,

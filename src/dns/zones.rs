@@ -1,7 +1,8 @@
 //! The zones: which names exist, and the records that they have.
 //!
-//! What belongs here: one file for each kind of zone, and [`catalog`], which finds the zone of a name.
-//! Pure values, replaced as a whole; who makes new ones is [`super::publisher`].
+//! What belongs here: one file for each kind of zone ([`vips`], [`reverse`], [`tasks`] over the
+//! [`Directory`]), and [`catalog`], which finds the zone of a name. Pure values, replaced as a whole; new
+//! ones are made by [`super::publisher`].
 
 pub mod catalog;
 mod directory;

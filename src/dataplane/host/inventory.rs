@@ -57,6 +57,7 @@ impl Inventory {
         };
         let node = &mut inventory.node;
 
+        // Addresses of our link are state that the diff compares, all others describe the node.
         for message in addresses {
             let Some(address) = host_address(message) else { continue };
             if Some(message.header.index) != our_index {
@@ -67,6 +68,7 @@ impl Inventory {
         }
 
         let uplinks = uplinks(links, routes);
+        // Routes of our link are state as well, whatever they say of networks.
         for message in routes {
             node.gateways.extend(gateways(&message.attributes));
             let Some(output) = output(&message.attributes) else { continue };

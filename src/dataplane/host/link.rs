@@ -33,7 +33,7 @@ pub enum Error {
     Netlink(#[from] rtnetlink::Error),
 }
 
-/// A netlink socket, and the link that is ours.
+/// A netlink socket, and the name of our link.
 pub struct Routing {
     handle: Handle,
     link: String,
@@ -41,6 +41,9 @@ pub struct Routing {
 
 impl Routing {
     /// Opens a socket in the current network namespace. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
     pub fn open(link: &str) -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
@@ -48,6 +51,9 @@ impl Routing {
     }
 
     /// Reads all links, addresses and routes once.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or not in full.
     pub async fn read(&self) -> Result<Inventory, Error> {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
@@ -66,12 +72,15 @@ impl Routing {
         Ok(inventory)
     }
 
-    /// Carries out a link, address or route operation; others are not for this module.
+    /// Carries out an operation on our link, its addresses or its routes; does nothing for any other kind.
+    ///
+    /// # Errors
+    /// The kernel's answer, or a link that does not exist.
     pub async fn apply(&self, op: &Op) -> Result<(), Error> {
         match op {
             Op::AddLink => {
                 let dummy = self.handle.link().add(LinkDummy::new(&self.link).build()).execute().await;
-                // A bridge without ports does as well where the kernel lacks the module.
+                // Where the kernel lacks the dummy module, a bridge without ports does the same.
                 match dummy {
                     Err(rtnetlink::Error::NetlinkError(error)) if is_unsupported(&error) => {
                         self.handle.link().add(LinkBridge::new(&self.link).build()).execute().await?;
@@ -92,7 +101,8 @@ impl Routing {
                 let message = self.address(*address).await?;
                 self.handle.address().del(message).execute().await?;
             }
-            // Replacing makes a change of the preferred source one atomic step.
+            // Replacing makes a change of the preferred source one atomic step, without a moment in which
+            // the route is missing.
             Op::AddRoute(route) => {
                 self.handle.route().add(self.route(route).await?).replace().execute().await?;
             }

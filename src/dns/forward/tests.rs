@@ -1,4 +1,4 @@
-//! Upstreams that answer, are slow, or are ourselves.
+//! Upstreams that answer, are slow, or are this server itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -174,6 +174,7 @@ async fn nothing_is_forwarded_to_ourselves() {
     assert_eq!(without_ourselves(&["127.0.0.1:53".parse().unwrap(), other], &[everywhere]), [other]);
     let error = Forwarder::new(vec![("", vec![own])], &[own]).err().unwrap().to_string();
     assert!(error.contains("198.51.100.1:53"), "{error}");
+    assert!(matches!(Forwarder::new(vec![("", vec![])], &[]), Err(Error::NoUpstream)));
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! One DNS message in, at most one out: the protocol around [`Catalog`].
+//! Replies: one DNS message in, at most one out.
 //!
 //! Pure. Decides response codes, EDNS (RFC 6891), the order of records, and how much of an answer fits
-//! the transport. Which records exist is left to [`crate::dns::zones::catalog`], reading and writing the octets
-//! to [`super::Listener`]. A reply is written into a buffer of the caller's, from the records of the
-//! catalog, without anything in between.
+//! the transport. Which records exist is left to [`Catalog`]. A reply is written into a buffer of the
+//! caller's, straight from the records of the catalog, so that an answer costs no allocation.
 
 use super::record::RData;
 use super::wire::{Edns, HEADER, IN, MessageHeader, Query, kind};
@@ -20,20 +19,21 @@ const PLAIN_UDP_PAYLOAD: u16 = 512;
 /// Octets of our OPT record.
 const OPT: usize = 11;
 
-/// Most records that come in addition to an answer.
+/// Largest number of records in addition to an answer.
 const MAX_ADDITIONAL: usize = 32;
 
+/// Times of the SOA in seconds, for secondary servers, of which there are none (RFC 1035 section 3.3.13).
 const REFRESH: u32 = 60;
 const RETRY: u32 = 180;
 const EXPIRE: u32 = 86_400;
-/// Seconds a negative answer may be cached (RFC 2308): a VIP that just appeared is seen at once.
+/// Seconds for which a negative answer may be cached (RFC 2308): a VIP that just appeared is seen at once.
 const MINIMUM: u32 = 1;
 
-/// `ns` and `hostmaster` before the origin.
+/// First labels of the name server and of the mailbox in the SOA; the origin follows.
 const MNAME: &[u8] = b"\x02ns";
 const RNAME: &[u8] = b"\x0ahostmaster";
 
-/// Response codes, as they are on the wire.
+/// Response codes (RFC 1035 section 4.1.1, RFC 6891 section 9).
 pub mod code {
     pub const NO_ERROR: u16 = 0;
     pub const FORM_ERR: u16 = 1;
@@ -44,50 +44,53 @@ pub mod code {
     pub const BAD_VERS: u16 = 16;
 }
 
-/// How a message travels; it bounds the size of the answer.
+/// Transport of a message, which bounds the size of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Udp,
     Tcp,
 }
 
-/// What is to be done about a message.
+/// Result of answering a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseKind {
-    /// It must stay unanswered: it is shorter than a header, or a response itself (two servers could
-    /// answer each other for ever).
+    /// There must be no reply: the message is shorter than a header, or a response itself (two servers
+    /// could answer each other for ever).
     Ignored,
     /// The reply is in the buffer.
     Answered,
-    /// It asks for a name that is in none of our zones; the buffer says that this is refused.
+    /// The name is in none of our zones; the reply in the buffer says REFUSED.
     Elsewhere,
 }
 
-/// Answers one message into `reply`, without the length prefix TCP wants.
+/// Answers one message into `reply`, without the length prefix that TCP needs.
 ///
-/// One that does not fit the transport has the TC bit and those of its records that do fit.
+/// A reply that does not fit the transport has the TC bit and those of its records that do fit.
 pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> ResponseKind {
     reply.clear();
     let Some(header) = MessageHeader::read(packet).filter(|header| !header.is_response()) else {
         return ResponseKind::Ignored;
     };
-    // Other operations may have other bodies, and are refused with their header alone.
+    // Operations other than QUERY may have other bodies, and are refused by their header alone.
     let query = Some(header).filter(|header| header.op_code() == 0).and_then(|h| Query::read(h, packet));
     let Some(query) = query else {
         let code = if header.op_code() == 0 { code::FORM_ERR } else { code::NOT_IMP };
         ReplyWriter::new(reply, header, &[]).finish(code, false, None);
         return ResponseKind::Answered;
     };
+    // Room for our OPT record is kept from the start, because it must never be cut off.
     let limit = usize::from(limit(transport, query.edns)) - if query.edns.is_some() { OPT } else { 0 };
     let mut writer = ReplyWriter::new(reply, header, query.question);
     if query.edns.is_some_and(|edns| edns.version > 0) {
         writer.finish(code::BAD_VERS, false, query.edns);
         return ResponseKind::Answered;
     }
+    // A transfer would give a whole zone to anyone that may ask.
     let transfer = matches!(query.kind, kind::AXFR | kind::IXFR);
     let place = Some(&query).filter(|query| query.class == IN).and_then(|query| catalog.place(&query.name));
     let Some(place) = place.filter(|_| !transfer) else {
         writer.finish(code::REFUSED, false, query.edns);
+        // Neither transfers nor other classes are forwarded.
         let ours = transfer || query.class != IN;
         return if ours { ResponseKind::Answered } else { ResponseKind::Elsewhere };
     };
@@ -97,7 +100,7 @@ pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &m
     ResponseKind::Answered
 }
 
-/// The most octets that a reply may have.
+/// Largest number of octets that a reply may have.
 pub fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
     match (transport, edns) {
         (Transport::Tcp, _) => u16::MAX,
@@ -106,7 +109,7 @@ pub fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
     }
 }
 
-/// A reply that is being written.
+/// A reply that is being written: the header is filled in at the end.
 struct ReplyWriter<'r> {
     reply: &'r mut Vec<u8>,
     header: MessageHeader,
@@ -117,6 +120,7 @@ struct ReplyWriter<'r> {
 }
 
 impl<'r> ReplyWriter<'r> {
+    /// Starts a reply that repeats `question`, or has none if that is empty.
     fn new(reply: &'r mut Vec<u8>, header: MessageHeader, question: &[u8]) -> Self {
         reply.extend_from_slice(&header.id.to_be_bytes());
         reply.extend_from_slice(&[0; HEADER - 2]);
@@ -127,13 +131,14 @@ impl<'r> ReplyWriter<'r> {
         Self { reply, header, truncated: false, answers: 0, authorities: 0, additional: 0 }
     }
 
+    /// Writes our OPT record, if the client has one, and the header.
     fn finish(mut self, code: u16, authoritative: bool, edns: Option<Edns>) {
         if let Some(edns) = edns {
             self.additional += 1;
             self.u8(0);
             self.u16(kind::OPT);
             self.u16(MAX_UDP_PAYLOAD);
-            // The upper bits of the code are here.
+            // OPT has the upper eight bits of the code, the header the lower four (RFC 6891 section 6.1.3).
             self.u8((code >> 4) as u8);
             self.u8(0);
             self.u16(if edns.dnssec_ok { 0x8000 } else { 0 });
@@ -169,7 +174,7 @@ impl<'r> ReplyWriter<'r> {
         self.reply.extend_from_slice(octets);
     }
 
-    /// A pointer to the name at `offset` in the question's name (RFC 1035 section 4.1.4).
+    /// Writes a pointer to the name at `offset` in the question's name (RFC 1035 section 4.1.4).
     fn pointer(&mut self, offset: usize) {
         self.u16(0xc000 | (HEADER + offset) as u16);
     }
@@ -189,7 +194,7 @@ impl<'r> ReplyWriter<'r> {
     }
 }
 
-/// A question and the zone that it is in.
+/// Writes the answer to a question from the zone that its name is in.
 struct AnswerWriter<'c, 'q, 'p> {
     place: Match<'c>,
     query: &'q Query<'p>,
@@ -197,7 +202,7 @@ struct AnswerWriter<'c, 'q, 'p> {
 }
 
 impl AnswerWriter<'_, '_, '_> {
-    /// Writes the sections and returns the code.
+    /// Writes the sections and returns the response code.
     fn answer(&self, writer: &mut ReplyWriter<'_>, limit: usize) -> u16 {
         let records = match self.place.find(&self.query.name) {
             Lookup::NotLoaded => return code::SERV_FAIL,
@@ -209,6 +214,7 @@ impl AnswerWriter<'_, '_, '_> {
             Lookup::Found(records) => records,
         };
         match self.kind(&records) {
+            // The name server and the SOA are the zone's own, and in no list of records.
             kind::SOA => {
                 self.soa(writer, self.ttl, 0);
                 writer.answers = 1;
@@ -224,6 +230,7 @@ impl AnswerWriter<'_, '_, '_> {
             }
             wanted => self.records(writer, limit, &records, wanted),
         }
+        // The name exists, and has nothing of this type: an empty answer that may be cached (RFC 2308).
         if writer.answers == 0 && !writer.truncated {
             self.soa(writer, MINIMUM.min(self.ttl), self.origin());
             writer.authorities = 1;
@@ -231,20 +238,20 @@ impl AnswerWriter<'_, '_, '_> {
         code::NO_ERROR
     }
 
-    /// The type to answer with: ANY gets one of the record sets that there are (RFC 8482 section 4.1).
+    /// The type to answer with. ANY gets one of the record sets that there are (RFC 8482 section 4.1).
     fn kind(&self, records: &[RData]) -> u16 {
         let apex = self.origin() == 0;
         match self.query.kind {
             kind::ANY if apex => kind::SOA,
             kind::ANY => records.first().map_or(kind::ANY, RData::kind),
-            // What a name below the apex lacks.
+            // Only the apex has these; no record is of the type ANY.
             kind::SOA | kind::NS if !apex => kind::ANY,
             kind => kind,
         }
     }
 
-    /// Writes the records of a type, starting with another one for each message: clients that take
-    /// the first are spread over all of them.
+    /// Writes the records of a type, starting with another one for each message id: clients that take the
+    /// first are spread over all of them.
     fn records(&self, writer: &mut ReplyWriter<'_>, limit: usize, records: &[RData], wanted: u16) {
         let count = records.iter().filter(|data| data.kind() == wanted).count();
         let first = usize::from(writer.header.id).checked_rem(count).unwrap_or_default();
@@ -253,8 +260,8 @@ impl AnswerWriter<'_, '_, '_> {
             let end = writer.reply.len();
             writer.pointer(0);
             self.data(writer, data);
-            // The rest stays away beside the TC bit. Some are there all the same, because some stub
-            // resolvers (musl before 1.2.4) never repeat a query over TCP.
+            // What does not fit is left out, and the TC bit says so. The rest is sent all the same, because
+            // some stub resolvers (musl before 1.2.4) never repeat a query over TCP.
             if writer.reply.len() > limit {
                 writer.reply.truncate(end);
                 writer.truncated = true;
@@ -262,6 +269,7 @@ impl AnswerWriter<'_, '_, '_> {
             }
             writer.answers += 1;
         }
+        // A client of SRV records needs the address of each target next. Equal targets are neighbours.
         let mut last: Option<&[u8]> = None;
         for data in all().take(MAX_ADDITIONAL) {
             if let RData::Srv { target, .. } = data
@@ -289,7 +297,7 @@ impl AnswerWriter<'_, '_, '_> {
         }
     }
 
-    /// Everything of a record but its owner.
+    /// Writes a record without its owner.
     fn data(&self, writer: &mut ReplyWriter<'_>, data: &RData) {
         match data {
             RData::A(address) => writer.record(kind::A, self.ttl, |writer| writer.octets(&address.octets())),
@@ -314,8 +322,8 @@ impl AnswerWriter<'_, '_, '_> {
         }
     }
 
-    /// The SOA, whose owner is the name at `owner` in the question's. Negative answers have it with a
-    /// TTL of their own (RFC 2308 section 3).
+    /// Writes the SOA; its owner starts at `owner` in the name of the question. Negative answers have it
+    /// with a TTL of their own (RFC 2308 section 3).
     fn soa(&self, writer: &mut ReplyWriter<'_>, ttl: u32, owner: usize) {
         writer.pointer(owner);
         writer.record(kind::SOA, ttl, |writer| {
@@ -329,7 +337,7 @@ impl AnswerWriter<'_, '_, '_> {
         });
     }
 
-    /// Where the origin starts in the question's name.
+    /// Offset of the origin in the name of the question.
     fn origin(&self) -> usize {
         self.query.name.split_at_end(self.place.depth).0.len()
     }

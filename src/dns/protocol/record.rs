@@ -1,4 +1,4 @@
-//! The data of records, and how they and names are written on the wire.
+//! The data of records, and names on the wire.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,10 +10,10 @@ use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 pub enum RData {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
-    /// Priority and weight are 0: clients choose evenly (RFC 2782).
+    /// A service; priority and weight are 0, so that clients choose evenly (RFC 2782).
     Srv {
         port: u16,
-        /// Relative to the zone's origin.
+        /// Name of the host, relative to the zone's origin.
         target: Box<[u8]>,
     },
     /// An absolute name.
@@ -21,6 +21,7 @@ pub enum RData {
 }
 
 impl RData {
+    /// The record type on the wire.
     pub fn kind(&self) -> u16 {
         match self {
             Self::A(_) => kind::A,
@@ -40,7 +41,7 @@ impl From<IpAddr> for RData {
     }
 }
 
-/// Why a text has no place in a zone.
+/// Reasons why a name has no place in a zone; they follow the name in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("has an empty label")]
@@ -53,14 +54,18 @@ pub enum NameError {
     Reserved,
 }
 
-/// `web.marathon` as it is on the wire, in lower case and without the root: no escapes, no IDNA.
+/// Encodes a name such as `web.marathon` for the wire, in lower case and without the root: no escapes, no
+/// IDNA.
+///
+/// # Errors
+/// When a label is empty or too long, or the name is too long.
 pub fn encode(name: &str) -> Result<Box<[u8]>, NameError> {
     let mut octets = Vec::with_capacity(name.len() + 1);
     for label in name.split('.') {
         match label.len() {
             0 => return Err(NameError::EmptyLabel),
             length if length > MAX_LABEL => return Err(NameError::LabelTooLong),
-            // Cannot be cut off: it is at most 63.
+            // At most 63, so that nothing is cut off.
             length => octets.push(length as u8),
         }
         octets.extend(label.bytes().map(|octet| octet.to_ascii_lowercase()));
@@ -72,6 +77,9 @@ pub fn encode(name: &str) -> Result<Box<[u8]>, NameError> {
 }
 
 /// Encodes an origin such as `l4lb.thisdcos.directory`, with or without the dot at the end.
+///
+/// # Errors
+/// As [`encode`].
 pub fn encode_origin(origin: &str) -> Result<Box<[u8]>, NameError> {
     encode(origin.strip_suffix('.').unwrap_or(origin))
 }

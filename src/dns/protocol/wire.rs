@@ -1,14 +1,14 @@
-//! The octets of a query (RFC 1035 section 4), read without copying or allocating.
+//! Queries (RFC 1035 section 4), read from the wire without copying or allocating.
 //!
-//! Pure, and total: any octets are a query, an error to be answered, or nothing. What a name means
-//! is left to [`crate::dns::zones::catalog`], the reply to [`super::message`].
+//! Pure, and total: any octets are a query, an error to be answered, or nothing. Which names exist is left
+//! to [`crate::dns::zones::catalog`], the reply to [`super::message`].
 
 use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 
 /// Octets of a header.
 pub const HEADER: usize = 12;
 
-/// Record types that are served or have a meaning of their own as a question.
+/// Record types that are served or have a meaning of their own in a question.
 pub mod kind {
     pub const A: u16 = 1;
     pub const NS: u16 = 2;
@@ -35,11 +35,11 @@ pub struct MessageHeader {
     records: u32,
 }
 
-/// What a client says about itself in an OPT record (RFC 6891).
+/// The OPT record of a client (RFC 6891).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     pub version: u8,
-    /// Largest UDP payload that it takes, in octets.
+    /// Largest UDP payload that the client takes, in octets.
     pub payload: u16,
     /// The DO bit (RFC 3225).
     pub dnssec_ok: bool,
@@ -48,7 +48,7 @@ pub struct Edns {
 /// A message with one question.
 #[derive(Debug)]
 pub struct Query<'p> {
-    /// The question section as it came, to be repeated.
+    /// The question section as it came, to be repeated in the reply.
     pub question: &'p [u8],
     pub name: QueryName,
     pub kind: u16,
@@ -56,19 +56,19 @@ pub struct Query<'p> {
     pub edns: Option<Edns>,
 }
 
-/// The name in question, in lower case.
+/// The name of a question, in lower case.
 #[derive(Debug)]
 pub struct QueryName {
     octets: [u8; MAX_NAME],
-    /// Without the root.
+    /// Octets in use, without the root.
     length: usize,
-    /// Where each label starts.
+    /// Offset of each label.
     starts: [u8; MAX_NAME / 2 + 1],
     labels: usize,
 }
 
 impl MessageHeader {
-    /// `None` if there are too few octets for one.
+    /// Reads a header; `None` if there are too few octets for one.
     pub fn read(packet: &[u8]) -> Option<Self> {
         let mut reader = WireReader { octets: packet };
         let (id, flags) = (reader.u16()?, reader.u16()?);
@@ -81,6 +81,7 @@ impl MessageHeader {
         self.flags & 0x8000 != 0
     }
 
+    /// The kind of operation; 0 is a query.
     pub fn op_code(self) -> u16 {
         self.flags >> 11 & 0xf
     }
@@ -96,12 +97,13 @@ impl MessageHeader {
 }
 
 impl<'p> Query<'p> {
-    /// Reads what follows `header`; `None` if that is not exactly one well-formed question and
-    /// well-formed records, of which at most one is OPT.
+    /// Reads the message that `header` starts; `None` if it is not exactly one well-formed question and
+    /// well-formed records, of which at most one is OPT. The data of other records is not looked into.
     pub fn read(header: MessageHeader, packet: &'p [u8]) -> Option<Self> {
         if header.questions != 1 {
             return None;
         }
+        // What follows the last record is ignored, as by other servers.
         let body = packet.get(HEADER..)?;
         let mut reader = WireReader { octets: body };
         let name = QueryName::read(&mut reader)?;
@@ -109,6 +111,7 @@ impl<'p> Query<'p> {
         let question = body.get(..body.len() - reader.octets.len())?;
         let mut edns = None;
         for _ in 0..header.records {
+            // Two OPT records are an error (RFC 6891 section 6.1.1).
             if let Some(found) = reader.record()?
                 && edns.replace(found).is_some()
             {
@@ -120,7 +123,8 @@ impl<'p> Query<'p> {
 }
 
 impl QueryName {
-    /// A question comes first in a message, so that its name has nothing to point back to.
+    /// Reads a name without pointers: a question comes first in a message, so that there is nothing that its
+    /// name could point back to.
     fn read(reader: &mut WireReader<'_>) -> Option<Self> {
         let mut name = Self { octets: [0; MAX_NAME], length: 0, starts: [0; MAX_NAME / 2 + 1], labels: 0 };
         loop {
@@ -128,6 +132,7 @@ impl QueryName {
             if length == 0 {
                 return Some(name);
             }
+            // With the label's own length octet, and the root that has to follow.
             if length > MAX_LABEL || name.length + length + 2 > MAX_NAME {
                 return None;
             }
@@ -153,12 +158,12 @@ impl QueryName {
         self.labels
     }
 
-    /// Whether the name is `origin` or below it.
+    /// True if the name is `origin` or below it.
     pub fn is_in(&self, origin: &[u8]) -> bool {
         self.split_at_end(labels(origin).count()).1 == origin
     }
 
-    /// Splits off the last `labels` labels: what is before them, and they.
+    /// Splits off the last `labels` labels; returns what is before them, and them.
     pub fn split_at_end(&self, labels: usize) -> (&[u8], &[u8]) {
         let start = match self.labels.checked_sub(labels) {
             Some(first) if labels > 0 => self.starts.get(first).map_or(0, |start| usize::from(*start)),
@@ -179,6 +184,7 @@ pub fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The octets that are still to be read.
 struct WireReader<'p> {
     octets: &'p [u8],
 }
@@ -202,13 +208,14 @@ impl<'p> WireReader<'p> {
         Some(u16::from_be_bytes(*octets))
     }
 
-    /// Passes a record over; what it says if it is OPT.
+    /// Passes a record over, and returns its contents if it is OPT; `None` if it is malformed.
     fn record(&mut self) -> Option<Option<Edns>> {
         let mut is_root = true;
         loop {
             match usize::from(self.u8()?) {
                 0 => break,
                 length if length <= MAX_LABEL => self.take(length).map(drop)?,
+                // A pointer ends a name (RFC 1035 section 4.1.4). The name itself is of no interest.
                 length if length >= 0xc0 => {
                     self.u8()?;
                     is_root = false;
@@ -219,6 +226,7 @@ impl<'p> WireReader<'p> {
             is_root = false;
         }
         let (kind, class) = (self.u16()?, self.u16()?);
+        // In OPT the class and the time to live have other meanings (RFC 6891 section 6.1.3).
         let (_, version, flags) = (self.u8()?, self.u8()?, self.u16()?);
         let length = self.u16()?;
         self.take(usize::from(length))?;

@@ -1,4 +1,4 @@
-//! Many datagrams with one system call.
+//! Batches of datagrams: up to [`SIZE`] of them with one system call.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -6,22 +6,23 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 
-/// Most datagrams of one system call.
+/// Largest number of datagrams of one system call.
 pub const SIZE: usize = 32;
 
 /// Room for datagrams, their senders, and replies to them.
 pub struct DatagramBatch {
     buffers: Vec<Box<[u8]>>,
+    /// Replies, of which the first `ready` are to be sent.
     replies: Vec<Vec<u8>>,
+    /// Receivers of the replies.
     peers: Vec<Option<SockaddrStorage>>,
-    /// Replies that are to be sent.
     ready: usize,
     incoming: MultiHeaders<SockaddrStorage>,
     outgoing: MultiHeaders<SockaddrStorage>,
 }
 
 impl DatagramBatch {
-    /// `size` is the length of the longest datagram that is not cut off.
+    /// Room for datagrams of `size` octets; longer ones are cut off.
     pub fn new(size: usize) -> Self {
         Self {
             buffers: (0..SIZE).map(|_| vec![0; size].into_boxed_slice()).collect(),
@@ -33,11 +34,11 @@ impl DatagramBatch {
         }
     }
 
-    /// Receives what is there and has each datagram answered; those for which `answer` says so are
-    /// kept to be sent.
+    /// Receives the datagrams that are there and has `answer` write a reply to each; replies for which it
+    /// returns true are kept to be sent.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there.
+    /// `WouldBlock` when no datagram is there.
     pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -47,6 +48,7 @@ impl DatagramBatch {
         self.ready = 0;
         self.peers.clear();
         for ((length, peer), buffer) in received.iter().zip(&self.buffers) {
+            // The kernel names every sender; a datagram without one could not be answered.
             let (Some(address), Some(query)) = (peer.as_ref().and_then(address), buffer.get(..*length))
             else {
                 continue;
@@ -60,7 +62,7 @@ impl DatagramBatch {
         Ok(())
     }
 
-    /// Lengths and senders of datagrams that are in the buffers now.
+    /// Fills the buffers; returns length and sender of each datagram.
     fn receive_all(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -76,7 +78,11 @@ impl DatagramBatch {
         Ok(received)
     }
 
-    /// Sends what is ready. What there is no room for is dropped: clients repeat their questions.
+    /// Sends the replies that are ready. The kernel drops those that it has no room for: clients repeat their
+    /// questions.
+    ///
+    /// # Errors
+    /// That of the last reply, if it could not be sent.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.ready {
@@ -93,7 +99,7 @@ impl DatagramBatch {
             );
             match results {
                 Ok(results) => sent += results.count().max(1),
-                // The first one is at fault: its peer may be unreachable.
+                // An error is that of the first reply, whose client may be unreachable. The rest goes on.
                 Err(error) if sent + 1 >= self.ready => return Err(error.into()),
                 Err(_) => sent += 1,
             }

@@ -82,6 +82,7 @@ impl Listener {
         let own: Vec<IpAddr> = self.addresses().map(|address| address.ip()).collect();
         let mut loops = JoinSet::new();
         let mut sockets: Vec<Vec<std::net::UdpSocket>> = (0..threads()).map(|_| Vec::new()).collect();
+        // Each thread has one socket of every address, among which the kernel spreads datagrams.
         for endpoint in self.endpoints {
             for (worker, socket) in sockets.iter_mut().zip(endpoint.udp) {
                 worker.push(socket);
@@ -153,6 +154,7 @@ fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
+    // Connections of an earlier run that are in TIME_WAIT must not keep the address.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
@@ -165,6 +167,7 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
+            // IPv4 has sockets of its own, also where both wildcards are listened on.
             socket.set_only_v6(true)?;
             socket.set_freebind_v6(true)?;
         }

@@ -1,4 +1,4 @@
-//! Datagrams.
+//! UDP datagrams: the threads that serve them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,12 +18,15 @@ use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, 
 
 /// A thread that serves datagrams until it is told to stop, or until it dies.
 pub struct Worker {
-    /// Ends with an error if the thread is gone.
+    /// Completes when the thread has ended; with an error if it has died.
     pub ended: oneshot::Receiver<()>,
 }
 
 impl Worker {
-    /// Starts a thread for some sockets, none of which blocks.
+    /// Starts a thread for some non-blocking sockets.
+    ///
+    /// # Errors
+    /// When the kernel has no room for another thread or its event queue.
     pub fn spawn(
         sockets: Vec<std::net::UdpSocket>,
         responder: Responder,
@@ -32,6 +35,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // The name is what top(1) and stack traces show.
         std::thread::Builder::new().name("l4lbd-dns".to_owned()).spawn(move || {
             let local = LocalSet::new();
             let served: io::Result<()> = local.block_on(&runtime, async {
@@ -40,16 +44,18 @@ impl Worker {
                     let socket = Arc::new(UdpSocket::from_std(socket)?);
                     loops.spawn_local(serve(socket, responder.clone(), clients.clone()));
                 }
+                // Dropping the set of loops closes the sockets.
                 tokio::select! {
                     () = shutdown.cancelled() => Ok(()),
                     Some(_) = loops.join_next() => Err(io::Error::other("a receive loop died")),
                 }
             });
+            // A dropped sender tells the server that the thread died.
             if let Err(error) = served {
-                warn!(%error, "dns sockets are not served");
+                warn!(%error, "a dns thread ended, the server starts again");
                 return;
             }
-            // Nobody listens any more if the whole server is gone.
+            // The receiver has gone if the whole server has been dropped.
             let _ = end.send(());
         })?;
         Ok(Self { ended })
@@ -73,6 +79,7 @@ async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: Client
                     match responder.act(&catalog, query, Transport::Udp, reply) {
                         Action::Drop => false,
                         Action::Send => true,
+                        // The answer comes later, and is sent by itself.
                         Action::Forward => {
                             forward(&responder, &socket, query, peer);
                             false
@@ -84,24 +91,26 @@ async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: Client
         match received {
             Ok(()) => {
                 if let Err(error) = batch.send(socket.as_fd()) {
-                    debug!(%error, "dns reply not sent");
+                    debug!(%error, "cannot send a dns reply");
                 }
             }
+            // A readiness may be outdated; the next wait finds out.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                warn!(%error, "dns receive failed");
+                warn!(%error, "cannot receive dns queries over udp, trying again");
                 sleep(ERROR_PAUSE).await;
             }
         }
     }
 }
 
+/// Has an upstream asked; its answer is sent when it comes.
 fn forward(responder: &Responder, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
     let Some(forwarder) = &responder.forwarder else { return };
     let socket = socket.clone();
     forwarder.spawn(query, Transport::Udp, async move |reply: Vec<u8>| {
         if let Err(error) = socket.try_send_to(&reply, peer) {
-            debug!(%peer, %error, "forwarded dns reply not sent");
+            debug!(%peer, %error, "cannot send the dns reply of an upstream");
         }
     });
 }

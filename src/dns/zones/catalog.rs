@@ -1,8 +1,12 @@
-//! All zones that are served, and the origins under which they are.
+//! The catalog: all zones that are served, with their origins.
 //!
 //! Pure: a [`Catalog`] is an immutable value, replaced as a whole. A question goes to the zone with
 //! the longest origin that its name ends in; aliases are further origins of the same zone, so that
 //! answers come back under the name that was asked.
+//!
+//! For example, `web.marathon.dclb.thisdcos.directory` ends in the alias `dclb.thisdcos.directory` of the
+//! VIPs' zone, [`Catalog::place`] says so with a depth of three labels, and [`Match::find`] looks up
+//! `web.marathon` in that zone.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,37 +20,37 @@ use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
 use crate::vip::alloc::AddressRange;
 
-/// What is served under an origin.
+/// Kind of the zone under an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ZoneKind {
     /// Names of VIPs.
     Vips,
-    /// From addresses of VIPs to their names.
+    /// Names of VIP addresses.
     Reverse,
-    /// Names of tasks as DC/OS has them.
+    /// Names of tasks in the form of DC/OS.
     Dcos,
-    /// Names of tasks as mesos-dns has them.
+    /// Names of tasks in the form of mesos-dns.
     Mesos,
-    /// This node.
+    /// Addresses of this node.
     Node,
 }
 
-/// Which zones there are, whatever is in them.
+/// Settings from which zones follow, whatever is in them.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {
     /// Origin of the VIPs' zone.
     pub zone: &'a str,
-    /// More of them.
+    /// Further origins of the VIPs' zone.
     pub aliases: &'a [String],
-    /// Whether names of tasks are served.
+    /// True if names of tasks are served.
     pub tasks: bool,
-    /// Whether `mesos` itself is one of them.
+    /// True if the zone `mesos` is served.
     pub mesos: bool,
-    /// Ranges of VIP addresses, whose names are served.
+    /// Ranges of VIP addresses, whose reverse zones are served.
     pub ranges: &'a [AddressRange],
-    /// Seconds that an answer may be remembered.
+    /// Seconds for which an answer may be cached.
     pub ttl: u32,
-    /// Where this server listens.
+    /// Addresses that this server listens on.
     pub listeners: &'a [IpAddr],
 }
 
@@ -54,17 +58,20 @@ pub struct Layout<'a> {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     origins: Arc<HashMap<Box<[u8]>, ZoneKind>>,
-    /// Most labels that an origin has.
+    /// Number of labels of the longest origin.
     depth: usize,
+    /// Seconds for which an answer may be cached.
     pub ttl: u32,
     /// Records of the name server.
     servers: Vec<RData>,
     vips: Arc<Zone>,
+    /// `None` until the first document.
     tasks: Option<Arc<TaskZone>>,
+    /// Addresses of this node; none until they are known.
     node: Vec<RData>,
 }
 
-/// Where a question's name is.
+/// The zone that a name is in.
 #[derive(Clone, Copy, Debug)]
 pub struct Match<'c> {
     catalog: &'c Catalog,
@@ -73,14 +80,14 @@ pub struct Match<'c> {
     pub depth: usize,
 }
 
-/// What a zone says of a name.
+/// Result of looking a name up in its zone.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup<'c> {
     /// The name does not exist.
     Missing,
-    /// Not known yet: before the first document, or the first comparison with the kernel.
+    /// Nothing is known of the zone yet: before the first document, or the first reading of the kernel.
     NotLoaded,
-    /// All its records, perhaps none. The apex has SOA and NS besides.
+    /// All records of the name, perhaps none. The apex has SOA and NS besides.
     Found(Cow<'c, [RData]>),
 }
 
@@ -93,9 +100,10 @@ impl Catalog {
     /// A catalog in which nothing is known yet.
     ///
     /// # Errors
-    /// When an origin is no name.
+    /// When an origin is not a valid name.
     pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
         let mut origins = HashMap::new();
+        // An origin that comes twice keeps its first meaning: the configured zone before those of DC/OS.
         let mut add = |origin: &str, content: ZoneKind| {
             let invalid = |reason: NameError| vips::Error::Origin { origin: origin.to_owned(), reason };
             origins.entry(encode_origin(origin).map_err(invalid)?).or_insert(content);
@@ -117,6 +125,7 @@ impl Catalog {
             add(&origin, ZoneKind::Reverse)?;
         }
         let depth = origins.keys().map(|origin| crate::dns::protocol::wire::labels(origin).count()).max();
+        // The wildcard is an address to listen on, but none to ask.
         let listeners = layout.listeners.iter().filter(|address| !address.is_unspecified());
         Ok(Self {
             origins: Arc::new(origins),
@@ -129,15 +138,17 @@ impl Catalog {
         })
     }
 
-    /// The same zones with other names of VIPs.
+    /// Replaces the names of VIPs.
     pub fn with_vips(self, vips: Arc<Zone>) -> Self {
         Self { vips, ..self }
     }
 
+    /// Replaces the names of tasks.
     pub fn with_tasks(self, tasks: Arc<TaskZone>) -> Self {
         Self { tasks: Some(tasks), ..self }
     }
 
+    /// Replaces the addresses of this node.
     pub fn with_node(self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self { node: addresses.into_iter().map(RData::from).collect(), ..self }
     }
@@ -147,12 +158,12 @@ impl Catalog {
         &self.vips
     }
 
-    /// Whether the node has these addresses.
+    /// True if the node has exactly these addresses, in this order.
     pub fn is_node(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
         self.node.iter().cloned().eq(addresses.into_iter().map(RData::from))
     }
 
-    /// The zone that a name is in; `None` if it is in none of ours.
+    /// Finds the zone that a name is in; `None` if it is in none of ours.
     pub fn place(&self, name: &QueryName) -> Option<Match<'_>> {
         (1..=name.labels().min(self.depth)).rev().find_map(|depth| {
             let content = *self.origins.get(name.split_at_end(depth).1)?;
@@ -162,18 +173,19 @@ impl Catalog {
 }
 
 impl<'c> Match<'c> {
-    /// What there is at the name of a question.
+    /// Looks up the name of a question.
     pub fn find(&self, name: &QueryName) -> Lookup<'c> {
         self.find_in(name.split_at_end(self.depth).0, name.octets())
     }
 
-    /// What there is at a name relative to the origin, in lower case; not for reverse zones.
+    /// Looks up a name relative to the origin, in lower case; not for reverse zones.
     pub fn find_relative(&self, name: &[u8]) -> Lookup<'c> {
         self.find_in(name, &[])
     }
 
     fn find_in(&self, relative: &[u8], absolute: &[u8]) -> Lookup<'c> {
         let catalog = self.catalog;
+        // Every zone has the name server, whatever else is known.
         if relative.strip_prefix(&[2]) == Some(NAME_SERVER.as_bytes()) {
             return Lookup::Found(Cow::Borrowed(&catalog.servers));
         }
@@ -190,6 +202,7 @@ impl<'c> Match<'c> {
         };
         match found {
             Some(records) => Lookup::Found(records),
+            // The apex exists in every zone.
             None if relative.is_empty() => Lookup::Found(Cow::Borrowed(&[])),
             None => Lookup::Missing,
         }
@@ -203,6 +216,7 @@ impl<'c> Match<'c> {
         }
     }
 
+    /// True if it is known which names the zone has: what is not known must not be denied.
     fn is_loaded(&self) -> bool {
         match self.content {
             ZoneKind::Vips | ZoneKind::Reverse => self.catalog.vips.is_loaded(),

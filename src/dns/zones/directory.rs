@@ -45,9 +45,11 @@ impl Directory {
     pub fn new(snapshot: &Snapshot) -> Self {
         let registry = &snapshot.names;
         let mut index = Index::default();
+        // Agents come first, so that their addresses count: the registry knows ids only.
         for (id, agent) in &snapshot.agents {
             index.agent(id, agent.address);
         }
+        // A framework without tasks has a name as well if its scheduler has an address.
         for (id, name) in &snapshot.frameworks {
             if let Some(scheduler) = registry.schedulers.get(id) {
                 let group = index.group(name);

@@ -1,8 +1,9 @@
 //! Reverse zones: `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5) for
 //! addresses of VIPs.
 //!
-//! Pure. A zone is as large as fits into a VIP range, never larger: what is beside the range belongs
-//! to others.
+//! Pure. A zone is as large as fits into a VIP range, never larger: addresses beside the range have names
+//! in other servers. For example, 10.32.0.0-10.33.255.255 gives the zones `32.10.in-addr.arpa` and
+//! `33.10.in-addr.arpa`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,10 +17,10 @@ use crate::vip::alloc::AddressRange;
 const V4: &[u8] = b"\x07in-addr\x04arpa";
 const V6: &[u8] = b"\x03ip6\x04arpa";
 
-/// Most zones for one range; a range that takes more is nobody's intention.
+/// Largest number of zones for one range. A range that takes more was hardly meant.
 const MAX_ZONES: usize = 1024;
 
-/// The origins that make up a range.
+/// Returns the origins that make up a range.
 pub fn origins(range: &AddressRange) -> Vec<String> {
     let zones = range.networks().into_iter().flat_map(|network| {
         // A label is an octet of IPv4, four bits of IPv6.
@@ -30,6 +31,7 @@ pub fn origins(range: &AddressRange) -> Vec<String> {
     zones.take(MAX_ZONES).map(|network| origin(&network)).collect()
 }
 
+/// The reverse name of a network whose prefix ends with a label.
 fn origin(network: &IpNet) -> String {
     let name = name(network.network());
     let skipped = match network {
@@ -39,6 +41,7 @@ fn origin(network: &IpNet) -> String {
     name.splitn(usize::from(skipped) + 1, '.').last().unwrap_or_default().to_owned()
 }
 
+/// The reverse name of an address.
 fn name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
@@ -53,14 +56,15 @@ fn name(address: IpAddr) -> String {
     }
 }
 
-/// The addresses below a name, given without its root: the first and the last.
+/// Returns the first and the last address below a name, given without its root; `None` if it is not a
+/// reverse name.
 pub fn parse(name: &[u8]) -> Option<(IpAddr, IpAddr)> {
     if let Some(relative) = name.strip_suffix(V4) {
         let mut bits = 0;
         let mut count = 0;
         for label in labels(relative) {
             let octet: u8 = std::str::from_utf8(label).ok()?.parse().ok()?;
-            // Only as it would be written: no `+1`, no `01`.
+            // No `+1` and no `01`: an address has one name only.
             if octet.to_string().as_bytes() != label || count == 4 {
                 return None;
             }
@@ -87,12 +91,13 @@ pub fn parse(name: &[u8]) -> Option<(IpAddr, IpAddr)> {
     Some((Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(first | host).into()))
 }
 
-/// What there is at a reverse name; `None` if it does not exist.
+/// Returns the records of a reverse name; `None` if it does not exist.
 pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<RData>> {
     let (first, last) = parse(name)?;
     if !vips.has_names(first, last) {
         return None;
     }
+    // A name above those of addresses.
     if first != last {
         return Some(Vec::new());
     }

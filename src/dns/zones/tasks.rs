@@ -1,11 +1,11 @@
 //! Names of tasks, masters and agents: the zones `dcos` and `mesos`.
 //!
-//! Pure. There are some ten names for each task, so that they are not written down but worked out
-//! of a question; a [`Directory`] of 100,000 tasks takes little more than the tasks themselves.
+//! Pure. There are some ten names for each task, so that they are not stored but worked out from a
+//! question; a [`Directory`] of 100,000 tasks takes little more than the tasks themselves.
 //!
 //! * [`TaskZone::dcos`]: `<task>.<framework>.agentip|containerip|autoip`, `leader`, `master`, by the
 //!   rules of dcos-net;
-//! * [`TaskZone::mesos`]: what mesos-dns serves with the settings of DC/OS (its documentation "Service
+//! * [`TaskZone::mesos`]: the names of mesos-dns with the settings of DC/OS (its documentation "Service
 //!   Naming", and `records/generator.go`).
 
 use std::net::IpAddr;
@@ -21,22 +21,24 @@ mod mesos;
 #[derive(Clone, Debug)]
 pub struct TaskZone {
     directory: Directory,
-    /// Masters by configuration that are given by their addresses.
+    /// Masters that the configuration names by address.
     masters: Vec<IpAddr>,
+    /// Serial number in the SOA.
     pub serial: u32,
 }
 
 impl TaskZone {
-    /// `serial` goes into the SOA (RFC 1982: later is greater).
+    /// The zones of a directory's tasks. `serial` goes into the SOA (RFC 1982: later is greater).
     pub fn new(directory: Directory, masters: &[IpAddr], serial: u32) -> Self {
         Self { directory, masters: masters.to_vec(), serial }
     }
 
-    /// What there is at a name below `dcos.thisdcos.directory`; `None` if it does not exist.
+    /// Returns the records of a name below `dcos.thisdcos.directory`; `None` if it does not exist.
     pub fn dcos(&self, name: &[u8]) -> Option<Vec<RData>> {
         match *text(name)?.as_slice() {
             ["leader"] => self.leader(),
             ["master"] => self.masters(),
+            // Names above those of tasks exist as long as a task is below them, and have no records.
             [kind] => {
                 Addresses::parse(kind)?;
                 (!self.directory.is_empty()).then(Vec::new)
@@ -55,10 +57,12 @@ impl TaskZone {
         }
     }
 
+    /// Numbers of the framework names that have this label.
     fn groups<'a>(&'a self, framework: &'a str) -> impl Iterator<Item = u32> + 'a {
         self.directory.groups().filter(move |(_, group)| group.label == framework).map(|(number, _)| number)
     }
 
+    /// Addresses of one task, of the kind that was asked for.
     fn addresses(&self, kind: Addresses, task: &RegisteredTask, entry: &TaskEntry) -> Vec<IpAddr> {
         let agent = self.directory.agent_address(entry);
         match kind {
@@ -78,12 +82,12 @@ impl TaskZone {
     }
 }
 
-/// Which address of a task.
+/// Kind of a task's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Addresses {
     Agent,
     Container,
-    /// The one at which the task's ports are.
+    /// The address at which the task's ports are: the agent's if it has a port there.
     Auto,
 }
 
@@ -98,7 +102,7 @@ impl Addresses {
     }
 }
 
-/// Each address once; a name without any does not exist.
+/// Records of these addresses, each once; a name without any does not exist.
 fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<RData>> {
     let mut records: Vec<RData> = addresses.into_iter().map(RData::from).collect();
     records.sort_unstable();
@@ -106,7 +110,7 @@ fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<RData>> {
     (!records.is_empty()).then_some(records)
 }
 
-/// The labels of a name; a name with other characters than letters is none of ours.
+/// The labels of a name; `None` if one is not UTF-8, which no task has.
 fn text(name: &[u8]) -> Option<Vec<&str>> {
     labels(name).map(|label| std::str::from_utf8(label).ok()).collect()
 }

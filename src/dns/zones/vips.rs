@@ -121,6 +121,7 @@ impl Zone {
                     continue;
                 }
             };
+            // A name without a known port is still a name of its address.
             zone.add_reverse(service.address, &owner);
             if let Some(port) = &service.port {
                 let data = RData::Srv { port: port.number, target: owner.clone() };
@@ -231,6 +232,7 @@ fn add_with_parents(records: &mut Records, name: Box<[u8]>, data: RData) {
     let mut above: &[u8] = &name;
     while let Some((length, rest)) = above.split_first() {
         above = rest.get(usize::from(*length)..).unwrap_or_default();
+        // What exists has all names above it already.
         if above.is_empty() || records.contains_key(above) {
             break;
         }

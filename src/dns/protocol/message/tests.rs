@@ -1,4 +1,4 @@
-//! MessageHeader rules, EDNS and truncation, and that no octets make the server fail.
+//! Header rules, EDNS and truncation, and that no octets make the server fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 

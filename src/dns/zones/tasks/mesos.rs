@@ -17,11 +17,11 @@ use super::{RData, TaskEntry, TaskZone, records, target, text};
 use crate::cluster::Protocol;
 use crate::cluster::registry::RegisteredTask;
 
-/// Most records of one name: more than fit into a message.
+/// Largest number of records of one name, which is more than fit into a message.
 const MAX_RECORDS: usize = 2000;
 
 impl TaskZone {
-    /// What there is at a name below `mesos`; `None` if it does not exist.
+    /// Returns the records of a name below `mesos`; `None` if it does not exist.
     pub fn mesos(&self, name: &[u8]) -> Option<Vec<RData>> {
         let labels = text(name)?;
         match *labels.as_slice() {
@@ -33,6 +33,7 @@ impl TaskZone {
                 let (_, port) = self.directory.leader()?;
                 return Some(vec![RData::Srv { port, target: target("leader")? }]);
             }
+            // A label that is no master's number may be a framework's name, as below.
             [label] => {
                 let number = label.strip_prefix("master").and_then(|number| number.parse().ok());
                 if let Some(address) = number.and_then(|number: usize| self.masters.get(number)) {
@@ -47,16 +48,19 @@ impl TaskZone {
         }
     }
 
-    /// Below all frameworks whose names these labels end in, be there one or two labels of it.
+    /// Records of a name by all frameworks whose names it ends in: `a.b` may be the task `a` of the
+    /// framework `b` and the framework `a.b`.
     fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<RData>> {
         let name = labels.join(".");
         let mut found: Option<Vec<RData>> = None;
         for (number, group) in self.directory.groups() {
             let fragment = group.fragment.as_str();
+            // A framework whose name has no letter or digit has no place in DNS.
             if fragment.is_empty() {
                 continue;
             }
             let Some(rest) = name.strip_suffix(fragment) else {
+                // The name ends the framework's name, so that it exists.
                 if is_above(&name, fragment) && self.is_populated(number, slave) {
                     found.get_or_insert_default();
                 }
@@ -71,6 +75,7 @@ impl TaskZone {
                 found.get_or_insert_default().extend(records);
             }
         }
+        // Two frameworks may have the same record.
         found.map(|mut records| {
             records.sort_unstable();
             records.dedup();
@@ -78,13 +83,14 @@ impl TaskZone {
         })
     }
 
+    /// True if the framework name has anything below it.
     fn is_populated(&self, group: u32, slave: bool) -> bool {
         let has_scheduler =
             || self.directory.groups().any(|(number, g)| number == group && !g.schedulers.is_empty());
         self.directory.tasks(group, None).next().is_some() || !slave && has_scheduler()
     }
 
-    /// The framework itself, whose name is there as long as anything is below it.
+    /// Records of the framework name itself, which exists as long as anything is below it.
     fn of_framework(&self, group: u32, slave: bool) -> Option<Vec<RData>> {
         if !self.is_populated(group, slave) {
             return None;
@@ -94,7 +100,7 @@ impl TaskZone {
         Some(records(schedulers.map(|scheduler| scheduler.address)).unwrap_or_default())
     }
 
-    /// A name below a framework's.
+    /// Records of a name below a framework name.
     fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
         let labels: Vec<&str> = name.split('.').collect();
         match *labels.as_slice() {
@@ -112,6 +118,7 @@ impl TaskZone {
         }
     }
 
+    /// SRV records of a framework's schedulers.
     fn of_scheduler(&self, group: u32) -> Option<Vec<RData>> {
         let (_, group) = self.directory.groups().find(|(number, _)| *number == group)?;
         let ports = group.schedulers.iter().filter_map(|scheduler| scheduler.port);
@@ -120,12 +127,13 @@ impl TaskZone {
         (!records.is_empty()).then_some(records)
     }
 
-    /// Addresses of the tasks with this name, or of the only one that a canonical name is of.
+    /// Addresses of the tasks with this name, or of the one task whose canonical name it is.
     fn of_task(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
         if name.is_empty() {
             return None;
         }
         let all = self.directory.tasks(group, Some(name));
+        // `<task>-<hash>-<agent>` names one task alone.
         let one = name.rsplit_once('-').and_then(|(rest, agent)| {
             let (label, hash) = rest.rsplit_once('-')?;
             Some((label, hash, agent))
@@ -142,12 +150,14 @@ impl TaskZone {
         }))
     }
 
+    /// True if any task or scheduler of the framework name has a port of this protocol.
     fn has_services(&self, group: u32, protocol: &str, slave: bool) -> bool {
         let scheduler = || !slave && protocol == "_tcp" && self.of_scheduler(group).is_some();
         let mut tasks = self.directory.tasks(group, None).filter(|(task, _)| !task.label.is_empty());
         tasks.any(|(task, _)| ports(task, protocol, None, slave).next().is_some()) || scheduler()
     }
 
+    /// SRV records of the ports of a task name: all, or those called `port`.
     fn services(
         &self,
         group: u32,
@@ -157,12 +167,13 @@ impl TaskZone {
         slave: bool,
     ) -> Option<Vec<RData>> {
         if task.is_empty() || !matches!(protocol, "_tcp" | "_udp") {
-            // Below a task's name there may be ports of that name: `_<task>._<proto>` has no dot.
+            // Tasks without a name have no services, and services have no other protocols.
             return None;
         }
         let (_, group_names) = self.directory.groups().find(|(number, _)| *number == group)?;
         let fragment = &group_names.fragment;
         let services = self.directory.tasks(group, Some(task)).flat_map(|(task, entry)| {
+            // Port resources are the agent's, discovery ports may be a container's.
             let on_agent = slave || task.ports.is_none();
             let target = target(&self.canonical(task, entry, fragment, on_agent));
             let ports = ports(task, protocol, port, slave);
@@ -172,6 +183,7 @@ impl TaskZone {
         (!services.is_empty()).then_some(services)
     }
 
+    /// The canonical name of a task, which it has alone.
     fn canonical(&self, task: &RegisteredTask, entry: &TaskEntry, fragment: &str, slave: bool) -> String {
         let hash = String::from_utf8_lossy(&task.hash);
         let agent = agent_tail(self.directory.agent_id(entry));
@@ -180,7 +192,8 @@ impl TaskZone {
     }
 }
 
-/// Port resources are known to neither protocol and have no name.
+/// Ports of a task for one protocol, only those called `name` if it is given. Port resources have neither a
+/// protocol nor a name, so that they count for both protocols.
 fn ports<'a>(
     task: &'a RegisteredTask,
     protocol: &str,
@@ -198,12 +211,12 @@ fn ports<'a>(
     discovered.chain(resources.flat_map(|(first, last)| *first..=*last))
 }
 
-/// Whether a name is an empty non-terminal above a framework's.
+/// True if a name is an empty non-terminal above a framework name (RFC 4592 section 2.2.2).
 fn is_above(name: &str, fragment: &str) -> bool {
     fragment.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// `s1` of `62ca579f-d204-47ab-b9b7-6fdde30e658c-S1`.
+/// Returns the last part of an agent's id: `s1` of `62ca579f-d204-47ab-b9b7-6fdde30e658c-S1`.
 fn agent_tail(id: &str) -> String {
     id.rsplit('-').next().unwrap_or_default().to_ascii_lowercase()
 }
