@@ -24,15 +24,15 @@ use crate::vip::alloc::AddressRange;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// State document: v0 /state of a master or an agent, v1 GET_STATE, or SUBSCRIBE events; - for
+    /// State document: /state of a master or an agent, GET_STATE or SUBSCRIBE events of the v1 API; - for
     /// standard input
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
-    /// auto, state, v1-state or v1-events
+    /// Format of the document: state, v1-state, v1-events, or auto to find it out
     #[arg(long, default_value = "auto", value_parser = format)]
     format: Choice,
-    /// Show the backends as the node with this address sees them; also stands for the agent where the
-    /// document does not name it
+    /// Show the backends as the node with this address sees them; also the agent's address where the document
+    /// names no agent
     #[arg(long, value_name = "IP")]
     node_address: Option<IpAddr>,
     /// Addresses of named IPv4 VIPs, instead of vips.range4
