@@ -23,7 +23,7 @@ use crate::dns::reverse;
 use crate::dns::zone::Zone;
 use crate::plan::PlannerSettings;
 use crate::plan::desired::{DesiredSettings, Sources};
-use crate::reconcile::ReconcilerSettings;
+use crate::reconcile::{PublisherSettings, ReconcilerSettings};
 pub use crate::source::settings::{Access, Marathon, Source};
 use crate::source::{Location, Mode};
 use crate::units::Rate;
@@ -322,10 +322,12 @@ impl Config {
     pub fn reconciler(&self) -> Result<ReconcilerSettings, crate::dns::zone::Error> {
         Ok(ReconcilerSettings {
             planner: self.planner(),
+            publisher: PublisherSettings {
+                zone: self.zone()?,
+                origin: self.dns.zone.clone(),
+                sources: self.places(),
+            },
             audit: self.ipvs.audit.0,
-            zone: self.zone()?,
-            origin: self.dns.zone.clone(),
-            sources: self.places(),
         })
     }
 

@@ -96,7 +96,7 @@ impl Daemon {
         let believer = Believer::new(config.patience(), cluster);
         let api = Api::bind(&config.daemon.socket).await?;
 
-        let (zones, zone_receiver) = watch::channel(Arc::new(settings.zone.clone()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
@@ -169,7 +169,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let mut believer = Believer::new(config.patience(), cluster);
     believer.take(report, Timestamp::now());
     let settings = config.reconciler()?;
-    let (zones, _zones) = watch::channel(Arc::new(settings.zone.clone()));
+    let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
     reconciler.take_feed(Feed::clone(believer.feed()));

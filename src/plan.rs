@@ -37,6 +37,7 @@ use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
 use drain::Drain;
+use warnings::warnings;
 
 /// Operator's decisions about the table.
 #[derive(Clone, Debug)]
@@ -203,6 +204,7 @@ impl Planner {
                 node: &actual.node,
                 foreign: &actual.foreign,
             });
+            desired.warnings = warnings(&desired, sources, &actual.node);
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {
                 node: actual.node.clone(),

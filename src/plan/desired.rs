@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::warnings::warnings;
 use crate::cluster::Skipped;
 use crate::dataplane::ebpf;
 use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
@@ -155,7 +154,6 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     surroundings.sysctls = sysctls.map(|(path, value)| ((*path).into(), (*value).into())).collect();
     surroundings.rules = Some(RuleSet::new(&networks, &node.connected));
     surroundings.timeouts = Some(settings.timeouts);
-    desired.warnings = warnings(&desired, sources, node);
     desired
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::record::encode;
+use crate::dns::zone::Zone;
 use crate::mesos;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
@@ -64,11 +65,11 @@ impl Bench {
 
     /// Stops the daemon and starts another on what it leaves.
     fn restart(self) -> Self {
-        Self::on(self.reconciler.dataplane, self.directory)
+        Self::on(self.reconciler.passes.dataplane, self.directory)
     }
 
     fn kernel(&mut self) -> &mut Kernel {
-        &mut self.reconciler.dataplane
+        &mut self.reconciler.passes.dataplane
     }
 
     async fn learn(&mut self, document: &str) {
@@ -189,7 +190,7 @@ async fn what_resolved_refuses_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
     let resolved = Some("resolvectl dns: denied".to_owned());
-    bench.reconciler.publisher.set_dns(status::Dns { resolved, ..status::Dns::default() });
+    bench.reconciler.passes.publisher.set_dns(status::Dns { resolved, ..status::Dns::default() });
     let status = bench.ask().await;
     assert!(status.warnings.iter().any(|warning| warning.ends_with("resolvectl dns: denied")), "{status:?}");
 }
@@ -400,8 +401,11 @@ impl Bench {
             Step::Document(tasks, faults) => {
                 self.fail(faults);
                 self.learn(&keyed_document(&labels(*tasks))).await;
-                let plan =
-                    self.reconciler.planner.plan(&self.reconciler.dataplane.read_now(), Timestamp::now());
+                let plan = self
+                    .reconciler
+                    .passes
+                    .planner
+                    .plan(&self.reconciler.passes.dataplane.read_now(), Timestamp::now());
                 *wanted = taking(&plan.unwrap().state);
             }
             Step::Pass(faults) => {
