@@ -18,8 +18,7 @@ pub mod pages;
 mod plan;
 mod purge;
 mod run;
-pub(crate) mod status;
-mod table;
+mod status;
 
 /// The command line was wrong, or the configuration is (EX_USAGE).
 const USAGE: u8 = 64;
@@ -96,7 +95,7 @@ enum Command {
     Help(help::Args),
 }
 
-/// Where the configuration is.
+/// Location of the configuration.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]
@@ -165,7 +164,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-/// Whether a daemon answers on the socket.
+/// Returns true if a daemon answers on the socket.
 fn daemon_runs(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }

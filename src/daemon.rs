@@ -29,13 +29,13 @@ use crate::store::saver::{Loaded, Saver};
 /// Inquiries that may wait; more get the last status.
 const REQUESTS: usize = 16;
 
-/// Pause before DNS tries again to listen where somebody else does.
+/// Pause before DNS tries again to listen on an address that another program uses.
 const DNS_RETRY: Duration = Duration::from_secs(5);
 
 /// Attempts of `run --once`, for the source and for the kernel.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// Why the daemon could not start, or did not go on.
+/// Failure to start or to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub enum Error {
     Stopped,
 }
 
-/// Where a daemon can be reached.
+/// Addresses of a running daemon.
 #[derive(Clone, Debug)]
 pub struct Bound {
     pub socket: PathBuf,
@@ -141,7 +141,7 @@ impl Daemon {
     /// Keeps the service manager informed, and returns after shutdown.
     ///
     /// # Errors
-    /// When a part ended of its own accord; the others are ended then.
+    /// A part ended of its own accord; the other parts are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
         self.parts.spawn(feed_watchdog(self.requests.clone(), self.shutdown.clone()));
@@ -215,7 +215,7 @@ async fn serve_dns(
     shutdown.cancelled().await;
 }
 
-/// Tells the service manager when the first pass is done, and how things are from then on.
+/// Notifies the service manager of the first pass, and of the status from then on.
 async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: CancellationToken) {
     let mut ready = false;
     let mut last = String::new();
@@ -238,7 +238,7 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
     }
 }
 
-/// Shows the service manager's watchdog that passes still happen, by asking for one.
+/// Feeds the service manager's watchdog while passes happen, by asking for one.
 async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return shutdown.cancelled().await;
@@ -255,7 +255,7 @@ async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: Cancella
     }
 }
 
-/// Without a service manager there is nobody to tell.
+/// Notifies the service manager; does nothing without one.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify the service manager");

@@ -10,13 +10,13 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::ConfigFile;
-use super::status::{section, vips};
 use crate::cluster::{Agent, Snapshot};
 use crate::config::Config;
 use crate::dataplane::{Node, Plane};
 use crate::mesos::{self, Format};
 use crate::plan::PlannerSettings;
 use crate::status::explain::{Situation, explain};
+use crate::status::text::{section, vips};
 use crate::store::{Persisted, Store};
 use crate::vip::alloc::AddressRange;
 
@@ -62,7 +62,7 @@ impl Args {
         }
         let persisted = match Store::new(&config.daemon.state_dir).leases() {
             Ok(persisted) => persisted,
-            // Only root may read it, and anybody may want an explanation.
+            // Only root may read it, but an explanation needs no rights.
             Err(error) => {
                 writeln!(io::stderr(), "l4lbd: {error}; addresses are those of a node that has given none")?;
                 Persisted::default()

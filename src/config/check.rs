@@ -73,10 +73,9 @@ impl Config {
         check(self.vips.range4.is_ipv4(), "vips.range4: must be IPv4");
         check(!self.vips.range6.is_ipv4(), "vips.range6: must be IPv6");
         for (path, range) in [("vips.range4", &self.vips.range4), ("vips.range6", &self.vips.range6)] {
-            check(
-                !range.is_special(),
-                &format!("{path}: must not contain loopback, link-local, multicast or unspecified addresses"),
-            );
+            if let Some(kind) = range.reserved() {
+                check(false, &format!("{path}: {range} contains {kind}, which no VIP can have"));
+            }
         }
         let in_range =
             |address: IpAddr| self.vips.range4.contains(address) || self.vips.range6.contains(address);

@@ -1,4 +1,4 @@
-//! Warnings: what works, but not as its users may expect.
+//! Warnings about VIPs that work, but not as their users may expect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

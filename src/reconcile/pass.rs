@@ -42,7 +42,7 @@ pub(super) struct Passes<D> {
     progress: Progress,
 }
 
-/// What earlier passes found.
+/// Findings of earlier passes.
 struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,

@@ -35,7 +35,7 @@ pub struct Outputs {
     pub statuses: watch::Sender<Arc<Status>>,
 }
 
-/// What a status is made of, besides what the publisher remembers.
+/// Ingredients of a status, besides what the publisher remembers.
 pub(super) struct StatusInputs<'a> {
     pub report: &'a PassReport,
     /// Plan and reading of the pass; `None` where it came to neither.
@@ -209,7 +209,7 @@ impl Publisher {
         self.statuses.send_replace(Arc::new(self.status.clone()));
     }
 
-    /// Returns what works, but not as its users may expect.
+    /// Returns remarks on VIPs that work, but not as their users may expect.
     fn warnings(&self, plan: &Plan, actual: &Actual) -> Vec<String> {
         let mut warnings = plan.desired.warnings.clone();
         warnings.extend(self.unnamed.iter().cloned());
