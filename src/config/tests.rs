@@ -4,6 +4,63 @@ fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Path::new("l4lbd.toml"), text)
 }
 
+/// Defaults that operators rely on: an upgrade must not change one by accident.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("dataplane", r#""auto""#),
+    ("source.masters", r#"["http://leader.mesos:5050"]"#),
+    ("source.mode", r#""poll""#),
+    ("source.interval", r#""2s""#),
+    ("source.resync", r#""1m""#),
+    ("source.agent", r#""http://127.0.0.1:5051""#),
+    ("source.timeout", r#""30s""#),
+    ("source.max_backoff", r#""30s""#),
+    ("source.failover_hold", r#""15m""#),
+    ("source.mass_loss_polls", "5"),
+    ("source.budget", r#""50MB""#),
+    ("source.basic", ""),
+    ("source.token", ""),
+    ("source.token_scheme", r#""bearer""#),
+    ("source.service_account", ""),
+    ("source.tls_ca", ""),
+    ("source.tls_cert", ""),
+    ("source.tls_key", ""),
+    ("marathon.urls", "[]"),
+    ("marathon.interval", r#""10s""#),
+    ("marathon.basic", ""),
+    ("marathon.token", ""),
+    ("marathon.token_scheme", r#""bearer""#),
+    ("marathon.service_account", ""),
+    ("node.address", ""),
+    ("node.address6", ""),
+    ("vips.range4", r#""11.0.0.0-11.255.255.255""#),
+    ("vips.range6", r#""fd01:c::-fd01:c::ffff:ffff:ffff:ffff""#),
+    ("vips.ipv6", "true"),
+    ("vips.linger", r#""10m""#),
+    ("vips.max", "32768"),
+    ("vips.allow", "[]"),
+    ("vips.deny", "[]"),
+    ("ipvs.link", r#""minuteman""#),
+    ("ipvs.scheduler", r#""wlc""#),
+    ("ipvs.audit", r#""30s""#),
+    ("ipvs.drain", r#""60s""#),
+    ("ipvs.tcp_timeout", r#""24h""#),
+    ("ipvs.tcp_fin_timeout", r#""2m""#),
+    ("ipvs.udp_timeout", r#""1m""#),
+    ("ebpf.cgroup", ""),
+    ("ebpf.pins", r#""/sys/fs/bpf/l4lbd""#),
+    ("dns.listen", r#"["198.51.100.1:53"]"#),
+    ("dns.zone", r#""l4lb.thisdcos.directory""#),
+    ("dns.aliases", r#"["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]"#),
+    ("dns.tasks", "true"),
+    ("dns.mesos", r#""state""#),
+    ("dns.forward", r#""off""#),
+    ("dns.clients", r#"["node"]"#),
+    ("dns.resolved", r#""auto""#),
+    ("dns.ttl", r#""5s""#),
+    ("daemon.state_dir", r#""/var/lib/l4lbd""#),
+    ("daemon.socket", r#""/run/l4lbd/l4lbd.sock""#),
+];
+
 /// The sample file with every key uncommented.
 fn sample() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/l4lbd.toml");
@@ -25,6 +82,12 @@ fn the_defaults_are_valid_and_those_that_are_documented() {
         let config = parse(&format!("{} = {}\n", key.path, key.default));
         assert_eq!(config.unwrap(), Config::default(), "{}", key.path);
     }
+}
+
+#[test]
+fn no_default_changes_by_accident() {
+    let defaults: Vec<(&str, &str)> = KEYS.iter().map(|key| (key.path, key.default)).collect();
+    assert_eq!(defaults, DEFAULTS);
 }
 
 #[test]
