@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 
 mod accept_loss;
 mod check;
@@ -36,7 +36,7 @@ const DEGRADED: u8 = 2;
 /// Follows the state of the cluster, gives each VIP that tasks ask for by a VIP_N label a stable address and
 /// a name, and programs this node's kernel so that connections to it reach a healthy task.
 #[derive(Debug, Parser)]
-#[command(name = "l4lbd", version, after_long_help = config::reference())]
+#[command(name = "l4lbd", version, after_long_help = config::reference::text())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -75,6 +75,10 @@ struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<Config, config::Error> {
         Config::load(self.config.as_deref())
+    }
+
+    fn load_with_remarks(&self) -> Result<Loaded, config::Error> {
+        Loaded::read(self.config.as_deref())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The composition root: wires source, reconciler, DNS and status interface, and ends them together.
 
+pub mod wiring;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,13 +26,13 @@ use crate::status::{self, Status};
 /// Inquiries that may wait; more get the last status.
 const INQUIRIES: usize = 16;
 
-/// Pause before DNS tries again to listen where somebody else does.
+/// Pause before DNS tries again to listen on an address that another program uses.
 const DNS_RETRY: Duration = Duration::from_secs(5);
 
 /// Attempts of `run --once`, for the source and for the kernel.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// Why the daemon could not start, or did not go on.
+/// Reasons for which the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -53,7 +55,7 @@ pub enum Error {
     Stopped,
 }
 
-/// Where a daemon can be reached.
+/// Addresses of a running daemon.
 #[derive(Clone, Debug)]
 pub struct Bound {
     pub socket: PathBuf,
@@ -74,23 +76,20 @@ impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
-        let kernel = Kernel::open(&config.kernel())?;
+        let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
-        if let Some(remark) = config.mesos_remark() {
-            tracing::info!("{remark}");
-        }
         let mut monitors = vec![Monitor::routing()?];
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;
-        let zone = config.zone()?;
+        let zone = wiring::zone(config)?;
         let api = Api::bind(&config.daemon.socket).await?;
 
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
-        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(wiring::catalog(config)?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES);
@@ -115,13 +114,13 @@ impl Daemon {
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
-        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        parts.spawn(dns::publisher::run(wiring::publisher(config), names, catalogs, shutdown.clone()));
         let service = dns::Serving {
             catalogs: catalog_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: config.forwarder()?,
+            forwarder: wiring::forwarder(config)?,
         };
-        parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
+        parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
@@ -130,7 +129,7 @@ impl Daemon {
     /// Keeps the service manager informed, and returns after shutdown.
     ///
     /// # Errors
-    /// When a part ended of its own accord; the others are ended then.
+    /// If a part ends without a shutdown; all other parts are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
         self.parts.spawn(feed_watchdog(self.inquiries.clone(), self.shutdown.clone()));
@@ -148,12 +147,12 @@ impl Daemon {
 /// # Errors
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
-    let kernel = Kernel::open(&config.kernel())?;
+    let kernel = Kernel::open(&wiring::kernel(config))?;
     let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
-    let zone = config.zone()?;
+    let zone = wiring::zone(config)?;
     let (zones, _zones) = watch::channel(Arc::new(zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let mut reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
@@ -241,7 +240,7 @@ async fn feed_watchdog(inquiries: mpsc::Sender<Inquiry>, shutdown: CancellationT
     }
 }
 
-/// Without a service manager there is nobody to tell.
+/// Sends states to the service manager; does nothing if there is none.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify the service manager");

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use crate::cluster::Snapshot;
 use crate::cluster::belief::{Belief, HoldReason, Patience};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey};
 use crate::plan::adopt::Adopted;
 use crate::plan::desired::{Desired, Settings, Sources, desired};
@@ -125,7 +126,7 @@ impl Planner {
     /// `memory` and `cluster` are what an earlier run left.
     pub fn new(config: &Config, memory: Persisted, cluster: Option<Snapshot>) -> Self {
         let mut planner = Self {
-            settings: config.settings(),
+            settings: wiring::desired(config),
             memory,
             patience: Patience {
                 failover: config.source.failover_hold.0,
@@ -137,11 +138,11 @@ impl Planner {
                 spacing: config.source.interval.0 / 2,
             },
             linger: config.vips.linger.0,
-            drain_limit: config.ipvs.drain.0,
+            drain_limit: config.dataplane.drain.0,
             max_vips: config.vips.max,
             configured: Sources { v4: config.node.address, v6: config.node.address6 },
             believed: None,
-            rules: config.rules(),
+            rules: wiring::label_policy(config),
             holder: Belief::default(),
             drain: Drain::default(),
             told: Told::Nothing,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::belief::HoldReason;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
 use crate::dns::zone::{Service, Zone};
@@ -139,7 +140,7 @@ impl<D: DataPlane> Reconciler<D> {
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: status::Node { hostname, dataplane: dataplane.choice(), ..status::Node::default() },
-            source: status::Source { configured: config.places(), ..status::Source::default() },
+            source: status::Source { configured: wiring::origins(config), ..status::Source::default() },
             ..Status::default()
         };
         Self {
@@ -167,7 +168,7 @@ impl<D: DataPlane> Reconciler<D> {
             passes: 0,
             report: Report::default(),
             seed: hasher.finish(),
-            audit: config.ipvs.audit.0,
+            audit: config.dataplane.audit.0,
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod alloc;
 pub mod label;
 pub mod policy;
+pub mod settings;
 pub mod table;
 
 pub use crate::cluster::PortOptions;

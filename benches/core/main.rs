@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
@@ -245,9 +246,9 @@ mod pass {
     }
 
     fn reconciler(state_dir: &Path) -> (Reconciler<SimulatedKernel>, watch::Receiver<Arc<Status>>) {
-        let mut config = Config::default();
+        let mut config = defaults();
         config.daemon.state_dir = state_dir.to_owned();
-        let zone = config.zone().unwrap();
+        let zone = wiring::zone(&config).unwrap();
         let zones = watch::Sender::new(Arc::new(zone.clone()));
         let statuses = watch::Sender::new(Arc::new(Status::default()));
         let status = statuses.subscribe();
@@ -261,14 +262,14 @@ mod dns {
 
     #[divan::bench]
     fn build_zone(bencher: Bencher<'_, '_>) {
-        let (empty, records) = (Config::default().zone().unwrap(), records());
+        let (empty, records) = (wiring::zone(&defaults()).unwrap(), records());
         bencher.counter(ItemsCount::of_iter(&records)).bench(|| build(&empty, &records));
     }
 
     #[divan::bench(args = ["scaleapp5000.marathon", "unknown.marathon"])]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
-        let zone = build(&Config::default().zone().unwrap(), &records());
-        let catalog = Config::default().catalog().unwrap().with_vips(Arc::new(zone), Arc::default());
+        let zone = build(&wiring::zone(&defaults()).unwrap(), &records());
+        let catalog = wiring::catalog(&defaults()).unwrap().with_vips(Arc::new(zone), Arc::default());
         let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
         let mut query = Message::query();
         query.add_query(Query::query(name, RecordType::A));
@@ -302,9 +303,13 @@ fn simulated() -> SimulatedKernel {
     kernel
 }
 
+fn defaults() -> Config {
+    Config::defaults().unwrap()
+}
+
 /// A planner that knows nothing yet.
 fn planner() -> Planner {
-    Planner::new(&Config::default(), Persisted::default(), None)
+    Planner::new(&defaults(), Persisted::default(), None)
 }
 
 fn desired(snapshot: &Snapshot) -> State {

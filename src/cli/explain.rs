@@ -14,6 +14,7 @@ use super::ConfigFile;
 use super::status::{section, vips};
 use crate::cluster::{Agent, Skipped, Snapshot};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::mesos::{self, Format};
 use crate::plan;
 use crate::status;
@@ -88,7 +89,7 @@ impl Args {
     }
 
     fn explain(&self, snapshot: &Snapshot, config: &Config, mut memory: Persisted) -> Explanation {
-        let table = VipTable::new(snapshot, &config.rules());
+        let table = VipTable::new(snapshot, &wiring::label_policy(config));
         let range4 = self.vip_range4.unwrap_or(config.vips.range4);
         let range6 = self.vip_range6.unwrap_or(config.vips.range6);
         memory.leases4.confine(&range4);

@@ -7,6 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::ConfigFile;
+use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
@@ -24,7 +25,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
-            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..config.kernel() })?;
+            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();

@@ -41,7 +41,7 @@ impl Bench {
     fn configured(kernel: Kernel, directory: tempfile::TempDir, config: &str) -> Self {
         let text = format!("{config}[daemon]\nstate_dir = {:?}", directory.path());
         let config = Config::parse(Path::new("test"), &text).unwrap();
-        let zone = config.zone().unwrap();
+        let zone = wiring::zone(&config).unwrap();
         let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let reconciler = Reconciler::new(kernel, &config, zone, Outputs { zones, statuses });
