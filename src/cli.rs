@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 
 mod accept_loss;
 mod check;
@@ -42,7 +42,7 @@ const DEGRADED: u8 = 2;
     version,
     disable_help_subcommand = true,
     after_help = pages::topics(),
-    after_long_help = format!("{}\n{}", pages::topics(), config::reference())
+    after_long_help = format!("{}\n{}", pages::topics(), config::reference::text())
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -106,6 +106,10 @@ struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<Config, config::Error> {
         Config::load(self.config.as_deref())
+    }
+
+    fn load_with_remarks(&self) -> Result<Loaded, config::Error> {
+        Loaded::read(self.config.as_deref())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The composition root: wires source, reconciler, DNS and status interface, and ends them together.
 
+pub mod wiring;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,26 +81,23 @@ impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
-        let kernel = Kernel::open(&config.kernel())?;
+        let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
-        if let Some(remark) = config.mesos_remark() {
-            tracing::info!("{remark}");
-        }
         let mut monitors = vec![Monitor::routing()?];
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;
-        let settings = config.reconciler()?;
+        let settings = wiring::reconciler(config)?;
         let (saver, Loaded { persisted, cluster }) =
-            Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
-        let believer = Believer::new(config.patience(), cluster);
+            Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+        let believer = Believer::new(wiring::patience(config), cluster);
         let api = Api::bind(&config.daemon.socket).await?;
 
         let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
-        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(wiring::catalog(config)?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
         let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
@@ -126,13 +125,13 @@ impl Daemon {
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
-        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        parts.spawn(dns::publisher::run(wiring::publisher(config), names, catalogs, shutdown.clone()));
         let service = dns::Serving {
             catalogs: catalog_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: config.forwarder()?,
+            forwarder: wiring::forwarder(config)?,
         };
-        parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
+        parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
@@ -159,16 +158,16 @@ impl Daemon {
 /// # Errors
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
-    let kernel = Kernel::open(&config.kernel())?;
+    let kernel = Kernel::open(&wiring::kernel(config))?;
     let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
     let (saver, Loaded { persisted, cluster }) =
-        Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
-    let mut believer = Believer::new(config.patience(), cluster);
+        Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+    let mut believer = Believer::new(wiring::patience(config), cluster);
     believer.take(report, Timestamp::now());
-    let settings = config.reconciler()?;
+    let settings = wiring::reconciler(config)?;
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });

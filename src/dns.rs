@@ -20,6 +20,7 @@ pub mod publisher;
 pub mod record;
 pub mod resolved;
 pub mod reverse;
+pub mod settings;
 pub mod tasks;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ pub mod endpoints;
 pub mod label;
 pub mod policy;
 pub mod reserved;
+pub mod settings;
 pub mod table;
 
 pub use crate::cluster::PortOptions;

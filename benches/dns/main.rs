@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dns::catalog::Catalog;
 use l4lbd::dns::clients::Client;
 use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
@@ -42,9 +43,9 @@ fn address(number: u32) -> Ipv4Addr {
 }
 
 fn catalog(names: u32) -> Catalog {
-    let mut config = Config::default();
+    let mut config = Config::defaults().unwrap();
     config.dns.listen.clear();
-    let catalog = config.catalog().unwrap();
+    let catalog = wiring::catalog(&config).unwrap();
     let services: Vec<Service> = (0..names)
         .map(|number| Service {
             name: name(number),

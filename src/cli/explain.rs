@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::ConfigFile;
 use crate::cluster::{Agent, Snapshot};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::{Node, Plane};
 use crate::mesos::{self, Format};
 use crate::plan::PlannerSettings;
@@ -86,7 +87,7 @@ impl Args {
 
     /// Returns the situation of the node that the arguments and the configuration describe.
     fn situation(&self, config: &Config, persisted: Persisted) -> anyhow::Result<Situation> {
-        let mut settings = config.planner();
+        let mut settings = wiring::planner(config);
         if let Some(range) = self.vip_range4 {
             settings.desired.range4 = range;
         }
@@ -94,10 +95,10 @@ impl Args {
             settings.desired.range6 = range;
         }
         Ok(Situation {
-            node: node(self.node_address, &settings, config.dataplane.unwrap_or_default()),
+            node: node(self.node_address, &settings, config.dataplane.kind.0.unwrap_or_default()),
             settings,
             persisted,
-            zone: config.zone()?,
+            zone: wiring::zone(config)?,
             origin: config.dns.zone.clone(),
         })
     }

@@ -5,6 +5,7 @@
 //! an upstream that does not answer costs nobody else anything.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -16,7 +17,9 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -72,11 +75,35 @@ pub enum Mesos {
 #[serde(try_from = "String")]
 pub struct Upstream(pub SocketAddr);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// Value as it is written: a word, or a list of upstreams.
 enum Written {
     Word(String),
     List(Vec<Upstream>),
+}
+
+// Not derived as an untagged enum, which would not tell the entry of a list that is wrong.
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word such as \"off\" or a list of addresses such as [\"10.0.0.2\"]")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Written, E> {
+                Ok(Written::Word(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Written, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Written::List)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl TryFrom<Written> for Forward {

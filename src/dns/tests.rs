@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::Catalog;
 use super::clients::Client;
 use super::forward::Forwarder;
+use super::settings::DnsSettings;
 use super::transport::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
 use super::zone::{DEFAULT_ORIGIN, Service};
 use super::{Error, Listener, Serving};
-use crate::config::Config;
+use crate::vip::alloc::AddressRange;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)]) -> Arc<Catalog> {
-    let mut config = Config::default();
-    config.dns.listen = vec![address];
-    let catalog = config.catalog().unwrap();
+    let settings = DnsSettings { listen: vec![address], ..DnsSettings::default() };
+    let catalog = settings.catalog(&[AddressRange::DCOS_V4, AddressRange::DCOS_V6], false).unwrap();
     let services: Vec<Service> = records
         .iter()
         .map(|(name, address)| Service { name: (*name).to_owned(), address: *address, port: None })

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::cluster::{Protocol, Snapshot};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
@@ -12,7 +13,7 @@ const LINGER: i64 = 600;
 
 fn planner(config: &str) -> Planner {
     let config = Config::parse(Path::new("test"), config).unwrap();
-    Planner::new(config.planner(), Persisted::default())
+    Planner::new(wiring::planner(&config), Persisted::default())
 }
 
 /// Believes a document as it is.

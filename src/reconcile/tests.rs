@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::record::encode;
@@ -51,13 +52,13 @@ impl Bench {
     fn configured(kernel: Kernel, directory: tempfile::TempDir, config: &str) -> Self {
         let text = format!("{config}[daemon]\nstate_dir = {:?}", directory.path());
         let config = Config::parse(Path::new("test"), &text).unwrap();
-        let (zones, zone_receiver) = watch::channel(Arc::new(config.zone().unwrap()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(wiring::zone(&config).unwrap()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (saver, Loaded { persisted, cluster }) =
-            Saver::open(Store::new(directory.path()), !config.is_file());
-        let believer = Believer::new(config.patience(), cluster);
+            Saver::open(Store::new(directory.path()), !wiring::is_file(&config));
+        let believer = Believer::new(wiring::patience(&config), cluster);
         let outputs = Outputs { zones, statuses };
-        let settings = config.reconciler().unwrap();
+        let settings = wiring::reconciler(&config).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
         Self { reconciler, believer, sequence: 0, zones: zone_receiver, statuses: status_receiver, directory }
@@ -682,12 +683,12 @@ proptest! {
         node.nameservers.insert(IpAddr::from([10, 0, 0, 53]));
         let document = any_document(&tasks);
         let parsed = Config::parse(Path::new("test"), config).unwrap();
-        node.plane = parsed.dataplane.unwrap_or_default();
+        node.plane = parsed.dataplane.kind.0.unwrap_or_default();
         let situation = Situation {
-            settings: parsed.planner(),
+            settings: wiring::planner(&parsed),
             persisted: Persisted::default(),
             node: node.clone(),
-            zone: parsed.zone().unwrap(),
+            zone: wiring::zone(&parsed).unwrap(),
             origin: parsed.dns.zone.clone(),
         };
         let snapshot = mesos::parse(document.as_bytes(), None).unwrap();

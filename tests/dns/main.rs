@@ -20,6 +20,7 @@ use hickory_proto::rr::{Name, RecordType};
 use jiff::Timestamp;
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dns::catalog::Catalog;
 use l4lbd::dns::clients::Client;
 use l4lbd::dns::record::{Data, encode};
@@ -155,7 +156,7 @@ fn tcp(to: SocketAddr, request: &Message) -> Option<Message> {
 
 /// Three VIPs, one of them with many addresses, and the tasks of a real cluster.
 fn catalog() -> Catalog {
-    let mut config = Config::default();
+    let mut config = Config::defaults().unwrap();
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().unwrap()];
     config.dns.listen = vec!["127.0.0.1:53".parse().unwrap()];
@@ -167,7 +168,7 @@ fn catalog() -> Catalog {
         service("dns.dev.kafka", [11, 2, 0, 1].into(), Some((Protocol::Udp, 53))),
     ];
     services.extend((0..150).map(|n| service("many.marathon", [11, 1, 0, n].into(), port)));
-    let catalog = config.catalog().unwrap();
+    let catalog = wiring::catalog(&config).unwrap();
     let (zone, _) = catalog.vips().with_services(1, &services);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use clap_mangen::Man;
 use l4lbd::cli::Cli;
-use l4lbd::config;
+use l4lbd::config::reference::keys;
 
 const BEGIN: &str = ".\\\" generated: ";
 const END: &str = ".\\\" generated: end";
@@ -18,38 +18,6 @@ const LONGEST_LINE: usize = 79;
 
 /// Bytes of a key and its default that fit into a line of a narrow terminal.
 const LONGEST_TAG: usize = 68;
-
-/// A key of the configuration file.
-pub struct Key {
-    /// Empty for a key outside of all sections.
-    pub section: String,
-    pub name: String,
-    /// In TOML; `None` where there is no default.
-    pub default: Option<String>,
-    pub help: String,
-}
-
-impl Key {
-    /// Section and name, such as `dns.ttl`.
-    pub fn path(&self) -> String {
-        if self.section.is_empty() { self.name.clone() } else { format!("{}.{}", self.section, self.name) }
-    }
-}
-
-/// All keys, in the order of the sample file.
-pub fn keys() -> Vec<Key> {
-    let key = |key: &config::Key| {
-        let (section, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        let default = Some(key.default).filter(|default| !default.is_empty());
-        Key {
-            section: section.to_owned(),
-            name: name.to_owned(),
-            default: default.map(str::to_owned),
-            help: key.help.to_owned(),
-        }
-    };
-    config::KEYS.iter().map(key).collect()
-}
 
 /// Returns a page with its generated parts as they should be.
 ///
@@ -103,9 +71,7 @@ fn keys_by_section() -> String {
     let mut last = None;
     for key in keys() {
         if last.as_ref() != Some(&key.section) {
-            let heading =
-                if key.section.is_empty() { "Before all sections" } else { &format!("[{}]", key.section) };
-            text += &format!(".SS {}\n", escaped(heading));
+            text += &format!(".SS [{}]\n", escaped(&key.section));
             last = Some(key.section.clone());
         }
         let name = escaped(&key.name);

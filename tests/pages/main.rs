@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use l4lbd::cli::pages::{self, Format, PAGES, Page};
+use l4lbd::config::reference::{self, Key};
 
 const DIRECTORY: &str = "systemd/man";
 
@@ -94,7 +95,7 @@ fn program_has_every_page() {
 
 #[test]
 fn keys_and_pages_that_are_named_exist() {
-    let keys: BTreeSet<String> = generate::keys().iter().map(generate::Key::path).collect();
+    let keys: BTreeSet<String> = reference::keys().iter().map(Key::path).collect();
     let sections: BTreeSet<&str> = keys.iter().filter_map(|key| Some(key.split_once('.')?.0)).collect();
     let files = PAGES.iter().map(path).chain(OTHERS.iter().map(PathBuf::from));
     for file in files {

@@ -1,7 +1,7 @@
 //! Which zone a name is in.
 
 use super::*;
-use crate::config::Config;
+use crate::dns::settings::DnsSettings;
 use crate::dns::wire::{Header, Query};
 use crate::dns::zone::Service;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
@@ -13,23 +13,16 @@ fn packet(name: &str) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn place(config: &Config, name: &str) -> Option<(Content, usize)> {
-    let catalog = config.catalog().unwrap();
+fn place(catalog: &Catalog, name: &str) -> Option<(Content, usize)> {
     let packet = packet(name);
     let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();
     catalog.place(&query.name).map(|place| (place.content, place.depth))
 }
 
-/// Masters whose names nobody has to be asked for.
-fn by_address() -> Config {
-    let mut config = Config::default();
-    config.source.masters = vec!["http://10.0.0.1:5050".parse().unwrap()];
-    config
-}
-
 #[test]
 fn names_belong_to_the_longest_origin() {
-    let mut config = by_address();
+    let ranges = [AddressRange::DCOS_V4, AddressRange::DCOS_V6];
+    let catalog = DnsSettings::default().catalog(&ranges, true).unwrap();
     for (name, expected) in [
         ("web.marathon.l4lb.thisdcos.directory.", Some((Content::Vips, 3))),
         ("L4LB.thisdcos.global.", Some((Content::Vips, 3))),
@@ -42,12 +35,15 @@ fn names_belong_to_the_longest_origin() {
         ("mesos.example.", None),
         (".", None),
     ] {
-        assert_eq!(place(&config, name), expected, "{name}");
+        assert_eq!(place(&catalog, name), expected, "{name}");
     }
-    config.dns.zone = "vips.example".to_owned();
-    config.dns.aliases = vec!["lb.vips.example".to_owned()];
-    config.dns.mesos = crate::dns::forward::Mesos::Off;
-    config.dns.tasks = false;
+    let settings = DnsSettings {
+        zone: "vips.example".to_owned(),
+        aliases: vec!["lb.vips.example".to_owned()],
+        tasks: false,
+        ..DnsSettings::default()
+    };
+    let catalog = settings.catalog(&ranges, false).unwrap();
     for (name, expected) in [
         ("web.marathon.vips.example.", Some((Content::Vips, 2))),
         ("web.lb.vips.example.", Some((Content::Vips, 3))),
@@ -55,13 +51,14 @@ fn names_belong_to_the_longest_origin() {
         ("leader.mesos.", None),
         ("leader.dcos.thisdcos.directory.", None),
     ] {
-        assert_eq!(place(&config, name), expected, "{name}");
+        assert_eq!(place(&catalog, name), expected, "{name}");
     }
 }
 
 #[test]
 fn what_is_not_known_is_not_denied() {
-    let catalog = by_address().catalog().unwrap();
+    let ranges = [AddressRange::DCOS_V4, AddressRange::DCOS_V6];
+    let catalog = DnsSettings::default().catalog(&ranges, true).unwrap();
     let find = |catalog: &Catalog, name: &str| {
         let packet = packet(name);
         let query = Query::read(Header::read(&packet).unwrap(), &packet).unwrap();

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 
 use super::{MAX_UDP_PAYLOAD, Outcome, Transport};
 use crate::cluster::Protocol;
-use crate::config::Config;
 use crate::dns::catalog::Catalog;
+use crate::dns::settings::DnsSettings;
 use crate::dns::zone::{DEFAULT_ORIGIN, Service};
+use crate::vip::alloc::AddressRange;
 
 fn unloaded() -> Catalog {
-    Config::default().catalog().unwrap()
+    DnsSettings::default().catalog(&[AddressRange::DCOS_V4, AddressRange::DCOS_V6], false).unwrap()
 }
 
 fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {
