@@ -22,10 +22,10 @@ use crate::status::Status;
 /// Longest wait for a pass that was asked for; then the last status has to do.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Readers and writers of the owning user and group; nobody else learns what runs here.
+/// Mode of the socket: read and write for its owner and group, because a status tells what runs here.
 const MODE: u32 = 0o660;
 
-/// Why the socket could not be made.
+/// Failure to make the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen on {path}: {error}")]
@@ -41,7 +41,7 @@ pub struct Api {
     path: PathBuf,
 }
 
-/// What handlers need.
+/// Shared state of the handlers.
 #[derive(Clone)]
 struct Access {
     requests: mpsc::Sender<StatusRequest>,
@@ -50,7 +50,7 @@ struct Access {
 }
 
 impl Api {
-    /// Binds the socket, in place of one that a daemon left behind which is gone.
+    /// Binds the socket; replaces one that an ended daemon left behind.
     pub async fn bind(path: &Path) -> Result<Self, Error> {
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             return Err(Error::InUse { path: path.to_owned() });
@@ -76,7 +76,7 @@ impl Api {
         if let Err(error) = served {
             tracing::error!(%error, "the status interface ended");
         }
-        // Whoever starts next would replace it as well.
+        // The next start would replace it as well.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -1,5 +1,7 @@
 //! The composition root: wires source, reconciler, DNS and status interface, and ends them together.
 
+pub mod wiring;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ const REQUESTS: usize = 16;
 /// Attempts of `run --once`, for the source and for the kernel.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// Why the daemon could not start, or did not go on.
+/// Failure to start or to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -54,7 +56,7 @@ pub enum Error {
     Stopped,
 }
 
-/// Where a daemon can be reached.
+/// Addresses of a running daemon.
 #[derive(Clone, Debug)]
 pub struct Bound {
     pub socket: PathBuf,
@@ -75,26 +77,23 @@ impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
-        let kernel = Kernel::open(&config.kernel())?;
+        let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
-        if let Some(remark) = config.mesos_remark() {
-            tracing::info!("{remark}");
-        }
         let mut monitors = vec![Monitor::routing()?];
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;
-        let settings = config.reconciler()?;
+        let settings = wiring::reconciler(config)?;
         let (saver, Loaded { persisted, cluster }) =
-            Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
-        let believer = Believer::new(config.patience(), cluster);
+            Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+        let believer = Believer::new(wiring::patience(config), cluster);
         let api = Api::bind(&config.daemon.socket).await?;
 
-        let (zones, zone_receiver) = watch::channel(Arc::new(settings.zone.clone()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
-        let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(wiring::catalog(config)?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(DnsState::default());
         let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
@@ -124,14 +123,14 @@ impl Daemon {
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
-        parts.spawn(dns::publisher::run(config.names(), names, catalogs, shutdown.clone()));
+        parts.spawn(dns::publisher::run(wiring::publisher(config), names, catalogs, shutdown.clone()));
         let service = dns::Responder {
             catalogs: catalog_receiver,
             nodes: node_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: config.forwarder()?,
+            forwarder: wiring::forwarder(config)?,
         };
-        parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
+        parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
@@ -140,7 +139,7 @@ impl Daemon {
     /// Keeps the service manager informed, and returns after shutdown.
     ///
     /// # Errors
-    /// When a part ended of its own accord; the others are ended then.
+    /// A part ended of its own accord; the other parts are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
         self.parts.spawn(feed_watchdog(self.requests.clone(), self.shutdown.clone()));
@@ -158,17 +157,17 @@ impl Daemon {
 /// # Errors
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
-    let kernel = Kernel::open(&config.kernel())?;
+    let kernel = Kernel::open(&wiring::kernel(config))?;
     let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
     let (saver, Loaded { persisted, cluster }) =
-        Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
-    let mut believer = Believer::new(config.patience(), cluster);
+        Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+    let mut believer = Believer::new(wiring::patience(config), cluster);
     believer.take(report, Timestamp::now());
-    let settings = config.reconciler()?;
-    let (zones, _zones) = watch::channel(Arc::new(settings.zone.clone()));
+    let settings = wiring::reconciler(config)?;
+    let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
     let outputs = Outputs { zones, statuses, nodes };
@@ -183,7 +182,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     Err(Error::Refused(status.borrow().pass.errors.clone()))
 }
 
-/// Tells the service manager when the first pass is done, and how things are from then on.
+/// Notifies the service manager of the first pass, and of the status from then on.
 async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: CancellationToken) {
     let mut ready = false;
     let mut last = String::new();
@@ -206,7 +205,7 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
     }
 }
 
-/// Shows the service manager's watchdog that passes still happen, by asking for one.
+/// Feeds the service manager's watchdog while passes happen, by asking for one.
 async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return shutdown.cancelled().await;
@@ -223,7 +222,7 @@ async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: Cancella
     }
 }
 
-/// Without a service manager there is nobody to tell.
+/// Notifies the service manager; does nothing without one.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify the service manager");

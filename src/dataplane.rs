@@ -19,6 +19,7 @@ pub mod memory;
 mod node;
 mod op;
 pub mod rules;
+pub mod settings;
 mod state;
 
 pub use kernel::Error;

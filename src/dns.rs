@@ -18,6 +18,7 @@ pub mod protocol;
 pub mod publisher;
 pub mod resolved;
 pub mod server;
+pub mod settings;
 #[cfg(test)]
 mod testing;
 pub mod zones;

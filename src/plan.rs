@@ -37,6 +37,7 @@ use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
 use drain::Drain;
+use warnings::warnings;
 
 /// Operator's decisions about the table.
 #[derive(Clone, Debug)]
@@ -69,9 +70,9 @@ pub struct Planner {
     pub persisted: Persisted,
     cluster: Option<ClusterView>,
     drain: Drain,
-    /// What the kernel held at the start, until documents have told everything.
+    /// Services that the kernel held at the start, until documents have told everything.
     adopted: Option<Adopted>,
-    /// What the plan was made from; `None` when it has to be made anew.
+    /// Dependencies of the plan; `None` when it has to be made anew.
     basis: Option<Basis>,
     plan: Arc<Plan>,
 }
@@ -85,7 +86,7 @@ struct Basis {
     expires: Option<Timestamp>,
 }
 
-/// What the planner goes by until the next document.
+/// The cluster as the planner sees it until the next document.
 #[derive(Debug)]
 pub struct ClusterView {
     table: VipTable,
@@ -204,6 +205,7 @@ impl Planner {
             let mut desired = desired(Inputs {
                 table: &cluster.table,
                 vacant: &vacant,
+                agents: &cluster.agent_addresses,
                 leases4: &self.persisted.leases4,
                 leases6: &self.persisted.leases6,
                 settings: &self.settings.desired,
@@ -211,6 +213,7 @@ impl Planner {
                 node: &actual.node,
                 foreign: &actual.foreign,
             });
+            desired.warnings = warnings(&desired, sources, &actual.node);
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {
                 node: actual.node.clone(),

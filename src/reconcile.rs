@@ -1,6 +1,6 @@
 //! The loop that makes the kernel hold what the cluster needs, and says how that went.
 //!
-//! What belongs here: the loop (this file), one pass ([`pass`]) and what it publishes ([`publish`]).
+//! What belongs here: the loop (this file), one pass (`pass.rs`) and what it publishes (`publish.rs`).
 //! Every pass compares complete states, whatever woke it: a new snapshot, a change of the node's
 //! network, the audit timer, or a client that asks for the status. So start, restart, drift and retry
 //! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
@@ -15,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::DataPlane;
 use crate::dns::DnsState;
-use crate::dns::zones::vips::Zone;
-use crate::plan::{NodeView, Planner, PlannerSettings};
+use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
 use crate::status::Status;
 use crate::status::pass::Cause;
@@ -26,8 +25,9 @@ use crate::store::saver::Saver;
 mod pass;
 mod publish;
 
-use pass::Progress;
+use pass::Passes;
 use publish::Publisher;
+pub use publish::{Outputs, PublisherSettings};
 
 /// Time within which several changes of the network make one pass.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -45,38 +45,17 @@ pub struct StatusRequest {
 #[derive(Clone, Debug)]
 pub struct ReconcilerSettings {
     pub planner: PlannerSettings,
+    pub publisher: PublisherSettings,
     /// Time between two comparisons when nothing else happens.
     pub audit: Duration,
-    /// Zone of the VIPs' names, without records.
-    pub zone: Zone,
-    /// Name of that zone.
-    pub origin: String,
-    /// URLs and paths of the configured sources, for people.
-    pub sources: Vec<String>,
 }
 
 /// Makes the kernel hold what the believed cluster needs.
 pub struct Reconciler<D> {
-    dataplane: D,
-    planner: Planner,
-    saver: Saver,
-    publisher: Publisher,
-    feed: Feed,
-    progress: Progress,
+    passes: Passes<D>,
     /// Clients that wait for the next pass.
     requests: Vec<StatusRequest>,
-    /// Time at which the plan changes although nothing happens.
-    due: Option<Timestamp>,
     audit: Duration,
-}
-
-/// Receivers of what the reconciler publishes.
-pub struct Outputs {
-    pub zones: watch::Sender<Arc<Zone>>,
-    pub statuses: watch::Sender<Arc<Status>>,
-    /// Receives the node after each reading of the kernel that found it changed; the last one stays when a
-    /// reading fails.
-    pub nodes: watch::Sender<Arc<NodeView>>,
 }
 
 /// Everything that wakes the reconciler.
@@ -97,18 +76,10 @@ impl<D: DataPlane> Reconciler<D> {
         persisted: Persisted,
         outputs: Outputs,
     ) -> Self {
-        let publisher = Publisher::new(&settings, dataplane.choice(), outputs);
-        Self {
-            dataplane,
-            planner: Planner::new(settings.planner, persisted),
-            saver,
-            progress: Progress::new(publisher.hostname()),
-            publisher,
-            feed: Feed::default(),
-            requests: Vec::new(),
-            due: None,
-            audit: settings.audit,
-        }
+        let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
+        let planner = Planner::new(settings.planner, persisted);
+        let passes = Passes::new(dataplane, planner, saver, publisher);
+        Self { passes, requests: Vec::new(), audit: settings.audit }
     }
 
     /// Runs passes until `shutdown`; leaves the kernel as it is then.
@@ -117,20 +88,20 @@ impl<D: DataPlane> Reconciler<D> {
         let mut cause = Cause::Start;
         loop {
             // Everything that has happened by now is part of this pass.
-            let is_new = self.take_feed(inputs.feeds.borrow_and_update().clone());
-            self.publisher.set_dns(inputs.dns.borrow_and_update().clone());
+            let is_new = self.passes.take_feed(inputs.feeds.borrow_and_update().clone());
+            self.passes.publisher.set_dns(inputs.dns.borrow_and_update().clone());
             while let Ok(request) = inputs.requests.try_recv() {
                 self.requests.push(request);
             }
             if is_new && cause == Cause::Source {
                 cause = Cause::Cluster;
             }
-            self.pass(cause).await;
+            self.passes.pass(cause, !self.requests.is_empty()).await;
             for request in self.requests.drain(..) {
                 // The asking client may have gone.
-                let _ = request.answer.send(self.publisher.status());
+                let _ = request.answer.send(self.passes.publisher.status());
             }
-            let (pause, next) = if self.publisher.has_errors() {
+            let (pause, next) = if self.passes.publisher.has_errors() {
                 retry = (retry * 2).min(self.audit);
                 (retry, Cause::Retry)
             } else {
@@ -159,32 +130,28 @@ impl<D: DataPlane> Reconciler<D> {
                 // modules.
                 tokio::select! {
                     () = shutdown.cancelled() => break,
-                    () = tokio::time::sleep(COALESCE.max(4 * self.progress.took).min(self.audit)) => {}
+                    () = tokio::time::sleep(COALESCE.max(4 * self.passes.took()).min(self.audit)) => {}
                     _ = inputs.feeds.changed() => cause = Cause::Source,
                     Some(request) = inputs.requests.recv() => self.requests.push(request),
                 }
             }
         }
-        self.saver.finish(&self.planner.persisted);
+        self.passes.finish();
     }
 
     fn until_due(&self) -> Duration {
         let until = |due: Timestamp| Duration::try_from(due.duration_since(Timestamp::now()));
-        self.due.map_or(Duration::MAX, |due| until(due).unwrap_or_default())
+        self.passes.due().map_or(Duration::MAX, |due| until(due).unwrap_or_default())
     }
 
     /// Takes in what the sources say; returns true if the believed cluster is a new one.
     pub fn take_feed(&mut self, feed: Feed) -> bool {
-        let is_new = match (&feed.accepted, &self.feed.accepted) {
-            (Some(new), Some(known)) => !Arc::ptr_eq(new, known),
-            (new, _) => new.is_some(),
-        };
-        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
-            self.planner.learn(accepted);
-            self.saver.note_cluster(&accepted.snapshot);
-        }
-        self.feed = feed;
-        is_new
+        self.passes.take_feed(feed)
+    }
+
+    /// Makes one pass.
+    pub async fn pass(&mut self, cause: Cause) {
+        self.passes.pass(cause, !self.requests.is_empty()).await;
     }
 }
 

@@ -1,4 +1,7 @@
-//! What an operator sees: one serialisable document, shared by the daemon and its clients.
+//! The status that operators see: one serialisable document, shared by the daemon and its clients.
+//!
+//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`]), its text
+//! form ([`text`]), and the table of a document without a kernel ([`explain`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,12 +18,13 @@ use crate::vip::Condition;
 pub mod build;
 pub mod explain;
 pub mod pass;
+pub mod text;
 
 /// State of a daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
-    /// Whether something needs an operator; [`Status::reasons`] says what.
+    /// Set when something needs an operator; [`Status::reasons`] says what.
     pub degraded: bool,
     pub reasons: Vec<String>,
     pub node: Node,
@@ -31,13 +35,13 @@ pub struct Status {
     pub vips: Arc<Vec<Vip>>,
     /// Labels and tasks that yield nothing, and why; the first of them.
     pub skipped: Arc<Vec<Skipped>>,
-    /// How many they are.
+    /// Number of all skipped entries.
     pub skipped_total: usize,
-    /// What works, but not as its users may expect.
+    /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
-    /// Virtual services of others.
+    /// Virtual services of other programs.
     pub foreign: Vec<Foreign>,
-    /// When this was written.
+    /// Time of this status.
     pub at: Timestamp,
 }
 
@@ -53,20 +57,20 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub configured: Vec<String>,
-    /// Where the last good document came from.
+    /// URL or path of the last good document.
     pub place: String,
     /// Id of the leading master.
     pub master: Option<String>,
-    /// When the source last confirmed its document.
+    /// Time at which the source last confirmed its document.
     pub good_at: Option<Timestamp>,
     pub failure: Option<Failure>,
-    /// How often the source is asked, and why not more often.
+    /// Interval between two questions, with its reason.
     #[serde(default)]
     pub pace: String,
     pub agents: usize,
     /// Tasks with VIP labels.
     pub tasks: usize,
-    /// What is kept although the newest document lacks it.
+    /// Reasons for which tasks are kept although the newest document lacks them.
     pub held: Vec<String>,
 }
 
@@ -81,7 +85,7 @@ pub struct Pass {
     pub pending: usize,
     pub changed_at: Option<Timestamp>,
     pub errors: Vec<String>,
-    /// Differences, since the daemon started, that somebody else had made and that were repaired.
+    /// Number of repaired differences that other programs had made since the daemon started.
     pub repaired: u64,
     pub repaired_at: Option<Timestamp>,
 }
@@ -106,10 +110,10 @@ pub struct Backend {
     pub address: IpAddr,
     pub port: u16,
     pub weight: u32,
-    /// Why it has that weight; absent where only a document was asked.
+    /// Reason for the weight; absent in statuses of older daemons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// When one that has gone is deleted at the latest.
+    /// Latest time at which a server whose task has gone is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Task id.
@@ -130,7 +134,7 @@ impl Status {
         }
     }
 
-    /// How many VIPs there are, and how many of them have nobody to serve them.
+    /// Returns the numbers of VIPs, of those without a healthy backend, and of skipped entries.
     pub fn counts(&self) -> String {
         let dead = |vip: &&Vip| vip.backends.iter().all(|backend| backend.weight == 0);
         format!(
@@ -139,26 +143,5 @@ impl Status {
             self.vips.iter().filter(dead).count(),
             self.skipped_total
         )
-    }
-}
-
-/// Time from `then` to `now` in whole seconds, such as `3m 12s`.
-pub fn age(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    format!("{:#}", jiff::SignedDuration::from_secs(seconds))
-}
-
-/// How a backend is, in words.
-pub fn condition(backend: &Backend, now: Timestamp) -> String {
-    let left = |until| format!("gone, kept for {}", age(now, until));
-    match backend.condition {
-        None if backend.weight > 0 => "ready".to_owned(),
-        None => "no new connections".to_owned(),
-        Some(Condition::Ready) => "ready".to_owned(),
-        Some(Condition::Unreachable) => "agent lost".to_owned(),
-        Some(Condition::Unhealthy) => "unhealthy".to_owned(),
-        Some(Condition::Stopping) => "stopping".to_owned(),
-        Some(Condition::Inherited) => "as before start".to_owned(),
-        Some(Condition::Gone) => backend.until.map_or_else(|| "gone".to_owned(), left),
     }
 }

@@ -15,16 +15,16 @@ use crate::vip::alloc::Leases;
 
 pub mod saver;
 
-/// Which name has which address, and which VIPs there are.
+/// File of the names' addresses and the known VIPs.
 const LEASES: &str = "leases.json";
 
-/// The cluster as it was believed to be.
+/// File of the cluster as it was believed.
 const CLUSTER: &str = "cluster.json";
 
 /// Format of the files; another one is not read.
 const VERSION: u32 = 1;
 
-/// Which name has which address, and which VIPs there are.
+/// Names' addresses and known VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persisted {
     pub leases4: Leases,
@@ -34,7 +34,7 @@ pub struct Persisted {
     pub vips: BTreeMap<VipKey, Option<Timestamp>>,
 }
 
-/// Why a file could not be read or written.
+/// Failure to read or write a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {path}: {error}")]

@@ -1,10 +1,17 @@
-//! Quantities as people write them: times such as `2s` or `10m`, rates such as `50MB` or `512kB`.
+//! Values as people write them in the configuration: times such as `2s` or `10m`, rates such as `50MB` or
+//! `512kB`, addresses and networks.
+//!
+//! Every error repeats the value and shows a valid one.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// A length of time, written like `2s`, `10m` or `24h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,18 +22,27 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
+    /// Returns whole seconds, rounded down.
     pub fn as_seconds(self) -> u32 {
         u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
     }
 }
 
 impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let span: jiff::SignedDuration = text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h"))
-        })?;
-        Duration::try_from(span).map(Self).map_err(|_| serde::de::Error::custom("a time can't be negative"))
+        let span: SignedDuration = text
+            .parse()
+            .map_err(|_| D::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h")))?;
+        let negative =
+            |_| D::Error::custom(format!("{text:?} is negative; write a time such as 2s, 10m or 24h"));
+        Duration::try_from(span).map(Self).map_err(negative)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX))
     }
 }
 
@@ -35,7 +51,7 @@ impl<'de> Deserialize<'de> for Span {
 #[serde(try_from = "String")]
 pub struct Rate(pub u64);
 
-/// Powers of ten, as for line rates.
+/// Units of a rate. Powers of ten, as for line rates.
 const UNITS: &[(&str, u64)] = &[("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
 
 impl FromStr for Rate {
@@ -69,12 +85,51 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Reads an IP address. The standard library's error does not repeat the text.
+///
+/// # Errors
+/// With the text and an example.
+pub fn ip_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    parse(&String::deserialize(deserializer)?, "an IP address such as 192.0.2.10 or 2001:db8::10")
+}
+
+/// Reads a list of addresses with ports.
+///
+/// # Errors
+/// With the first wrong text and an example.
+pub fn socket_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    parse_all(deserializer, "an address with a port such as 198.51.100.1:53 or [2001:db8::10]:53")
+}
+
+/// Reads a list of networks.
+///
+/// # Errors
+/// With the first wrong text and an example.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    parse_all(deserializer, "a network such as 10.64.0.0/16 or 2001:db8::/32")
+}
+
+fn parse_all<'de, D: Deserializer<'de>, T: FromStr>(
+    deserializer: D,
+    expected: &str,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse(text, expected)).collect()
+}
+
+fn parse<T: FromStr, E: Error>(text: &str, expected: &str) -> Result<T, E> {
+    text.parse().map_err(|_| E::custom(format!("{text:?} is not {expected}")))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+
     use super::*;
 
     #[test]
-    fn rates() {
+    fn rate_has_a_unit_and_is_not_zero() {
         let read = |text: &str| text.parse::<Rate>().map(|rate| rate.0);
         assert_eq!(read("50MB"), Ok(50_000_000));
         assert_eq!(read("512 kB/s"), Ok(512_000));
@@ -84,5 +139,31 @@ mod tests {
         }
         assert_eq!(Rate(50_000_000).to_string(), "50MB/s");
         assert_eq!(Rate(1_500).to_string(), "1500B/s");
+    }
+
+    #[test]
+    fn span_is_shown_as_it_is_written() {
+        let read = |text: &'static str| {
+            let text: StrDeserializer<'_, Error> = text.into_deserializer();
+            Span::deserialize(text).map_err(|error| error.to_string())
+        };
+        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("10m", 600_000), ("24h", 86_400_000)] {
+            assert_eq!(read(text), Ok(Span(Duration::from_millis(millis))), "{text}");
+            assert_eq!(read(text).unwrap().to_string(), text);
+        }
+        assert_eq!(read("fast").unwrap_err(), "\"fast\" is not a time such as 2s, 10m or 24h");
+        assert!(read("-2s").unwrap_err().starts_with("\"-2s\" is negative"));
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_repeated_in_the_error() {
+        let text: StrDeserializer<'_, Error> = "node-1".into_deserializer();
+        let error = ip_address(text).unwrap_err().to_string();
+        assert!(error.starts_with("\"node-1\" is not an IP address such as "), "{error}");
+        let list = || serde_json::json!(["10.0.0.1"]);
+        let error = networks(list()).unwrap_err().to_string();
+        assert!(error.starts_with("\"10.0.0.1\" is not a network such as "), "{error}");
+        let error = socket_addresses(list()).unwrap_err().to_string();
+        assert!(error.starts_with("\"10.0.0.1\" is not an address with a port such as "), "{error}");
     }
 }

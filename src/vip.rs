@@ -4,8 +4,11 @@
 //! [`alloc`] gives each name in it an address; the data plane and the DNS zone are made from both.
 
 pub mod alloc;
+pub mod endpoints;
 pub mod label;
 pub mod policy;
+pub mod reserved;
+pub mod settings;
 pub mod table;
 
 pub use crate::cluster::PortOptions;

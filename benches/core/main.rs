@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use l4lbd::cluster::belief::{Accepted, SyncState};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
@@ -248,15 +249,18 @@ mod pass {
     }
 
     fn reconciler(state_dir: &Path) -> (Reconciler<SimulatedKernel>, watch::Receiver<Arc<Status>>) {
-        let mut config = Config::default();
+        let mut config = defaults();
         config.daemon.state_dir = state_dir.to_owned();
-        let zones = watch::Sender::new(Arc::new(config.zone().unwrap()));
+        let zones = watch::Sender::new(Arc::new(wiring::zone(&config).unwrap()));
         let statuses = watch::Sender::new(Arc::new(Status::default()));
         let status = statuses.subscribe();
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
         let nodes = watch::Sender::new(Arc::default());
         let outputs = Outputs { zones, statuses, nodes };
-        (Reconciler::new(simulated(), config.reconciler().unwrap(), saver, persisted, outputs), status)
+        (
+            Reconciler::new(simulated(), wiring::reconciler(&config).unwrap(), saver, persisted, outputs),
+            status,
+        )
     }
 }
 
@@ -266,14 +270,14 @@ mod dns {
 
     #[divan::bench]
     fn build_zone(bencher: Bencher<'_, '_>) {
-        let (empty, records) = (Config::default().zone().unwrap(), records());
+        let (empty, records) = (wiring::zone(&defaults()).unwrap(), records());
         bencher.counter(ItemsCount::of_iter(&records)).bench(|| build(&empty, &records));
     }
 
     #[divan::bench(args = ["scaleapp5000.marathon", "unknown.marathon"])]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
-        let zone = build(&Config::default().zone().unwrap(), &records());
-        let catalog = Config::default().catalog().unwrap().with_vips(Arc::new(zone));
+        let zone = build(&wiring::zone(&defaults()).unwrap(), &records());
+        let catalog = wiring::catalog(&defaults()).unwrap().with_vips(Arc::new(zone));
         let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
         let mut query = Message::query();
         query.add_query(Query::query(name, RecordType::A));
@@ -310,9 +314,13 @@ fn simulated() -> SimulatedKernel {
     kernel
 }
 
+fn defaults() -> Config {
+    Config::defaults().unwrap()
+}
+
 /// A planner that knows nothing yet.
 fn planner() -> Planner {
-    Planner::new(Config::default().planner(), Persisted::default())
+    Planner::new(wiring::planner(&defaults()), Persisted::default())
 }
 
 /// A document that is believed as it is.

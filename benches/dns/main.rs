@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dns::server::clients::ClientRule;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
@@ -42,9 +43,9 @@ fn address(number: u32) -> Ipv4Addr {
 }
 
 fn catalog(names: u32) -> Catalog {
-    let mut config = Config::default();
+    let mut config = Config::defaults().unwrap();
     config.dns.listen.clear();
-    let catalog = config.catalog().unwrap();
+    let catalog = wiring::catalog(&config).unwrap();
     let services: Vec<NamedService> = (0..names)
         .map(|number| NamedService {
             name: name(number),

@@ -34,6 +34,7 @@ use nix::unistd::Pid;
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::kernel::{self, Kernel};
@@ -230,7 +231,7 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
             &VipTable::default(),
             &BTreeSet::new(),
             (&none, &none),
-            &Config::default().settings(),
+            &wiring::desired(&Config::defaults()?),
             Sources { v4: Some("10.96.2.2".parse()?), v6: None },
             &found.node,
             &found.foreign,

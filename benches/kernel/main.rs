@@ -20,6 +20,7 @@ use anyhow::{Context, bail, ensure};
 
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::kernel::Kernel;
@@ -179,10 +180,11 @@ fn each(size: Size) -> anyhow::Result<()> {
 fn everything(size: Size) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(runtime.spawn(async move {
-        let mut kernel = Kernel::open(&Config::default().kernel())?;
+        let config = Config::defaults()?;
+        let mut kernel = Kernel::open(&wiring::kernel(&config))?;
         let cold = Instant::now();
         let found = kernel.read(Depth::Full).await?;
-        let settings: Settings = Config::default().settings();
+        let settings: Settings = wiring::desired(&config);
         let none = (Leases::default(), Leases::default());
         let (table_of_none, sources) = (VipTable::default(), Sources::default());
         let around = desired(

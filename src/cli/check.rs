@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::ConfigFile;
-use crate::config::DEFAULT_PATH;
+use crate::config::{DEFAULT_PATH, Loaded};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,11 +15,11 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.config.load()?;
+        let Loaded { remarks, .. } = self.config.load_with_remarks()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let remark = if path.exists() { "is valid" } else { "does not exist, the defaults apply" };
         writeln!(io::stdout(), "{} {remark}", path.display())?;
-        if let Some(remark) = config.mesos_remark() {
+        for remark in remarks {
             writeln!(io::stdout(), "{remark}")?;
         }
         Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::api::client;
 use crate::status::Status;
 
-/// Where the daemon is.
+/// Location of the running daemon.
 #[derive(Debug, clap::Args)]
 pub struct RunningDaemon {
     #[command(flatten)]

@@ -10,13 +10,14 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::ConfigFile;
-use super::status::{section, vips};
 use crate::cluster::{Agent, Snapshot};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::{Node, Plane};
 use crate::mesos::{self, Format};
 use crate::plan::PlannerSettings;
 use crate::status::explain::{Situation, explain};
+use crate::status::text::{section, vips};
 use crate::store::{Persisted, Store};
 use crate::vip::alloc::AddressRange;
 
@@ -24,15 +25,15 @@ use crate::vip::alloc::AddressRange;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// State document: v0 /state of a master or an agent, v1 GET_STATE, or SUBSCRIBE events; - for
+    /// State document: /state of a master or an agent, GET_STATE or SUBSCRIBE events of the v1 API; - for
     /// standard input
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
-    /// auto, state, v1-state or v1-events
+    /// Format of the document: state, v1-state, v1-events, or auto to find it out
     #[arg(long, default_value = "auto", value_parser = format)]
     format: Choice,
-    /// Show the backends as the node with this address sees them; also stands for the agent where the
-    /// document does not name it
+    /// Show the backends as the node with this address sees them; also the agent's address where the document
+    /// names no agent
     #[arg(long, value_name = "IP")]
     node_address: Option<IpAddr>,
     /// Addresses of named IPv4 VIPs, instead of vips.range4
@@ -62,7 +63,7 @@ impl Args {
         }
         let persisted = match Store::new(&config.daemon.state_dir).leases() {
             Ok(persisted) => persisted,
-            // Only root may read it, and anybody may want an explanation.
+            // Only root may read it, but an explanation needs no rights.
             Err(error) => {
                 writeln!(io::stderr(), "l4lbd: {error}; addresses are those of a node that has given none")?;
                 Persisted::default()
@@ -86,7 +87,7 @@ impl Args {
 
     /// Returns the situation of the node that the arguments and the configuration describe.
     fn situation(&self, config: &Config, persisted: Persisted) -> anyhow::Result<Situation> {
-        let mut settings = config.planner();
+        let mut settings = wiring::planner(config);
         if let Some(range) = self.vip_range4 {
             settings.desired.range4 = range;
         }
@@ -94,10 +95,10 @@ impl Args {
             settings.desired.range6 = range;
         }
         Ok(Situation {
-            node: node(self.node_address, &settings, config.dataplane.unwrap_or_default()),
+            node: node(self.node_address, &settings, config.dataplane.kind.0.unwrap_or_default()),
             settings,
             persisted,
-            zone: config.zone()?,
+            zone: wiring::zone(config)?,
             origin: config.dns.zone.clone(),
         })
     }

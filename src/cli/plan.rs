@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::ConfigFile;
 use crate::cluster::belief::Belief;
+use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
@@ -25,16 +26,16 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
-            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..config.kernel() })?;
+            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
-            let mut planner = Planner::new(config.planner(), store.leases()?);
+            let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
             let mut belief = Belief::resume(store.cluster()?);
             let now = Timestamp::now();
             let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;
-            planner.learn(&belief.take(snapshot, now, config.patience()));
+            planner.learn(&belief.take(snapshot, now, wiring::patience(&config)));
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;
             let ops = diff(&actual.state, &plan.state, 0);

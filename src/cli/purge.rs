@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::ConfigFile;
+use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::ebpf::Ebpf;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
@@ -26,8 +27,8 @@ impl Args {
             bail!("a daemon answers on {}, which would undo this: stop it first", socket.display());
         }
         super::runtime()?.block_on(async {
-            let options = config.kernel();
-            let link = &config.ipvs.link;
+            let options = wiring::kernel(&config);
+            let link = &config.dataplane.link;
             let mut errors = Vec::new();
             match Kernel::open(&KernelOptions { plane: Some(Plane::Ipvs), ..options.clone() }) {
                 Ok(kernel) => {

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
+use crate::config::Loaded;
 use crate::daemon::{self, Daemon};
 
 #[derive(Debug, clap::Args)]
@@ -19,8 +20,11 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.config.load()?;
+        let Loaded { config, remarks } = self.config.load_with_remarks()?;
         super::log();
+        for remark in remarks {
+            tracing::info!(remark, "configuration");
+        }
         super::runtime()?.block_on(async {
             if self.once {
                 let status = daemon::once(&config).await?;

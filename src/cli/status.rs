@@ -1,16 +1,13 @@
 //! `l4lbd status`
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use reqwest::Method;
 
 use super::DEGRADED;
 use super::client::RunningDaemon;
-use super::table::Table;
-use crate::dataplane::PlaneChoice;
-use crate::status::{Pass, Source, Status, Vip, age, condition};
+use crate::status::text::write_status;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,113 +26,8 @@ impl Args {
             out.write_all(&body)?;
             writeln!(out)?;
         } else {
-            write(&mut out, &status)?;
+            write_status(&mut out, &status)?;
         }
         Ok(if status.degraded { ExitCode::from(DEGRADED) } else { ExitCode::SUCCESS })
     }
-}
-
-fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
-    let health = if status.degraded { "DEGRADED" } else { "ok" };
-    writeln!(out, "{health}: l4lbd {} on {}{address}", status.version, status.node.hostname)?;
-    for reason in &status.reasons {
-        writeln!(out, "  ! {reason}")?;
-    }
-    let now = status.at;
-    writeln!(out, "source   {}", source(&status.source, now))?;
-    if !status.source.pace.is_empty() {
-        writeln!(out, "         asked {}", status.source.pace)?;
-    }
-    let PlaneChoice { plane, reason } = &status.node.dataplane;
-    writeln!(out, "kernel   {plane}: {reason}; {}", kernel(&status.pass, now))?;
-    let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
-    writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;
-    writeln!(out, "vips     {}", status.counts())?;
-    writeln!(out)?;
-    vips(&status.vips, now).write(out)?;
-    section(out, "WARNINGS", &status.warnings)?;
-    section(out, "SKIPPED", &status.skipped)?;
-    if status.skipped_total > status.skipped.len() {
-        writeln!(out, "  ... {} in all", status.skipped_total)?;
-    }
-    let foreign: Vec<&String> = status.foreign.iter().map(|foreign| &foreign.service).collect();
-    section(out, "VIRTUAL SERVICES OF OTHERS", &foreign)
-}
-
-fn source(source: &Source, now: jiff::Timestamp) -> String {
-    let Some(good_at) = source.good_at else {
-        return format!("{} (no state yet)", source.configured.join(", "));
-    };
-    let master = source.master.as_ref().map(|id| format!(", master {id}")).unwrap_or_default();
-    format!(
-        "{}{master}, confirmed {} ago: {} agents, {} tasks with VIPs",
-        source.place,
-        age(good_at, now),
-        source.agents,
-        source.tasks
-    )
-}
-
-fn kernel(pass: &Pass, now: jiff::Timestamp) -> String {
-    let Some(at) = pass.at else { return "not programmed yet".to_owned() };
-    let mut text = format!("compared {} ago in {:.3} s", age(at, now), pass.seconds);
-    if let Some(changed) = pass.changed_at {
-        text += &format!(", changed {} ago ({} operations)", age(changed, now), pass.operations);
-    }
-    if pass.pending > 0 {
-        text += &format!(", {} operations pending", pass.pending);
-    }
-    match pass.repaired_at {
-        Some(repaired) => text + &format!(", {} repaired, last {} ago", pass.repaired, age(repaired, now)),
-        None => text + ", nothing had to be repaired",
-    }
-}
-
-/// VIPs with one line per backend.
-pub fn vips(vips: &[Vip], now: jiff::Timestamp) -> Table {
-    let counted = vips.iter().flat_map(|vip| &vip.backends).any(|backend| backend.connections.is_some());
-    let mut header = vec!["VIP", "SERVICE", "BACKEND", "WEIGHT"];
-    if counted {
-        header.extend(["ACTIVE", "INACTIVE"]);
-    }
-    header.extend(["STATE", "AGENT", "TASK"]);
-    let mut table = Table::new(&header);
-    for vip in vips {
-        let name = vip.name.clone().unwrap_or_else(|| "(literal)".to_owned());
-        let scheduler = vip.scheduler.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-        let service = format!("{} {}{scheduler}", vip.protocol, SocketAddr::new(vip.address, vip.port));
-        if vip.backends.is_empty() {
-            table.row([name, service, "none: connections are refused".to_owned()]);
-            continue;
-        }
-        for (index, backend) in vip.backends.iter().enumerate() {
-            let first = index == 0;
-            let mut row = vec![
-                if first { name.clone() } else { String::new() },
-                if first { service.clone() } else { String::new() },
-                SocketAddr::new(backend.address, backend.port).to_string(),
-                backend.weight.to_string(),
-            ];
-            if counted {
-                let connections = backend.connections.unwrap_or_default();
-                row.extend([connections.active.to_string(), connections.inactive.to_string()]);
-            }
-            row.extend([condition(backend, now), backend.agent.clone(), backend.task.clone()]);
-            table.row(row);
-        }
-    }
-    table
-}
-
-/// A titled list, if there is anything in it.
-pub fn section(out: &mut impl Write, title: &str, lines: &[impl std::fmt::Display]) -> io::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "\n{title} ({})", lines.len())?;
-    for line in lines {
-        writeln!(out, "  {line}")?;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What keys of options start with.
+/// Prefix of the labels' keys.
 pub const PREFIX: &str = "L4LB_";
 
 /// Schedulers that Linux has (`net/netfilter/ipvs/ip_vs_*.c`).
@@ -17,7 +17,7 @@ pub const SCHEDULERS: &[&str] =
 /// Longest time for which a tenant can keep a server that has gone in the kernel.
 const MAX_DRAIN: Duration = Duration::from_secs(60 * 60);
 
-/// What a port asks for; absent fields are as configured.
+/// Options that labels of a port ask for; absent ones are as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortOptions {
     /// Kernel name of the scheduler (`L4LB_SCHEDULER`).
@@ -55,7 +55,7 @@ impl PortOptions {
         Ok(())
     }
 
-    /// Whether nothing is asked for.
+    /// Returns true if no option is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -17,9 +17,9 @@ const MAX_RANGES: usize = 8;
 /// The running tasks of one document, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskRegistry {
-    /// Where the leading master is.
+    /// Address of the leading master.
     pub leader: Option<SocketAddr>,
-    /// Where frameworks' schedulers are, by framework id.
+    /// Addresses of frameworks' schedulers, by framework id.
     pub schedulers: BTreeMap<String, Scheduler>,
     /// Numbers that stand for ids of agents and frameworks in [`RegisteredTask`].
     pub(crate) agents: BTreeMap<String, u32>,
@@ -27,7 +27,7 @@ pub struct TaskRegistry {
     pub(crate) tasks: Vec<RegisteredTask>,
 }
 
-/// Where a framework's scheduler can be reached.
+/// Address of a framework's scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheduler {
     pub address: IpAddr,
@@ -44,11 +44,11 @@ pub struct RegisteredTask {
     id: u64,
     /// Its name as one DNS label, perhaps empty.
     pub label: Box<str>,
-    /// What mesos-dns puts behind the name to make it unique.
+    /// Suffix with which mesos-dns makes the name unique.
     pub hash: [u8; 5],
-    /// Whether any port of it is one of the agent's.
+    /// Set when a port of it is one of the agent's.
     pub is_published: bool,
-    /// Of its container, as the agent reports them.
+    /// Addresses of its container, as the agent reports them.
     pub addresses: Box<[IpAddr]>,
     /// Discovery ports; `None` without discovery information.
     pub ports: Option<Box<[NamedPort]>>,
@@ -59,14 +59,14 @@ pub struct RegisteredTask {
 /// A discovery port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
-    /// As one DNS label, perhaps empty.
+    /// Name as one DNS label, perhaps empty.
     pub label: Box<str>,
     /// `None` stands for any.
     pub protocol: Option<Protocol>,
     pub number: u16,
 }
 
-/// What [`TaskRegistry::add`] takes of a task besides its ids.
+/// A task for [`TaskRegistry::add`], apart from its ids.
 #[derive(Clone, Debug, Default)]
 pub struct Described<'a> {
     pub name: &'a str,
@@ -139,10 +139,12 @@ impl TaskRegistry {
         origins
     }
 
+    /// Returns the number of tasks.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
+    /// Returns true without any task.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }

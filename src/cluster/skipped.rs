@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Characters of a label that are shown when it is left out.
 const MAX_SHOWN: usize = 120;
 
-/// What is shown of a text that anybody may have written.
+/// Cuts a text of unknown origin to the length that is shown.
 pub fn shortened(text: String) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),

@@ -13,23 +13,23 @@ use super::{Skipped, Task, TaskKey};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     pub hostname: String,
-    /// From the libprocess `pid`, else from a numeric hostname.
+    /// Address from the libprocess `pid`, else from a numeric hostname.
     pub address: Option<IpAddr>,
 }
 
-/// Which master answered; id and time change at a fail-over.
+/// The master that answered; id and time change at a fail-over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Master {
     pub id: String,
     /// Seconds since the epoch.
     pub elected_time: f64,
-    /// From its libprocess `pid`.
+    /// Address from its libprocess `pid`.
     #[serde(default)]
     pub address: Option<IpAddr>,
 }
 
 impl Master {
-    /// Whether both mean one election.
+    /// Returns true if both mean one election.
     pub fn is_same(&self, other: &Self) -> bool {
         self.id == other.id && self.elected_time.total_cmp(&other.elected_time).is_eq()
     }
@@ -40,7 +40,7 @@ impl Master {
 pub struct Snapshot {
     /// Absent for documents of agents and of the v1 API, which do not name it.
     pub master: Option<Master>,
-    /// By agent id.
+    /// Registered agents, by id.
     pub agents: BTreeMap<String, Agent>,
     /// Ids of agents that a new master knows of but that have not registered again.
     pub recovered: BTreeSet<String>,
@@ -52,12 +52,12 @@ pub struct Snapshot {
     /// Tasks that the document calls ended or unreachable: these did not just vanish.
     #[serde(skip)]
     pub ended: BTreeSet<TaskKey>,
-    /// Those of them whose agent the master has lost.
+    /// Members of `ended` whose agent the master has lost.
     #[serde(skip)]
     pub lost: BTreeSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
-    /// TaskRegistry of all running tasks; shared, because it is the largest part and few look at it.
+    /// Names and addresses of all running tasks; shared, because it is the largest part.
     #[serde(skip)]
     pub names: Arc<TaskRegistry>,
 }

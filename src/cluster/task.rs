@@ -45,13 +45,13 @@ impl TaskState {
         }
     }
 
-    /// Whether a task in this state serves connections, new or old.
+    /// Returns true if a task in this state serves connections, new or old.
     pub fn is_serving(self) -> bool {
         matches!(self, Self::Running | Self::Killing)
     }
 }
 
-/// What runs the container; Docker publishes ports by itself, so its ports aren't rewritten locally.
+/// Container runtime; Docker publishes ports by itself, so its ports aren't rewritten locally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Runtime {
     Mesos,
@@ -76,14 +76,14 @@ pub struct Task {
     /// first result of one.
     pub healthy: Option<bool>,
     pub runtime: Runtime,
-    /// In the order in which the agent reports them.
+    /// Addresses in the order in which the agent reports them.
     pub addresses: Vec<TaskAddress>,
     /// Only ports that carry VIP labels.
     pub ports: Vec<TaskPort>,
 }
 
 impl Task {
-    /// Whether it should get new connections.
+    /// Returns true if it should get new connections.
     pub fn is_ready(&self) -> bool {
         self.state == TaskState::Running && self.healthy != Some(false)
     }
@@ -109,7 +109,7 @@ pub struct TaskPort {
     /// Networks that the port is on; empty means any.
     pub networks: BTreeSet<String>,
     pub labels: Vec<VipLabel>,
-    /// What other labels of the port ask for.
+    /// Options that other labels of the port ask for.
     #[serde(default, skip_serializing_if = "PortOptions::is_empty")]
     pub options: PortOptions,
 }

@@ -1,106 +1,225 @@
-//! What a configuration can't be, although each of its values is of the right kind.
+//! Checks of keys against each other and against what the kernel and DNS can do; every single value is of the right
+//! kind here.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Config;
-use crate::source::{Location, Mode};
+use super::renamed::WrittenNames;
+use crate::dns::forward::Mesos;
+use crate::dns::protocol::record::encode_origin;
+use crate::dns::settings::{DCOS_ZONES, is_within};
+use crate::dns::zones::vips::{self, Zone};
+use crate::source::Location;
+use crate::units::Span;
+use crate::vip::alloc::AddressRange;
 
-impl Config {
-    /// What single keys can't tell.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |holds: bool, problem: &str| {
-            if !holds {
-                problems.push(problem.to_owned());
-            }
-        };
-        for (path, servers) in [
-            ("source.agent", std::slice::from_ref(&self.source.agent)),
-            ("marathon.urls", &self.marathon.urls),
-        ] {
-            let are_http = servers.iter().all(|server| server.url().is_some());
-            check(are_http, &format!("{path}: must be http://HOST:PORT or https://HOST:PORT"));
+/// Shortest interval or timeout; below it a daemon would do nothing but ask.
+const SHORTEST: Span = Span(Duration::from_millis(100));
+
+/// Longest timeout of IPVS in seconds: the kernel counts in jiffies, in a signed 32-bit number.
+const LONGEST_TIMEOUT: u64 = 1_000_000;
+
+/// Characters of the longest name that the kernel allows for a link or a scheduler (IFNAMSIZ and
+/// IP_VS_SCHEDNAME_MAXLEN, without the final zero).
+const LONGEST_NAME: usize = 15;
+
+/// Returns everything that is wrong with a configuration, each with the key as the file names it.
+pub fn problems(config: &Config, written: &WrittenNames) -> Vec<String> {
+    let mut problems = Vec::new();
+    problems.extend(servers(config));
+    problems.extend(access(config));
+    problems.extend(times(config, written));
+    problems.extend(addresses(config));
+    problems.extend(names(config, written));
+    problems
+}
+
+/// Checks the servers of sources.
+fn servers(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let agent = std::slice::from_ref(&config.source.agent);
+    for (key, servers) in [("source.agent", agent), ("marathon.urls", &config.marathon.urls)] {
+        for server in servers.iter().filter(|server| server.url().is_none()) {
+            problems.push(format!("{key}: {server} must be http://HOST:PORT or https://HOST:PORT"));
         }
-        if let Some((path, host)) = self.source_within(&super::WHOLE) {
-            check(
-                false,
-                &format!(
-                    "{path}: {host} is a name that this daemon answers, and can't be found by asking itself"
-                ),
-            );
-        }
-        let files = self.source.masters.iter().filter(|master| matches!(master, Location::File(_))).count();
-        let others = self.source.mode == Mode::Agent || !self.marathon.urls.is_empty();
-        check(!self.source.masters.is_empty() || others, "source.masters: at least one is needed");
-        check(
-            files == 0 || self.source.masters.len() == 1,
-            "source.masters: a file: can't be mixed with others",
+    }
+    if let Some((key, host)) = config.source_within(&DCOS_ZONES) {
+        problems.push(format!(
+            "{key}: {host} is a name that this daemon serves, and so can't find by asking for it; give the server \
+             by its address"
+        ));
+    }
+    let masters = &config.source.masters;
+    if masters.is_empty() && config.source.is_marathon_alone() && config.marathon.urls.is_empty() {
+        problems.push(
+            "source.masters: is empty, and there is no other source; give a master, marathon.urls, or \
+             source.mode = \"agent\""
+                .to_owned(),
         );
-        for (section, access) in [("source", &self.source.access), ("marathon", &self.marathon.access)] {
-            let ways = [&access.basic, &access.token, &access.service_account];
-            check(
-                ways.iter().filter(|way| way.is_some()).count() <= 1,
-                &format!("{section}: only one of basic, token and service_account can be set"),
-            );
+    }
+    if let Some(file) = masters.iter().find(|master| matches!(master, Location::File(_)) && masters.len() > 1)
+    {
+        problems.push(format!(
+            "source.masters: {file} must be the only entry, because a file is the whole state"
+        ));
+    }
+    problems
+}
+
+/// Checks credentials and certificates.
+fn access(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (source, marathon) = (&config.source, &config.marathon);
+    for (section, ways) in [
+        ("source", [&source.basic, &source.token, &source.service_account]),
+        ("marathon", [&marathon.basic, &marathon.token, &marathon.service_account]),
+    ] {
+        let names = ["basic", "token", "service_account"].into_iter().zip(ways);
+        let set: Vec<String> =
+            names.filter(|(_, way)| way.is_some()).map(|(name, _)| format!("{section}.{name}")).collect();
+        if set.len() > 1 {
+            problems.push(format!("{}: only one of these can be set", set.join(", ")));
         }
-        let access = &self.source.access;
-        check(
-            access.tls_cert.is_some() == access.tls_key.is_some(),
-            "source: tls_cert and tls_key need each other",
-        );
-        for (path, span) in [
-            ("source.interval", self.source.interval),
-            ("source.resync", self.source.resync),
-            ("marathon.interval", self.marathon.interval),
-            ("source.timeout", self.source.timeout),
-            ("source.max_backoff", self.source.max_backoff),
-            ("ipvs.audit", self.ipvs.audit),
-        ] {
-            check(span.0 >= Duration::from_millis(100), &format!("{path}: must be at least 100ms"));
+    }
+    for (key, is_set, other, is_other_set) in [
+        ("source.tls_cert", source.tls_cert.is_some(), "source.tls_key", source.tls_key.is_some()),
+        ("source.tls_key", source.tls_key.is_some(), "source.tls_cert", source.tls_cert.is_some()),
+    ] {
+        if is_set && !is_other_set {
+            problems.push(format!("{key}: is of no use without {other}; set both or none"));
         }
-        for (path, span) in [
-            ("ipvs.tcp_timeout", self.ipvs.tcp_timeout),
-            ("ipvs.tcp_fin_timeout", self.ipvs.tcp_fin_timeout),
-            ("ipvs.udp_timeout", self.ipvs.udp_timeout),
-        ] {
-            // The kernel counts in jiffies, in a signed 32-bit number.
-            let possible = (1..=1_000_000).contains(&span.0.as_secs());
-            check(possible, &format!("{path}: must be from 1s to 1000000s"));
+    }
+    problems
+}
+
+/// Checks intervals and timeouts.
+fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (key, span) in [
+        ("source.interval", config.source.interval),
+        ("source.resync", config.source.resync),
+        ("marathon.interval", config.marathon.interval),
+        ("source.timeout", config.source.timeout),
+        ("source.max_backoff", config.source.max_backoff),
+        (written.name("dataplane.audit"), config.dataplane.audit),
+    ] {
+        if span < SHORTEST {
+            problems.push(format!("{key}: {span} must be at least {SHORTEST}"));
         }
-        check(self.node.address.is_none_or(|a| a.is_ipv4()), "node.address: must be an IPv4 address");
-        check(self.node.address6.is_none_or(|a| a.is_ipv6()), "node.address6: must be an IPv6 address");
-        check(self.vips.range4.is_ipv4(), "vips.range4: must be IPv4");
-        check(!self.vips.range6.is_ipv4(), "vips.range6: must be IPv6");
-        for (path, range) in [("vips.range4", &self.vips.range4), ("vips.range6", &self.vips.range6)] {
-            check(
-                !range.is_special(),
-                &format!("{path}: must not contain loopback, link-local, multicast or unspecified addresses"),
-            );
+    }
+    for (key, span) in [
+        ("ipvs.tcp_timeout", config.ipvs.tcp_timeout),
+        ("ipvs.tcp_fin_timeout", config.ipvs.tcp_fin_timeout),
+        ("ipvs.udp_timeout", config.ipvs.udp_timeout),
+    ] {
+        if !(1..=LONGEST_TIMEOUT).contains(&span.0.as_secs()) {
+            problems.push(format!("{key}: {span} must be from 1s to {LONGEST_TIMEOUT}s"));
         }
-        let in_range =
-            |address: IpAddr| self.vips.range4.contains(address) || self.vips.range6.contains(address);
-        check(!self.node.address.is_some_and(in_range), "node.address: is inside of the VIP range");
-        check(!self.node.address6.is_some_and(in_range), "node.address6: is inside of the VIP range");
-        check(
-            !self.dns.listen.iter().any(|listen| in_range(listen.ip())),
-            "dns.listen: an address is inside of the VIP range",
-        );
-        check(
-            (1..=15).contains(&self.ipvs.link.len())
-                && self.ipvs.link.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
-            "ipvs.link: must have 1 to 15 letters, digits, dots or dashes",
-        );
-        check(
-            (1..=15).contains(&self.ipvs.scheduler.len())
-                && self.ipvs.scheduler.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
-            "ipvs.scheduler: must be the short name of a scheduler, such as wlc or rr",
-        );
-        if let Err(error) = self.zone() {
-            problems.push(format!("dns.zone: {error}"));
-        } else if let Err(error) = self.catalog() {
+    }
+    problems
+}
+
+/// Checks addresses against their family and against the ranges of VIPs.
+fn addresses(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (node, vips) = (&config.node, &config.vips);
+    for (key, address, is_ipv4) in
+        [("node.address", node.address, true), ("node.address6", node.address6, false)]
+    {
+        let Some(address) = address else { continue };
+        if address.is_ipv4() != is_ipv4 {
+            problems.push(format!("{key}: {address} must be an {} address", family(is_ipv4)));
+        }
+    }
+    for (key, range, is_ipv4) in [("vips.range4", vips.range4, true), ("vips.range6", vips.range6, false)] {
+        if range.is_ipv4() != is_ipv4 {
+            problems.push(format!("{key}: {range} must be a range of {} addresses", family(is_ipv4)));
+        }
+        if let Some(kind) = range.reserved() {
+            problems
+                .push(format!("{key}: {range} contains {kind}, which no VIP can have; choose another range"));
+        }
+    }
+    let own = [("node.address", node.address), ("node.address6", node.address6)];
+    let own = own.into_iter().filter_map(|(key, address)| Some((key, address?)));
+    let listeners = config.dns.listen.iter().map(|listener| ("dns.listen", listener.ip()));
+    for (key, address) in own.chain(listeners) {
+        if let Some((range_key, range)) = range_with(config, address) {
+            problems.push(format!("{key}: {address} is in the range of VIPs, {range_key} = {range}"));
+        }
+    }
+    problems
+}
+
+fn family(is_ipv4: bool) -> &'static str {
+    if is_ipv4 { "IPv4" } else { "IPv6" }
+}
+
+/// Returns the range of VIPs that contains `address`, with its key.
+fn range_with(config: &Config, address: IpAddr) -> Option<(&'static str, AddressRange)> {
+    let ranges = [("vips.range4", config.vips.range4), ("vips.range6", config.vips.range6)];
+    ranges.into_iter().find(|(_, range)| range.contains(address))
+}
+
+/// Checks names that the kernel or DNS limits.
+fn names(config: &Config, written: &WrittenNames) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (link, scheduler) = (&config.dataplane.link, &config.ipvs.scheduler);
+    let is_short = |name: &str| (1..=LONGEST_NAME).contains(&name.len());
+    if !is_short(link) || !link.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        let key = written.name("dataplane.link");
+        problems.push(format!(
+            "{key}: {link:?} must have 1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores"
+        ));
+    }
+    if !is_short(scheduler) || !scheduler.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        problems.push(format!(
+            "ipvs.scheduler: {scheduler:?} must be the short name of an IPVS scheduler, such as wlc or rr"
+        ));
+    }
+    if let Err(error) = Zone::new(&config.dns.zone) {
+        problems.push(format!("dns.zone: {error}"));
+    }
+    for alias in &config.dns.aliases {
+        if let Err(reason) = encode_origin(alias) {
+            let error = vips::Error::Origin { origin: alias.clone(), reason };
             problems.push(format!("dns.aliases: {error}"));
         }
-        problems
+    }
+    problems
+}
+
+impl Config {
+    /// True if the zone `mesos` is served from the state of the cluster.
+    ///
+    /// Not if a source is configured by a name in it: the daemon would ask itself for that name, get the address in
+    /// the last state, and never find the master that leads since.
+    pub fn serves_mesos(&self) -> bool {
+        self.wants_mesos() && self.source_within(&["mesos"]).is_none()
+    }
+
+    fn wants_mesos(&self) -> bool {
+        self.dns.tasks && self.dns.mesos == Mesos::State
+    }
+
+    /// Returns the reason why the zone `mesos` is not served although it should be; `None` if it is.
+    pub(super) fn mesos_remark(&self) -> Option<String> {
+        let (key, host) = self.source_within(&["mesos"]).filter(|_| self.wants_mesos())?;
+        Some(format!(
+            "names in the zone mesos are not served, because {key} has {host}, which is in that zone and needs \
+             another DNS server; to have them served, give the server by its address (masters also by zk://)"
+        ))
+    }
+
+    /// Returns a server of a source whose name is in one of the zones, with the key that has it.
+    fn source_within(&self, zones: &[&str]) -> Option<(&'static str, &str)> {
+        let masters = self.source.masters.iter().map(|server| ("source.masters", server));
+        // The agent counts in every mode, so that a change of the mode does not change the zones.
+        masters
+            .chain(std::iter::once(("source.agent", &self.source.agent)))
+            .chain(self.marathon.urls.iter().map(|server| ("marathon.urls", server)))
+            .filter_map(|(key, server)| Some((key, server.url()?.host_str()?)))
+            .find(|(_, host)| zones.iter().any(|zone| is_within(host, zone)))
     }
 }

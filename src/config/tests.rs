@@ -1,71 +1,219 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::source::Location;
+
+fn load(text: &str) -> Result<Loaded, Error> {
+    Loaded::parse(Path::new("l4lbd.toml"), text)
+}
 
 fn parse(text: &str) -> Result<Config, Error> {
-    Config::parse(Path::new("l4lbd.toml"), text)
+    load(text).map(|loaded| loaded.config)
 }
+
+/// Returns what is wrong with a text.
+fn problems(text: &str) -> Vec<String> {
+    match parse(text) {
+        Err(Error::Invalid { problems, .. }) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asserts that a text is refused for these reasons and no other; each is the start of a problem.
+fn assert_problems(text: &str, expected: &[&str]) {
+    let problems = problems(text);
+    for start in expected {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(start)),
+            "{start:?} is not in {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+/// Defaults that operators rely on: an upgrade must not change one by accident.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("source.masters", r#"["http://leader.mesos:5050"]"#),
+    ("source.mode", r#""poll""#),
+    ("source.interval", r#""2s""#),
+    ("source.resync", r#""1m""#),
+    ("source.agent", r#""http://127.0.0.1:5051""#),
+    ("source.timeout", r#""30s""#),
+    ("source.max_backoff", r#""30s""#),
+    ("source.failover_hold", r#""15m""#),
+    ("source.mass_loss_polls", "5"),
+    ("source.budget", r#""50MB""#),
+    ("source.basic", ""),
+    ("source.token", ""),
+    ("source.token_scheme", r#""bearer""#),
+    ("source.service_account", ""),
+    ("source.tls_ca", ""),
+    ("source.tls_cert", ""),
+    ("source.tls_key", ""),
+    ("marathon.urls", "[]"),
+    ("marathon.interval", r#""10s""#),
+    ("marathon.basic", ""),
+    ("marathon.token", ""),
+    ("marathon.token_scheme", r#""bearer""#),
+    ("marathon.service_account", ""),
+    ("node.address", ""),
+    ("node.address6", ""),
+    ("vips.range4", r#""11.0.0.0-11.255.255.255""#),
+    ("vips.range6", r#""fd01:c::-fd01:c::ffff:ffff:ffff:ffff""#),
+    ("vips.ipv6", "true"),
+    ("vips.linger", r#""10m""#),
+    ("vips.max", "32768"),
+    ("vips.allow", "[]"),
+    ("vips.deny", "[]"),
+    ("dataplane.kind", r#""auto""#),
+    ("dataplane.link", r#""minuteman""#),
+    ("dataplane.audit", r#""30s""#),
+    ("dataplane.drain", r#""60s""#),
+    ("ipvs.scheduler", r#""wlc""#),
+    ("ipvs.tcp_timeout", r#""24h""#),
+    ("ipvs.tcp_fin_timeout", r#""2m""#),
+    ("ipvs.udp_timeout", r#""1m""#),
+    ("ebpf.cgroup", ""),
+    ("ebpf.pins", r#""/sys/fs/bpf/l4lbd""#),
+    ("dns.listen", r#"["198.51.100.1:53"]"#),
+    ("dns.zone", r#""l4lb.thisdcos.directory""#),
+    ("dns.aliases", r#"["dclb.thisdcos.directory", "l4lb.thisdcos.global", "dclb.thisdcos.global"]"#),
+    ("dns.tasks", "true"),
+    ("dns.mesos", r#""state""#),
+    ("dns.forward", r#""off""#),
+    ("dns.clients", r#"["node"]"#),
+    ("dns.resolved", r#""auto""#),
+    ("dns.ttl", r#""5s""#),
+    ("daemon.state_dir", r#""/var/lib/l4lbd""#),
+    ("daemon.socket", r#""/run/l4lbd/l4lbd.sock""#),
+];
+
+/// Path of the sample file.
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/l4lbd.toml");
 
 /// The sample file with every key uncommented.
-fn sample() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/l4lbd.toml");
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line)).fold(
-        String::new(),
-        |mut text, line| {
-            text.push_str(line);
-            text.push('\n');
-            text
-        },
-    )
+fn uncommented_sample() -> String {
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+        _ => format!("{line}\n"),
+    };
+    reference::sample().lines().map(uncommented).collect()
 }
 
 #[test]
-fn the_defaults_are_valid_and_those_that_are_documented() {
-    assert_eq!(parse("").unwrap(), Config::default());
-    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
-        let config = parse(&format!("{} = {}\n", key.path, key.default));
-        assert_eq!(config.unwrap(), Config::default(), "{}", key.path);
+fn no_default_changes_by_accident() {
+    let keys = reference::keys();
+    let defaults: Vec<(String, String)> =
+        keys.into_iter().map(|key| (key.path(), key.default.unwrap_or_default())).collect();
+    let expected: Vec<(String, String)> =
+        DEFAULTS.iter().map(|(key, default)| ((*key).to_owned(), (*default).to_owned())).collect();
+    assert_eq!(defaults, expected);
+}
+
+#[test]
+fn defaults_are_valid_and_those_that_are_documented() {
+    let defaults = Config::defaults().unwrap();
+    assert_eq!(parse("").unwrap(), defaults);
+    for key in reference::keys() {
+        let Some(default) = &key.default else { continue };
+        assert_eq!(parse(&format!("{} = {default}\n", key.path())).unwrap(), defaults, "{}", key.path());
     }
 }
 
 #[test]
-fn the_sample_documents_every_key_with_its_default() {
-    // What excludes others can't be in one file with them.
-    let text = sample();
-    let lines =
-        text.lines().filter(|line| !line.starts_with("token =") && !line.starts_with("service_account ="));
-    let mut config = parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
-    assert!(config.node.address.is_some() && config.node.address6.is_some());
-    config.node = Config::default().node;
-    assert!(config.source.access.basic.is_some() && config.source.access.tls_key.is_some());
-    config.source.access = Access::default();
-    config.marathon.access = Access::default();
-    assert!(config.ebpf.cgroup.take().is_some());
-    assert_eq!(config, Config::default());
-    let table: toml::Table = toml::from_str(&sample()).unwrap();
-    for key in KEYS {
-        let found = match key.path.split_once('.') {
-            Some((section, name)) => table[section].as_table().unwrap().contains_key(name),
-            None => table.contains_key(key.path),
-        };
-        assert!(found, "{} is missing", key.path);
+fn defaults_have_the_values_that_they_say() {
+    let config = Config::defaults().unwrap();
+    assert_eq!(config.source.masters, ["http://leader.mesos:5050".parse::<Location>().unwrap()]);
+    assert_eq!(config.source.interval.0.as_millis(), 2_000);
+    assert_eq!(config.source.failover_hold.0.as_secs(), 15 * 60);
+    assert_eq!(config.source.budget.0, 50_000_000);
+    assert_eq!(config.dataplane.kind.0, None);
+    assert_eq!(config.dataplane.drain.0.as_secs(), 60);
+    assert_eq!(config.ipvs.tcp_timeout.as_seconds(), 24 * 60 * 60);
+    assert_eq!(config.dns.listen, ["198.51.100.1:53".parse().unwrap()]);
+    assert_eq!(config.vips.max, 32_768);
+}
+
+#[test]
+fn sample_file_is_up_to_date() {
+    let sample = reference::sample();
+    if std::env::var_os("L4LBD_WRITE").is_some() {
+        std::fs::write(SAMPLE, &sample).unwrap();
+    }
+    let committed = std::fs::read_to_string(SAMPLE).unwrap();
+    let differs = committed.lines().zip(sample.lines()).position(|(old, new)| old != new);
+    assert!(
+        committed == sample,
+        "the declaration of a key has changed since systemd/l4lbd.toml was written (first difference in line {}); \
+         to write it anew: L4LBD_WRITE=1 cargo test --lib config",
+        differs.unwrap_or_else(|| committed.lines().count().min(sample.lines().count())) + 1
+    );
+}
+
+#[test]
+fn sample_file_changes_nothing_as_it_is() {
+    assert_eq!(parse(&reference::sample()).unwrap(), Config::defaults().unwrap());
+}
+
+#[test]
+fn sample_file_has_every_key_with_a_value_that_is_accepted() {
+    let sample = uncommented_sample();
+    let table: toml::Table = toml::from_str(&sample).unwrap();
+    let keys = reference::keys();
+    for key in &keys {
+        let value = &table[&key.section][&key.name];
+        assert_eq!(key.default.is_none(), key.example.is_some(), "{} has neither or both", key.path());
+        let text = format!("{} = {value}\n", key.path());
+        // A certificate is accepted with its key only.
+        if !["source.tls_cert", "source.tls_key"].contains(&key.path().as_str()) {
+            let config = parse(&text).unwrap();
+            assert_eq!(config == Config::defaults().unwrap(), key.default.is_some(), "{text}");
+        }
+    }
+    let sections: BTreeSet<&str> = keys.iter().map(|key| key.section.as_str()).collect();
+    assert_eq!(sections, table.keys().map(String::as_str).collect());
+}
+
+#[test]
+fn help_stands_alone() {
+    for key in reference::keys() {
+        let (path, help) = (key.path(), &key.help);
+        assert!(help.len() > 20 && help.ends_with('.'), "{path}: {help}");
+        assert!(help.starts_with(|first: char| first.is_uppercase()), "{path}: {help}");
+        assert!(!help.starts_with("The same") && !help.starts_with("See "), "{path}: {help}");
+        // Keys that a help names exist.
+        for word in help.split_whitespace().map(|word| word.trim_matches(['.', ',', ':', ';', '(', ')'])) {
+            if let Some((section, _)) = word.split_once('.')
+                && reference::keys().iter().any(|key| key.section == section)
+            {
+                assert!(reference::keys().iter().any(|key| key.path() == word), "{path}: {word}");
+            }
+        }
     }
 }
 
 #[test]
-fn the_help_names_every_key() {
-    let help = reference();
-    assert!(KEYS.iter().all(|key| help.contains(key.path) && help.contains(key.help)));
+fn help_text_has_every_key() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = words(&reference::text());
+    for key in reference::keys() {
+        assert!(text.contains(&format!(" {} = ", key.path())) && text.contains(&key.help), "{}", key.path());
+    }
+    assert!(reference::text().lines().all(|line| line.chars().count() <= 120));
 }
 
 #[test]
 fn every_error_is_listed_at_once() {
     let text = r#"
         typo = 1
+        marathon_url = "http://10.0.0.1:8080"
         dataplane = "xdp"
         [source]
         masters = ["zk://user:secret@m1"]
         interval = "fast"
         intervall = "2s"
+        timeout = "50ms"
+        mass_loss_polls = -1
         budget = "much"
         basic = "user:secret"
         token = "env:TOKEN"
@@ -76,50 +224,156 @@ fn every_error_is_listed_at_once() {
         urls = ["file:/marathon"]
         basic = "env:A"
         token = "env:B"
+        [node]
+        address = "node-1"
+        address6 = "192.0.2.10"
         [vips]
         range4 = "11.0.0.9-11.0.0.1"
         range6 = "10.0.0.0-10.0.0.1"
         audit = "1s"
         ipv6 = "yes"
+        allow = "10.0.0.0/8"
+        deny = ["10.0.0.0/8", "10.0.0.1"]
         [ipvs]
         link = "a name that is too long"
         scheduler = "WLC"
         tcp_timeout = "0s"
         [dns]
         zone = "a..b"
+        aliases = ["a.b", "c..d", "e..f"]
         listen = ["11.0.0.5:53"]
+        forward = ["10.0.0.2", "node-1"]
+        mesos = 5
+        [logging]
     "#;
-    let Err(Error::Invalid { problems, .. }) = parse(text) else { panic!("accepted") };
-    let expected = [
-        "typo: unknown key; keys are in sections",
-        "dataplane: unknown variant",
-        "source.masters: \"zk://m1\" is neither",
-        "source.budget: ",
-        "source.basic: a secret must be given by its place",
-        "source: only one of basic",
-        "source.agent: must be http",
-        "marathon.urls: must be http",
-        "marathon: only one of basic",
-        "source: tls_cert and tls_key",
-        "source.interval: \"fast\" is not a time",
-        "source.intervall: unknown key",
-        "vips.range4: \"11.0.0.9-11.0.0.1\" ends before it starts",
-        "vips.range6: must be IPv6",
-        "vips.audit: unknown key; did you mean ipvs.audit?",
-        "vips.ipv6: ",
-        "ipvs.link: must have",
-        "ipvs.scheduler: must be",
-        "ipvs.tcp_timeout: must be",
-        "dns.zone: ",
-        "dns.listen: an address is inside of the VIP range",
-    ];
-    for start in expected {
-        assert!(
-            problems.iter().any(|problem| problem.starts_with(start)),
-            "{start:?} is not in {problems:#?}"
+    assert_problems(
+        text,
+        &[
+            "typo: unknown key; keys are in sections such as [source]",
+            "marathon_url: unknown key; keys are in sections",
+            "dataplane: unknown value `xdp`, expected `ipvs` or `ebpf`, or `auto`",
+            "source.masters: \"zk://m1\" is neither",
+            "source.interval: \"fast\" is not a time such as 2s, 10m or 24h",
+            "source.intervall: unknown key; did you mean source.interval?",
+            "source.timeout: 50ms must be at least 100ms",
+            "source.mass_loss_polls: wrong value: integer `-1`, expected a whole number that is not negative",
+            "source.budget: \"much\" is not a number of bytes per second such as 50MB",
+            "source.basic: a secret must be given by its place, file:/PATH or env:NAME",
+            "source.token, source.service_account: only one of these can be set",
+            "source.tls_key: is of no use without source.tls_cert",
+            "source.agent: zk://z1:2181/mesos must be http://HOST:PORT or https://HOST:PORT",
+            "marathon.urls: file:/marathon must be http://HOST:PORT or https://HOST:PORT",
+            "marathon.basic, marathon.token: only one of these can be set",
+            "node.address: \"node-1\" is not an IP address such as 192.0.2.10",
+            "node.address6: 192.0.2.10 must be an IPv6 address",
+            "vips.range4: \"11.0.0.9-11.0.0.1\" ends before it starts",
+            "vips.range6: 10.0.0.0-10.0.0.1 must be a range of IPv6 addresses",
+            "vips.audit: unknown key; did you mean dataplane.audit?",
+            "vips.ipv6: wrong kind of value: string \"yes\", expected true or false",
+            "vips.allow: wrong kind of value: string \"10.0.0.0/8\", expected a list",
+            "vips.deny: \"10.0.0.1\" is not a network such as 10.64.0.0/16",
+            "ipvs.link: \"a name that is too long\" must have 1 to 15 letters",
+            "ipvs.scheduler: \"WLC\" must be the short name of an IPVS scheduler",
+            "ipvs.tcp_timeout: 0s must be from 1s to 1000000s",
+            "dns.zone: origin `a..b` has an empty label",
+            "dns.aliases: origin `c..d` has an empty label",
+            "dns.aliases: origin `e..f` has an empty label",
+            "dns.listen: 11.0.0.5 is in the range of VIPs, vips.range4 = 11.0.0.0-11.255.255.255",
+            "dns.forward: \"node-1\" is no address such as 10.0.0.2",
+            "dns.mesos: wrong kind of value: integer `5`, expected",
+            "[logging]: unknown section",
+        ],
+    );
+    let error = parse(text).unwrap_err().to_string();
+    assert!(error.lines().all(|line| line.starts_with("l4lbd.toml: ")), "{error}");
+    assert!(!error.contains("secret@") && !error.contains("user:secret"), "{error}");
+}
+
+#[test]
+fn syntax_error_is_shown_with_its_place() {
+    let error = parse("[source]\nmasters = [\n").unwrap_err();
+    assert!(matches!(error, Error::Syntax { .. }));
+    let text = error.to_string();
+    assert!(text.starts_with("l4lbd.toml is not TOML: ") && text.contains("line 2"), "{text}");
+}
+
+#[test]
+fn old_name_of_a_key_is_accepted_with_a_remark() {
+    let sources = "[source]\nmasters = [\"http://10.0.0.1:5050\"]\n";
+    let old = "dataplane = \"ebpf\"\n[ipvs]\nlink = \"vips\"\naudit = \"5s\"\ndrain = \"7s\"\n";
+    let new = "[dataplane]\nkind = \"ebpf\"\nlink = \"vips\"\naudit = \"5s\"\ndrain = \"7s\"\n";
+    let (old, new) = (load(&format!("{old}{sources}")).unwrap(), load(&format!("{new}{sources}")).unwrap());
+    assert_eq!(old.config, new.config);
+    assert_eq!(new.remarks, [""; 0]);
+    assert_eq!(
+        old.remarks,
+        [("ipvs.audit", "audit"), ("ipvs.drain", "drain"), ("dataplane", "kind"), ("ipvs.link", "link")].map(
+            |(old, name)| format!(
+                "{old} is called dataplane.{name} now: write it as {name} in section [dataplane]; the old name still \
+                 works"
+            )
+        )
+    );
+}
+
+#[test]
+fn errors_of_an_old_name_have_that_name() {
+    assert_problems(
+        "[ipvs]\nlink = \"\"\naudit = \"1ms\"\ndrain = \"soon\"\n",
+        &["ipvs.link: \"\" must have", "ipvs.audit: 1ms must be", "ipvs.drain: \"soon\" is not a time"],
+    );
+    assert_problems(
+        "[dataplane]\nlink = \"\"\naudit = \"1ms\"\ndrain = \"soon\"\n",
+        &["dataplane.link: ", "dataplane.audit: ", "dataplane.drain: "],
+    );
+}
+
+#[test]
+fn old_and_present_name_together_are_an_error() {
+    assert_problems(
+        "[dataplane]\ndrain = \"7s\"\naudit = \"5s\"\n[ipvs]\ndrain = \"7s\"\nlink = \"vips\"\n",
+        &["ipvs.drain: is the old name of dataplane.drain, and both are set; remove ipvs.drain"],
+    );
+}
+
+/// TOML itself refuses a value and a section of one name, with an error that helps nobody here.
+#[test]
+fn old_key_beside_the_section_of_its_name_is_an_error_of_its_own() {
+    for section in ["[dataplane]\nkind = \"ipvs\"", "  [dataplane]", "[source]\n[dataplane]\nlink = \"vips\""]
+    {
+        let text = format!("#dataplane = \"auto\"\n dataplane = \"auto\"\n{section}\n[dns]\ntll = \"5s\"\n");
+        assert_problems(
+            &text,
+            &["dataplane: is the old name of dataplane.kind", "dns.tll: unknown key; did you mean dns.ttl?"],
         );
     }
-    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    assert!(matches!(parse("dataplane = \"auto\"\n[source\n"), Err(Error::Syntax { .. })));
+    assert!(matches!(parse("dataplane = \"auto\"\n[dns]\n[dns]\n"), Err(Error::Syntax { .. })));
+}
+
+#[test]
+fn section_without_brackets_is_explained() {
+    assert_problems(
+        "source = \"http://10.0.0.1:5050\"",
+        &["source: is a section and has no value; write [source]"],
+    );
+}
+
+#[test]
+fn source_is_needed_and_marathon_or_an_agent_will_do() {
+    assert_problems("source.masters = []", &["source.masters: is empty, and there is no other source"]);
+    for other in ["source.mode = \"agent\"", "marathon.urls = [\"http://10.0.0.1:8080\"]"] {
+        assert!(parse(&format!("source.masters = []\n{other}")).is_ok(), "{other}");
+    }
+}
+
+#[test]
+fn file_is_the_only_master() {
+    assert!(parse("source.masters = [\"file:/state.json\"]").is_ok());
+    assert_problems(
+        "source.masters = [\"http://10.0.0.1:5050\", \"file:/state.json\"]",
+        &["source.masters: file:/state.json must be the only entry"],
+    );
 }
 
 #[test]
@@ -145,24 +399,14 @@ fn secrets_are_not_shown() {
 /// Otherwise the daemon would ask itself who leads, and be told what it has known before.
 #[test]
 fn sources_are_not_looked_up_in_our_own_zones() {
-    let domains = |text: &str| parse(text).unwrap().resolved().domains;
-    let by_name = parse("").unwrap();
-    assert!(by_name.mesos_remark().unwrap().contains("source.masters has leader.mesos in it"));
-    let by_address = "[source]\nmasters = [\"http://10.0.0.1:5050\"]\n";
-    assert_eq!(parse(by_address).unwrap().mesos_remark(), None);
-    for (text, answered) in [
-        (String::new(), false),
-        (by_address.to_owned(), true),
-        ("[source]\nmasters = [\"zk://z1:2181/mesos\"]".to_owned(), true),
-        (format!("{by_address}[marathon]\nurls = [\"http://marathon.MESOS.:8080\"]"), false),
-        (format!("{by_address}[dns]\ntasks = false"), false),
-        ("[dns]\nmesos = [\"10.0.0.3\"]".to_owned(), true),
-    ] {
-        assert_eq!(domains(&text).contains("mesos"), answered, "{text}");
-    }
-    let error = parse("[source]\nmasters = [\"http://leader.mesos.thisdcos.directory:5050\"]").unwrap_err();
-    assert!(
-        error.to_string().contains("source.masters: leader.mesos.thisdcos.directory is a name"),
-        "{error}"
+    let by_name = load("").unwrap();
+    assert!(!by_name.config.serves_mesos());
+    let [remark] = by_name.remarks.as_slice() else { panic!("{by_name:?}") };
+    assert!(remark.contains("source.masters has leader.mesos"), "{remark}");
+    let by_address = load("[source]\nmasters = [\"http://10.0.0.1:5050\"]\n").unwrap();
+    assert!(by_address.config.serves_mesos() && by_address.remarks.is_empty());
+    assert_problems(
+        "[source]\nmasters = [\"http://leader.mesos.thisdcos.directory:5050\"]",
+        &["source.masters: leader.mesos.thisdcos.directory is a name"],
     );
 }

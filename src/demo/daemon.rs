@@ -9,6 +9,7 @@ use super::client::NAME;
 use super::stage::{NODE, Stage};
 use crate::api;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::ebpf::Options;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{DataPlane, Plane};
@@ -30,11 +31,11 @@ pub fn choose(stage: &Stage, wanted: Option<Plane>) -> Result<Plane, Error> {
         (None, None) => Some(Plane::Ipvs),
         (wanted, _) => wanted,
     };
-    let config = Config { dataplane: plane, ..Config::default() };
-    let mut options = config.kernel();
-    if let Some(ebpf) = stage.ebpf() {
-        options.ebpf = ebpf;
-    }
+    // The same file as the daemon's, so that both open the kernel in the same way.
+    let kind = plane.map_or("auto".to_owned(), |plane| plane.to_string());
+    let config = Config::parse(&stage.config, &text(stage, &kind))
+        .map_err(|error| Error::Refused(error.to_string()))?;
+    let options = wiring::kernel(&config);
     let kernel = Kernel::open(&options).map_err(|error| Error::NoDataPlane(error.to_string()))?;
     Ok(kernel.choice().plane)
 }
@@ -42,10 +43,15 @@ pub fn choose(stage: &Stage, wanted: Option<Plane>) -> Result<Plane, Error> {
 /// The configuration file. With IPVS in turn, because a spread is seen soonest that way: by the number of connections,
 /// the usual way, an instance that is new gets them all for a while.
 pub fn config(stage: &Stage, plane: Plane) -> String {
+    text(stage, &plane.to_string())
+}
+
+/// The file for a data plane of this kind, which may be `auto`.
+fn text(stage: &Stage, kind: &str) -> String {
     let show = |path: &Path| path.display().to_string();
     let (state, state_dir, socket) = (show(&stage.state), show(&stage.state_dir), show(&stage.socket));
     let mut text = format!(
-        "dataplane = \"{plane}\"\n\n\
+        "[dataplane]\nkind = \"{kind}\"\n\n\
          [source]\nmasters = [\"file:{state}\"]\ninterval = \"250ms\"\n\n\
          [node]\naddress = \"{NODE}\"\n\n\
          [ipvs]\nscheduler = \"rr\"\n\n\
@@ -97,7 +103,7 @@ mod tests {
         };
         let config = Config::parse(&stage.config, &config(&stage, Plane::Ebpf)).unwrap();
         assert_eq!(config.daemon.socket, stage.socket);
-        assert_eq!(Some(config.kernel().ebpf), stage.ebpf());
-        assert_eq!(config.places(), ["file:/run/x/state.json"]);
+        assert_eq!(Some(wiring::kernel(&config).ebpf), stage.ebpf());
+        assert_eq!(wiring::origins(&config), ["file:/run/x/state.json"]);
     }
 }

@@ -10,7 +10,8 @@ use super::daemon::vip;
 use super::story::Chapter;
 use super::tally::{Spread, Tally};
 use crate::dataplane::Plane;
-use crate::status::{Status, condition};
+use crate::status::Status;
+use crate::status::text::condition;
 
 /// The alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";

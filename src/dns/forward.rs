@@ -6,8 +6,7 @@
 //! an upstream that does not answer delays no other question.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -24,6 +22,10 @@ use super::protocol::message::{MAX_UDP_PAYLOAD, Transport, limit};
 use super::protocol::record::encode_origin;
 use super::protocol::wire;
 use crate::dataplane::host::resolv::Nameservers;
+
+mod settings;
+
+pub use settings::{Forward, Mesos, Upstream};
 
 /// Longest time for a question, all attempts together. Stub resolvers give up after 5 s (resolv.conf(5)).
 const DEADLINE: Duration = Duration::from_millis(4500);
@@ -39,94 +41,6 @@ const ATTEMPTS: usize = 1;
 
 /// Answers that are kept.
 const CACHED: u64 = 10_000;
-
-/// `dns.forward`: the treatment of names in none of our zones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
-pub enum Forward {
-    /// They are refused.
-    #[default]
-    Off,
-    /// They go to the node's own upstreams, from its `resolv.conf`.
-    System,
-    /// They go to these servers.
-    Upstreams(Vec<Upstream>),
-}
-
-/// `dns.mesos`: the treatment of the zone `mesos`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
-pub enum Mesos {
-    /// It is none of our zones.
-    Off,
-    /// It is answered from the cluster's state.
-    #[default]
-    State,
-    /// It goes to these servers of mesos-dns.
-    Upstreams(Vec<Upstream>),
-}
-
-/// Address of an upstream, written as `10.0.0.2` or `10.0.0.2:5353`; the port is 53 otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Upstream(pub SocketAddr);
-
-/// A value of `dns.forward` or `dns.mesos` as it is written.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Word(String),
-    List(Vec<Upstream>),
-}
-
-impl TryFrom<Written> for Forward {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            Written::Word(word) if word == "off" => Ok(Self::Off),
-            Written::Word(word) if word == "system" => Ok(Self::System),
-            Written::Word(word) => Err(unknown(&word, "off, system")),
-            Written::List(list) if list.is_empty() => Ok(Self::Off),
-            Written::List(list) => Ok(Self::Upstreams(list)),
-        }
-    }
-}
-
-impl TryFrom<Written> for Mesos {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            Written::Word(word) if word == "off" => Ok(Self::Off),
-            Written::Word(word) if word == "state" => Ok(Self::State),
-            Written::Word(word) => Err(unknown(&word, "off, state")),
-            Written::List(list) if list.is_empty() => Ok(Self::Off),
-            Written::List(list) => Ok(Self::Upstreams(list)),
-        }
-    }
-}
-
-fn unknown(word: &str, known: &str) -> String {
-    format!("{word:?} is neither {known} nor a list of addresses such as [\"10.0.0.2\"]")
-}
-
-impl FromStr for Upstream {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
-        address.map(Self).map_err(|_| format!("{text:?} is not an address such as 10.0.0.2 or 10.0.0.2:5353"))
-    }
-}
-
-impl TryFrom<String> for Upstream {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
 
 /// Reasons why nothing can be forwarded.
 #[derive(Debug, thiserror::Error)]

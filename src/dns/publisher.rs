@@ -31,7 +31,7 @@ pub struct CatalogInputs {
 
 /// Operator's decisions about names of tasks.
 #[derive(Clone, Debug)]
-pub struct PublisherSettings {
+pub struct CatalogSettings {
     /// Masters by configuration that are given by their addresses.
     pub masters: Vec<IpAddr>,
     /// True if names of tasks are served.
@@ -58,7 +58,7 @@ impl CatalogInputs {
 
 /// Publishes a new catalog after every change, until `shutdown`.
 pub async fn run(
-    settings: PublisherSettings,
+    settings: CatalogSettings,
     mut inputs: CatalogInputs,
     catalogs: watch::Sender<Arc<Catalog>>,
     shutdown: CancellationToken,
@@ -98,7 +98,7 @@ pub async fn run(
 
 /// Puts the parts of a catalog together.
 struct Composer {
-    settings: PublisherSettings,
+    settings: CatalogSettings,
     /// The last catalog.
     catalog: Catalog,
     /// The cluster whose tasks it has.
@@ -106,7 +106,7 @@ struct Composer {
 }
 
 impl Composer {
-    fn new(settings: PublisherSettings, catalog: Catalog) -> Self {
+    fn new(settings: CatalogSettings, catalog: Catalog) -> Self {
         Self { settings, catalog, indexed: None }
     }
 

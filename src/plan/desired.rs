@@ -8,15 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::warnings::warnings;
-use crate::cluster::Skipped;
+use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::ebpf;
 use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
 use crate::dataplane::{
     Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
-use crate::vip::{Backend, Host, Vip, VipKey, VipTable};
+use crate::vip::{Backend, Host, Vip, VipKey, VipTable, reserved};
 
 /// Kernel name of the consistent-hash scheduler.
 const STICKY: &str = "mh";
@@ -71,8 +70,8 @@ impl Member {
 pub struct Programmed {
     pub vip: VipKey,
     pub scheduling: Scheduling,
-    /// By the address that this node uses, which for its own containers can differ from the one that
-    /// other nodes use.
+    /// Servers by the address that this node uses, which for its own containers can differ from the one
+    /// that other nodes use.
     pub servers: BTreeMap<SocketAddr, Member>,
     /// Names of the task ports that serve the VIP, as written.
     pub port_names: BTreeSet<String>,
@@ -99,7 +98,7 @@ pub struct Desired {
     pub skipped: Vec<Skipped>,
     /// VIPs whose address and port a virtual service of another program has; they are among the skipped.
     pub blocked: Vec<VipKey>,
-    /// What works, but not as its users may expect.
+    /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
 }
 
@@ -118,6 +117,8 @@ pub struct Inputs<'a> {
     /// VIPs whose backends are all gone but whose clients should still be refused rather than left
     /// without an answer.
     pub vacant: &'a BTreeSet<VipKey>,
+    /// Addresses of the cluster's agents.
+    pub agents: &'a BTreeSet<IpAddr>,
     pub leases4: &'a Leases,
     pub leases6: &'a Leases,
     pub settings: &'a DesiredSettings,
@@ -155,7 +156,6 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     surroundings.sysctls = sysctls.map(|(path, value)| ((*path).into(), (*value).into())).collect();
     surroundings.rules = Some(RuleSet::new(&networks, &node.connected));
     surroundings.timeouts = Some(settings.timeouts);
-    desired.warnings = warnings(&desired, sources, node);
     desired
 }
 
@@ -188,6 +188,31 @@ impl Inputs<'_> {
         }
     }
 
+    /// Returns what a backend's address is that would lead clients of the VIP to something else than a
+    /// task. An executor may report any address for its task.
+    fn unusable_backend(&self, address: IpAddr) -> Option<&'static str> {
+        let DesiredSettings { range4, range6, listeners, .. } = self.settings;
+        let host = Host::Literal(address);
+        // Keys are sorted by host, so the first one at or behind this tells.
+        let is_literal = || {
+            let first = VipKey { host: host.clone(), protocol: Protocol::Tcp, port: 0 };
+            self.table.vips.range(first..).next().is_some_and(|(key, _)| key.host == host)
+        };
+        if let Some(kind) = reserved::kind(address) {
+            // A cluster of one machine may know its agent by a loopback address.
+            return (!address.is_loopback() || !self.agents.contains(&address)).then_some(kind);
+        }
+        if listeners.contains(&address) {
+            Some("where this node's names are served")
+        } else if range4.contains(address) || range6.contains(address) {
+            Some("in the range of VIPs")
+        } else if is_literal() {
+            Some("a VIP itself")
+        } else {
+            None
+        }
+    }
+
     fn add_service(&self, address: IpAddr, vip_key: &VipKey, vip: &Vip, desired: &mut Desired) {
         let key = ServiceKey { protocol: vip_key.protocol, address, port: vip_key.port };
         if self.foreign.iter().any(|foreign| foreign.key == Some(key)) {
@@ -205,11 +230,11 @@ impl Inputs<'_> {
         }
         let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
-            if let Some(reason) = unusable_backend(seen.ip()) {
+            if let Some(kind) = self.unusable_backend(seen.ip()) {
                 desired.skipped.push(Skipped {
                     task: backend.task.clone(),
                     value: Some(seen.to_string()),
-                    reason: format!("{vip_key} can't use this backend: {reason}"),
+                    reason: format!("{vip_key} can't use this backend: {} is {kind}", seen.ip()),
                     ..Skipped::default()
                 });
                 continue;
@@ -291,15 +316,4 @@ fn unusable_vip(address: IpAddr, node: &Node, settings: &DesiredSettings) -> Opt
         return None;
     };
     Some(format!("{address} is {owner}, which can't be a VIP"))
-}
-
-fn unusable_backend(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(v4) if v4.is_multicast() => Some("it is a multicast address"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("it is the broadcast address"),
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("it is an unspecified address"),
-        IpAddr::V6(v6) if v6.is_multicast() => Some("it is a multicast address"),
-        IpAddr::V6(v6) if v6.is_unspecified() => Some("it is an unspecified address"),
-        _ => None,
-    }
 }

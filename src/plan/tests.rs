@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::cluster::{Protocol, Snapshot};
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
@@ -12,7 +13,7 @@ const LINGER: i64 = 600;
 
 fn planner(config: &str) -> Planner {
     let config = Config::parse(Path::new("test"), config).unwrap();
-    Planner::new(config.planner(), Persisted::default())
+    Planner::new(wiring::planner(&config), Persisted::default())
 }
 
 /// Believes a document as it is.
@@ -298,4 +299,44 @@ fn sockets_need_no_packets_to_be_changed() {
     assert!(state.rules.is_none() && state.sysctls.is_empty() && state.timeouts.is_none());
     assert!(state.routes.iter().any(|route| route.destination.contains(&IpAddr::from([11, 0, 0, 1]))));
     assert!(state.routes.iter().all(|route| route.source.is_none()));
+}
+
+#[test]
+fn backends_that_are_no_tasks_are_refused_with_the_reason() {
+    let mut planner = planner("");
+    let bad = [
+        ("loop", "127.0.0.1:80", "a loopback address"),
+        ("meta", "169.254.169.254:80", "a link-local address"),
+        ("dns", "198.51.100.1:53", "where this node's names are served"),
+        ("range", "11.225.36.193:80", "in the range of VIPs"),
+        ("vip", "10.50.0.1:80", "a VIP itself"),
+        ("multi", "224.0.0.1:80", "a multicast address"),
+    ];
+    let tasks: Vec<String> = bad
+        .iter()
+        .map(|(name, address, _)| task(name, address, &format!("/{name}:80"), "TASK_RUNNING"))
+        .chain([task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING")])
+        .chain([task("web", "10.0.0.2:2", "/web:80", "TASK_RUNNING")])
+        .collect();
+    let plan = plan(&mut planner, &tasks, 0);
+    let served = plan.desired.services.values().filter(|programmed| !programmed.servers.is_empty());
+    let served: Vec<String> = served.map(|programmed| programmed.vip.to_string()).collect();
+    assert_eq!(served, ["tcp 10.50.0.1:80", "tcp web.marathon:80"]);
+    for (name, _, kind) in bad {
+        let skipped = plan.desired.skipped.iter().find(|skipped| skipped.task == name).unwrap();
+        assert!(skipped.reason.ends_with(&format!("is {kind}")), "{skipped}");
+    }
+}
+
+/// A cluster of one machine may know its agent by a loopback address.
+#[test]
+fn an_agent_at_a_loopback_address_serves_its_tasks() {
+    let text = r#"{"slaves":[{"id":"S","pid":"slave(1)@127.0.0.1:5051"}],"frameworks":[{"id":"F","name":"marathon",
+        "tasks":[{"id":"web","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","discovery":{"ports":{"ports":
+        [{"number":80,"protocol":"tcp","labels":{"labels":[{"key":"VIP_0","value":"/web:80"}]}}]}}}]}]}"#;
+    let mut planner = planner("");
+    learn(&mut planner, mesos::parse(text.as_bytes(), None).unwrap());
+    let plan = planner.plan(&Actual { node: node(), ..Actual::default() }, at(0)).unwrap();
+    assert_eq!(plan.desired.skipped, []);
+    assert_eq!(services(&plan).len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Warnings: what works, but not as its users may expect.
+//! Warnings about VIPs that work, but not as their users may expect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,11 +7,15 @@ use ipnet::IpNet;
 
 use super::desired::{Desired, Sources};
 use crate::cluster::Protocol;
-use crate::dataplane::{Node, ServiceKey};
+use crate::dataplane::{Node, Plane, ServiceKey};
 use crate::vip::summarize;
 
-/// Returns the warnings for a desired state of a plane that handles packets.
+/// Returns the warnings for a desired state. All of them are about packets, which only some planes
+/// handle.
 pub fn warnings(desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
+    if node.plane == Plane::Ebpf {
+        return Vec::new();
+    }
     let mut warnings = shared_backends(desired);
     warnings.extend(node.no_hairpin.iter().filter_map(|bridge| no_hairpin(desired, node, bridge)));
     let has = |ipv4: bool| desired.services.keys().any(|key| key.address.is_ipv4() == ipv4);

@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Reconciler;
+use super::publish::{Publisher, StatusInputs};
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::NamedService;
+use crate::plan::{Plan, Planner};
+use crate::source::Feed;
 use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
+use crate::store::saver::Saver;
 
 /// Largest number of operations that are sent before the status is published again: after a flush the
 /// kernel needs long for each, and an operator should see progress.
@@ -26,21 +30,33 @@ const BRISK: Duration = Duration::from_millis(50);
 /// Number of passes among which at least one reads the kernel in full.
 const FULL_READING_EVERY: u32 = 20;
 
-/// What earlier passes found.
-pub(super) struct Progress {
+/// Makes passes, and remembers what the next one needs of the last.
+pub(super) struct Passes<D> {
+    pub(super) dataplane: D,
+    pub(super) planner: Planner,
+    saver: Saver,
+    pub(super) publisher: Publisher,
+    feed: Feed,
+    /// Time at which the plan changes although nothing happens.
+    due: Option<Timestamp>,
+    progress: Progress,
+}
+
+/// Findings of earlier passes.
+struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,
     /// Connections of every server in the last pass.
     connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
     /// Duration of the last pass.
-    pub(super) took: Duration,
+    took: Duration,
     passes: u32,
     /// Shuffles the order in which servers are added, differently on each node.
     seed: u64,
 }
 
 impl Progress {
-    pub(super) fn new(hostname: &str) -> Self {
+    fn new(hostname: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         hostname.hash(&mut hasher);
         Self {
@@ -53,9 +69,54 @@ impl Progress {
     }
 }
 
-impl<D: DataPlane> Reconciler<D> {
+impl<D: DataPlane> Passes<D> {
+    pub(super) fn new(dataplane: D, planner: Planner, saver: Saver, publisher: Publisher) -> Self {
+        let progress = Progress::new(publisher.hostname());
+        Self { dataplane, planner, saver, publisher, feed: Feed::default(), due: None, progress }
+    }
+
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.due
+    }
+
+    pub(super) fn took(&self) -> Duration {
+        self.progress.took
+    }
+
+    /// Takes in what the sources say; returns true if the believed cluster is a new one.
+    pub(super) fn take_feed(&mut self, feed: Feed) -> bool {
+        let is_new = match (&feed.accepted, &self.feed.accepted) {
+            (Some(new), Some(known)) => !Arc::ptr_eq(new, known),
+            (new, _) => new.is_some(),
+        };
+        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
+            self.planner.learn(accepted);
+            self.saver.note_cluster(&accepted.snapshot);
+        }
+        self.feed = feed;
+        is_new
+    }
+
+    /// Writes what the next start should know.
+    pub(super) fn finish(&mut self) {
+        self.saver.finish(&self.planner.persisted);
+    }
+
+    /// Publishes the status after a pass, with what of the plan and the kernel is known.
+    fn publish_status(&mut self, report: &PassReport, planned: Option<(&Plan, &Actual)>, is_asked: bool) {
+        self.publisher.publish_status(StatusInputs {
+            report,
+            planned,
+            planner: &self.planner,
+            feed: &self.feed,
+            store_error: self.saver.error(),
+            is_asked,
+        });
+    }
+
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
-    pub async fn pass(&mut self, cause: Cause) {
+    /// `is_asked` is set while a client waits for the status.
+    pub(super) async fn pass(&mut self, cause: Cause, is_asked: bool) {
         let started = Instant::now();
         // After an error, and now and then, attributes that a cheap reading trusts are read as well.
         let is_doubtful =
@@ -70,7 +131,7 @@ impl<D: DataPlane> Reconciler<D> {
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);
-                self.publish_status(&report, None, None);
+                self.publish_status(&report, None, is_asked);
                 return;
             }
         };
@@ -78,7 +139,7 @@ impl<D: DataPlane> Reconciler<D> {
         // DNS waits for the node's networks, and a plan that is carried out can take seconds.
         self.publisher.publish_node(&actual.node, None);
         let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
-            return self.prepare(report, &actual).await;
+            return self.prepare(report, &actual, is_asked).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
         self.due = plan.due;
@@ -107,7 +168,8 @@ impl<D: DataPlane> Reconciler<D> {
         if self.publisher.is_outdated(&plan, is_complete) || !is_complete {
             self.publisher.publish_zone(held_names(&plan.desired, &report.failed));
         }
-        self.publish_status(&report, Some(&plan), Some(&actual));
+        self.publisher.set_foreign(&actual);
+        self.publish_status(&report, Some((&plan, &actual)), is_asked);
         self.publisher.set_shown(&plan, is_complete);
         self.progress.connections = actual.connections;
         self.progress.took = started.elapsed();
@@ -115,7 +177,7 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
-    async fn prepare(&mut self, mut report: PassReport, actual: &Actual) {
+    async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
         state.link = Link::Up;
@@ -134,7 +196,8 @@ impl<D: DataPlane> Reconciler<D> {
             .map(|(name, address)| NamedService { name: name.to_owned(), address, port: None })
             .collect();
         self.publisher.publish_zone(records);
-        self.publish_status(&report, None, Some(actual));
+        self.publisher.set_foreign(actual);
+        self.publish_status(&report, None, is_asked);
     }
 
     /// Carries out operations in chunks; a repair leaves the kernel room for other programs.

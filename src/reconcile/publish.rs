@@ -6,13 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{Outputs, Reconciler, ReconcilerSettings};
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::{Actual, DataPlane, Node, Op, PlaneChoice};
+use crate::dataplane::{Actual, Node, Op, PlaneChoice};
 use crate::dns::DnsState;
 use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::Sources;
-use crate::plan::{NodeView, Plan};
+use crate::plan::{NodeView, Plan, Planner};
+use crate::source::Feed;
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
@@ -20,15 +20,45 @@ use crate::status::{self, Status};
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
 
+/// Settings of what is published.
+#[derive(Clone, Debug)]
+pub struct PublisherSettings {
+    /// Zone of the VIPs' names, without records.
+    pub zone: Zone,
+    /// Name of that zone.
+    pub origin: String,
+    /// URLs and paths of the configured sources, for people.
+    pub sources: Vec<String>,
+}
+
+/// Channels of what is published.
+pub struct Outputs {
+    pub zones: watch::Sender<Arc<Zone>>,
+    pub statuses: watch::Sender<Arc<Status>>,
+    /// Receives the node after each reading of the kernel that found it changed; the last one stays when a
+    /// reading fails.
+    pub nodes: watch::Sender<Arc<NodeView>>,
+}
+
+/// Ingredients of a status, besides what the publisher remembers.
+pub(super) struct StatusInputs<'a> {
+    pub report: &'a PassReport,
+    /// Plan and reading of the pass; `None` where it came to neither.
+    pub planned: Option<(&'a Plan, &'a Actual)>,
+    pub planner: &'a Planner,
+    pub feed: &'a Feed,
+    pub store_error: Option<&'a str>,
+    /// Set while a client waits for the status.
+    pub is_asked: bool,
+}
+
 /// Publishes zones and statuses.
 pub(super) struct Publisher {
     zones: watch::Sender<Arc<Zone>>,
     statuses: watch::Sender<Arc<Status>>,
     nodes: watch::Sender<Arc<NodeView>>,
     status: Status,
-    /// Zone without records.
-    zone: Zone,
-    origin: String,
+    settings: PublisherSettings,
     /// Records of the published zone.
     records: Option<BTreeSet<NamedService>>,
     /// Warnings about names that DNS can't carry.
@@ -38,7 +68,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(settings: &ReconcilerSettings, dataplane: PlaneChoice, outputs: Outputs) -> Self {
+    pub(super) fn new(settings: PublisherSettings, dataplane: PlaneChoice, outputs: Outputs) -> Self {
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: status::Node { hostname: hostname(), dataplane, ..status::Node::default() },
@@ -50,8 +80,7 @@ impl Publisher {
             statuses: outputs.statuses,
             nodes: outputs.nodes,
             status,
-            zone: settings.zone.clone(),
-            origin: settings.origin.clone(),
+            settings,
             records: None,
             unnamed: Vec::new(),
             shown: None,
@@ -90,8 +119,8 @@ impl Publisher {
         self.statuses.send_replace(Arc::new(self.status.clone()));
     }
 
-    /// Logs what a pass did and notes it in the status. A pass that is not `complete` only has errors
-    /// to tell: it did not compare the kernel with a plan.
+    /// Logs what a pass did and notes it in the status. A pass that did not compare the kernel with a
+    /// plan only has errors to tell.
     pub(super) fn record(&mut self, report: &PassReport, is_compared: bool) {
         for op in &report.operations {
             tracing::debug!(%op, "kernel operation");
@@ -150,13 +179,56 @@ impl Publisher {
         if self.records.as_ref() == Some(&records) {
             return;
         }
-        let (zone, left_out) = self.zone.with_services(serial(), &records);
+        let (zone, left_out) = self.settings.zone.with_services(serial(), &records);
         self.unnamed = unnamed_warnings(left_out);
         self.zones.send_replace(Arc::new(zone));
         self.records = Some(records);
     }
 
-    /// Returns what works, but not as its users may expect.
+    /// Notes the virtual services of other programs.
+    pub(super) fn set_foreign(&mut self, actual: &Actual) {
+        self.status.foreign.clone_from(&actual.foreign);
+    }
+
+    /// Publishes the status after a pass.
+    pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
+        let StatusInputs { report, planned, planner, feed, store_error, is_asked } = inputs;
+        let now = Timestamp::now();
+        let status = &mut self.status;
+        status.at = now;
+        status.pass.pending = 0;
+        status.source.place.clone_from(&feed.place);
+        status.source.good_at = feed.good_at;
+        status.source.pace.clone_from(&feed.pace);
+        status.source.failure.clone_from(&feed.failure);
+        if let Some(cluster) = planner.cluster() {
+            status.source.master.clone_from(&cluster.master);
+            status.source.agents = cluster.agents;
+            status.source.tasks = cluster.tasks;
+            status.source.held = cluster.held.iter().map(HoldReason::to_string).collect();
+        }
+        if let Some((plan, actual)) = planned {
+            status.node.address = plan.sources.v4;
+            status.node.address6 = plan.sources.v6;
+            // Listing VIPs costs time with their number: only when they have changed or a client waits.
+            let is_current = self.shown.is_some_and(|(revision, _)| revision == plan.revision);
+            if !is_current || is_asked {
+                let skipped = &plan.desired.skipped;
+                status.skipped_total = skipped.len();
+                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.vips = Arc::new(vips(plan, planner, actual, &self.settings.origin));
+                let warnings = self.warnings(plan, actual);
+                self.status.warnings = warnings;
+            }
+        }
+        let plan = planned.map(|(plan, _)| plan);
+        let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
+        self.status.degraded = !reasons.is_empty();
+        self.status.reasons = reasons;
+        self.statuses.send_replace(Arc::new(self.status.clone()));
+    }
+
+    /// Returns remarks on VIPs that work, but not as their users may expect.
     fn warnings(&self, plan: &Plan, actual: &Actual) -> Vec<String> {
         let mut warnings = plan.desired.warnings.clone();
         warnings.extend(self.unnamed.iter().cloned());
@@ -166,55 +238,6 @@ impl Publisher {
             resolved.map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
         );
         warnings
-    }
-}
-
-impl<D: DataPlane> Reconciler<D> {
-    /// Publishes the status after a pass, with what of `plan` and `actual` is known.
-    pub(super) fn publish_status(
-        &mut self,
-        report: &PassReport,
-        plan: Option<&Plan>,
-        actual: Option<&Actual>,
-    ) {
-        let now = Timestamp::now();
-        let publisher = &mut self.publisher;
-        let status = &mut publisher.status;
-        status.at = now;
-        status.pass.pending = 0;
-        status.source.place.clone_from(&self.feed.place);
-        status.source.good_at = self.feed.good_at;
-        status.source.pace.clone_from(&self.feed.pace);
-        status.source.failure.clone_from(&self.feed.failure);
-        if let Some(cluster) = self.planner.cluster() {
-            status.source.master.clone_from(&cluster.master);
-            status.source.agents = cluster.agents;
-            status.source.tasks = cluster.tasks;
-            status.source.held = cluster.held.iter().map(HoldReason::to_string).collect();
-        }
-        if let (Some(plan), Some(actual)) = (plan, actual) {
-            // Listing VIPs costs time with their number: only when they have changed or a client waits.
-            let is_current = publisher.shown.is_some_and(|(revision, _)| revision == plan.revision);
-            if !is_current || !self.requests.is_empty() {
-                let skipped = &plan.desired.skipped;
-                let warnings = publisher.warnings(plan, actual);
-                let status = &mut publisher.status;
-                status.skipped_total = skipped.len();
-                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
-                status.vips = Arc::new(vips(plan, &self.planner, actual, &publisher.origin));
-                status.warnings = warnings;
-            }
-            let status = &mut publisher.status;
-            status.node.address = plan.sources.v4;
-            status.node.address6 = plan.sources.v6;
-        }
-        let status = &mut publisher.status;
-        if let Some(actual) = actual {
-            status.foreign.clone_from(&actual.foreign);
-        }
-        status.reasons = reasons(status, plan, self.planner.cluster(), report, self.saver.error(), now);
-        status.degraded = !status.reasons.is_empty();
-        publisher.statuses.send_replace(Arc::new(status.clone()));
     }
 }
 

@@ -10,11 +10,13 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
-use crate::dns::DnsState;
 use crate::dns::protocol::record::encode;
+use crate::dns::zones::vips::Zone;
 use crate::mesos;
+use crate::plan::NodeView;
 use crate::plan::desired::Sources;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
@@ -52,14 +54,14 @@ impl Bench {
     fn configured(kernel: Kernel, directory: tempfile::TempDir, config: &str) -> Self {
         let text = format!("{config}[daemon]\nstate_dir = {:?}", directory.path());
         let config = Config::parse(Path::new("test"), &text).unwrap();
-        let (zones, zone_receiver) = watch::channel(Arc::new(config.zone().unwrap()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(wiring::zone(&config).unwrap()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (saver, Loaded { persisted, cluster }) =
-            Saver::open(Store::new(directory.path()), !config.is_file());
-        let believer = Believer::new(config.patience(), cluster);
+            Saver::open(Store::new(directory.path()), !wiring::is_file(&config));
+        let believer = Believer::new(wiring::patience(&config), cluster);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let outputs = Outputs { zones, statuses, nodes };
-        let settings = config.reconciler().unwrap();
+        let settings = wiring::reconciler(&config).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
         Self {
@@ -75,11 +77,11 @@ impl Bench {
 
     /// Stops the daemon and starts another on what it leaves.
     fn restart(self) -> Self {
-        Self::on(self.reconciler.dataplane, self.directory)
+        Self::on(self.reconciler.passes.dataplane, self.directory)
     }
 
     fn kernel(&mut self) -> &mut Kernel {
-        &mut self.reconciler.dataplane
+        &mut self.reconciler.passes.dataplane
     }
 
     async fn learn(&mut self, document: &str) {
@@ -200,7 +202,7 @@ async fn what_resolved_refuses_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
     let resolved = Some("resolvectl dns: denied".to_owned());
-    bench.reconciler.publisher.set_dns(DnsState { resolved, ..DnsState::default() });
+    bench.reconciler.passes.publisher.set_dns(DnsState { resolved, ..DnsState::default() });
     let status = bench.ask().await;
     assert!(status.warnings.iter().any(|warning| warning.ends_with("resolvectl dns: denied")), "{status:?}");
 }
@@ -411,8 +413,11 @@ impl Bench {
             Step::Document(tasks, faults) => {
                 self.fail(faults);
                 self.learn(&keyed_document(&labels(*tasks))).await;
-                let plan =
-                    self.reconciler.planner.plan(&self.reconciler.dataplane.read_now(), Timestamp::now());
+                let plan = self
+                    .reconciler
+                    .passes
+                    .planner
+                    .plan(&self.reconciler.passes.dataplane.read_now(), Timestamp::now());
                 *wanted = taking(&plan.unwrap().state);
             }
             Step::Pass(faults) => {
@@ -476,6 +481,13 @@ proptest! {
             }
             bench.fail(&[]);
             let wanted = labels(last & 0x1f);
+            // Every server has a connection, so that nothing finishes draining on a slow machine.
+            let servers = bench.kernel().state.services.clone();
+            for (key, service) in servers {
+                for server in service.servers.into_keys() {
+                    bench.kernel().connections.insert((key, server), Connections { active: 1, inactive: 0 });
+                }
+            }
             bench.learn(&keyed_document(&wanted)).await;
             bench.pass().await;
             assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
@@ -711,12 +723,12 @@ proptest! {
         node.nameservers.insert(IpAddr::from([10, 0, 0, 53]));
         let document = any_document(&tasks);
         let parsed = Config::parse(Path::new("test"), config).unwrap();
-        node.plane = parsed.dataplane.unwrap_or_default();
+        node.plane = parsed.dataplane.kind.0.unwrap_or_default();
         let situation = Situation {
-            settings: parsed.planner(),
+            settings: wiring::planner(&parsed),
             persisted: Persisted::default(),
             node: node.clone(),
-            zone: parsed.zone().unwrap(),
+            zone: wiring::zone(&parsed).unwrap(),
             origin: parsed.dns.zone.clone(),
         };
         let snapshot = mesos::parse(document.as_bytes(), None).unwrap();

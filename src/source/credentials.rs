@@ -1,5 +1,7 @@
 //! What a server is told so that it answers: a user's password, a token, or a DC/OS session.
 
+use std::path::PathBuf;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Client;
@@ -9,7 +11,6 @@ use tokio::sync::Mutex;
 
 use super::login::{self, ServiceAccount};
 use super::secret::{self, Keeper, Secret};
-use super::settings::Access;
 
 /// How a token is written in the header `Authorization`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,20 @@ pub enum TokenScheme {
     Bearer,
     /// `token=TOKEN`, as DC/OS has it.
     Token,
+}
+
+/// Credentials of a client and the authorities that it trusts. At most one of the three ways is set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    pub basic: Option<Keeper>,
+    pub token: Option<Keeper>,
+    pub token_scheme: TokenScheme,
+    pub service_account: Option<Keeper>,
+    /// PEM file with the authorities of servers; `None` for those of the system.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM files with the client's own certificate and its key.
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Why there are no credentials to send.

@@ -16,9 +16,8 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect, tls};
 
 use super::Error;
-use super::credentials::Credentials;
+use super::credentials::{Access, Credentials};
 use super::location::without_credentials;
-use super::settings::Access;
 
 /// A master that is asked redirects at most once; a second time allows for an election meanwhile.
 const MAX_REDIRECTS: usize = 3;

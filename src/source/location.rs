@@ -44,23 +44,7 @@ pub struct LocationError {
     detail: String,
 }
 
-impl Default for Location {
-    fn default() -> Self {
-        Self::constant("http://leader.mesos:5050")
-    }
-}
-
 impl Location {
-    /// A node's own agent, where Mesos puts it.
-    pub fn own_agent() -> Self {
-        Self::constant("http://127.0.0.1:5051")
-    }
-
-    fn constant(url: &str) -> Self {
-        // The text is constant, so that the other arm is only for the type.
-        Url::parse(url).map_or_else(|_| Self::File(PathBuf::new()), Self::Http)
-    }
-
     /// The URL of a server, if it is one.
     pub fn url(&self) -> Option<&Url> {
         match self {

@@ -17,7 +17,7 @@ use super::http::{Accept, Ask, Http, cause};
 use super::location::without_credentials;
 use super::masters::below;
 use super::pace::Pace;
-use super::settings::{self, Access};
+use super::settings;
 use super::{Error, Fetched, Location, Source};
 use crate::marathon::{APPS, INFO, Info, PODS, View};
 
@@ -56,13 +56,7 @@ pub struct Marathon {
 impl Marathon {
     /// Starts to follow events; needs an async runtime.
     pub fn new(marathon: &settings::Marathon, source: &settings::Source) -> Result<Self, Error> {
-        let access = Access {
-            tls_ca: source.access.tls_ca.clone(),
-            tls_cert: source.access.tls_cert.clone(),
-            tls_key: source.access.tls_key.clone(),
-            ..marathon.access.clone()
-        };
-        let http = Arc::new(Http::new(&access, source.timeout.0)?);
+        let http = Arc::new(Http::new(&marathon.access(source), source.timeout.0)?);
         let urls: Vec<Url> = marathon.urls.iter().filter_map(Location::url).cloned().collect();
         let events = Arc::new(Notify::new());
         let following = tokio::spawn(follow(http.clone(), urls.clone(), events.clone()));

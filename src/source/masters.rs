@@ -23,7 +23,7 @@ impl Masters {
     pub fn new(config: &settings::Source) -> Result<Self, Error> {
         let mut listed = Vec::new();
         let mut elections = Vec::new();
-        let scheme = if config.access.tls_ca.is_some() { "https" } else { "http" };
+        let scheme = if config.tls_ca.is_some() { "https" } else { "http" };
         for location in &config.masters {
             match location {
                 Location::Http(url) => listed.push(url.clone()),
@@ -32,7 +32,7 @@ impl Masters {
             }
         }
         Ok(Self {
-            http: Arc::new(Http::new(&config.access, config.timeout.0)?),
+            http: Arc::new(Http::new(&config.access(), config.timeout.0)?),
             listed,
             elections,
             leader: None,
@@ -134,10 +134,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_master_is_asked_once_and_the_last_leader_first() {
-        let mut config = crate::config::Config::default().source;
-        config.masters = ["http://u:p@m1:5050", "http://u:p@m2:5050", "http://u:p@m1:5050/"]
-            .map(|m| m.parse().unwrap())
-            .into();
+        let masters = ["http://u:p@m1:5050", "http://u:p@m2:5050", "http://u:p@m1:5050/"];
+        let masters = masters.map(|m| m.parse().unwrap()).into();
+        let config = settings::Source { masters, ..settings::Source::default() };
         let mut masters = Masters::new(&config).unwrap();
         masters.found(&Url::parse("http://u:p@m2:5050/master/state").unwrap());
         let (candidates, failures) = masters.candidates().await;

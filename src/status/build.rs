@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
+use super::Status;
 use super::pass::PassReport;
-use super::{Status, age};
+use super::text::age;
 use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Member, Programmed};
@@ -159,3 +160,6 @@ pub fn conntab_warning(actual: &Actual) -> Option<String> {
 pub fn first_errors(errors: &[OpError]) -> Vec<String> {
     errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
 }
+
+#[cfg(test)]
+mod tests;

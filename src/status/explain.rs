@@ -20,9 +20,9 @@ use crate::store::Persisted;
 pub struct Explanation {
     pub vips: Vec<Vip>,
     pub skipped: Vec<Skipped>,
-    /// What works, but not as its users may expect.
+    /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
-    /// What would make the node's status degraded.
+    /// Reasons for which the node's status would be degraded.
     pub reasons: Vec<String>,
 }
 

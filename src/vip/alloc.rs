@@ -3,7 +3,7 @@
 //! A name starts at `min + hash(name) mod (max - min)` of its range and takes the first free address
 //! from there, wrapping around at the end. Unlike the peer's, an address once given stays with its
 //! name across restarts, addresses of literal VIPs are left alone, and names that find no room are
-//! reported while all others go on.
+//! reported while the rest goes on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +13,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
+
+use super::reserved;
 
 mod phash;
 
@@ -24,7 +26,7 @@ pub struct AddressRange {
     max: IpAddr,
 }
 
-/// Why a text is no range.
+/// Reason why a text is no range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     #[error("{0:?} is not an address range: write FIRST-LAST, such as 11.0.0.0-11.255.255.255")]
@@ -56,15 +58,9 @@ impl AddressRange {
         self.min.is_ipv4()
     }
 
-    /// Whether an address of the range has another meaning that VIPs would take away.
-    pub fn is_special(&self) -> bool {
-        let special =
-            ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"];
-        special.iter().filter_map(|network| network.parse::<IpNet>().ok()).any(|network| {
-            network.addr().is_ipv4() == self.is_ipv4()
-                && self.min <= network.broadcast()
-                && network.network() <= self.max
-        })
+    /// Returns what some addresses of the range are that no VIP may have; `None` if there are none.
+    pub fn reserved(&self) -> Option<&'static str> {
+        reserved::kind_within(self.min, self.max)
     }
 
     /// The fewest networks that make up the range.
@@ -88,7 +84,7 @@ impl AddressRange {
         (number(self.max) - number(self.min)).max(1)
     }
 
-    /// Where the search for a name's address starts.
+    /// Returns the address at which the search for a name's address starts.
     fn start(&self, name: &str) -> u128 {
         let span = self.span();
         let hash = match self.min {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What stands before the port.
+/// Part of a label before the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelHost<'a> {
     /// An IPv4 or IPv6 address; brackets and leading zeros make it a name instead.
@@ -11,7 +11,7 @@ pub enum LabelHost<'a> {
     Named(&'a str),
 }
 
-/// Why a value is not a VIP.
+/// Reason why a value is not a VIP.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no port: a VIP is written NAME:PORT or ADDRESS:PORT")]

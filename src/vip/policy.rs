@@ -1,19 +1,20 @@
-//! What a label may ask for. Any tenant can write any label, so that whatever would take an address
-//! from somebody else is refused, with the reason.
+//! Policy of labels: a tenant can write any label, so a label that would take an address from its
+//! owner is refused, with the reason.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::reserved;
 use crate::cluster::dns_label::MAX_NAME_TEXT;
 
-/// What the operator decides about labels.
+/// Operator's decisions about labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelPolicy {
-    /// Whether IPv6 addresses of tasks become backends.
+    /// Set when IPv6 addresses of tasks become backends.
     pub ipv6: bool,
-    /// Where not empty, the only networks that literal VIPs may be in.
+    /// The only networks that literal VIPs may be in; empty for no limit.
     pub allow: Vec<IpNet>,
     /// Networks that literal VIPs must not be in.
     pub deny: Vec<IpNet>,
@@ -36,9 +37,10 @@ impl Default for LabelPolicy {
 }
 
 impl LabelPolicy {
-    /// Why a literal VIP can't have `address`; `cluster` are the addresses of agents and masters.
+    /// Returns the reason why a literal VIP can't have `address`; `cluster` has the addresses of agents
+    /// and masters.
     pub fn refuse_address(&self, address: IpAddr, cluster: &BTreeSet<IpAddr>) -> Option<String> {
-        if let Some(kind) = special(address) {
+        if let Some(kind) = reserved::kind(address) {
             return Some(format!("{address} is {kind}, which can't be a VIP"));
         }
         if cluster.contains(&address) || self.masters.contains(&address) {
@@ -55,30 +57,13 @@ impl LabelPolicy {
         None
     }
 
-    /// Why DNS can't carry a name of this length.
+    /// Returns the reason why DNS can't carry a name of this length.
     pub fn refuse_name(&self, name: &str) -> Option<String> {
         let length = name.len() + 1 + self.zone.len();
         (length > MAX_NAME_TEXT).then(|| {
             format!("the name would have {length} characters with its zone, and DNS ends at {MAX_NAME_TEXT}")
         })
     }
-}
-
-/// The kind of an address that belongs to no single host.
-fn special(address: IpAddr) -> Option<&'static str> {
-    Some(match address {
-        IpAddr::V4(v4) if v4.is_loopback() => "a loopback address",
-        IpAddr::V4(v4) if v4.is_link_local() => "a link-local address",
-        IpAddr::V4(v4) if v4.is_multicast() => "a multicast address",
-        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => "an unspecified address",
-        IpAddr::V6(v6) if v6.is_loopback() => "a loopback address",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
-        IpAddr::V6(v6) if v6.is_multicast() => "a multicast address",
-        IpAddr::V6(v6) if v6.is_unspecified() => "an unspecified address",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4-mapped address",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

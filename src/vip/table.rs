@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
 use super::{LabelPolicy, PortOptions, vip_name};
-use crate::cluster::{Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskPort, TaskState};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
 
-/// What a client dials.
+/// Host part of a VIP: the part that a client dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Host {
@@ -42,11 +43,11 @@ impl fmt::Display for VipKey {
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vip {
-    /// By address as other nodes see it; a named VIP may have both families.
+    /// Backends by address as other nodes see it; a named VIP may have both families.
     pub backends: BTreeMap<SocketAddr, Backend>,
     /// Place in the order in which new names get their addresses, highest first.
     pub rank: Rank,
-    /// How it is to be scheduled; `None` as configured.
+    /// Scheduler that a label asks for; `None` as configured.
     pub scheduler: Option<String>,
     /// Set when its connections should survive any idle time.
     pub sticky_idle: bool,
@@ -66,14 +67,15 @@ pub struct Backend {
     pub task: String,
     /// Agent id.
     pub agent: String,
-    /// Where the backend is on its own node, when the agent's port is mapped into a container: the
+    /// Address on the backend's own node, when the agent's port is mapped into a container: the
     /// node's mapping is not applied to packets that IPVS sends.
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
 }
 
-/// Why a backend gets new connections, or not. Of two that claim one address the lesser counts.
+/// Reason for which a backend gets new connections, or not. If two tasks claim one address, the
+/// variant listed first wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
@@ -84,7 +86,7 @@ pub enum Condition {
     Unhealthy,
     /// Told to stop.
     Stopping,
-    /// In the kernel since before the daemon's start, and no document has told of it yet.
+    /// Kept from before the daemon's start: no document has told of it yet.
     Inherited,
     /// No longer in the cluster; keeps the connections that it has for a while.
     Gone,
@@ -102,7 +104,7 @@ impl Condition {
 }
 
 impl Backend {
-    /// One whose task nobody remembers.
+    /// A backend whose task is not known.
     pub fn unknown(condition: Condition) -> Self {
         Self { condition, task: String::new(), agent: String::new(), local: None, drain: None }
     }
@@ -136,7 +138,7 @@ pub struct VipTable {
 impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
-        let mut making = Making {
+        let mut builder = TableBuilder {
             snapshot,
             rules,
             cluster: snapshot.addresses(),
@@ -145,15 +147,15 @@ impl VipTable {
         };
         for task in snapshot.tasks.values() {
             for port in &task.ports {
-                making.add(task, port);
+                builder.add(task, port);
             }
         }
-        making.finish()
+        builder.finish()
     }
 }
 
-/// A table in the making.
-struct Making<'a> {
+/// A table that is being built.
+struct TableBuilder<'a> {
     snapshot: &'a Snapshot,
     rules: &'a LabelPolicy,
     cluster: BTreeSet<IpAddr>,
@@ -162,9 +164,9 @@ struct Making<'a> {
     table: VipTable,
 }
 
-impl Making<'_> {
+impl TableBuilder<'_> {
     fn add(&mut self, task: &Task, port: &TaskPort) {
-        let backends = backends(self.snapshot, task, port);
+        let backends = endpoints(self.snapshot, task, port);
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
@@ -188,7 +190,7 @@ impl Making<'_> {
         port: &TaskPort,
         value: &str,
         framework: &str,
-        backends: &[(SocketAddr, Option<SocketAddr>)],
+        backends: &[Endpoint],
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
@@ -309,63 +311,6 @@ fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
         local,
         drain: port.options.drain,
     }
-}
-
-/// Where a port is reached: from everywhere, and on the task's own node if that differs.
-///
-/// A port with a host port is at the agent's address, whatever the network; any other one is at each
-/// of the task's addresses on the port's networks.
-fn backends(
-    snapshot: &Snapshot,
-    task: &Task,
-    port: &TaskPort,
-) -> Result<Vec<(SocketAddr, Option<SocketAddr>)>, String> {
-    let agent = snapshot.agents.get(&task.agent_id);
-    let agent_address = agent.and_then(|agent| agent.address);
-    let agent_address = || match (agent, agent_address) {
-        (_, Some(address)) => Ok(address),
-        (Some(agent), None) => {
-            Err(format!("the address of agent {} ({}) is not known", task.agent_id, agent.hostname))
-        }
-        (None, None) => Err(format!("agent {} is not in the document", task.agent_id)),
-    };
-    if let Some(host_port) = port.host_port {
-        let agent = agent_address()?;
-        let on_host_network = matches!(task.addresses.as_slice(), [only] if only.address == agent);
-        let local = match port.port {
-            Some(number) if task.runtime != Runtime::Docker && !on_host_network => {
-                let addresses = on_networks(&task.addresses, &port.networks);
-                let same_family = addresses.iter().find(|address| address.is_ipv4() == agent.is_ipv4());
-                same_family.map(|&address| SocketAddr::new(address, number))
-            }
-            _ => None,
-        };
-        return Ok(vec![(SocketAddr::new(agent, host_port), local)]);
-    }
-    let Some(number) = port.port else { return Ok(Vec::new()) };
-    if task.addresses.is_empty() {
-        // Old versions of Mesos report no address for tasks on the host network.
-        return Ok(vec![(SocketAddr::new(agent_address()?, number), None)]);
-    }
-    let addresses = on_networks(&task.addresses, &port.networks);
-    if addresses.is_empty() {
-        let networks: Vec<&str> = port.networks.iter().map(String::as_str).collect();
-        return Err(format!("the task has no address on network {}", networks.join(", ")));
-    }
-    Ok(addresses.into_iter().map(|address| (SocketAddr::new(address, number), None)).collect())
-}
-
-/// The addresses on the named networks. Where none has such a name, those without a name count:
-/// not every runtime reports names.
-fn on_networks(addresses: &[TaskAddress], networks: &BTreeSet<String>) -> Vec<IpAddr> {
-    let select = |wanted: &dyn Fn(&TaskAddress) -> bool| -> Vec<IpAddr> {
-        addresses.iter().filter(|address| wanted(address)).map(|address| address.address).collect()
-    };
-    if networks.is_empty() {
-        return select(&|_| true);
-    }
-    let named = select(&|address| address.network.as_ref().is_some_and(|name| networks.contains(name)));
-    if named.is_empty() { select(&|address| address.network.is_none()) } else { named }
 }
 
 #[cfg(test)]

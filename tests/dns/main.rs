@@ -19,6 +19,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{Name, RecordType};
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dns::protocol::record::{RData, encode};
 use l4lbd::dns::protocol::wire::labels;
 use l4lbd::dns::server::clients::ClientRule;
@@ -154,7 +155,7 @@ fn tcp(to: SocketAddr, request: &Message) -> Option<Message> {
 
 /// Three VIPs, one of them with many addresses, and the tasks of a real cluster.
 fn catalog() -> Catalog {
-    let mut config = Config::default();
+    let mut config = Config::defaults().unwrap();
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().unwrap()];
     config.dns.listen = vec!["127.0.0.1:53".parse().unwrap()];
@@ -170,7 +171,7 @@ fn catalog() -> Catalog {
         service("dns.dev.kafka", [11, 2, 0, 1].into(), Some((Protocol::Udp, 53))),
     ];
     services.extend((0..150).map(|n| service("many.marathon", [11, 1, 0, n].into(), port)));
-    let catalog = config.catalog().unwrap();
+    let catalog = wiring::catalog(&config).unwrap();
     let (zone, _) = catalog.vips().with_services(1, &services);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();

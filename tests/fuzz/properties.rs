@@ -13,6 +13,7 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
+use l4lbd::daemon::wiring;
 use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
@@ -196,10 +197,10 @@ fn catalog(
     let port = || Some(ServicePort::from((Protocol::Tcp, 80)));
     let services: Vec<NamedService> =
         names.into_iter().map(|(name, address)| NamedService { name, address, port: port() }).collect();
-    let mut config = Config::default();
+    let mut config = Config::defaults().expect("the defaults");
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().expect("an address")];
-    let catalog = config.catalog().expect("the default zones");
+    let catalog = wiring::catalog(&config).expect("the default zones");
     let (zone, left_out) = catalog.vips().with_services(7, &services);
     let left_out =
         left_out.into_iter().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();

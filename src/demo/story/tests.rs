@@ -8,6 +8,7 @@ use super::*;
 use crate::cluster::Snapshot;
 use crate::cluster::belief::Belief;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::dataplane::Actual;
 use crate::demo::document::document;
 use crate::mesos;
@@ -135,12 +136,12 @@ fn a_short_story_has_all_cues_in_order_and_a_long_one_no_long_absence() {
 fn the_planner_believes_every_document() {
     let text = "[source]\nmasters = [\"file:/run/state.json\"]\n[node]\naddress = \"10.77.0.1\"\n";
     let config = Config::parse("l4lbd.toml".as_ref(), text).unwrap();
-    let mut planner = Planner::new(config.planner(), Persisted::default());
+    let mut planner = Planner::new(wiring::planner(&config), Persisted::default());
     let mut belief = Belief::default();
     for cues in 0..=SCRIPT.len() {
         let cast = Story { duration: USUAL }.cast_after(cues);
         let document = Arc::new(snapshot(&cast));
-        let accepted = belief.take(document, Timestamp::UNIX_EPOCH, config.patience());
+        let accepted = belief.take(document, Timestamp::UNIX_EPOCH, wiring::patience(&config));
         assert!(!accepted.is_holding && accepted.held.is_empty(), "after {cues} cues");
         planner.learn(&accepted);
         let plan = planner.plan(&Actual::default(), Timestamp::UNIX_EPOCH).unwrap();

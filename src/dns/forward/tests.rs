@@ -176,21 +176,3 @@ async fn nothing_is_forwarded_to_ourselves() {
     assert!(error.contains("198.51.100.1:53"), "{error}");
     assert!(matches!(Forwarder::new(vec![("", vec![])], &[]), Err(Error::NoUpstream)));
 }
-
-#[test]
-fn settings_are_read() {
-    #[derive(Debug, Deserialize)]
-    struct Settings {
-        forward: Forward,
-        mesos: Mesos,
-    }
-    let read = |text: &str| toml::from_str::<Settings>(text);
-    let settings = read("forward = ['10.0.0.2', '[2001:db8::53]:5353']\nmesos = 'state'").unwrap();
-    let expected = ["10.0.0.2:53", "[2001:db8::53]:5353"].map(|text| Upstream(text.parse().unwrap()));
-    assert_eq!(settings.forward, Forward::Upstreams(expected.to_vec()));
-    assert_eq!(settings.mesos, Mesos::State);
-    let settings = read("forward = 'system'\nmesos = []").unwrap();
-    assert_eq!((settings.forward, settings.mesos), (Forward::System, Mesos::Off));
-    let error = read("forward = 'on'\nmesos = 'state'").unwrap_err();
-    assert!(error.message().contains("neither off, system nor a list"), "{error}");
-}

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::Snapshot;
 use crate::dns::protocol::record::RData;
 use crate::dns::protocol::wire::{MessageHeader, Query};
+use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
 use crate::dns::zones::catalog::Lookup;
 use crate::dns::zones::vips::NamedService;
@@ -13,9 +14,8 @@ use hickory_proto::op::{Message, Query as Asked};
 use hickory_proto::rr::{Name, RecordType};
 
 fn composer(tasks: bool) -> Composer {
-    let settings = PublisherSettings { masters: vec![[10, 0, 0, 10].into()], tasks };
-    let layout = testing::layout();
-    Composer::new(settings, testing::catalog(&layout))
+    let settings = CatalogSettings { masters: vec![[10, 0, 0, 10].into()], tasks };
+    Composer::new(settings, testing::catalog(&DnsSettings::default()))
 }
 
 /// The parts before anything is known.

@@ -17,8 +17,9 @@ use super::clients::ClientRule;
 use super::tcp::{MAX_CONNECTIONS, MAX_PER_CLIENT};
 use super::{DnsState, Error, Listener, Responder, run};
 use crate::dns::forward::Forwarder;
+use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
-use crate::dns::zones::catalog::{Catalog, Layout};
+use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 use crate::plan::NodeView;
 
@@ -26,8 +27,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)]) -> Arc<Catalog> {
-    let listeners = [address.ip()];
-    let catalog = testing::catalog(&Layout { listeners: &listeners, ..testing::layout() });
+    let catalog = testing::catalog(&DnsSettings { listen: vec![address], ..DnsSettings::default() });
     let services: Vec<NamedService> = records
         .iter()
         .map(|(name, address)| NamedService { name: (*name).to_owned(), address: *address, port: None })

@@ -21,9 +21,6 @@ use crate::dns::protocol::record::{RData, encode, encode_origin};
 
 pub use crate::vip::DEFAULT_ZONE as DEFAULT_ORIGIN;
 
-/// Time to live of every record, in seconds, when the configuration names none.
-pub const DEFAULT_TTL: u32 = 5;
-
 /// Name of the name server in each zone.
 pub const NAME_SERVER: &str = "ns";
 

@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::Config;
 use crate::units::Span;
 
 /// One Marathon; followers share the leader's state.
@@ -103,12 +102,16 @@ async fn answer(State(marathon): State<StandIn>, uri: Uri, headers: HeaderMap) -
     }
 }
 
-fn config(marathons: &[&StandIn]) -> Config {
-    let mut config = Config::default();
-    config.source.masters.clear();
-    config.marathon.urls = marathons.iter().map(|m| format!("http://{}", m.own).parse().unwrap()).collect();
-    config.marathon.interval = Span(Duration::from_secs(600));
-    config
+/// Settings of these Marathons, without masters.
+fn settings(marathons: &[&StandIn]) -> (settings::Marathon, settings::Source) {
+    let urls = marathons.iter().map(|m| format!("http://{}", m.own).parse().unwrap()).collect();
+    let marathon = settings::Marathon { urls, interval: Span::seconds(600), ..settings::Marathon::default() };
+    (marathon, settings::Source { masters: Vec::new(), ..settings::Source::default() })
+}
+
+fn asking(marathons: &[&StandIn]) -> Marathon {
+    let (marathon, source) = settings(marathons);
+    Marathon::new(&marathon, &source).unwrap()
 }
 
 async fn view(marathon: &mut Marathon) -> View {
@@ -121,11 +124,7 @@ async fn view(marathon: &mut Marathon) -> View {
 #[tokio::test]
 async fn alone_it_finds_the_addresses_of_agents() {
     let leader = StandIn::leading().await;
-    let mut marathon = {
-        let c = config(&[&leader]);
-        Marathon::new(&c.marathon, &c.source)
-    }
-    .unwrap();
+    let mut marathon = asking(&[&leader]);
     let view = view(&mut marathon).await;
     assert!(view.snapshot.agents["S"].address.unwrap().is_loopback());
     assert!(view.verdicts["web.instance-1._app.1"]);
@@ -137,11 +136,7 @@ async fn alone_it_finds_the_addresses_of_agents() {
 async fn a_follower_will_do_and_its_leader_tells_events() {
     let leader = StandIn::leading().await;
     let follower = StandIn::following(&leader).await;
-    let mut marathon = {
-        let c = config(&[&follower]);
-        Marathon::new(&c.marathon, &c.source)
-    }
-    .unwrap();
+    let mut marathon = asking(&[&follower]);
     view(&mut marathon).await;
     let wait = Duration::from_secs(10);
     // The first one is that events can be had at all.
@@ -156,25 +151,8 @@ async fn a_follower_will_do_and_its_leader_tells_events() {
 #[tokio::test]
 async fn who_knows_no_leader_is_passed_over_and_named() {
     let (undecided, leader) = (StandIn::undecided().await, StandIn::leading().await);
-    assert!(
-        {
-            let c = config(&[&undecided, &leader]);
-            Marathon::new(&c.marathon, &c.source)
-        }
-        .unwrap()
-        .next()
-        .await
-        .is_ok()
-    );
-    let error = {
-        let c = config(&[&undecided]);
-        Marathon::new(&c.marathon, &c.source)
-    }
-    .unwrap()
-    .next()
-    .await
-    .unwrap_err()
-    .to_string();
+    assert!(asking(&[&undecided, &leader]).next().await.is_ok());
+    let error = asking(&[&undecided]).next().await.unwrap_err().to_string();
     assert!(error.contains("502") && error.contains(&undecided.own.to_string()), "{error}");
 }
 
@@ -184,9 +162,9 @@ async fn credentials_of_its_own_are_sent() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("password");
     std::fs::write(&path, "user:secret").unwrap();
-    let mut config = config(&[&leader]);
-    config.marathon.access.basic = Some(crate::source::secret::Keeper::File(path));
-    view(&mut Marathon::new(&config.marathon, &config.source).unwrap()).await;
+    let (mut marathon, source) = settings(&[&leader]);
+    marathon.basic = Some(crate::source::secret::Keeper::File(path));
+    view(&mut Marathon::new(&marathon, &source).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");
 }

@@ -7,7 +7,6 @@ use reqwest::StatusCode;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config;
 use crate::source::testing::Server as Master;
 use crate::units::Rate;
 
@@ -17,9 +16,9 @@ fn redirect(to: &str) -> Response {
     (StatusCode::TEMPORARY_REDIRECT, [("location", to.to_owned())]).into_response()
 }
 
-fn config(urls: &[String]) -> config::Source {
+fn config(urls: &[String]) -> settings::Source {
     let masters = urls.iter().map(|url| url.parse().unwrap()).collect();
-    config::Source { masters, ..config::Config::default().source }
+    settings::Source { masters, ..settings::Source::default() }
 }
 
 fn masters(urls: &[String]) -> Poll {
@@ -106,7 +105,7 @@ async fn compressed_answers_are_asked_for_and_their_size_sets_the_pace() {
     })
     .await;
     let budget = Rate(size as u64 * 10);
-    let mut poll = Poll::new(&config::Source { budget, ..config(&[master.url()]) }).unwrap();
+    let mut poll = Poll::new(&settings::Source { budget, ..config(&[master.url()]) }).unwrap();
     assert_eq!(poll.pace().interval, Duration::from_secs(2));
     let Ok(Fetched::New(snapshot)) = poll.next().await else { panic!() };
     assert_eq!(snapshot.agents.len(), 1000);

@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::cluster::Snapshot;
-use crate::config::{self, Config};
 use crate::units::Span;
 
 /// What a master says, and the streams that it has open.
@@ -105,9 +104,9 @@ async fn answer(State(master): State<Master>, body: String) -> Response {
     }
 }
 
-fn stream(address: SocketAddr, change: impl FnOnce(&mut config::Source)) -> Stream {
-    let mut config = Config::default().source;
-    config.masters = vec![format!("http://{address}").parse().unwrap()];
+fn stream(address: SocketAddr, change: impl FnOnce(&mut settings::Source)) -> Stream {
+    let masters = vec![format!("http://{address}").parse().unwrap()];
+    let mut config = settings::Source { masters, ..settings::Source::default() };
     change(&mut config);
     Stream::new(&config).unwrap()
 }

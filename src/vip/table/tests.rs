@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::{Runtime, TaskAddress};
 use crate::cluster::{TaskKey, VipLabel};
 use crate::mesos;
 

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 
 use super::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use crate::cluster::Protocol;
+use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
 use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 
 fn unloaded() -> Catalog {
-    testing::catalog(&testing::layout())
+    testing::catalog(&DnsSettings::default())
 }
 
 fn loaded(records: impl IntoIterator<Item = (&'static str, IpAddr)>) -> Catalog {

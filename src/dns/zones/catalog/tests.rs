@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dns::protocol::wire::{MessageHeader, Query};
+use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
 use crate::dns::zones::vips::NamedService;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked};
@@ -21,7 +22,7 @@ fn place(catalog: &Catalog, name: &str) -> Option<(ZoneKind, usize)> {
 
 #[test]
 fn names_belong_to_the_longest_origin() {
-    let catalog = testing::catalog(&testing::layout());
+    let catalog = testing::catalog(&DnsSettings::default());
     for (name, expected) in [
         ("web.marathon.l4lb.thisdcos.directory.", Some((ZoneKind::Vips, 3))),
         ("L4LB.thisdcos.global.", Some((ZoneKind::Vips, 3))),
@@ -36,14 +37,13 @@ fn names_belong_to_the_longest_origin() {
     ] {
         assert_eq!(place(&catalog, name), expected, "{name}");
     }
-    let aliases = ["lb.vips.example".to_owned()];
-    let catalog = testing::catalog(&Layout {
-        zone: "vips.example",
-        aliases: &aliases,
+    let settings = DnsSettings {
+        zone: "vips.example".to_owned(),
+        aliases: vec!["lb.vips.example".to_owned()],
         tasks: false,
-        mesos: false,
-        ..testing::layout()
-    });
+        ..DnsSettings::default()
+    };
+    let catalog = testing::catalog(&settings);
     for (name, expected) in [
         ("web.marathon.vips.example.", Some((ZoneKind::Vips, 2))),
         ("web.lb.vips.example.", Some((ZoneKind::Vips, 3))),
@@ -57,7 +57,7 @@ fn names_belong_to_the_longest_origin() {
 
 #[test]
 fn what_is_not_known_is_not_denied() {
-    let catalog = testing::catalog(&testing::layout());
+    let catalog = testing::catalog(&DnsSettings::default());
     let find = |catalog: &Catalog, name: &str| {
         let packet = packet(name);
         let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();

@@ -1,0 +1,188 @@
+//! From the configuration to the settings of each module: the only place that knows both.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::cluster::belief::Patience;
+use crate::config::Config;
+use crate::dataplane::kernel::KernelOptions;
+use crate::dataplane::{Timeouts, ebpf};
+use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
+use crate::dns::settings::{DCOS_ZONES, is_within};
+use crate::dns::zones::catalog::Catalog;
+use crate::dns::zones::reverse;
+use crate::dns::zones::vips::{self, Zone};
+use crate::dns::{publisher, resolved};
+use crate::plan::PlannerSettings;
+use crate::plan::desired::{DesiredSettings, Sources};
+use crate::reconcile::{PublisherSettings, ReconcilerSettings};
+use crate::source::{Location, Mode};
+use crate::vip::LabelPolicy;
+
+/// Most reverse zones that systemd-resolved is told of.
+const MAX_REVERSE: usize = 64;
+
+/// Returns the rules for labels.
+pub fn label_policy(config: &Config) -> LabelPolicy {
+    LabelPolicy {
+        ipv6: config.vips.ipv6,
+        allow: config.vips.allow.clone(),
+        deny: config.vips.deny.clone(),
+        zone: config.dns.zone.clone(),
+        masters: master_addresses(config).collect(),
+    }
+}
+
+/// Returns the servers that are asked for the state, for people.
+pub fn origins(config: &Config) -> Vec<String> {
+    let agent = (config.source.mode == Mode::Agent).then(|| config.source.agent.to_string());
+    let masters = config.source.masters.iter().map(Location::to_string);
+    agent.into_iter().chain(masters).chain(config.marathon.urls.iter().map(Location::to_string)).collect()
+}
+
+/// Returns the settings of the desired state.
+fn desired(config: &Config) -> DesiredSettings {
+    // These addresses are put on the link, so only those that a link can have.
+    let listeners: BTreeSet<IpAddr> = config
+        .dns
+        .listen
+        .iter()
+        .map(SocketAddr::ip)
+        .filter(|address| !address.is_loopback() && !address.is_unspecified())
+        .collect();
+    DesiredSettings {
+        range4: config.vips.range4,
+        range6: config.vips.range6,
+        scheduler: config.ipvs.scheduler.clone(),
+        timeouts: Timeouts {
+            tcp: config.ipvs.tcp_timeout.as_seconds(),
+            tcp_fin: config.ipvs.tcp_fin_timeout.as_seconds(),
+            udp: config.ipvs.udp_timeout.as_seconds(),
+        },
+        listeners,
+    }
+}
+
+/// Returns the operator's decisions about the table.
+pub fn planner(config: &Config) -> PlannerSettings {
+    PlannerSettings {
+        desired: desired(config),
+        policy: label_policy(config),
+        linger: config.vips.linger.0,
+        drain: config.dataplane.drain.0,
+        max_vips: config.vips.max,
+        node: Sources { v4: config.node.address, v6: config.node.address6 },
+    }
+}
+
+/// Returns how long tasks are held that a document lacks.
+pub fn patience(config: &Config) -> Patience {
+    Patience {
+        failover: config.source.failover_hold.0,
+        // A file is the operator's own word.
+        mass_loss: if is_file(config) { 0 } else { config.source.mass_loss_polls },
+        spacing: config.source.interval.0 / 2,
+    }
+}
+
+/// Returns true if the only source is a document on disk.
+pub fn is_file(config: &Config) -> bool {
+    matches!(config.source.masters.as_slice(), [Location::File(_)])
+}
+
+/// Returns the settings of the reconcile loop.
+///
+/// # Errors
+/// When the zone's origin is no name, which no valid configuration has.
+pub fn reconciler(config: &Config) -> Result<ReconcilerSettings, vips::Error> {
+    Ok(ReconcilerSettings {
+        planner: planner(config),
+        publisher: PublisherSettings {
+            zone: zone(config)?,
+            origin: config.dns.zone.clone(),
+            sources: origins(config),
+        },
+        audit: config.dataplane.audit.0,
+    })
+}
+
+/// Returns the choice of the data plane and its place in the kernel.
+pub fn kernel(config: &Config) -> KernelOptions {
+    KernelOptions {
+        plane: config.dataplane.kind.0,
+        link: config.dataplane.link.clone(),
+        ebpf: ebpf::Options { cgroup: config.ebpf.cgroup.clone(), pins: config.ebpf.pins.clone() },
+        attach: true,
+    }
+}
+
+/// Returns the zone of the VIPs' names, without any name.
+///
+/// # Errors
+/// When the origin is no name, which no valid configuration has.
+pub fn zone(config: &Config) -> Result<Zone, vips::Error> {
+    Zone::new(&config.dns.zone)
+}
+
+/// Returns all zones, in which nothing is known yet.
+///
+/// # Errors
+/// When an origin is no name, which no valid configuration has.
+pub fn catalog(config: &Config) -> Result<Catalog, vips::Error> {
+    config.dns.catalog(&[config.vips.range4, config.vips.range6], config.serves_mesos())
+}
+
+/// Returns the forwarder of names that are in none of the zones; `None` if they are refused. Needs a runtime.
+///
+/// # Errors
+/// When no upstream is left besides this server itself.
+pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
+    let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
+    let mut routes = Vec::new();
+    if let Mesos::Upstreams(upstreams) = &config.dns.mesos {
+        routes.push(("mesos", addresses(upstreams)));
+    }
+    match &config.dns.forward {
+        Forward::Off => {}
+        Forward::System => routes.push(("", forward::system())),
+        Forward::Upstreams(upstreams) => routes.push(("", addresses(upstreams))),
+    }
+    if routes.is_empty() {
+        return Ok(None);
+    }
+    Forwarder::new(routes, &config.dns.listen).map(Some)
+}
+
+/// Returns the zones for which systemd-resolved is to ask this server.
+pub fn resolved(config: &Config) -> resolved::ResolvedSettings {
+    // The zones of DC/OS cover the usual names, so only what is outside of them is named besides.
+    let names = std::iter::once(&config.dns.zone).chain(&config.dns.aliases);
+    let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    let further = names.filter(|name| !DCOS_ZONES.iter().any(|zone| is_within(name, zone)));
+    let asks_mesos_dns = matches!(config.dns.mesos, Mesos::Upstreams(_));
+    let mesos = (asks_mesos_dns || config.serves_mesos()).then(|| "mesos".to_owned());
+    let ranges = [config.vips.range4, config.vips.range6];
+    let reverse = ranges.iter().flat_map(reverse::origins).take(MAX_REVERSE);
+    let domains = DCOS_ZONES.map(str::to_owned).into_iter().chain(further).chain(mesos).chain(reverse);
+    resolved::ResolvedSettings {
+        mode: config.dns.resolved,
+        link: config.dataplane.link.clone(),
+        domains: domains.collect(),
+    }
+}
+
+/// Returns the settings of the publisher of names.
+pub fn publisher(config: &Config) -> publisher::CatalogSettings {
+    publisher::CatalogSettings { masters: master_addresses(config).collect(), tasks: config.dns.tasks }
+}
+
+/// Returns the addresses of the masters that are configured by address.
+fn master_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.source.masters.iter().filter_map(|master| match master {
+        Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+        Location::Zk(_) | Location::File(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+use std::path::Path;
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    Config::parse(Path::new("l4lbd.toml"), text).unwrap()
+}
+
+#[test]
+fn resolved_is_told_of_the_zone_mesos_only_if_it_is_served() {
+    let by_address = "[source]\nmasters = [\"http://10.0.0.1:5050\"]\n";
+    for (text, served) in [
+        (String::new(), false),
+        (by_address.to_owned(), true),
+        ("[source]\nmasters = [\"zk://z1:2181/mesos\"]".to_owned(), true),
+        (format!("{by_address}[marathon]\nurls = [\"http://marathon.MESOS.:8080\"]"), false),
+        (format!("{by_address}[dns]\ntasks = false"), false),
+        ("[dns]\nmesos = [\"10.0.0.3\"]".to_owned(), true),
+    ] {
+        assert_eq!(resolved(&config(&text)).domains.contains("mesos"), served, "{text}");
+    }
+}
+
+#[test]
+fn resolved_is_told_of_zones_that_others_do_not_cover() {
+    let text = "[dns]\nzone = \"vips.Example.\"\n[vips]\nrange4 = \"11.0.0.0-11.0.0.255\"\nrange6 = \"fd01:c::-fd01:c::ffff\"\n\
+                [dataplane]\nlink = \"vips\"";
+    let settings = resolved(&config(text));
+    assert_eq!(settings.link, "vips");
+    let expected = [
+        "0.0.11.in-addr.arpa",
+        "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.c.0.0.0.1.0.d.f.ip6.arpa",
+        "thisdcos.directory",
+        "thisdcos.global",
+        "vips.example",
+    ];
+    assert_eq!(settings.domains, BTreeSet::from(expected.map(str::to_owned)));
+}
+
+#[test]
+fn kernel_is_opened_as_configured_by_present_and_old_names() {
+    for text in
+        ["dataplane = \"ebpf\"\n[ipvs]\nlink = \"vips\"\n", "[dataplane]\nkind = \"ebpf\"\nlink = \"vips\"\n"]
+    {
+        let options = kernel(&config(&format!("{text}[ebpf]\ncgroup = \"/c\"\npins = \"/p\"\n")));
+        assert_eq!(
+            (options.plane, options.link.as_str()),
+            (Some(crate::dataplane::Plane::Ebpf), "vips"),
+            "{text}"
+        );
+        assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into() });
+        assert!(options.attach);
+    }
+}
+
+#[test]
+fn listeners_on_the_link_are_no_loopback_addresses() {
+    let text = "[dns]\nlisten = [\"127.0.0.1:53\", \"0.0.0.0:53\", \"198.51.100.1:53\", \"[::1]:53\"]";
+    assert_eq!(desired(&config(text)).listeners, BTreeSet::from([IpAddr::from([198, 51, 100, 1])]));
+}
+
+#[test]
+fn masters_that_are_given_by_address_are_no_literal_vips() {
+    let text = "[source]\nmasters = [\"http://10.0.0.1:5050\", \"http://[2001:db8::1]:5050\", \"zk://10.0.0.9/mesos\", \
+                \"http://master:5050\"]";
+    let expected: Vec<IpAddr> = vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()];
+    assert_eq!(publisher(&config(text)).masters, expected);
+    assert_eq!(label_policy(&config(text)).masters, BTreeSet::from_iter(expected));
+}
+
+#[test]
+fn origins_are_the_servers_that_are_asked_without_passwords() {
+    let text = "[source]\nmode = \"agent\"\nmasters = [\"http://user:secret@m1:5050\"]\n[marathon]\nurls = \
+                [\"http://10.0.0.1:8080\"]";
+    let expected = ["http://127.0.0.1:5051", "http://m1:5050", "http://10.0.0.1:8080"];
+    assert_eq!(origins(&config(text)), expected);
+}

@@ -1,0 +1,119 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::cluster::{Protocol, Skipped};
+use crate::dataplane::{Connections, Foreign};
+use crate::dns::DnsState;
+use crate::source::Failure;
+use crate::status::Node;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
+    Backend {
+        address: [10, 0, 0, last].into(),
+        port: 31000 + u16::from(last),
+        weight: u32::from(matches!(condition, Condition::Ready | Condition::Unreachable)),
+        condition: Some(condition),
+        until: (condition == Condition::Gone).then(|| at(1041)),
+        task: format!("web.{last}"),
+        agent: format!("S{last}"),
+        connections: Some(Connections { active: connections.0, inactive: connections.1 }),
+    }
+}
+
+fn status() -> Status {
+    let vip = |name: Option<&str>, address: [u8; 4], backends| Vip {
+        name: name.map(str::to_owned),
+        protocol: Protocol::Tcp,
+        address: address.into(),
+        port: 80,
+        scheduler: None,
+        backends,
+    };
+    let vips = vec![
+        vip(
+            Some("web.marathon.l4lb.thisdcos.directory"),
+            [11, 225, 36, 193],
+            vec![
+                backend(1, Condition::Ready, (12, 3)),
+                backend(2, Condition::Unhealthy, (0, 0)),
+                backend(3, Condition::Gone, (1, 0)),
+            ],
+        ),
+        Vip { scheduler: Some("mh".to_owned()), ..vip(None, [10, 9, 8, 7], Vec::new()) },
+    ];
+    Status {
+        version: "1.2.3".to_owned(),
+        node: Node { hostname: "node-1".to_owned(), address: Some([10, 0, 0, 9].into()), ..Node::default() },
+        source: Source {
+            configured: vec!["http://10.0.0.11:5050".to_owned()],
+            place: "http://10.0.0.11:5050/master/state".to_owned(),
+            master: Some("M".to_owned()),
+            good_at: Some(at(998)),
+            pace: "every 2s".to_owned(),
+            agents: 3,
+            tasks: 4,
+            ..Source::default()
+        },
+        pass: Pass {
+            at: Some(at(1000)),
+            seconds: 0.0041,
+            operations: 5,
+            changed_at: Some(at(940)),
+            ..Pass::default()
+        },
+        dns: DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() },
+        vips: Arc::new(vips),
+        at: at(1000),
+        ..Status::default()
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = Vec::new();
+    write_status(&mut text, status).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_good_status() {
+    insta::assert_snapshot!(text(&status()));
+}
+
+#[test]
+fn a_degraded_status_has_its_reasons_first() {
+    let failure = Failure { error: "no answer".to_owned(), at: at(990), attempts: 3 };
+    let mut status = Status {
+        degraded: true,
+        reasons: vec!["source: the state is 2m old: no answer".to_owned()],
+        warnings: vec!["a warning".to_owned()],
+        skipped: Arc::new(vec![Skipped {
+            task: "odd.1".to_owned(),
+            label: Some("VIP_0".to_owned()),
+            value: Some("x".to_owned()),
+            reason: "no port".to_owned(),
+            ..Skipped::default()
+        }]),
+        skipped_total: 7,
+        foreign: vec![Foreign { service: "fwmark 7".to_owned(), key: None }],
+        dns: DnsState::default(),
+        ..status()
+    };
+    status.source.failure = Some(failure);
+    status.pass.repaired = 2;
+    status.pass.repaired_at = Some(at(995));
+    status.pass.pending = 17;
+    insta::assert_snapshot!(text(&status));
+}
+
+#[test]
+fn before_the_first_document() {
+    let status = Status {
+        source: Source { configured: vec!["file:/x".to_owned()], ..Source::default() },
+        ..Status::default()
+    };
+    insta::assert_snapshot!(text(&status));
+}
