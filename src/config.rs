@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::dataplane::kernel::KernelOptions;
-use crate::dataplane::{Plane, Timeouts, ebpf};
+use crate::dataplane::{PlaneKind, Timeouts, ebpf};
 use crate::dns::catalog::{Catalog, Layout};
 use crate::dns::clients::Client;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
@@ -46,7 +46,7 @@ const MAX_REVERSE: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `None` where the kernel decides.
-    pub dataplane: Option<Plane>,
+    pub dataplane: Option<PlaneKind>,
     pub source: Source,
     pub marathon: Marathon,
     pub node: Node,

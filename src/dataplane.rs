@@ -22,7 +22,7 @@ pub mod rules;
 mod state;
 
 pub use kernel::Error;
-pub use node::{Node, Plane, PlaneChoice};
+pub use node::{Node, PlaneChoice, PlaneKind};
 pub use op::{Op, OpError};
 pub use state::{
     Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, Service, ServiceKey, State,

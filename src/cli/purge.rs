@@ -10,7 +10,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::ebpf::Ebpf;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::rules::REQUIRED_SYSCTLS;
-use crate::dataplane::{DataPlane, Depth, Error, Op, OpError, Plane, State};
+use crate::dataplane::{DataPlane, Depth, Error, Op, OpError, PlaneKind, State};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,7 +29,7 @@ impl Args {
             let options = config.kernel();
             let link = &config.ipvs.link;
             let mut errors = Vec::new();
-            match Kernel::open(&KernelOptions { plane: Some(Plane::Ipvs), ..options.clone() }) {
+            match Kernel::open(&KernelOptions { plane: Some(PlaneKind::Ipvs), ..options.clone() }) {
                 Ok(kernel) => {
                     errors.extend(purge(kernel, link).await?);
                     let settings: Vec<&str> = REQUIRED_SYSCTLS.iter().map(|(path, _)| *path).collect();
@@ -53,7 +53,7 @@ impl Args {
                 )?;
             }
             // The link, which both have.
-            let rest = Kernel::open(&KernelOptions { plane: Some(Plane::Ebpf), attach: false, ..options })?;
+            let rest = Kernel::open(&KernelOptions { plane: Some(PlaneKind::Ebpf), attach: false, ..options })?;
             errors.extend(purge(rest, link).await?);
             for error in &errors {
                 writeln!(io::stderr(), "l4lbd: {error}")?;

@@ -11,7 +11,7 @@ use super::host::sysctl;
 use super::ipvs::{self, Ipvs};
 use super::rules::{REQUIRED_SYSCTLS, STICKY_SYSCTLS};
 use super::{
-    Actual, Connections, DataPlane, Depth, Foreign, Op, OpError, Plane, PlaneChoice, Route, Service,
+    Actual, Connections, DataPlane, Depth, Foreign, Op, OpError, PlaneChoice, PlaneKind, Route, Service,
     ServiceKey, State, Timeouts,
 };
 
@@ -41,7 +41,7 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct KernelOptions {
     /// `None` where the kernel decides: IPVS if it has that.
-    pub plane: Option<Plane>,
+    pub plane: Option<PlaneKind>,
     /// Name of our link.
     pub link: String,
     pub ebpf: ebpf::Options,
@@ -100,15 +100,16 @@ impl Services {
     fn open(options: &KernelOptions) -> Result<(Self, PlaneChoice), Error> {
         let chosen = |plane| PlaneChoice { plane, reason: "as configured".to_owned() };
         match options.plane {
-            Some(Plane::Ipvs) => Ok((Self::ipvs(options).map_err(Error::Ipvs)?, chosen(Plane::Ipvs))),
-            Some(Plane::Ebpf) => Ok((Self::ebpf(options).map_err(Error::Ebpf)?, chosen(Plane::Ebpf))),
+            Some(PlaneKind::Ipvs) => Ok((Self::ipvs(options).map_err(Error::Ipvs)?, chosen(PlaneKind::Ipvs))),
+            Some(PlaneKind::Ebpf) => Ok((Self::ebpf(options).map_err(Error::Ebpf)?, chosen(PlaneKind::Ebpf))),
             None => match Self::ipvs(options) {
-                Ok(services) => {
-                    Ok((services, PlaneChoice { plane: Plane::Ipvs, reason: "the kernel has it".to_owned() }))
-                }
+                Ok(services) => Ok((
+                    services,
+                    PlaneChoice { plane: PlaneKind::Ipvs, reason: "the kernel has it".to_owned() },
+                )),
                 Err(ipvs) => match Self::ebpf(options) {
                     Ok(services) => {
-                        Ok((services, PlaneChoice { plane: Plane::Ebpf, reason: ipvs.to_string() }))
+                        Ok((services, PlaneChoice { plane: PlaneKind::Ebpf, reason: ipvs.to_string() }))
                     }
                     Err(ebpf) => Err(Error::Neither { ipvs, ebpf }),
                 },

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What spreads connections over backends in this kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Plane {
+pub enum PlaneKind {
     /// Virtual services that packets pass.
     #[default]
     Ipvs,
@@ -18,7 +18,7 @@ pub enum Plane {
     Ebpf,
 }
 
-impl fmt::Display for Plane {
+impl fmt::Display for PlaneKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipvs => "ipvs",
@@ -30,14 +30,14 @@ impl fmt::Display for Plane {
 /// A data plane, with the reason for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaneChoice {
-    pub plane: Plane,
+    pub plane: PlaneKind,
     pub reason: String,
 }
 
 /// What this node's network looks like, apart from what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    pub plane: Plane,
+    pub plane: PlaneKind,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.

@@ -9,7 +9,7 @@ use crate::cluster::Skipped;
 use crate::dataplane::ebpf;
 use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
 use crate::dataplane::{
-    Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
+    Foreign, Link, Node, PlaneKind, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
 use crate::vip::{Backend, Host, Vip, VipKey, VipTable, few};
@@ -92,7 +92,7 @@ pub fn desired(
     state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip))).collect();
     state.link = Link::Up;
     state.addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
-    if node.plane == Plane::Ebpf {
+    if node.plane == PlaneKind::Ebpf {
         // No packet has the address of a VIP, so that nothing has to be done with packets.
         state.routes = networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
@@ -171,8 +171,8 @@ impl Planner<'_> {
             }
             // A socket that connects there itself passes every port mapping, as if there was no VIP.
             let here = match self.node.plane {
-                Plane::Ipvs => backend.seen_from(seen, &self.node.addresses),
-                Plane::Ebpf => seen,
+                PlaneKind::Ipvs => backend.seen_from(seen, &self.node.addresses),
+                PlaneKind::Ebpf => seen,
             };
             match backends.get(&here) {
                 Some(known) if known.condition <= backend.condition => {}
@@ -182,8 +182,8 @@ impl Planner<'_> {
             }
         }
         let scheduling = match self.node.plane {
-            Plane::Ipvs => scheduling(vip, &self.settings.scheduler),
-            Plane::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
+            PlaneKind::Ipvs => scheduling(vip, &self.settings.scheduler),
+            PlaneKind::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
         };
         desired.services.insert(key, Programmed { vip: vip_key.clone(), backends, scheduling });
     }

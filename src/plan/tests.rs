@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
-use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
+use crate::dataplane::{DataPlane, Depth, Foreign, Op, PlaneKind, ServiceKey, State};
 use crate::mesos;
 
 const LINGER: i64 = 600;
@@ -288,9 +288,9 @@ fn sockets_need_no_packets_to_be_changed() {
             .collect();
         (plan.desired.state.clone(), backends)
     };
-    let (_, servers) = backends(Plane::Ipvs);
+    let (_, servers) = backends(PlaneKind::Ipvs);
     assert_eq!(servers, [SocketAddr::from(([172, 17, 0, 2], 80))]);
-    let (state, servers) = backends(Plane::Ebpf);
+    let (state, servers) = backends(PlaneKind::Ebpf);
     assert_eq!(servers, [SocketAddr::from(([10, 0, 0, 2], 1000))], "the mapping is that of any client");
     assert!(state.rules.is_none() && state.sysctls.is_empty() && state.timeouts.is_none());
     assert!(state.routes.iter().any(|route| route.destination.contains(&IpAddr::from([11, 0, 0, 1]))));
