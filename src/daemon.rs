@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
+use crate::dataplane::{self, DataPlane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
@@ -81,7 +81,7 @@ impl Daemon {
             tracing::info!("{remark}");
         }
         let mut monitors = vec![Monitor::routing()?];
-        if plane == PlaneKind::Ipvs {
+        if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;

@@ -279,9 +279,9 @@ impl<D: DataPlane> Reconciler<D> {
             most_used_first(&mut ops, &self.connections);
         }
         let errors = self.apply(&ops, drift).await;
-        let concluded = self.dataplane.conclude(errors.is_empty()).await;
+        let finished = self.dataplane.finish_pass(errors.is_empty()).await;
         self.record(&ops, &errors, drift, started);
-        if let Err(error) = concluded {
+        if let Err(error) = finished {
             tracing::warn!(error, "will be tried again");
             self.status.pass.errors.push(error);
         }

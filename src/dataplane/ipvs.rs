@@ -38,7 +38,7 @@ const PROC: &str = "/proc/thread-self/net/ip_vs";
 
 /// One reading of the kernel's services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct IpvsTable {
     /// The services that are ours.
     pub services: BTreeMap<ServiceKey, Service>,
     /// All other services, sorted.
@@ -47,7 +47,7 @@ pub struct Table {
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
 }
 
-impl Table {
+impl IpvsTable {
     fn add_foreign(&mut self, known: &mut Known, foreign: Foreign, sight: Option<proc::Sight>) {
         known.add_foreign(foreign.clone(), sight);
         self.foreign.push(foreign);
@@ -57,19 +57,14 @@ impl Table {
 /// Why the kernel's table can't be read, or its settings not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("this kernel has no IPVS, or its module is not loaded (try: modprobe ip_vs)")]
+    Absent,
     #[error("not allowed to program IPVS (needs CAP_NET_ADMIN)")]
     Permission,
     #[error(transparent)]
     Netlink(batch::Error),
     #[error("the kernel's answer lacks {0} (does this kernel have a different IPVS?)")]
     Lacking(&'static str),
-}
-
-impl Error {
-    /// Whether the kernel has no IPVS at all.
-    pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Netlink(batch::Error::NoFamily(_)))
-    }
 }
 
 /// The table of the network namespace that it was opened in.
@@ -89,10 +84,10 @@ impl Ipvs {
     /// Reads everything from the kernel: one dump of all services, and one of the real servers of
     /// each service of ours. The kernel does not mark dumps that somebody's changes made miss a
     /// service or show it twice; a later reading is right again.
-    pub fn read(&mut self) -> Result<Table, Error> {
+    pub fn read(&mut self) -> Result<IpvsTable, Error> {
         let before = self.known.take().map(|known| known.services).unwrap_or_default();
         self.connection.resolve()?;
-        let mut table = Table::default();
+        let mut table = IpvsTable::default();
         let mut known = Known::default();
         let mut unmarked = Vec::new();
         for reply in self.connection.dump(&IpvsMessage::new(IpvsCommand::GetService))? {
@@ -145,7 +140,7 @@ impl Ipvs {
     ///
     /// Left unseen: thresholds and flags that somebody else changed, and a service of ours that
     /// somebody replaced by his own with the same scheduler.
-    pub fn audit(&mut self) -> Result<Table, Error> {
+    pub fn audit(&mut self) -> Result<IpvsTable, Error> {
         let seen = std::fs::read_to_string(PROC).ok().and_then(|text| proc::parse(&text));
         let table = match (&mut self.known, seen) {
             (Some(known), Some(seen)) => known.complete(seen),
@@ -157,7 +152,7 @@ impl Ipvs {
         }
     }
 
-    /// Carries out the operations on services and real servers, in order, and goes on after a
+    /// Carries out the operations on services, real servers and timeouts, in order, and goes on after a
     /// failure. Returns the failures by index into `ops`.
     pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Refusal)> {
         if ops.is_empty() {
@@ -215,20 +210,6 @@ impl Ipvs {
         })
     }
 
-    /// Sets the idle timeouts; 0 leaves one as it is.
-    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
-        let message = IpvsMessage {
-            command: IpvsCommand::SetConfig,
-            attributes: vec![
-                IpvsAttribute::TimeoutTcp(timeouts.tcp),
-                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
-                IpvsAttribute::TimeoutUdp(timeouts.udp),
-            ],
-        };
-        self.connection.request(&message)?;
-        Ok(())
-    }
-
     /// Buckets of the connection table, a parameter of the module (`conn_tab_bits`).
     pub fn connection_table_size(&mut self) -> Result<u32, Error> {
         self.ask(IpvsCommand::GetInfo)?
@@ -254,6 +235,7 @@ impl Ipvs {
 impl From<batch::Error> for Error {
     fn from(error: batch::Error) -> Self {
         match error {
+            batch::Error::NoFamily(_) => Self::Absent,
             batch::Error::Socket(socket::Error::Refused(cause))
                 if cause.kind() == std::io::ErrorKind::PermissionDenied =>
             {

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{
-    Actual, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, PlaneChoice, Service,
-    ServiceKey, State,
+    Actual, Capabilities, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError,
+    PlaneChoice, Service, ServiceKey, State,
 };
 
 /// The simulated kernel. Its parts are open to tests, which play the rest of the world.
@@ -19,6 +19,8 @@ pub struct SimulatedKernel {
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
     pub node: Node,
+    /// The plane that it says it is; the node beside it has the capabilities.
+    pub choice: PlaneChoice,
     /// Number of operations that were carried out.
     pub writes: usize,
     /// Operations, counted over all calls from 0, that fail without effect.
@@ -119,7 +121,11 @@ impl SimulatedKernel {
 
 impl DataPlane for SimulatedKernel {
     fn choice(&self) -> PlaneChoice {
-        PlaneChoice { plane: self.node.plane, reason: String::new() }
+        self.choice.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.node.capabilities
     }
 
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
@@ -137,7 +143,7 @@ impl DataPlane for SimulatedKernel {
         ops.iter().filter_map(execute).collect()
     }
 
-    async fn conclude(&mut self, _: bool) -> Result<(), String> {
+    async fn finish_pass(&mut self, _: bool) -> Result<(), String> {
         self.unfinished.clone().map_or(Ok(()), Err)
     }
 }

@@ -5,10 +5,12 @@
 //! never name a service, so that the table changes only with the node's networks and with literal
 //! VIPs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
+
+use super::node::Capabilities;
 
 /// Name of our table, in family `inet`.
 pub const TABLE: &str = "l4lbd";
@@ -123,3 +125,15 @@ pub const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
 /// Settings that only VIPs need whose connections survive any idle time: packets of connections that
 /// the kernel has forgotten are scheduled like new ones.
 pub const STICKY_SYSCTLS: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
+
+/// Returns the kernel settings that VIPs need with a plane of these capabilities: path below `/proc/sys`
+/// to value. None if no packet passes the plane. `sticky` is true if there are VIPs whose connections
+/// survive any idle time.
+pub fn sysctls(capabilities: Capabilities, sticky: bool) -> BTreeMap<String, String> {
+    let required = REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS.iter().filter(|_| sticky));
+    let needed = required.filter(|_| capabilities.packets);
+    needed.map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests;

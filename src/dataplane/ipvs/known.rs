@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::Protocol;
 
-use super::Table;
+use super::IpvsTable;
 use super::proc::{Identity, Seen, Sight};
 use crate::dataplane::{Foreign, Op, RealServer, Scheduling, Service, ServiceKey};
 
@@ -63,8 +63,8 @@ impl Known {
     /// a service or real server, another scheduler or forwarding method, or other foreign services.
     ///
     /// Services and real servers that vanished are forgotten.
-    pub(super) fn complete(&mut self, seen: Vec<Seen>) -> Option<Table> {
-        let mut table = Table::default();
+    pub(super) fn complete(&mut self, seen: Vec<Seen>) -> Option<IpvsTable> {
+        let mut table = IpvsTable::default();
         let mut foreign: BTreeMap<&Sight, usize> = BTreeMap::new();
         for service in &seen {
             match self.ours(&service.sight) {

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use crate::cluster::Protocol;
 use crate::netlink::batch::{self, MessageError};
 use crate::netlink::ipvs::{
-    DestinationAttribute, Flags, IpvsCommand, IpvsMessage, ServiceAttribute, destination, service,
+    DestinationAttribute, Flags, IpvsAttribute, IpvsCommand, IpvsMessage, ServiceAttribute, destination,
+    service,
 };
 
 use super::OWNER_TAG;
@@ -77,6 +78,14 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
             identify(*key),
             identify_server(*address),
         ),
+        Op::SetTimeouts(timeouts) => IpvsMessage {
+            command: IpvsCommand::SetConfig,
+            attributes: vec![
+                IpvsAttribute::TimeoutTcp(timeouts.tcp),
+                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
+                IpvsAttribute::TimeoutUdp(timeouts.udp),
+            ],
+        },
         other => {
             debug_assert!(false, "not an operation of IPVS: {other}");
             return Err(Refusal { errno: None, text: "not an operation of IPVS".to_owned() });
@@ -175,6 +184,12 @@ fn hint(op: &Op, errno: i32) -> Option<String> {
         }
         (ERANGE, Op::AddServer(..) | Op::SetServer(..)) => {
             "weight above 2147483647, or lower threshold above the upper one".to_owned()
+        }
+        // The kernel counts them in ticks of its clock, in 31 bits.
+        (EINVAL, Op::SetTimeouts(_)) => {
+            "a timeout is too long, with 1000 ticks a second more than 2147483 s (lower ipvs.tcp_timeout, \
+             ipvs.tcp_fin_timeout or ipvs.udp_timeout)"
+                .to_owned()
         }
         (EAFNOSUPPORT, _) => "the kernel has no IPVS for this address family".to_owned(),
         _ => return None,

@@ -172,6 +172,18 @@ fn encodes_real_servers() {
 }
 
 #[test]
+fn encodes_timeouts() {
+    let op = Op::SetTimeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+    let message = request::change(&op).unwrap();
+    assert_eq!(message.command, IpvsCommand::SetConfig);
+    let expected =
+        [IpvsAttribute::TimeoutTcp(900), IpvsAttribute::TimeoutTcpFin(120), IpvsAttribute::TimeoutUdp(300)];
+    assert_eq!(message.attributes, expected);
+    let refusal = Refusal::new(&op, MessageError::Refused(22));
+    assert!(refusal.text.contains("ipvs.tcp_timeout"), "{refusal}");
+}
+
+#[test]
 fn explains_refusals() {
     let service = key(Protocol::Tcp, "11.0.0.1:80");
     let add = Op::AddService(service, scheduling("wrr", 0));
