@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::cluster::Skipped;
-use crate::dataplane::ebpf;
-use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
+use crate::dataplane::rules::{self, RuleSet};
 use crate::dataplane::{
-    Foreign, Link, Node, PlaneKind, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
+    Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
 use crate::vip::{Backend, Host, Vip, VipKey, VipTable, few};
@@ -92,8 +91,7 @@ pub fn desired(
     state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip))).collect();
     state.link = Link::Up;
     state.addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
-    if node.plane == PlaneKind::Ebpf {
-        // No packet has the address of a VIP, so that nothing has to be done with packets.
+    if !node.capabilities.packets {
         state.routes = networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
@@ -101,8 +99,7 @@ pub fn desired(
     state.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
     let sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
-    let settings_needed = REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS.iter().filter(|_| sticky));
-    state.sysctls = settings_needed.map(|(path, value)| ((*path).into(), (*value).into())).collect();
+    state.sysctls = rules::sysctls(node.capabilities, sticky);
     state.rules = Some(RuleSet::new(&networks, &node.connected));
     state.timeouts = Some(settings.timeouts);
     warn(&mut desired, sources, node);
@@ -169,10 +166,9 @@ impl Planner<'_> {
                 });
                 continue;
             }
-            // A socket that connects there itself passes every port mapping, as if there was no VIP.
-            let here = match self.node.plane {
-                PlaneKind::Ipvs => backend.seen_from(seen, &self.node.addresses),
-                PlaneKind::Ebpf => seen,
+            let here = match self.node.capabilities.bypasses_port_mappings {
+                true => backend.seen_from(seen, &self.node.addresses),
+                false => seen,
             };
             match backends.get(&here) {
                 Some(known) if known.condition <= backend.condition => {}
@@ -181,9 +177,9 @@ impl Planner<'_> {
                 }
             }
         }
-        let scheduling = match self.node.plane {
-            PlaneKind::Ipvs => scheduling(vip, &self.settings.scheduler),
-            PlaneKind::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
+        let scheduling = match self.node.capabilities.own_scheduler {
+            Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
+            None => scheduling(vip, &self.settings.scheduler),
         };
         desired.services.insert(key, Programmed { vip: vip_key.clone(), backends, scheduling });
     }

@@ -4,7 +4,9 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
-use crate::dataplane::{DataPlane, Depth, Foreign, Op, PlaneKind, ServiceKey, State};
+use crate::dataplane::plane::ebpf::EbpfPlane;
+use crate::dataplane::plane::ipvs::IpvsPlane;
+use crate::dataplane::{DataPlane, Depth, Foreign, Op, ServiceKey, State};
 use crate::mesos;
 
 const LINGER: i64 = 600;
@@ -275,8 +277,8 @@ fn sockets_need_no_packets_to_be_changed() {
     planner.learn(&document(&[mapped("web")]), at(0));
     let own: IpAddr = "10.0.0.2".parse().unwrap();
     let mut node = Node { addresses: [own].into(), ..node() };
-    let mut backends = |plane| {
-        node.plane = plane;
+    let mut backends = |capabilities| {
+        node.capabilities = capabilities;
         let actual = Actual { node: node.clone(), ..Actual::default() };
         let plan = planner.plan(&actual, at(0)).unwrap();
         let backends: Vec<_> = plan
@@ -288,9 +290,9 @@ fn sockets_need_no_packets_to_be_changed() {
             .collect();
         (plan.desired.state.clone(), backends)
     };
-    let (_, servers) = backends(PlaneKind::Ipvs);
+    let (_, servers) = backends(IpvsPlane::CAPABILITIES);
     assert_eq!(servers, [SocketAddr::from(([172, 17, 0, 2], 80))]);
-    let (state, servers) = backends(PlaneKind::Ebpf);
+    let (state, servers) = backends(EbpfPlane::CAPABILITIES);
     assert_eq!(servers, [SocketAddr::from(([10, 0, 0, 2], 1000))], "the mapping is that of any client");
     assert!(state.rules.is_none() && state.sysctls.is_empty() && state.timeouts.is_none());
     assert!(state.routes.iter().any(|route| route.destination.contains(&IpAddr::from([11, 0, 0, 1]))));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use super::Status;
-use crate::dataplane::{Actual, Op, OpError, PlaneKind, ServiceKey, ebpf};
+use crate::dataplane::{Actual, Op, OpError, ServiceKey};
 use crate::dns::zone::Service;
 use crate::plan::desired::{Desired, Programmed};
 use crate::plan::{Believed, Plan, Planner};
@@ -91,10 +91,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
 }
 
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let usual = match actual.node.plane {
-        PlaneKind::Ipvs => &planner.settings.scheduler,
-        PlaneKind::Ebpf => ebpf::SCHEDULER,
-    };
+    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.scheduler);
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
         let service = plan.desired.state.services.get(key);
         let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
