@@ -122,7 +122,6 @@ impl DataPlane for Kernel {
         let PlaneReading { services, foreign, connections, timeouts, networks, connection_buckets } =
             tokio::task::block_in_place(|| self.plane.read(depth))?;
         let HostReading { link, addresses, routes, sysctls, rules, mut node } = self.host.read().await?;
-        node.plane = self.choice.plane;
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, routes, sysctls, rules, timeouts };

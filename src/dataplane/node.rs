@@ -63,7 +63,6 @@ impl Default for Capabilities {
 /// The node's network and its plane, apart from what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    pub plane: PlaneKind,
     pub capabilities: Capabilities,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,

@@ -111,7 +111,7 @@ fn element(net: &IpNet) -> String {
 }
 
 /// Settings without which VIPs do not work as they should, with the reason for each.
-pub const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
+const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
     // Lets netfilter see the connections of containers, so that their source can be masqueraded.
     ("net/ipv4/vs/conntrack", "1"),
     // A connection whose backend is gone is reset at once instead of hanging.
@@ -124,7 +124,7 @@ pub const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
 
 /// Settings that only VIPs need whose connections survive any idle time: packets of connections that
 /// the kernel has forgotten are scheduled like new ones.
-pub const STICKY_SYSCTLS: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
+const STICKY_SYSCTLS: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
 
 /// Returns the kernel settings that VIPs need with a plane of these capabilities: path below `/proc/sys`
 /// to value. None if no packet passes the plane. `sticky` is true if there are VIPs whose connections
