@@ -17,10 +17,10 @@ use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 use crate::netlink::socket;
 
 use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey, Timeouts};
-use known::Known;
+use cache::Known;
 use table::Entry;
 
-mod known;
+mod cache;
 mod proc;
 mod request;
 mod table;
