@@ -1,33 +1,42 @@
-//! What is known of the kernel's table between full readings.
+//! The IPVS table as it should be between full readings, to complete what `/proc` shows.
 
 use std::collections::BTreeMap;
 
 use crate::cluster::Protocol;
 
 use super::IpvsTable;
-use super::proc::{Identity, Seen, Sight};
-use crate::dataplane::{Foreign, Op, RealServer, Scheduling, Service, ServiceKey};
+use super::proc::{Identity, ProcEntry, ProcService};
+use crate::dataplane::op::Op;
+use crate::dataplane::state::{Foreign, RealServer, Scheduling, Service, ServiceKey};
 
 #[cfg(test)]
 mod tests;
 
-/// The services that `/proc` should show, with what it does not show.
+/// The services that `/proc` should show, with the attributes that it does not show.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct Cache {
     pub services: BTreeMap<ServiceKey, Service>,
-    /// Several may look alike: firewall marks of both families.
-    foreign: BTreeMap<Sight, Vec<Foreign>>,
-    /// Services that were read but can't be told in `/proc`.
+    /// Services that are not ours. Several may look alike: firewall marks of both families.
+    foreign: BTreeMap<ProcEntry, Vec<Foreign>>,
+    /// True if there are services that cannot be recognised in `/proc`, which then is no use.
     unrecognised: bool,
 }
 
-impl Known {
-    /// Adds a service that is not ours.
-    pub(super) fn add_foreign(&mut self, foreign: Foreign, sight: Option<Sight>) {
-        match sight {
-            Some(sight) => self.foreign.entry(sight).or_default().push(foreign),
-            None => self.unrecognised = true,
+impl Cache {
+    /// Remembers a full reading; services that are not ours come with their line in `/proc`, if that is
+    /// known.
+    pub(super) fn new(
+        services: BTreeMap<ServiceKey, Service>,
+        others: Vec<(Foreign, Option<ProcEntry>)>,
+    ) -> Self {
+        let mut cache = Self { services, ..Self::default() };
+        for (foreign, entry) in others {
+            match entry {
+                Some(entry) => cache.foreign.entry(entry).or_default().push(foreign),
+                None => cache.unrecognised = true,
+            }
         }
+        cache
     }
 
     /// Follows an operation that the kernel carried out.
@@ -59,50 +68,53 @@ impl Known {
         }
     }
 
-    /// Completes what `/proc` shows to a table. `None` when it shows anything that is not known:
-    /// a service or real server, another scheduler or forwarding method, or other foreign services.
+    /// Completes the services that `/proc` shows to a table. Returns `None` if it shows anything that is
+    /// not in the cache: a service or real server, another scheduler or forwarding method, or other
+    /// services that are not ours.
     ///
     /// Services and real servers that vanished are forgotten.
-    pub(super) fn complete(&mut self, seen: Vec<Seen>) -> Option<IpvsTable> {
+    pub(super) fn complete(&mut self, shown: Vec<ProcService>) -> Option<IpvsTable> {
         let mut table = IpvsTable::default();
-        let mut foreign: BTreeMap<&Sight, usize> = BTreeMap::new();
-        for service in &seen {
-            match self.ours(&service.sight) {
-                Some((key, known)) => {
-                    let mut servers = BTreeMap::new();
-                    for seen in &service.servers {
-                        let known = known.servers.get(&seen.address)?;
-                        if known.forwarding != seen.forwarding {
-                            return None;
-                        }
-                        let server = RealServer { weight: seen.weight, ..*known };
-                        servers.insert(seen.address, server);
-                        table.connections.insert((key, seen.address), seen.connections);
-                    }
-                    let service = Service { scheduling: known.scheduling.clone(), servers };
-                    if table.services.insert(key, service).is_some() {
-                        return None;
-                    }
+        let mut foreign: BTreeMap<&ProcEntry, usize> = BTreeMap::new();
+        for service in &shown {
+            let Some((key, known)) = self.ours(&service.entry) else {
+                *foreign.entry(&service.entry).or_default() += 1;
+                continue;
+            };
+            let mut servers = BTreeMap::new();
+            for shown in &service.servers {
+                let known = known.servers.get(&shown.address)?;
+                if known.forwarding != shown.forwarding {
+                    return None;
                 }
-                None => *foreign.entry(&service.sight).or_default() += 1,
+                // Another program may have changed the weight, which the file has; thresholds it lacks.
+                let server = RealServer { weight: shown.weight, ..*known };
+                servers.insert(shown.address, server);
+                table.connections.insert((key, shown.address), shown.connections);
+            }
+            let service = Service { scheduling: known.scheduling.clone(), servers };
+            // A service twice in the file was moved while it was read.
+            if table.services.insert(key, service).is_some() {
+                return None;
             }
         }
-        let expected = self.foreign.iter().map(|(sight, foreign)| (sight, foreign.len()));
+        let expected = self.foreign.iter().map(|(entry, foreign)| (entry, foreign.len()));
         if self.unrecognised || !expected.eq(foreign) {
             return None;
         }
         table.foreign = self.foreign.values().flatten().cloned().collect();
         table.foreign.sort();
+        // A server that comes back later was not added by us, and is to be read in full.
         self.services.clone_from(&table.services);
         Some(table)
     }
 
-    /// The service of ours that looks like `sight`.
-    fn ours(&self, sight: &Sight) -> Option<(ServiceKey, &Service)> {
-        let key = key(&sight.identity)?;
+    /// Returns our service that appears as `entry`.
+    fn ours(&self, entry: &ProcEntry) -> Option<(ServiceKey, &Service)> {
+        let key = key(&entry.identity)?;
         let service = self.services.get(&key)?;
         let Scheduling { scheduler, flags } = &service.scheduling;
-        sight.shows(scheduler, *flags).then_some((key, service))
+        entry.shows(scheduler, *flags).then_some((key, service))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel's netlink messages say about services and real servers.
+//! Decoder of the kernel's dumps: services, ours apart from all others, and real servers.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use crate::netlink::ipvs::{
 };
 
 use super::OWNER_TAG;
-use super::proc::{Identity, Sight};
-use crate::dataplane::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
+use super::proc::{Identity, ProcEntry};
+use crate::dataplane::state::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
 
-/// A service in a dump.
+/// A service in a dump, by its owner.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum DumpedService {
     Ours(ServiceKey, Scheduling),
-    /// With how it appears in `/proc`, if that is known.
-    Foreign(Foreign, Option<Sight>),
+    /// Not ours, with its line in `/proc` if that is known.
+    Foreign(Foreign, Option<ProcEntry>),
 }
 
-/// The attributes of a service that matter here.
+/// Attributes of a service that tell identity, owner and scheduling.
 #[derive(Default)]
 struct Raw<'a> {
     family: Option<u16>,
@@ -34,8 +34,8 @@ struct Raw<'a> {
     timeout: u32,
 }
 
-impl Entry {
-    /// Sorts a reply into ours and others. What can't be decoded or understood is not ours.
+impl DumpedService {
+    /// Sorts a reply by owner. A service that can't be decoded or understood is not ours.
     pub(super) fn from_reply(reply: Result<IpvsMessage, DecodeError>) -> Self {
         match &reply {
             Ok(message) => match message.service() {
@@ -48,12 +48,12 @@ impl Entry {
 
     fn from_attributes(attributes: &[ServiceAttribute]) -> Self {
         let raw = Raw::new(attributes);
-        let sight = |identity| Sight::of(identity, raw.scheduler, raw.flags);
+        let entry = |identity| ProcEntry::new(identity, raw.scheduler, raw.flags);
         if raw.mark != 0 {
             let family = if raw.family == Some(AF_INET6) { " IPv6" } else { "" };
             let text = format!("fwmark {}{family}", raw.mark);
-            let sight = sight(Identity::FirewallMark(raw.mark));
-            return Self::Foreign(Foreign { service: text, key: None }, Some(sight));
+            let entry = entry(Identity::FirewallMark(raw.mark));
+            return Self::Foreign(Foreign { service: text, key: None }, Some(entry));
         }
         let (Some(protocol), Some(address)) = (raw.protocol, raw.address()) else {
             return Self::unintelligible("no protocol, address or port");
@@ -71,8 +71,8 @@ impl Entry {
             }
             _ => {
                 let text = format!("{} {address}", name.to_ascii_lowercase());
-                let sight = sight(Identity::Address(name, address));
-                Self::Foreign(Foreign { service: text, key }, Some(sight))
+                let entry = entry(Identity::Address(name, address));
+                Self::Foreign(Foreign { service: text, key }, Some(entry))
             }
         }
     }
@@ -82,7 +82,7 @@ impl Entry {
     }
 }
 
-/// A real server of `key` in a dump; `None` when the reply is not about one.
+/// Decodes a real server of `key` in a dump; `None` if the reply is not about one.
 pub(super) fn server(
     key: ServiceKey,
     reply: Result<IpvsMessage, DecodeError>,
@@ -110,7 +110,7 @@ pub(super) fn server(
     Some((SocketAddr::new(address, port?), server, connections))
 }
 
-/// The forwarding method of a number.
+/// Returns the forwarding method of a number (`IP_VS_CONN_F_*`).
 pub(super) const fn forwarding(method: u32) -> Forwarding {
     match method {
         destination::FORWARD_MASQUERADE => Forwarding::Masquerade,

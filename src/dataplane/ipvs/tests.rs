@@ -2,8 +2,8 @@ use std::net::SocketAddr;
 
 use netlink_packet_core::DecodeError;
 
-use super::proc::{Identity, Seen, SeenServer, Sight};
-use super::table::Entry;
+use super::proc::{Identity, ProcEntry, ProcServer, ProcService};
+use super::table::DumpedService;
 use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::{Forwarding, RealServer, Scheduling};
@@ -23,14 +23,14 @@ pub(super) fn scheduling(scheduler: &str, flags: u32) -> Scheduling {
     Scheduling { scheduler: scheduler.to_owned(), flags }
 }
 
-pub(super) fn seen(protocol: &str, text: &str, scheduler: &str, servers: &[SeenServer]) -> Seen {
+pub(super) fn shown(protocol: &str, text: &str, scheduler: &str, servers: &[ProcServer]) -> ProcService {
     let identity = Identity::Address(protocol.to_owned(), address(text));
-    Seen { sight: Sight::of(identity, scheduler, 0), servers: servers.to_vec() }
+    ProcService { entry: ProcEntry::new(identity, scheduler, 0), servers: servers.to_vec() }
 }
 
-pub(super) fn server(text: &str, forwarding: Forwarding, weight: u32) -> SeenServer {
+pub(super) fn server(text: &str, forwarding: Forwarding, weight: u32) -> ProcServer {
     let connections = Connections::default();
-    SeenServer { address: address(text), forwarding, weight, connections }
+    ProcServer { address: address(text), forwarding, weight, connections }
 }
 
 /// A service message at 11.0.0.1:80 with some attributes replaced.
@@ -46,23 +46,23 @@ fn reply(protocol: u16, flags: u32, timeout: u32) -> Vec<ServiceAttribute> {
     ]
 }
 
-fn entry(service: Vec<ServiceAttribute>) -> Entry {
-    Entry::from_reply(Ok(IpvsMessage::with_service(IpvsCommand::NewService, service)))
+fn entry(service: Vec<ServiceAttribute>) -> DumpedService {
+    DumpedService::from_reply(Ok(IpvsMessage::with_service(IpvsCommand::NewService, service)))
 }
 
-fn foreign_text(entry: Entry) -> (String, Option<ServiceKey>) {
+fn foreign_text(entry: DumpedService) -> (String, Option<ServiceKey>) {
     match entry {
-        Entry::Foreign(foreign, _) => (foreign.service, foreign.key),
-        Entry::Ours(..) => panic!("{entry:?}"),
+        DumpedService::Foreign(foreign, _) => (foreign.service, foreign.key),
+        DumpedService::Ours(..) => panic!("{entry:?}"),
     }
 }
 
 #[test]
 fn tells_ours_from_others() {
     let ours = key(Protocol::Tcp, "11.0.0.1:80");
-    let expected = Entry::Ours(ours, scheduling("wlc", 0x8));
+    let expected = DumpedService::Ours(ours, scheduling("wlc", 0x8));
     assert_eq!(entry(reply(service::PROTOCOL_TCP, 0x8, OWNER_TAG)), expected);
-    assert!(matches!(entry(reply(service::PROTOCOL_UDP, 0, OWNER_TAG)), Entry::Ours(..)));
+    assert!(matches!(entry(reply(service::PROTOCOL_UDP, 0, OWNER_TAG)), DumpedService::Ours(..)));
 
     for (flags, timeout) in [(0, 0), (0, 300), (service::FLAG_PERSISTENT, OWNER_TAG)] {
         let entry = entry(reply(service::PROTOCOL_TCP, flags, timeout));
@@ -83,7 +83,7 @@ fn tells_ours_from_others() {
     assert_eq!(foreign_text(entry(mark(10))), ("fwmark 7 IPv6".to_owned(), None));
     let unknown_family = entry([reply(6, 0, OWNER_TAG), vec![ServiceAttribute::Family(99)]].concat());
     assert!(foreign_text(unknown_family).0.starts_with("unintelligible"));
-    let undecodable = Entry::from_reply(Err(DecodeError::from("too short")));
+    let undecodable = DumpedService::from_reply(Err(DecodeError::from("too short")));
     assert_eq!(foreign_text(undecodable).0, "unintelligible (too short)");
 }
 
