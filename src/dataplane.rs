@@ -9,9 +9,6 @@
 //! In the kernel, a [`plane`] spreads connections over backends ([`ipvs`] or [`ebpf`]) and the [`host`]
 //! has all else; [`kernel`] puts the two together. [`memory`] stands in for it in tests and dry runs.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
 pub mod diff;
 pub mod ebpf;
 mod error;
@@ -22,35 +19,18 @@ pub mod memory;
 mod node;
 mod op;
 pub mod plane;
+mod reading;
 pub mod rules;
 mod state;
 
 pub use error::Error;
 pub use node::{Capabilities, Node, PlaneChoice, PlaneKind};
 pub use op::{Op, OpError};
+pub use reading::{Actual, Depth};
 pub use state::{
     Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, Service, ServiceKey, State,
     Timeouts,
 };
-
-/// One reading of the kernel.
-#[derive(Clone, Debug, Default)]
-pub struct Actual {
-    pub state: State,
-    pub foreign: Vec<Foreign>,
-    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
-    pub node: Node,
-}
-
-/// Thoroughness of [`DataPlane::read`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// Cheap and enough for a regular audit: may trust what an earlier full reading said about
-    /// attributes that the cheap source lacks.
-    Audit,
-    /// Everything from the kernel itself.
-    Full,
-}
 
 /// A place that VIPs can be programmed into: the kernel, or the simulated one of [`memory`].
 #[allow(async_fn_in_trait)]

@@ -4,7 +4,7 @@ use super::host::{link, nft};
 use super::node::PlaneKind;
 use super::plane::PlaneError;
 
-/// Why the data plane could not be opened or read at all.
+/// Failure to open the data plane, or to read it at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot use the data plane {}: {source}", .source.plane)]

@@ -1,9 +1,9 @@
-//! The kernel's IPVS table: reads our services apart from all others, and changes ours.
+//! The kernel's IPVS table: tells our services from foreign ones, and changes ours.
 //!
 //! IPVS has no owners, but it keeps and returns the timeout of a service without using it unless
 //! the service is persistent. So our services carry [`OWNER_TAG`] there, and a service is ours if
-//! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. All others are listed
-//! and left alone.
+//! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Foreign services are
+//! listed and left alone.
 //!
 //! What belongs here: [`table`] has what dumps say, [`proc`] what `/proc` shows, [`cache`] joins the two,
 //! and [`request`] has the messages for operations. Everything blocks and is meant for one thread at a
@@ -50,7 +50,7 @@ pub struct IpvsTable {
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
 }
 
-/// Why the kernel's table can't be read.
+/// Failure to open or read the kernel's table.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("this kernel has no IPVS, or its module is not loaded (try: modprobe ip_vs)")]

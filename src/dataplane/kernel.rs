@@ -11,10 +11,11 @@ use super::op::{Op, OpError};
 use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
+use super::reading::{Actual, Depth};
 use super::state::State;
-use super::{Actual, DataPlane, Depth, diff, ebpf};
+use super::{DataPlane, diff, ebpf};
 
-/// What to open.
+/// Choice of a plane, and the places in the kernel that are ours.
 #[derive(Clone, Debug)]
 pub struct KernelOptions {
     /// Plane to use; `None` for the first of [`PlaneKind::ALL`] that this kernel has.

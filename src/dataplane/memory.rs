@@ -1,18 +1,20 @@
 //! A simulated kernel: the same answers to the same operations, in memory.
 //!
 //! It refuses what the kernel refuses (adding what exists, changing what does not), so that tests of
-//! the core against it mean something, and dry runs can start from a copy of the real one.
+//! the core against it mean something, and dry runs can start from a copy of the real kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{
-    Actual, Capabilities, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError,
-    PlaneChoice, Service, ServiceKey, State,
-};
+use super::DataPlane;
+use super::error::Error;
+use super::node::{Capabilities, Node, PlaneChoice};
+use super::op::{Op, OpError};
+use super::reading::{Actual, Depth};
+use super::state::{Connections, Foreign, Link, Service, ServiceKey, State};
 
-/// The simulated kernel. Its parts are open to tests, which play the rest of the world.
+/// The simulated kernel. Its parts are public, so that tests can change them as other programs would.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedKernel {
     pub state: State,
@@ -21,13 +23,13 @@ pub struct SimulatedKernel {
     pub node: Node,
     /// The plane that it says it is; the node beside it has the capabilities.
     pub choice: PlaneChoice,
-    /// Number of operations that were carried out.
+    /// Number of operations that had an effect.
     pub writes: usize,
     /// Operations, counted over all calls from 0, that fail without effect.
     pub faults: BTreeSet<usize>,
-    /// How long a reading takes.
+    /// Duration of a reading.
     pub delay: Duration,
-    /// What is always left to do at the end of a pass.
+    /// Error at the end of every pass.
     pub unfinished: Option<String>,
     attempts: usize,
 }
@@ -38,12 +40,12 @@ impl SimulatedKernel {
         Self { state, node, ..Self::default() }
     }
 
-    /// Number of operations that were asked for.
+    /// Number of operations that were asked for, failures included.
     pub fn attempts(&self) -> usize {
         self.attempts
     }
 
-    /// What [`DataPlane::read`] tells.
+    /// Returns what [`DataPlane::read`] does, at once.
     pub fn read_now(&self) -> Actual {
         Actual {
             state: self.state.clone(),
@@ -56,7 +58,7 @@ impl SimulatedKernel {
     /// Carries out one operation.
     ///
     /// # Errors
-    /// What the kernel would answer.
+    /// The refusal that the kernel would answer with.
     pub fn execute(&mut self, op: &Op) -> Result<(), String> {
         let attempt = self.attempts;
         self.attempts += 1;

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::Depth;
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
+use super::reading::Depth;
 use super::state::{Connections, Foreign, Route, Service, ServiceKey, Timeouts};
 
 pub mod ebpf;
@@ -25,7 +25,7 @@ pub trait Plane: Send {
     /// Properties that decide what the desired state needs beside services.
     fn capabilities(&self) -> Capabilities;
 
-    /// True if the plane itself carries out this operation; all others are the host's.
+    /// True if the plane itself carries out this operation; if not, the host does.
     fn takes(&self, op: &Op) -> bool;
 
     /// Reads everything of ours that the plane holds, with counters.
@@ -73,7 +73,7 @@ pub struct PlaneReading {
     pub connection_buckets: Option<u32>,
 }
 
-/// Why a plane could not be opened, read or purged.
+/// Failure to open, read or purge a plane.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct PlaneError {

@@ -4,7 +4,7 @@
 //! acknowledgement only when it fails. So [`GenlConnection::pipeline`] packs changes into sends of up to
 //! 64 KiB, asks for an acknowledgement of the last alone, and assigns the errors that precede it by
 //! sequence number: a round trip per several hundred changes instead of one each, and a change that
-//! fails does not keep the others from being made. Sends are also kept so short that an error for
+//! fails does not keep later ones from being made. Sends are also kept so short that an error for
 //! every message still fits the receive buffer.
 //!
 //! A socket has one dump at a time ([`super::socket`]). More sockets are no faster, in one thread or in several, because the dumps
@@ -17,6 +17,7 @@
 use std::io;
 use std::marker::PhantomData;
 
+use libc::{ENOBUFS, ENOENT, MSG_DONTWAIT};
 use netlink_packet_core::{DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, ParseableParametrized, parse_u16};
 use netlink_packet_generic::constants::{CTRL_ATTR_FAMILY_ID, GENL_HDRLEN, GENL_ID_CTRL};
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
@@ -24,7 +25,7 @@ use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use super::socket::{self, ENOBUFS, KernelSocket, MSG_DONTWAIT};
+use super::socket::{self, KernelSocket};
 use super::{frame, nla};
 use window::Window;
 
@@ -34,10 +35,8 @@ mod window;
 
 /// Most bytes of a send, unless a single message is longer.
 const SEND_BYTES: usize = 64 * 1024;
-/// What an error reply takes of the receive buffer; 768 bytes on a 6.1 kernel.
+/// Bytes that an error reply takes of the receive buffer; 768 on a 6.1 kernel.
 const REPLY_COST: usize = 1024;
-const ENOENT: i32 = 2;
-
 /// A socket to the generic netlink family whose messages are `F`, in the network namespace of the
 /// thread that opened it.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ pub struct GenlConnection<F> {
     messages: PhantomData<fn() -> F>,
 }
 
-/// Why a request has no answer.
+/// Failure of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the kernel has no generic netlink family {0} (is its module loaded?)")]
@@ -56,16 +55,16 @@ pub enum Error {
     Socket(#[from] socket::Error),
 }
 
-/// Why a message of a pipeline had no effect, or none that is known.
+/// Reason for which a message of a pipeline had no effect, or none that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// The kernel's answer, a positive errno.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Refused(i32),
     /// The message was not sent; a positive errno, or 0 when the system gave none.
-    #[error("not sent: {}", io::Error::from_raw_os_error(*.0))]
+    #[error("not sent to the kernel: {}", io::Error::from_raw_os_error(*.0))]
     Unsent(i32),
-    #[error("outcome unknown, the kernel's replies were lost (read the kernel again)")]
+    #[error("outcome unknown, because the kernel's replies were lost; the next pass reads the kernel again")]
     Unknown,
 }
 
@@ -76,7 +75,7 @@ where
     /// Opens a socket and looks the family up, which may make the kernel load its module.
     ///
     /// # Errors
-    /// [`Error::NoFamily`] when the kernel does not know the family, others when the socket fails.
+    /// [`Error::NoFamily`] when the kernel does not know the family, [`Error::Socket`] when the socket fails.
     pub fn open() -> Result<Self, Error> {
         let mut connection =
             Self { socket: KernelSocket::open(NETLINK_GENERIC)?, family: 0, messages: PhantomData };
@@ -104,8 +103,8 @@ where
         Ok(())
     }
 
-    /// Asks for a list. A message that cannot be decoded is an error in its place; the others are
-    /// good. A dump that the kernel marks as inconsistent, or loses replies of, is repeated.
+    /// Asks for a list. A message that cannot be decoded is an error in its place; the rest is good. A
+    /// dump that the kernel marks as inconsistent, or loses replies of, is repeated.
     pub fn dump(&mut self, request: &F) -> Result<Vec<Result<F, DecodeError>>, Error> {
         self.ask(request, NLM_F_DUMP)
     }

@@ -3,8 +3,7 @@
 //! A message is a command and a list of attributes, as in the rust-netlink crates; services and
 //! destinations (real servers) are nested lists of their own in [`service`] and [`destination`].
 //! Attributes that this codec does not know survive as `Other`. Bytes that do not fit their
-//! attribute are an error of that message; nothing here panics on what a kernel, or anybody else,
-//! sent. Sockets, sequence numbers and dumps are left to the caller.
+//! attribute are an error of that message; nothing here panics on received bytes. Sockets, sequence numbers and dumps are left to the caller.
 //!
 //! `IPVS_CMD_FLUSH` cannot be sent with this codec: the kernel keeps removed destinations in a list
 //! that it searches whenever one is added, so that filling the table again after a flush takes a
@@ -66,7 +65,7 @@ pub struct IpvsMessage {
     pub attributes: Vec<IpvsAttribute>,
 }
 
-/// What a message asks for or answers (`IPVS_CMD_*`).
+/// Command of a request or answer (`IPVS_CMD_*`).
 ///
 /// The kernel answers `GetService` with `NewService`, `GetDestination` with `NewDestination`,
 /// `GetConfig` with `SetConfig` and `GetInfo` with `SetInfo`.

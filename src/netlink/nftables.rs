@@ -1,6 +1,6 @@
 //! The generation number of the nftables rules in a network namespace.
 //!
-//! Every transaction, whoever makes it, gives the rules a new number (`NFT_MSG_GETGEN`, see
+//! Every transaction of any program gives the rules a new number (`NFT_MSG_GETGEN`, see
 //! `linux/netfilter/nf_tables.h`), so that one small question tells whether a listing is still true.
 //! Rules themselves are left to the `nft` program.
 

@@ -48,7 +48,7 @@ pub fn parse<A>(
     split(bytes).map(|nla| nla.and_then(|(kind, value)| parse(kind, value))).collect()
 }
 
-/// Length that [`emit`] writes, in bytes.
+/// Returns the length that [`emit`] writes, in bytes.
 pub fn length(list: &[impl Nla]) -> usize {
     list.iter().map(|nla| NLA_HEADER_SIZE + nla.value_len().next_multiple_of(NLA_ALIGNTO)).sum()
 }
@@ -71,12 +71,12 @@ pub fn emit(list: &[impl Nla], mut buffer: &mut [u8]) {
     }
 }
 
-/// The value of an attribute of `N` bytes.
+/// Returns a value of `N` bytes.
 pub fn array<const N: usize>(value: &[u8]) -> Result<[u8; N], DecodeError> {
     value.try_into().map_err(|_| DecodeError::invalid_number(N, value.len()))
 }
 
-/// A 32-bit number in host byte order.
+/// Returns a 32-bit number in host byte order.
 pub fn number(value: &[u8]) -> Result<u32, DecodeError> {
     array(value).map(u32::from_ne_bytes)
 }

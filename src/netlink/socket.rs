@@ -6,6 +6,7 @@
 
 use std::io;
 
+use libc::{EBUSY, ENOBUFS, MSG_TRUNC};
 use netlink_packet_core::{DecodeError, Emitable, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
 
@@ -18,11 +19,6 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const SOCKET_BUFFER: i32 = 8 * 1024 * 1024;
 /// Dumps that may be cut short, by a change of the table or lost replies, before giving up.
 const ATTEMPTS: u32 = 8;
-
-const EBUSY: i32 = 16;
-pub(super) const ENOBUFS: i32 = 105;
-const MSG_TRUNC: i32 = 0x20;
-pub(super) const MSG_DONTWAIT: i32 = 0x40;
 
 /// A socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -37,7 +33,7 @@ pub struct KernelSocket {
     datagram: Vec<u8>,
 }
 
-/// Why a request has no answer.
+/// Failure of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot open a netlink socket of protocol {protocol}: {source}")]
@@ -68,13 +64,13 @@ impl KernelSocket {
     /// up to the end of the dump or the acknowledgement. So `flags` has to have `NLM_F_DUMP` or
     /// `NLM_F_ACK`.
     ///
-    /// A message that cannot be decoded is an error in its place; the others are good. A dump that the
+    /// A message that cannot be decoded is an error in its place; the rest is good. A dump that the
     /// kernel marks as inconsistent is repeated, and so is a request whose replies were lost: it must
     /// bear being repeated.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the kernel's errno, all others but [`Error::Decode`] for what befell the
-    /// socket.
+    /// [`Error::Refused`] with the kernel's errno; [`Error::Incomplete`] after several attempts;
+    /// [`Error::Open`], [`Error::Send`] and [`Error::Receive`] when the socket fails.
     pub fn exchange<T>(
         &mut self,
         kind: u16,

@@ -166,7 +166,8 @@ fn hint(op: &Op, errno: i32) -> Option<String> {
             format!("scheduler module {module} is not available (try: modprobe {module})")
         }
         (EEXIST, Op::AddService(..)) => {
-            "a service with this address exists already, which l4lbd did not make (see: ipvsadm -Ln)".to_owned()
+            "a service with this address exists already, which l4lbd did not make (see: ipvsadm -Ln)"
+                .to_owned()
         }
         (ESRCH, _) => {
             "the service does not exist, another program has removed it; the next pass adds it again"

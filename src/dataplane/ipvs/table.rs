@@ -1,4 +1,4 @@
-//! Decoder of the kernel's dumps: services, ours apart from all others, and real servers.
+//! Decoder of the kernel's dumps: our services, foreign ones, and real servers.
 
 use std::net::SocketAddr;
 

@@ -1,10 +1,10 @@
 //! The plane of programs that change where sockets connect to.
 
-use crate::dataplane::Depth;
 use crate::dataplane::ebpf::{Ebpf, Error, Options, SCHEDULER, Table};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
+use crate::dataplane::reading::Depth;
 use crate::dataplane::state::Route;
 
 /// Programs at a cgroup with their pinned maps.

@@ -1,10 +1,10 @@
 //! The plane of virtual services that packets pass.
 
-use crate::dataplane::Depth;
 use crate::dataplane::ipvs::{Error, Ipvs, IpvsTable};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
+use crate::dataplane::reading::Depth;
 
 /// The kernel's IPVS, in one network namespace.
 pub struct IpvsPlane {

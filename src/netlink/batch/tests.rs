@@ -1,6 +1,7 @@
 //! Attribution of replies without a socket, and the socket with the controller family `nlctrl`,
 //! which every Linux kernel has and any user may ask.
 
+use libc::{EBUSY, EEXIST, EOPNOTSUPP};
 use netlink_packet_core::{
     NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer,
 };
@@ -13,9 +14,6 @@ use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 use crate::netlink::replies::{Progress, Replies};
 
 const FAMILY: u16 = 33;
-const EBUSY: i32 = 16;
-const EOPNOTSUPP: i32 = 95;
-const EEXIST: i32 = 17;
 
 fn frame(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 16];

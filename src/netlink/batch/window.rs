@@ -1,4 +1,4 @@
-//! The messages of one send and what is known of their outcome, without the socket.
+//! The messages of one send with the outcome of each, without the socket.
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer};
 use netlink_packet_generic::GenlFamily;
@@ -13,9 +13,9 @@ pub(super) struct Window {
     /// Sequence number before the first message's.
     base: u32,
     bytes: Vec<u8>,
-    /// Where the last message begins.
+    /// Offset of the last message.
     last: usize,
-    /// For every message the errno that it was answered with, 0 for an acknowledgement.
+    /// Errno that each message was answered with, 0 for an acknowledgement, `None` without an answer.
     answers: Vec<Option<i32>>,
 }
 

@@ -38,7 +38,7 @@ pub enum DestinationAttribute {
     /// Always 16 bytes; an IPv4 address is in the first four.
     Address([u8; 16]),
     Port(u16),
-    /// [`FORWARD_MASQUERADE`] and the others.
+    /// One of [`FORWARD_MASQUERADE`], [`FORWARD_LOCAL`], [`FORWARD_TUNNEL`] and [`FORWARD_ROUTE`].
     ForwardMethod(u32),
     /// Share of new connections; 0 takes none. The kernel refuses more than `i32::MAX`.
     Weight(u32),
