@@ -24,10 +24,12 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
+            // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..config.kernel() })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();
+            // One try, because an operator waits for the answer.
             let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
             match (report.snapshot, report.failure) {
                 (Some(snapshot), _) => planner.learn(&snapshot, now),
@@ -35,6 +37,7 @@ impl Args {
             }
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;
+            // The seed only shuffles the order of new servers.
             let ops = diff(&actual.state, &plan.desired.state, 0);
             let mut out = io::stdout().lock();
             for op in &ops {

@@ -19,6 +19,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         let socket = &config.daemon.socket;
+        // Its next pass would program everything again.
         if super::daemon_runs(socket) {
             bail!("a daemon answers on {}, which would undo this: stop it first", socket.display());
         }
@@ -29,6 +30,7 @@ impl Args {
                 let options = KernelOptions { plane: Some(kind), attach: false, ..config.kernel() };
                 let mut kernel = match Kernel::open(&options) {
                     Ok(kernel) => kernel,
+                    // A kernel without a plane has nothing to remove, which is no failure.
                     Err(error) if error.absent_plane().is_some() => {
                         writeln!(io::stdout(), "the kernel has no {kind}, and so nothing of ours in it")?;
                         continue;
@@ -49,6 +51,7 @@ impl Args {
                 }
                 errors.extend(purged.errors);
             }
+            // After all planes, so that a failure in one does not hide what happened in the next.
             for error in &errors {
                 writeln!(io::stderr(), "l4lbd: {error}")?;
             }

@@ -109,6 +109,7 @@ fn real_servers(
             None => new.push((*address, *server)),
         }
     }
+    // Servers that stay are in use already; only the order of new ones matters.
     new.sort_by_cached_key(|(address, _)| shuffled(seed, *address));
     ops.extend(new.into_iter().map(|(address, server)| Op::AddServer(key, address, server)));
     let gone = found.keys().filter(|address| !wanted.servers.contains_key(address));

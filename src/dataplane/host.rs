@@ -58,6 +58,7 @@ impl Host {
         Ok(Self {
             capabilities,
             routing: Routing::open(link)?,
+            // Opening the socket may load netfilter modules that such a node does without.
             netfilter: capabilities.packets.then(Netfilter::open),
         })
     }

@@ -63,6 +63,7 @@ fn choose(options: &KernelOptions) -> Result<(Box<dyn Plane>, String), Error> {
     if let Some(kind) = options.plane {
         return Ok((open(kind, options)?, "as configured".to_owned()));
     }
+    // Each failure is kept: it is the reason for a later plane, or part of the error if there is none.
     let mut errors: Vec<PlaneError> = Vec::new();
     for kind in PlaneKind::ALL {
         match open(kind, options) {
@@ -123,6 +124,7 @@ impl DataPlane for Kernel {
         let PlaneReading { services, foreign, connections, timeouts, networks, connection_buckets } =
             tokio::task::block_in_place(|| self.plane.read(depth))?;
         let HostReading { link, addresses, routes, sysctls, rules, mut node } = self.host.read().await?;
+        // The host cannot know the first, and a plane with networks of its own has no use for routes.
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, routes, sysctls, rules, timeouts };
@@ -143,6 +145,8 @@ impl DataPlane for Kernel {
             }
             let (stretch, after) = rest.split_at(length);
             let batch: Vec<&Op> = stretch.iter().collect();
+            // The order between stretches is kept, because rules and link come before services, and
+            // routes after them.
             let failures = tokio::task::block_in_place(|| self.plane.apply(&batch));
             errors.extend(failures.into_iter().filter_map(|(index, error)| {
                 let op = stretch.get(index)?.clone();

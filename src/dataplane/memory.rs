@@ -60,6 +60,7 @@ impl SimulatedKernel {
     /// # Errors
     /// The refusal that the kernel would answer with.
     pub fn execute(&mut self, op: &Op) -> Result<(), String> {
+        // Faults count attempts, so that a test can let a retry succeed.
         let attempt = self.attempts;
         self.attempts += 1;
         if self.faults.contains(&attempt) {
@@ -82,6 +83,7 @@ impl SimulatedKernel {
             Op::DelLink => {
                 present(state.link != Link::Absent)?;
                 state.link = Link::Absent;
+                // The kernel takes addresses and routes along with their link.
                 state.addresses.clear();
                 state.routes.clear();
             }
@@ -93,6 +95,7 @@ impl SimulatedKernel {
             Op::ReplaceRules(rules) => state.rules = Some(rules.clone()),
             Op::DelRules => state.rules = None,
             Op::AddRoute(route) => {
+                // A link that is down takes no routes. Adding one replaces that to the same destination.
                 present(state.link == Link::Up)?;
                 state.routes.retain(|known| known.destination != route.destination);
                 state.routes.insert(*route);
@@ -100,6 +103,7 @@ impl SimulatedKernel {
             Op::DelRoute(route) => present(state.routes.remove(route))?,
             Op::AddService(key, scheduling) => {
                 absent(!state.services.contains_key(key))?;
+                // The kernel has one table for services of all programs.
                 absent(!self.foreign.iter().any(|foreign| foreign.key == Some(*key)))?;
                 let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
                 state.services.insert(*key, service);

@@ -44,6 +44,7 @@ pub trait Plane: Send {
     /// # Errors
     /// The step that failed, in words. The next pass tries it again.
     fn finish_pass(&mut self, all_programmed: bool) -> Result<(), String> {
+        // A plane whose operations take effect at once has nothing left to do.
         let _ = all_programmed;
         Ok(())
     }

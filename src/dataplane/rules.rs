@@ -25,6 +25,7 @@ impl RuleSet {
     /// `connected`, each with the name of its link.
     pub fn new(vips: &BTreeSet<IpNet>, connected: &BTreeSet<(IpNet, String)>) -> Self {
         let mut text = format!("table inet {TABLE} {{\n");
+        // A set has one family, and both chains name both sets, so empty ones are made as well.
         for (family, wanted) in [("4", true), ("6", false)] {
             let type_ = if wanted { "ipv4_addr" } else { "ipv6_addr" };
             let vips: Vec<String> = vips.iter().filter(|net| is_ipv4(net) == wanted).map(element).collect();
@@ -45,6 +46,7 @@ impl RuleSet {
         let mut rules = String::with_capacity(text.len());
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             rules.push_str(line);
+            // nft wraps elements behind a comma.
             rules.push(if line.ends_with(',') { ' ' } else { '\n' });
         }
         Self(rules)

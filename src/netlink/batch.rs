@@ -95,6 +95,7 @@ where
                 let number = numbers.into_iter().next().ok_or(Error::NoFamily(F::family_name()))?;
                 number.map_err(socket::Error::Decode)?
             }
+            // The controller tried to load the family's module before it answered.
             Err(socket::Error::Refused(error)) if error.raw_os_error() == Some(ENOENT) => {
                 return Err(Error::NoFamily(F::family_name()));
             }
@@ -130,6 +131,7 @@ where
         let mut window = Window::new(0, self.socket.sequence);
         for (index, message) in messages.into_iter().enumerate() {
             let length = frame::length(&Genl(&message));
+            // A message longer than a send goes alone.
             if !window.is_empty() && (window.bytes().len() + length > SEND_BYTES || window.len() >= most) {
                 self.deliver(window, &mut failures);
                 window = Window::new(index, self.socket.sequence);
@@ -161,6 +163,7 @@ where
                 }
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => lost = true,
                 Err(error) if lost && error.kind() == io::ErrorKind::WouldBlock => break,
+                // The socket is broken, so nothing is known of the rest.
                 Err(_) => {
                     lost = true;
                     break;

@@ -46,6 +46,7 @@ pub fn length(payload: &impl Emitable) -> usize {
 pub fn append(buffer: &mut Vec<u8>, header: FrameHeader, payload: &impl Emitable, length: usize) {
     let start = buffer.len();
     buffer.resize(start + length.next_multiple_of(ALIGNMENT), 0);
+    // Padding is behind the length that the header tells.
     let room = buffer.get_mut(start..start + length).unwrap_or_default();
     let Some((head, body)) = room.split_at_mut_checked(HEADER_LENGTH) else {
         return;
@@ -68,6 +69,7 @@ pub fn message(header: FrameHeader, payload: &impl Emitable) -> Vec<u8> {
 /// Splits a datagram into its messages; ends at the first that does not fit it.
 pub fn split(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     std::iter::from_fn(move || {
+        // This checks that the length covers a header and fits the datagram, so each step goes forward.
         let message = NetlinkBuffer::new_checked(datagram).ok()?;
         let length = usize::try_from(message.length()).ok()?;
         datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();

@@ -224,6 +224,7 @@ impl Emitable for IpvsMessage {
 impl ParseableParametrized<[u8], GenlHeader> for IpvsMessage {
     fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
         let command = IpvsCommand::from(header.cmd);
+        // Answers to GetInfo use the same numbers for other attributes.
         let attributes = match command {
             IpvsCommand::SetInfo => nla::parse(bytes, IpvsAttribute::parse_info),
             _ => nla::parse(bytes, IpvsAttribute::parse),

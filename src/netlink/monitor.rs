@@ -67,10 +67,12 @@ impl Monitor {
             };
             match news {
                 Ok(_) => changed.notify_one(),
+                // Notifications came faster than they were read, and some are lost.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed.notify_one(),
                 Err(error) => {
                     let what = self.what;
-                    tracing::warn!(%error, what, "the kernel no longer reports changes of the node's network, so they are found only by the next audit");
+                    tracing::warn!(%error, what, "the kernel no longer reports changes, only regular audits find them");
+                    // Ending here would end the daemon, which can do without.
                     return shutdown.cancelled().await;
                 }
             }

@@ -13,6 +13,7 @@ pub fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Deco
         if bytes.is_empty() {
             return None;
         }
+        // Taken, so that the iterator is at its end after an error.
         let list = std::mem::take(&mut bytes);
         let Some([l0, l1, k0, k1]) = list.first_chunk::<NLA_HEADER_SIZE>().copied() else {
             return Some(Err(DecodeError::nla_buffer_too_small(list.len(), NLA_HEADER_SIZE)));
@@ -67,6 +68,7 @@ pub fn emit(list: &[impl Nla], mut buffer: &mut [u8]) {
         if let Some(value) = room.get_mut(NLA_HEADER_SIZE..length) {
             nla.emit_value(value);
         }
+        // The buffer may hold older bytes, which must not reach the kernel.
         room.get_mut(length..).unwrap_or_default().fill(0);
     }
 }

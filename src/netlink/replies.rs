@@ -43,6 +43,7 @@ impl<T> Replies<T> {
             if message.sequence_number() != self.sequence {
                 continue;
             }
+            // Any part of a dump may have the mark, not just its end.
             self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
             match message.message_type() {
                 NLMSG_DONE | NLMSG_ERROR => return self.end(message.payload()),

@@ -55,6 +55,7 @@ impl Netfilter {
                 rules
             }
         };
+        // Rules that are listed as those written last are those, in whatever form nft prints them.
         Ok(match (listed, &self.written) {
             (Some(listed), Some((written, as_listed))) if *as_listed == listed => Some(written.clone()),
             (listed, _) => listed,
@@ -67,6 +68,7 @@ impl Netfilter {
     /// When `nft` is missing, or refuses the rules. The table is unchanged then.
     pub async fn replace(&mut self, rules: &RuleSet) -> Result<(), Error> {
         nft(&["-f", "-"], &rules.script()).await?;
+        // Listed at once, before another program can change the table.
         self.written = list().await?.map(|listed| (rules.clone(), listed));
         Ok(())
     }
@@ -82,6 +84,7 @@ impl Netfilter {
 }
 
 async fn list() -> Result<Option<RuleSet>, Error> {
+    // Without counters and with numeric priorities, which versions of nft name differently.
     match nft(&["-s", "-y", "list", "table", "inet", TABLE], "").await {
         Ok(text) => Ok(Some(RuleSet::listed(&text))),
         Err(Error::Nft(text)) if text.contains("No such file") => Ok(None),
@@ -92,6 +95,7 @@ async fn list() -> Result<Option<RuleSet>, Error> {
 async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
     let mut child = Command::new("nft")
         .args(arguments)
+        // A missing table is told from other errors by its English text.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -106,7 +110,7 @@ async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        // The script that nft quotes below its first line is long and ours.
+        // The first line has the cause. Below it nft quotes the script, which is long and ours.
         let text = String::from_utf8_lossy(&output.stderr);
         Err(Error::Nft(text.lines().next().unwrap_or("no message").to_owned()))
     }

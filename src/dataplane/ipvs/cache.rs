@@ -98,6 +98,7 @@ impl Cache {
                 return None;
             }
         }
+        // Foreign services are shown in the status, so a new or changed one has to be read in full.
         let expected = self.foreign.iter().map(|(entry, foreign)| (entry, foreign.len()));
         if self.unrecognised || !expected.eq(foreign) {
             return None;

@@ -83,6 +83,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<ProcService>> {
     }
     let mut services: Vec<ProcService> = Vec::new();
     for line in lines {
+        // Lines of servers follow that of their service.
         match line.trim_start().strip_prefix("-> ") {
             Some(server) => services.last_mut()?.servers.push(parse_server(server)?),
             None => services.push(ProcService { entry: parse_service(line)?, servers: Vec::new() }),
@@ -115,6 +116,7 @@ fn parse_service(line: &str) -> Option<ProcEntry> {
                 words.next()?;
                 persistent = true;
             }
+            // A flag of a later kernel may change how the service has to be read.
             _ => return None,
         }
     }

@@ -113,6 +113,7 @@ fn identify(key: ServiceKey) -> Vec<ServiceAttribute> {
 
 fn describe(key: ServiceKey, scheduling: &Scheduling) -> Result<Vec<ServiceAttribute>, Refusal> {
     let Scheduling { scheduler, flags } = scheduling;
+    // A NUL would end the name early, and the kernel does not say that a name is too long.
     if scheduler.is_empty() || scheduler.len() > service::NAME_MAX || scheduler.contains('\0') {
         return Err(Refusal {
             errno: Some(EINVAL),
@@ -122,7 +123,9 @@ fn describe(key: ServiceKey, scheduling: &Scheduling) -> Result<Vec<ServiceAttri
     let mut attributes = identify(key);
     attributes.extend([
         ServiceAttribute::Scheduler(scheduler.clone()),
+        // All flags, so that one which another program set is cleared.
         ServiceAttribute::Flags(Flags { flags: *flags, mask: u32::MAX }),
+        // The kernel keeps it unused, because the service is not persistent.
         ServiceAttribute::Timeout(OWNER_TAG),
         ServiceAttribute::Netmask(service::netmask(key.address)),
     ]);
@@ -161,6 +164,7 @@ fn describe_server(address: SocketAddr, server: &RealServer) -> Vec<DestinationA
 fn hint(op: &Op, errno: i32) -> Option<String> {
     let text = match (errno, op) {
         (EPERM, _) => "not allowed to program IPVS (needs CAP_NET_ADMIN)".to_owned(),
+        // The kernel tried to load the module itself before it answered.
         (ENOENT, Op::AddService(_, s) | Op::SetService(_, s)) => {
             let module = format!("ip_vs_{}", s.scheduler);
             format!("scheduler module {module} is not available (try: modprobe {module})")
@@ -178,11 +182,13 @@ fn hint(op: &Op, errno: i32) -> Option<String> {
             "the service has no such real server, another program has removed it; the next pass corrects it"
                 .to_owned()
         }
+        // Only tunnels may lead to another address family.
         (EINVAL, Op::AddServer(key, server, _) | Op::SetServer(key, server, _))
             if key.address.is_ipv4() != server.is_ipv4() =>
         {
             "a masqueraded real server needs the address family of its service".to_owned()
         }
+        // The kernel looks the address up in its routes and takes unicast and local ones.
         (EINVAL, Op::AddServer(..) | Op::SetServer(..)) => {
             "not an address for a real server: it has to be unicast, and the link lo has to be up".to_owned()
         }

@@ -49,6 +49,7 @@ impl DumpedService {
     fn from_attributes(attributes: &[ServiceAttribute]) -> Self {
         let raw = Raw::new(attributes);
         let entry = |identity| ProcEntry::new(identity, raw.scheduler, raw.flags);
+        // We make no services by firewall mark. They have no address.
         if raw.mark != 0 {
             let family = if raw.family == Some(AF_INET6) { " IPv6" } else { "" };
             let text = format!("fwmark {}{family}", raw.mark);
@@ -58,6 +59,7 @@ impl DumpedService {
         let (Some(protocol), Some(address)) = (raw.protocol, raw.address()) else {
             return Self::unintelligible("no protocol, address or port");
         };
+        // SCTP and the like have no key, because no VIP of ours can want it.
         let name = protocol_name(protocol);
         let key = protocol_of(protocol).map(|protocol| ServiceKey {
             protocol,
@@ -66,6 +68,7 @@ impl DumpedService {
         });
         match key {
             Some(key) if raw.flags & service::FLAG_PERSISTENT == 0 && raw.timeout == OWNER_TAG => {
+                // The kernel's own bit is no part of what was asked for.
                 let flags = raw.flags & !service::FLAG_HASHED;
                 Self::Ours(key, Scheduling { scheduler: raw.scheduler.to_owned(), flags })
             }
@@ -88,6 +91,7 @@ pub(super) fn server(
     reply: Result<IpvsMessage, DecodeError>,
 ) -> Option<(SocketAddr, RealServer, Connections)> {
     let message = reply.ok()?;
+    // Before Linux 3.18 servers have no family of their own.
     let mut family = service::family(key.address);
     let (mut address, mut port) = (None, None);
     let mut server = RealServer::masquerade(0);

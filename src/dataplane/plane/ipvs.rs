@@ -25,6 +25,7 @@ impl IpvsPlane {
     /// Without IPVS in the kernel, or without the right to program it.
     pub fn open() -> Result<Self, PlaneError> {
         let mut ipvs = Ipvs::open().map_err(error)?;
+        // Only a warning depends on it, so that a kernel which does not tell is good enough.
         Ok(Self { connection_buckets: ipvs.connection_table_size().ok(), ipvs })
     }
 }

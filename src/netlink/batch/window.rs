@@ -46,6 +46,7 @@ impl Window {
         self.last = self.bytes.len();
         self.answers.push(None);
         let sequence = self.last_sequence();
+        // Without asking for an acknowledgement: the kernel then answers failures only.
         let header = FrameHeader { kind: family, flags: NLM_F_REQUEST, sequence };
         frame::append(&mut self.bytes, header, &Genl(message), length);
         sequence
@@ -64,6 +65,7 @@ impl Window {
         let mut complete = false;
         for message in frame::split(datagram) {
             let sequence = message.sequence_number();
+            // Answers to another send fall outside of the positions, also where numbers wrap around.
             let position = sequence.wrapping_sub(self.base).wrapping_sub(1);
             let answer = usize::try_from(position).ok().and_then(|at| self.answers.get_mut(at));
             if let (NLMSG_ERROR, Some(answer)) = (message.message_type(), answer) {
@@ -80,6 +82,7 @@ impl Window {
             let failure = match answer {
                 Some(0) => continue,
                 Some(errno) => MessageError::Refused(*errno),
+                // Its failure may have been among the lost replies.
                 None if lost => MessageError::Unknown,
                 None => continue,
             };
