@@ -14,6 +14,7 @@ use super::rules::{self, RuleSet};
 use super::state::{Link, Route};
 use link::Routing;
 use nft::Netfilter;
+use resolv::Nameservers;
 
 pub mod link;
 pub mod nft;
@@ -23,10 +24,6 @@ pub mod sysctl;
 /// Settings that are read to describe the node, but never written.
 const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
-
-/// Files with the node's nameservers. Where a local resolver forwards, the first has only that one, and
-/// the second has the real ones.
-const RESOLV_CONF: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// Sockets and files of one network namespace.
 pub struct Host {
@@ -75,8 +72,7 @@ impl Host {
         }
         node.capabilities = self.capabilities;
         node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
-        let resolv_conf = RESOLV_CONF.iter().filter_map(|path| std::fs::read_to_string(path).ok());
-        node.nameservers = resolv_conf.flat_map(|text| resolv::nameservers(&text)).collect();
+        node.nameservers = Nameservers::read().addresses().collect();
         // All settings that may be wanted, because the desired state is not known here.
         let sysctls = rules::sysctls(self.capabilities, true);
         let rules = match &mut self.netfilter {

@@ -206,5 +206,5 @@ fn explains_refusals() {
     }
     let unknown = Refusal::new(&add, MessageError::Unknown);
     assert_eq!(unknown.errno, None);
-    assert!(unknown.text.contains("read the kernel again"), "{unknown}");
+    assert!(unknown.text.contains("reads the kernel again"), "{unknown}");
 }
