@@ -15,7 +15,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::reconcile::Inquiry;
+use crate::reconcile::StatusRequest;
+use crate::source::feed::AcceptLoss;
 use crate::status::Status;
 
 /// Longest wait for a pass that was asked for; then the last status has to do.
@@ -43,7 +44,8 @@ pub struct Api {
 /// What handlers need.
 #[derive(Clone)]
 struct Access {
-    inquiries: mpsc::Sender<Inquiry>,
+    requests: mpsc::Sender<StatusRequest>,
+    losses: mpsc::Sender<AcceptLoss>,
     statuses: watch::Receiver<Arc<Status>>,
 }
 
@@ -60,14 +62,15 @@ impl Api {
     /// Answers until `shutdown`, then removes the socket.
     pub async fn serve(
         self,
-        inquiries: mpsc::Sender<Inquiry>,
+        requests: mpsc::Sender<StatusRequest>,
+        losses: mpsc::Sender<AcceptLoss>,
         statuses: watch::Receiver<Arc<Status>>,
         shutdown: CancellationToken,
     ) {
         let router = Router::new()
             .route("/status", get(status))
             .route("/accept-loss", post(accept_loss))
-            .with_state(Access { inquiries, statuses });
+            .with_state(Access { requests, losses, statuses });
         let served =
             axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
@@ -79,19 +82,24 @@ impl Api {
 }
 
 async fn status(State(access): State<Access>) -> Json<Status> {
-    Json(access.inquire(false).await)
+    Json(access.up_to_date().await)
 }
 
 /// Gives up what is being held back, and tells how things are then.
 async fn accept_loss(State(access): State<Access>) -> Json<Status> {
-    Json(access.inquire(true).await)
+    let (done, accepted) = oneshot::channel();
+    if access.losses.send(AcceptLoss { done }).await.is_ok() {
+        // Without an answer the daemon is about to end; its last status has to do.
+        let _ = tokio::time::timeout(PATIENCE, accepted).await;
+    }
+    Json(access.up_to_date().await)
 }
 
 impl Access {
     /// A status that is up to date, or the last one when that takes too long.
-    async fn inquire(&self, accept_loss: bool) -> Status {
+    async fn up_to_date(&self) -> Status {
         let (answer, fresh) = oneshot::channel();
-        let asked = self.inquiries.try_send(Inquiry { accept_loss, answer }).is_ok();
+        let asked = self.requests.try_send(StatusRequest { answer }).is_ok();
         if asked && let Ok(Ok(status)) = tokio::time::timeout(PATIENCE, fresh).await {
             return Arc::unwrap_or_clone(status);
         }

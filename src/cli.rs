@@ -13,6 +13,8 @@ mod check;
 mod client;
 mod demo;
 mod explain;
+mod help;
+pub mod pages;
 mod plan;
 mod purge;
 mod run;
@@ -33,10 +35,16 @@ const DEGRADED: u8 = 2;
 
 /// Layer-4 load balancer on every node of an Apache Mesos cluster.
 ///
-/// Follows the state of the cluster, gives each VIP that tasks ask for by a VIP_N label a stable address and
-/// a name, and programs this node's kernel so that connections to it reach a healthy task.
+/// Follows the state of the cluster and gives each VIP that a task asks for by a label a stable address and a name.
+/// Programs the kernel of this node so that connections to a VIP reach a healthy task.
 #[derive(Debug, Parser)]
-#[command(name = "l4lbd", version, after_long_help = config::reference())]
+#[command(
+    name = "l4lbd",
+    version,
+    disable_help_subcommand = true,
+    after_help = pages::topics(),
+    after_long_help = format!("{}\n{}", pages::topics(), config::reference())
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,24 +52,48 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See it at work on this machine, in namespaces of its own, without Mesos; needs root
+    /// Show l4lbd at work on this machine for a minute, without Mesos; needs root
+    ///
+    /// Runs three agents with instances of an app, a client and the daemon on this machine, in network and mount
+    /// namespaces and a control group of their own. The state of the cluster changes, and the screen shows what
+    /// the client notices. Nothing on the host changes but its loaded kernel modules, however the command ends.
+    /// In a pipe it prints lines, the last of which is the verdict.
     Demo(demo::Args),
     #[command(hide = true)]
     DemoPart(demo::PartArgs),
     /// Run the daemon
+    ///
+    /// Follows the cluster, programs the kernel and answers DNS until SIGTERM or SIGINT. Stopping leaves the kernel
+    /// forwarding. Logs go to standard error.
     Run(run::Args),
-    /// Show how the running daemon is doing; exit code 2 when it needs you
+    /// Show the state of the running daemon; exit code 2 if it is degraded
+    ///
+    /// The first line is "ok" or "DEGRADED", followed by the reasons, the worst first. Then come the source, the
+    /// kernel, DNS, every VIP with its backends, warnings, skipped labels and virtual services of other programs.
     Status(status::Args),
-    /// Believe the last state as it is: give up tasks that are being held after a sudden loss or a fail-over
+    /// Give up tasks that are held after a sudden loss or a master's fail-over
+    ///
+    /// Takes the last document of the cluster for the whole truth. Tasks that it does not list leave their VIPs.
     AcceptLoss(accept_loss::Args),
-    /// Show what this node would make of a state document; needs neither root nor a kernel
+    /// Show which VIPs this node would make of a state document; needs no root and no kernel
+    ///
+    /// Goes by the configuration of this node and by the addresses that it has given so far, if the user may read
+    /// them. The document comes from a file, such as the answer of a master at /master/state.
     Explain(explain::Args),
-    /// Show what a pass would change in the kernel now, without changing anything
+    /// Show what the next pass would change in the kernel, and change nothing
+    ///
+    /// Asks the source once, compares its document with the kernel and prints one operation a line. Needs the same
+    /// rights as the daemon, which may run meanwhile.
     Plan(plan::Args),
-    /// Check a configuration file; exit code 64 with every error in it
+    /// Check a configuration file; prints every error in it, exit code 64
     Check(check::Args),
-    /// Remove everything of ours from the kernel, and nothing else
+    /// Remove everything of l4lbd from the kernel, and nothing else
+    ///
+    /// Stop the daemon first. Connections through VIPs are cut with IPVS, and go on with eBPF. Virtual services of
+    /// other programs stay, and so do settings of the whole node, whose earlier values are not known.
     Purge(purge::Args),
+    /// Show the help of a command, or the manual page of a topic
+    Help(help::Args),
 }
 
 /// Where the configuration is.
@@ -100,6 +132,7 @@ impl Cli {
             Command::Plan(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Purge(args) => args.run(),
+            Command::Help(args) => args.run(),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::cluster::belief::Patience;
 use crate::dataplane::kernel::KernelOptions;
 use crate::dataplane::{PlaneKind, Timeouts, ebpf};
 use crate::dns::catalog::{Catalog, Layout};
@@ -20,7 +21,9 @@ use crate::dns::publisher;
 use crate::dns::resolved::{self, Resolved};
 use crate::dns::reverse;
 use crate::dns::zone::Zone;
-use crate::plan::desired::Settings;
+use crate::plan::PlannerSettings;
+use crate::plan::desired::{DesiredSettings, Sources};
+use crate::reconcile::{PublisherSettings, ReconcilerSettings};
 pub use crate::source::settings::{Access, Marathon, Source};
 use crate::source::{Location, Mode};
 use crate::units::Rate;
@@ -264,7 +267,7 @@ impl Config {
     }
 
     /// What the data plane needs to know.
-    pub fn settings(&self) -> Settings {
+    fn desired_settings(&self) -> DesiredSettings {
         let listeners: BTreeSet<IpAddr> = self
             .dns
             .listen
@@ -272,7 +275,7 @@ impl Config {
             .map(SocketAddr::ip)
             .filter(|address| !address.is_loopback() && !address.is_unspecified())
             .collect();
-        Settings {
+        DesiredSettings {
             range4: self.vips.range4,
             range6: self.vips.range6,
             scheduler: self.ipvs.scheduler.clone(),
@@ -283,6 +286,49 @@ impl Config {
             },
             listeners,
         }
+    }
+
+    /// Returns the operator's decisions about the table.
+    pub fn planner(&self) -> PlannerSettings {
+        PlannerSettings {
+            desired: self.desired_settings(),
+            policy: self.rules(),
+            linger: self.vips.linger.0,
+            drain: self.ipvs.drain.0,
+            max_vips: self.vips.max,
+            node: Sources { v4: self.node.address, v6: self.node.address6 },
+        }
+    }
+
+    /// Returns how long tasks are held that a document lacks.
+    pub fn patience(&self) -> Patience {
+        Patience {
+            failover: self.source.failover_hold.0,
+            // A file is the operator's own word.
+            mass_loss: if self.is_file() { 0 } else { self.source.mass_loss_polls },
+            spacing: self.source.interval.0 / 2,
+        }
+    }
+
+    /// Returns true if the only source is a document on disk.
+    pub fn is_file(&self) -> bool {
+        matches!(self.source.masters.as_slice(), [Location::File(_)])
+    }
+
+    /// Returns the settings of the reconcile loop.
+    ///
+    /// # Errors
+    /// Where the zone's name is no DNS name.
+    pub fn reconciler(&self) -> Result<ReconcilerSettings, crate::dns::zone::Error> {
+        Ok(ReconcilerSettings {
+            planner: self.planner(),
+            publisher: PublisherSettings {
+                zone: self.zone()?,
+                origin: self.dns.zone.clone(),
+                sources: self.places(),
+            },
+            audit: self.ipvs.audit.0,
+        })
     }
 
     /// What the data plane needs to find its place in the kernel.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -16,13 +17,17 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
-use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
+use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
+use crate::source::feed::{Believer, Feed};
 use crate::source::parts::Parts;
 use crate::source::{self, Report};
+use crate::status::pass::Cause;
 use crate::status::{self, Status};
+use crate::store::Store;
+use crate::store::saver::{Loaded, Saver};
 
 /// Inquiries that may wait; more get the last status.
-const INQUIRIES: usize = 16;
+const REQUESTS: usize = 16;
 
 /// Pause before DNS tries again to listen where somebody else does.
 const DNS_RETRY: Duration = Duration::from_secs(5);
@@ -66,7 +71,7 @@ pub struct Daemon {
     pub bound: Bound,
     parts: JoinSet<()>,
     statuses: watch::Receiver<Arc<Status>>,
-    inquiries: mpsc::Sender<Inquiry>,
+    requests: mpsc::Sender<StatusRequest>,
     shutdown: CancellationToken,
 }
 
@@ -85,33 +90,39 @@ impl Daemon {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;
-        let zone = config.zone()?;
+        let settings = config.reconciler()?;
+        let (saver, Loaded { persisted, cluster }) =
+            Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
+        let believer = Believer::new(config.patience(), cluster);
         let api = Api::bind(&config.daemon.socket).await?;
 
-        let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(config.catalog()?));
         let (reports, report_receiver) = watch::channel(Report::default());
         let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
-        let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES);
+        let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
+        let (requests, request_receiver) = mpsc::channel(REQUESTS);
+        let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
         let names = dns::publisher::Inputs {
             vips: zone_receiver,
-            reports: report_receiver.clone(),
+            feeds: feed_receiver.clone(),
             statuses: status_receiver.clone(),
         };
-        let reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
+        let reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
         let inputs = Inputs {
-            reports: report_receiver,
-            inquiries: inquiry_receiver,
+            feeds: feed_receiver,
+            requests: request_receiver,
             network: network.clone(),
             dns: dns_receiver,
         };
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
         parts.spawn(source.run(reports, shutdown.clone()));
+        parts.spawn(believer.run(report_receiver, loss_receiver, feeds, shutdown.clone()));
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
@@ -123,8 +134,8 @@ impl Daemon {
         };
         parts.spawn(dns::resolved::run(config.resolved(), dns_states.clone(), shutdown.clone()));
         parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve(inquiries.clone(), status_receiver.clone(), shutdown.clone()));
-        Ok(Self { bound, parts, statuses: status_receiver, inquiries, shutdown })
+        parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
+        Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
     }
 
     /// Keeps the service manager informed, and returns after shutdown.
@@ -133,7 +144,7 @@ impl Daemon {
     /// When a part ended of its own accord; the others are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
-        self.parts.spawn(feed_watchdog(self.inquiries.clone(), self.shutdown.clone()));
+        self.parts.spawn(feed_watchdog(self.requests.clone(), self.shutdown.clone()));
         let _ = self.parts.join_next().await;
         let asked = self.shutdown.is_cancelled();
         self.shutdown.cancel();
@@ -153,13 +164,17 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
-    let zone = config.zone()?;
-    let (zones, _zones) = watch::channel(Arc::new(zone.clone()));
+    let (saver, Loaded { persisted, cluster }) =
+        Saver::open(Store::new(&config.daemon.state_dir), !config.is_file());
+    let mut believer = Believer::new(config.patience(), cluster);
+    believer.take(report, Timestamp::now());
+    let settings = config.reconciler()?;
+    let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
-    let mut reconciler = Reconciler::new(kernel, config, zone, Outputs { zones, statuses });
-    reconciler.take_report(report);
+    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
+    reconciler.take_feed(Feed::clone(believer.feed()));
     for _ in 0..ONCE_ATTEMPTS {
-        reconciler.pass().await;
+        reconciler.pass(Cause::Start).await;
         if status.borrow().pass.errors.is_empty() {
             return Ok(status.borrow().clone());
         }
@@ -224,7 +239,7 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
 }
 
 /// Shows the service manager's watchdog that passes still happen, by asking for one.
-async fn feed_watchdog(inquiries: mpsc::Sender<Inquiry>, shutdown: CancellationToken) {
+async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return shutdown.cancelled().await;
     };
@@ -234,8 +249,7 @@ async fn feed_watchdog(inquiries: mpsc::Sender<Inquiry>, shutdown: CancellationT
             () = tokio::time::sleep(limit / 3) => {}
         }
         let (answer, answered) = oneshot::channel();
-        let inquiry = Inquiry { accept_loss: false, answer };
-        if inquiries.send(inquiry).await.is_ok() && answered.await.is_ok() {
+        if requests.send(StatusRequest { answer }).await.is_ok() && answered.await.is_ok() {
             notify(&[NotifyState::Watchdog]);
         }
     }

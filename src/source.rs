@@ -17,6 +17,7 @@ use crate::cluster::Snapshot;
 use crate::mesos;
 
 pub mod credentials;
+pub mod feed;
 pub mod file;
 pub mod http;
 pub mod location;
@@ -34,6 +35,7 @@ mod zookeeper;
 #[cfg(test)]
 mod testing;
 
+pub use feed::Feed;
 use file::File;
 pub use location::Location;
 use pace::Pace;

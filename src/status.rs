@@ -12,6 +12,8 @@ use crate::source::Failure;
 use crate::vip::Condition;
 
 pub mod build;
+pub mod explain;
+pub mod pass;
 
 /// State of a daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! What must survive a restart: files that are only ever replaced as a whole.
+//! What must survive a restart: files that are only ever replaced as a whole. [`saver`] decides when.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::cluster::Snapshot;
 use crate::vip::VipKey;
 use crate::vip::alloc::Leases;
+
+pub mod saver;
 
 /// Which name has which address, and which VIPs there are.
 const LEASES: &str = "leases.json";

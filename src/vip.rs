@@ -22,8 +22,8 @@ pub fn vip_name(label: &str, framework: &str) -> String {
     format!("{}.{}", fragment(label), fragment(framework))
 }
 
-/// The first few of them, and how many more there are, for a line that somebody reads.
-pub fn few<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
+/// Returns the first items and the number of the rest, for one line of text.
+pub fn summarize<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
     const SHOWN: usize = 5;
     let mut all = all.into_iter();
     let shown: Vec<String> = all.by_ref().take(SHOWN).map(|one| one.to_string()).collect();
@@ -36,12 +36,12 @@ pub fn few<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::few;
+    use super::summarize;
 
     #[test]
     fn long_lists_are_cut() {
-        assert_eq!(few(1..=5), "1, 2, 3, 4, 5");
-        assert_eq!(few(1..=300), "1, 2, 3, 4, 5 and 295 more");
-        assert_eq!(few([""; 0]), "");
+        assert_eq!(summarize(1..=5), "1, 2, 3, 4, 5");
+        assert_eq!(summarize(1..=300), "1, 2, 3, 4, 5 and 295 more");
+        assert_eq!(summarize([""; 0]), "");
     }
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use l4lbd::cluster::belief::{Accepted, SyncState};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::dataplane::diff::diff;
@@ -22,10 +23,13 @@ use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::message::{Transport, respond};
 use l4lbd::dns::zone::{Service, Zone};
 use l4lbd::mesos::{self, Format};
-use l4lbd::plan::{self, Planner};
+use l4lbd::plan::Planner;
+use l4lbd::plan::addresses::assign as assign_addresses;
 use l4lbd::reconcile::{Outputs, Reconciler};
-use l4lbd::source::Report;
+use l4lbd::source::Feed;
 use l4lbd::status::Status;
+use l4lbd::status::pass::Cause;
+use l4lbd::store::saver::{Loaded, Saver};
 use l4lbd::store::{Persisted, Store};
 use l4lbd::vip::alloc::{AddressRange, Leases};
 use l4lbd::vip::{LabelPolicy, VipTable};
@@ -94,14 +98,14 @@ mod planning {
     #[divan::bench]
     fn learn_document(bencher: Bencher<'_, '_>) {
         let mut planner = planner();
-        bencher.bench_local(move || planner.learn(&SNAPSHOT, Timestamp::now()));
+        bencher.bench_local(move || planner.learn(&accepted(&SNAPSHOT)));
     }
 
     #[divan::bench]
     fn desired_state(bencher: Bencher<'_, '_>) {
         let mut planner = planner();
         let mut actual = block_on(simulated().read(Depth::Full)).unwrap();
-        planner.learn(&SNAPSHOT, Timestamp::now());
+        planner.learn(&accepted(&SNAPSHOT));
         // Another node each time, or the last plan would do.
         let mut hosts = 0..;
         bencher.bench_local(move || {
@@ -132,7 +136,7 @@ mod allocation {
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Persisted::default(), AddressRange::DCOS_V6);
         let table = VipTable::new(&SNAPSHOT, &LabelPolicy::default());
-        bencher.bench_local(move || plan::assign(&mut memory, &table, &AddressRange::DCOS_V4, &range6));
+        bencher.bench_local(move || assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6));
     }
 
     fn assign(bencher: Bencher<'_, '_>, range: AddressRange) {
@@ -227,19 +231,18 @@ mod pass {
     fn bench(bencher: Bencher<'_, '_>, snapshot: &Arc<Snapshot>, anew: bool) {
         let directory = tempfile::tempdir().unwrap();
         let (mut reconciler, status) = reconciler(directory.path());
-        let mut report = Report { snapshot: Some(snapshot.clone()), sequence: 1, ..Report::default() };
-        reconciler.take_report(report.clone());
+        let feed = || Feed { accepted: Some(Arc::new(accepted(snapshot))), ..Feed::default() };
+        reconciler.take_feed(feed());
         // One programs, one reads in full.
-        block_on(reconciler.pass());
-        block_on(reconciler.pass());
+        block_on(reconciler.pass(Cause::Cluster));
+        block_on(reconciler.pass(Cause::Cluster));
         assert_eq!((status.borrow().vips.len(), status.borrow().skipped.len()), (10_000, 0));
         let written = status.borrow().pass.changed_at;
         bencher.bench_local(|| {
             if anew {
-                report.sequence += 1;
-                reconciler.take_report(report.clone());
+                reconciler.take_feed(feed());
             }
-            block_on(reconciler.pass());
+            block_on(reconciler.pass(Cause::Cluster));
         });
         assert_eq!(status.borrow().pass.changed_at, written);
     }
@@ -247,11 +250,12 @@ mod pass {
     fn reconciler(state_dir: &Path) -> (Reconciler<SimulatedKernel>, watch::Receiver<Arc<Status>>) {
         let mut config = Config::default();
         config.daemon.state_dir = state_dir.to_owned();
-        let zone = config.zone().unwrap();
-        let zones = watch::Sender::new(Arc::new(zone.clone()));
+        let zones = watch::Sender::new(Arc::new(config.zone().unwrap()));
         let statuses = watch::Sender::new(Arc::new(Status::default()));
         let status = statuses.subscribe();
-        (Reconciler::new(simulated(), &config, zone, Outputs { zones, statuses }), status)
+        let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
+        let outputs = Outputs { zones, statuses };
+        (Reconciler::new(simulated(), config.reconciler().unwrap(), saver, persisted, outputs), status)
     }
 }
 
@@ -304,14 +308,19 @@ fn simulated() -> SimulatedKernel {
 
 /// A planner that knows nothing yet.
 fn planner() -> Planner {
-    Planner::new(&Config::default(), Persisted::default(), None)
+    Planner::new(Config::default().planner(), Persisted::default())
 }
 
-fn desired(snapshot: &Snapshot) -> State {
+/// A document that is believed as it is.
+fn accepted(snapshot: &Arc<Snapshot>) -> Accepted {
+    Accepted { snapshot: Arc::clone(snapshot), sync: SyncState::Synced, ..Accepted::default() }
+}
+
+fn desired(snapshot: &Arc<Snapshot>) -> State {
     let actual = block_on(simulated().read(Depth::Full)).unwrap();
     let mut planner = planner();
-    planner.learn(snapshot, Timestamp::now());
-    let state = planner.plan(&actual, Timestamp::now()).unwrap().desired.state.clone();
+    planner.learn(&accepted(snapshot));
+    let state = planner.plan(&actual, Timestamp::now()).unwrap().state.clone();
     assert_eq!((state.services.len(), state.link), (10_000, Link::Up));
     state
 }

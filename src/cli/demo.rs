@@ -15,11 +15,11 @@ const EXIT_CODES: &str = "Exit codes: 0 when no connection failed, also when you
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Args {
-    /// How long to show it, such as 45s or 5m
+    /// Length of the demonstration, such as 45s or 5m
     #[arg(long, value_name = "TIME", value_parser = duration, default_value_t = Length(USUAL))]
     duration: Length,
-    /// What to program the kernel with
-    #[arg(long, value_enum, default_value_t)]
+    /// Data plane: ipvs, ebpf, or auto for IPVS where the kernel has it and eBPF elsewhere
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     dataplane: Wanted,
 }
 

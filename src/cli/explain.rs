@@ -1,39 +1,39 @@
 //! `l4lbd explain`: what this node would make of a document, by its configuration and the addresses that it has
 //! given before.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde::Serialize;
+use jiff::Timestamp;
 
 use super::ConfigFile;
 use super::status::{section, vips};
-use crate::cluster::{Agent, Skipped, Snapshot};
+use crate::cluster::{Agent, Snapshot};
 use crate::config::Config;
+use crate::dataplane::kernel::capabilities;
+use crate::dataplane::{Node, PlaneKind};
 use crate::mesos::{self, Format};
-use crate::plan;
-use crate::status;
+use crate::plan::PlannerSettings;
+use crate::status::explain::{Situation, explain};
 use crate::store::{Persisted, Store};
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Host, VipTable};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// State document: v0 /state of a master or an agent, v1 GET_STATE, or SUBSCRIBE events; - for
+    /// State document: /state of a master or an agent, GET_STATE or SUBSCRIBE events of the v1 API; - for
     /// standard input
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
-    /// auto, state, v1-state or v1-events
+    /// Format of the document: state, v1-state, v1-events, or auto to find it out
     #[arg(long, default_value = "auto", value_parser = format)]
     format: Choice,
-    /// Show the backends as the node with this address sees them; also stands for the agent where the
-    /// document does not name it
+    /// Show the backends as the node with this address sees them; also the agent's address where the document
+    /// names no agent
     #[arg(long, value_name = "IP")]
     node_address: Option<IpAddr>,
     /// Addresses of named IPv4 VIPs, instead of vips.range4
@@ -51,12 +51,6 @@ pub struct Args {
 #[derive(Clone, Copy, Debug)]
 struct Choice(Option<Format>);
 
-#[derive(Serialize)]
-struct Explanation {
-    vips: Vec<status::Vip>,
-    skipped: Vec<Skipped>,
-}
-
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
@@ -67,79 +61,65 @@ impl Args {
         if let Some(address) = self.node_address {
             stand_in(&mut snapshot, address);
         }
-        let memory = match Store::new(&config.daemon.state_dir).leases() {
-            Ok(memory) => memory,
+        let persisted = match Store::new(&config.daemon.state_dir).leases() {
+            Ok(persisted) => persisted,
             // Only root may read it, and anybody may want an explanation.
             Err(error) => {
                 writeln!(io::stderr(), "l4lbd: {error}; addresses are those of a node that has given none")?;
                 Persisted::default()
             }
         };
-        let explanation = self.explain(&snapshot, &config, memory);
+        let explanation = explain(snapshot, self.situation(&config, persisted)?, Timestamp::now());
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &explanation).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
-            vips(&explanation.vips, jiff::Timestamp::now()).write(&mut out)?;
+            for reason in &explanation.reasons {
+                writeln!(out, "! {reason}")?;
+            }
+            vips(&explanation.vips, Timestamp::now()).write(&mut out)?;
+            section(&mut out, "WARNINGS", &explanation.warnings)?;
             section(&mut out, "SKIPPED", &explanation.skipped)?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn explain(&self, snapshot: &Snapshot, config: &Config, mut memory: Persisted) -> Explanation {
-        let table = VipTable::new(snapshot, &config.rules());
-        let range4 = self.vip_range4.unwrap_or(config.vips.range4);
-        let range6 = self.vip_range6.unwrap_or(config.vips.range6);
-        memory.leases4.confine(&range4);
-        memory.leases6.confine(&range6);
-        plan::assign(&mut memory, &table, &range4, &range6);
-        let own: BTreeSet<IpAddr> = self.node_address.into_iter().collect();
-        let mut vips = Vec::new();
-        let mut skipped = table.skipped.clone();
-        for (key, vip) in &table.vips {
-            for ipv4 in [true, false] {
-                let (address, name) = match &key.host {
-                    Host::Literal(address) => (Some(*address), None),
-                    Host::Named(name) => {
-                        let leases = if ipv4 { &memory.leases4 } else { &memory.leases6 };
-                        (leases.get(name), Some(format!("{name}.{}", config.dns.zone)))
-                    }
-                };
-                let backends: Vec<status::Backend> = vip
-                    .backends
-                    .iter()
-                    .filter(|(backend, _)| backend.is_ipv4() == ipv4)
-                    .map(|(seen, backend)| {
-                        let here = backend.seen_from(*seen, &own);
-                        status::Backend {
-                            address: here.ip(),
-                            port: here.port(),
-                            weight: backend.weight(),
-                            condition: None,
-                            until: None,
-                            task: backend.task.clone(),
-                            agent: backend.agent.clone(),
-                            connections: None,
-                        }
-                    })
-                    .collect();
-                match (address, backends.first()) {
-                    (_, None) => {}
-                    (Some(address), _) => {
-                        let (protocol, port) = (key.protocol, key.port);
-                        vips.push(status::Vip { name, protocol, address, port, scheduler: None, backends });
-                    }
-                    (None, Some(first)) => skipped.push(Skipped {
-                        task: first.task.clone(),
-                        value: Some(key.to_string()),
-                        reason: "no address is free in the VIP range".to_owned(),
-                        ..Skipped::default()
-                    }),
-                }
-            }
+    /// Returns the situation of the node that the arguments and the configuration describe.
+    fn situation(&self, config: &Config, persisted: Persisted) -> anyhow::Result<Situation> {
+        let mut settings = config.planner();
+        if let Some(range) = self.vip_range4 {
+            settings.desired.range4 = range;
         }
-        Explanation { vips, skipped }
+        if let Some(range) = self.vip_range6 {
+            settings.desired.range6 = range;
+        }
+        Ok(Situation {
+            node: node(self.node_address, &settings, config.dataplane.unwrap_or_default()),
+            settings,
+            persisted,
+            zone: config.zone()?,
+            origin: config.dns.zone.clone(),
+        })
+    }
+}
+
+/// A node that is known by its addresses alone. Where none is given, addresses that no host has
+/// (RFC 5737, RFC 3849) stand for its own.
+fn node(given: Option<IpAddr>, settings: &PlannerSettings, plane: PlaneKind) -> Node {
+    let own = |ipv4: bool, configured: Option<IpAddr>, unknown: IpAddr| {
+        given.filter(|address| address.is_ipv4() == ipv4).or(configured).unwrap_or(unknown)
+    };
+    let v4 = own(true, settings.node.v4, IpAddr::from([192, 0, 2, 1]));
+    let v6 = own(false, settings.node.v6, IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]));
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    Node {
+        capabilities: capabilities(plane),
+        addresses: loopback.into_iter().chain([v4, v6]).collect(),
+        default_source4: Some(v4),
+        default_source6: Some(v6),
+        forwards_ipv6: true,
+        ..Node::default()
     }
 }
 
@@ -173,6 +153,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cluster::Skipped;
+    use crate::status::explain::Explanation;
 
     /// A task with addresses of both families that asks for a name and for an address.
     const DOCUMENT: &str = r#"{
@@ -198,7 +180,7 @@ mod tests {
     "#;
 
     /// What is said of the document on a node that remembers this.
-    fn explained(memory: Persisted, vip_range4: Option<AddressRange>) -> Explanation {
+    fn explained(persisted: Persisted, vip_range4: Option<AddressRange>) -> Explanation {
         let args = Args {
             config: ConfigFile { config: None },
             state: "-".into(),
@@ -209,12 +191,13 @@ mod tests {
             json: false,
         };
         let config = Config::parse(Path::new("l4lbd.toml"), CONFIG).unwrap();
-        args.explain(&mesos::parse(DOCUMENT.as_bytes(), None).unwrap(), &config, memory)
+        let situation = args.situation(&config, persisted).unwrap();
+        explain(mesos::parse(DOCUMENT.as_bytes(), None).unwrap(), situation, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn this_node_s_configuration_decides() {
-        let Explanation { vips, skipped } = explained(Persisted::default(), None);
+        let Explanation { vips, skipped, .. } = explained(Persisted::default(), None);
         let [vip] = vips.as_slice() else { panic!("{vips:?}") };
         assert_eq!(vip.name.as_deref(), Some("web.marathon.l4lb.example"));
         assert!(vip.address.to_string().starts_with("10.64."), "{}", vip.address);
@@ -226,11 +209,11 @@ mod tests {
 
     #[test]
     fn an_address_that_was_given_stays_while_it_is_in_the_range() {
-        let mut memory = Persisted::default();
-        memory.leases4.assign(&"10.64.0.9-10.64.0.9".parse().unwrap(), ["web.marathon"], []);
+        let mut persisted = Persisted::default();
+        persisted.leases4.assign(&"10.64.0.9-10.64.0.9".parse().unwrap(), ["web.marathon"], []);
         let address = |explanation: Explanation| explanation.vips[0].address;
-        assert_eq!(address(explained(memory.clone(), None)), IpAddr::from([10, 64, 0, 9]));
-        let elsewhere = address(explained(memory, Some(AddressRange::DCOS_V4)));
+        assert_eq!(address(explained(persisted.clone(), None)), IpAddr::from([10, 64, 0, 9]));
+        let elsewhere = address(explained(persisted, Some(AddressRange::DCOS_V4)));
         assert!(AddressRange::DCOS_V4.contains(elsewhere), "{elsewhere}");
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::ConfigFile;
+use crate::cluster::belief::Belief;
 use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
@@ -27,18 +28,19 @@ impl Args {
             // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..config.kernel() })?;
             let store = Store::new(&config.daemon.state_dir);
-            let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
+            let mut planner = Planner::new(config.planner(), store.leases()?);
+            let mut belief = Belief::resume(store.cluster()?);
             let now = Timestamp::now();
             // One try, because an operator waits for the answer.
             let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
-            match (report.snapshot, report.failure) {
-                (Some(snapshot), _) => planner.learn(&snapshot, now),
-                (None, failure) => anyhow::bail!(failure.map(|failure| failure.error).unwrap_or_default()),
-            }
+            let snapshot = report.snapshot.ok_or_else(|| {
+                anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
+            })?;
+            planner.learn(&belief.take(snapshot, now, config.patience()));
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;
             // The seed only shuffles the order of new servers.
-            let ops = diff(&actual.state, &plan.desired.state, 0);
+            let ops = diff(&actual.state, &plan.state, 0);
             let mut out = io::stdout().lock();
             for op in &ops {
                 writeln!(out, "{op}")?;
@@ -49,12 +51,7 @@ impl Args {
             for warning in &plan.desired.warnings {
                 writeln!(out, "# warning: {warning}")?;
             }
-            writeln!(
-                out,
-                "# {} operations for {} virtual services",
-                ops.len(),
-                plan.desired.state.services.len()
-            )?;
+            writeln!(out, "# {} operations for {} virtual services", ops.len(), plan.state.services.len())?;
             Ok(ExitCode::SUCCESS)
         })
     }

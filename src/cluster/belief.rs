@@ -1,35 +1,46 @@
-//! What to believe when a document says that tasks are gone.
+//! The decision which snapshot to believe when a document says that tasks are gone.
 //!
 //! Three things empty a document without any task having ended: a new master, which learns of its
 //! agents and their tasks one by one over minutes; missing rights, which Mesos answers by leaving
 //! out what may not be seen; and faults. In each case the tasks seen before are kept for a while.
+//! The decision is made once, before the planner and DNS, and covers VIPs and names of tasks alike.
 //! The time is an argument, so that everything here is pure.
+//!
+//! For example, with a `failover` of 15 minutes:
+//!
+//! | time | document | believed |
+//! |---|---|---|
+//! | 0:00 | master A: agents S1 and S2, a task on each | both tasks |
+//! | 0:10 | master B leads, no agent has registered with it | both tasks, held until 15:10 |
+//! | 0:40 | master B: S1 and its task | S1's task as the document has it, S2's task held |
+//! | 15:10 | master B: S1 only | S1's task; S2 is given up |
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
+use super::{Snapshot, Task, TaskKey, TaskState};
 
-/// How long to hold on to tasks.
+/// Limits of how long tasks are held.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long tasks of agents are kept that a new master has not heard from.
+    /// Time for which tasks are kept on agents that have not registered with a new master.
     pub failover: Duration,
     /// Number of documents in a row in which more than half of the tasks may be missing without a
-    /// trace before that is believed; 0 believes it at once.
+    /// trace before the loss is believed; 0 believes it at once.
     pub mass_loss: u32,
-    /// Documents that come sooner after each other count as one: events may come many in a second.
+    /// Shortest time between two documents that count separately: events may bring many in a second.
     pub spacing: Duration,
 }
 
-/// Something that is being held, for people to see.
+/// Reason for which tasks are held, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldReason {
-    /// After a fail-over: tasks of agents that have not registered again.
+    /// Tasks of agents that have not registered again after a fail-over.
     Failover { tasks: usize, agents: usize, until: Timestamp },
-    /// Tasks that vanished without a trace, and in how many documents more that must be so.
+    /// Tasks that vanished without a trace, and the number of further documents that must agree.
     MassLoss { tasks: usize, of: usize, documents: u32 },
 }
 
@@ -50,74 +61,107 @@ impl std::fmt::Display for HoldReason {
     }
 }
 
-/// The last believed picture of the cluster.
+/// Part of the cluster that documents of this run have described.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncState {
+    /// No document yet: everything believed comes from an earlier run.
+    #[default]
+    Cold,
+    /// Some agents or tasks are still believed from an earlier run or held back.
+    Partial,
+    /// Everything that is believed has been described at least once.
+    Synced,
+}
+
+/// The cluster as it is believed after one document.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Accepted {
+    /// The document, completed by the tasks, agents and names that are held.
+    pub snapshot: Arc<Snapshot>,
+    /// Reasons for which tasks with VIPs are held; empty when the document is believed as it is.
+    pub held: Vec<HoldReason>,
+    pub sync: SyncState,
+    /// Set while the same document, seen again later, may be believed differently.
+    pub is_holding: bool,
+}
+
+/// The last believed picture of the cluster, and what is needed to judge the next document.
 #[derive(Clone, Debug, Default)]
 pub struct Belief {
-    believed: Option<Snapshot>,
+    believed: Option<Arc<Snapshot>>,
     failover: Option<Failover>,
+    /// Documents in a row that showed a mass loss.
     losses: u32,
-    /// When a document last counted among the losses.
+    /// Time at which a document last counted among the losses.
     counted: Option<Timestamp>,
-    /// Whether it is not known yet that documents are of the cluster that an earlier run believed.
+    /// Set until a document shows whether it is of the cluster that an earlier run believed.
     resumed: bool,
+    sync: SyncState,
 }
 
 #[derive(Clone, Debug)]
 struct Failover {
     until: Timestamp,
-    /// Agents known before it that have not registered since.
+    /// Agents known before the fail-over that have not registered since.
     missing: BTreeSet<String>,
 }
 
 impl Belief {
-    /// Goes on from what an earlier run believed.
+    /// Goes on from the cluster that an earlier run believed.
     pub fn resume(believed: Option<Snapshot>) -> Self {
-        Self { resumed: believed.is_some(), believed, ..Self::default() }
+        Self { resumed: believed.is_some(), believed: believed.map(Arc::new), ..Self::default() }
     }
 
-    /// What is believed now.
-    pub fn believed(&self) -> Option<&Snapshot> {
-        self.believed.as_ref()
+    /// Returns the believed cluster without a new document; `None` when nothing is known at all.
+    pub fn accepted(&self) -> Option<Accepted> {
+        let snapshot = self.believed.clone()?;
+        Some(Accepted { snapshot, held: Vec::new(), sync: self.sync, is_holding: self.is_holding() })
     }
 
-    /// Whether documents have told all there is: nothing depends on what an earlier run believed, nor
-    /// is anything being waited for.
-    pub fn is_certain(&self) -> bool {
-        let awaited = self.believed.as_ref().is_none_or(|believed| !believed.recovered.is_empty());
-        !self.resumed && !awaited && self.failover.is_none() && self.losses == 0
-    }
-
-    /// Takes a new document and returns what to go by, with what was held back.
-    pub fn take(
-        &mut self,
-        new: Snapshot,
-        now: Timestamp,
-        patience: Patience,
-    ) -> (&Snapshot, Vec<HoldReason>) {
-        let mut snapshot = new;
+    /// Takes a new document and returns what to go by.
+    pub fn take(&mut self, document: Arc<Snapshot>, now: Timestamp, patience: Patience) -> Accepted {
+        let mut snapshot = document;
         let mut held = Vec::new();
         if self.resumed {
             self.recognise(&snapshot);
         }
         if let Some(believed) = self.believed.take() {
+            // The fail-over comes first: the tasks that it holds have not vanished without a trace.
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
             held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
             keep_lost(&believed, &mut snapshot);
         }
-        (self.believed.insert(snapshot), held)
+        self.believed = Some(Arc::clone(&snapshot));
+        if self.sync != SyncState::Synced {
+            self.sync = if self.is_certain() { SyncState::Synced } else { SyncState::Partial };
+        }
+        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding() }
     }
 
-    /// Takes a document for the whole truth, whatever it lacks.
-    pub fn accept(&mut self, snapshot: Snapshot) -> &Snapshot {
+    /// Believes a document as it is, whatever it lacks.
+    pub fn accept(&mut self, document: Arc<Snapshot>) -> Accepted {
         self.failover = None;
         self.losses = 0;
+        self.counted = None;
         self.resumed = false;
-        self.believed.insert(snapshot)
+        self.sync = SyncState::Synced;
+        self.believed = Some(Arc::clone(&document));
+        Accepted { snapshot: document, held: Vec::new(), sync: self.sync, is_holding: false }
     }
 
-    /// What an earlier run believed counts only for the same cluster, which has agents in common: their
-    /// ids outlive masters.
+    fn is_holding(&self) -> bool {
+        self.failover.is_some() || self.losses > 0
+    }
+
+    /// True when nothing depends on an earlier run and nothing is awaited.
+    fn is_certain(&self) -> bool {
+        let awaited = self.believed.as_ref().is_none_or(|believed| !believed.recovered.is_empty());
+        !self.resumed && !awaited && !self.is_holding()
+    }
+
+    /// Forgets what an earlier run believed if it was another cluster: agents' ids outlive masters, so
+    /// the same cluster has some in common.
     fn recognise(&mut self, new: &Snapshot) {
         let mut agents = new.agents.keys().chain(&new.recovered).peekable();
         if agents.peek().is_none() {
@@ -134,9 +178,10 @@ impl Belief {
             (Some(old), Some(new)) => !old.is_same(new),
             _ => false,
         };
-        // A daemon that starts in the middle of a fail-over knows of it only from the awaited agents.
-        let under_way = self.failover.is_none()
-            && believed.tasks.values().any(|task| new.recovered.contains(&task.agent_id));
+        // A daemon that starts in the middle of a fail-over, and documents that name no master, show it
+        // only by the agents that are awaited.
+        let is_awaited = |agent: &String| new.recovered.contains(agent);
+        let under_way = self.failover.is_none() && believed.agents.keys().any(is_awaited);
         if changed || under_way {
             let mut missing: BTreeSet<String> = believed.agents.keys().cloned().collect();
             missing.extend(self.failover.take().into_iter().flat_map(|failover| failover.missing));
@@ -151,46 +196,48 @@ impl Belief {
     fn hold_failover(
         &mut self,
         believed: &Snapshot,
-        new: &mut Snapshot,
+        new: &mut Arc<Snapshot>,
         now: Timestamp,
     ) -> Option<HoldReason> {
-        let awaited = |agent: &String| {
-            new.recovered.contains(agent)
-                || self.failover.as_ref().is_some_and(|failover| failover.missing.contains(agent))
+        let failover = self.failover.as_ref();
+        let is_awaited = |new: &Snapshot, agent: &str| {
+            new.recovered.contains(agent) || failover.is_some_and(|failover| failover.missing.contains(agent))
         };
-        let expired = self.failover.as_ref().is_some_and(|failover| now >= failover.until);
-        if expired {
-            // Waiting longer for these is not a matter of how many they are.
-            let given_up = believed.tasks.values().filter(|task| awaited(&task.agent_id));
+        if failover.is_some_and(|failover| now >= failover.until) {
+            // Given up tasks count as ended, so that the mass-loss check below does not hold them again.
+            let given_up = believed.tasks.values().filter(|task| is_awaited(new, &task.agent_id));
             let given_up: Vec<TaskKey> = given_up.map(|task| task.key.clone()).collect();
-            new.ended.extend(given_up);
+            Arc::make_mut(new).ended.extend(given_up);
             self.failover = None;
             return None;
         }
         let kept: Vec<TaskKey> = believed
             .tasks
             .values()
-            .filter(|task| awaited(&task.agent_id) && !new.ended.contains(&task.key))
+            .filter(|task| is_awaited(new, &task.agent_id) && !new.ended.contains(&task.key))
             .filter(|task| !new.tasks.contains_key(&task.key))
             .map(|task| task.key.clone())
             .collect();
-        let agents = keep(believed, new, &kept);
-        let failover = self.failover.as_ref()?;
-        if failover.missing.is_empty() && kept.is_empty() {
+        // Names of tasks without VIPs are held as well.
+        let awaited: BTreeSet<String> =
+            believed.agents.keys().filter(|agent| is_awaited(new, agent)).cloned().collect();
+        let is_over = failover.is_some_and(|failover| failover.missing.is_empty()) && kept.is_empty();
+        let until = failover.map(|failover| failover.until);
+        let agents = keep_tasks(believed, new, &kept);
+        if !awaited.is_empty() {
+            keep_names(believed, new, |agent| awaited.contains(agent));
+        }
+        if is_over {
             self.failover = None;
             return None;
         }
-        (!kept.is_empty()).then_some(HoldReason::Failover {
-            tasks: kept.len(),
-            agents,
-            until: failover.until,
-        })
+        (!kept.is_empty()).then_some(HoldReason::Failover { tasks: kept.len(), agents, until: until? })
     }
 
     fn hold_mass_loss(
         &mut self,
         believed: &Snapshot,
-        new: &mut Snapshot,
+        new: &mut Arc<Snapshot>,
         now: Timestamp,
         patience: Patience,
     ) -> Option<HoldReason> {
@@ -212,38 +259,67 @@ impl Belief {
             self.losses += 1;
             self.counted = Some(now);
         }
-        keep(believed, new, &vanished);
+        keep_tasks(believed, new, &vanished);
+        keep_names(believed, new, |_| true);
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(HoldReason::MassLoss { tasks: vanished.len(), of, documents })
     }
 }
 
-/// Keeps tasks of lost agents as long as the document lists them, for VIPs that have nobody else.
-fn keep_lost(believed: &Snapshot, new: &mut Snapshot) {
+/// Keeps tasks of lost agents as long as the document lists them, for VIPs without another backend.
+fn keep_lost(believed: &Snapshot, new: &mut Arc<Snapshot>) {
     let lost: Vec<TaskKey> =
         new.lost.iter().filter(|key| believed.tasks.contains_key(*key)).cloned().collect();
-    keep(believed, new, &lost);
+    keep_tasks(believed, new, &lost);
     for key in lost {
-        if let Some(Task { state, .. }) = new.tasks.get_mut(&key) {
+        if let Some(Task { state, .. }) = Arc::make_mut(new).tasks.get_mut(&key) {
             *state = TaskState::Lost;
         }
     }
 }
 
 /// Copies tasks with their agents and frameworks; returns the number of agents.
-fn keep(believed: &Snapshot, new: &mut Snapshot, tasks: &[TaskKey]) -> usize {
+fn keep_tasks(believed: &Snapshot, new: &mut Arc<Snapshot>, tasks: &[TaskKey]) -> usize {
+    if tasks.is_empty() {
+        return 0;
+    }
+    // Only here a document is copied, if a consumer of it still holds it.
+    let new = Arc::make_mut(new);
     let mut agents = BTreeSet::new();
     for task in tasks.iter().filter_map(|key| believed.tasks.get(key)) {
-        if let Some(agent) = believed.agents.get(&task.agent_id) {
-            new.agents.entry(task.agent_id.clone()).or_insert_with(|| agent.clone());
-        }
-        if let Some(name) = believed.frameworks.get(&task.key.framework) {
-            new.frameworks.entry(task.key.framework.clone()).or_insert_with(|| name.clone());
-        }
+        keep_origin(believed, new, &task.agent_id, &task.key.framework);
         agents.insert(&task.agent_id);
         new.tasks.insert(task.key.clone(), task.clone());
     }
     agents.len()
+}
+
+/// Copies the registry's tasks that the document lacks, for the agents that `is_kept` selects.
+fn keep_names(believed: &Snapshot, new: &mut Arc<Snapshot>, is_kept: impl Fn(&str) -> bool) {
+    let mut registry = Arc::clone(&new.names);
+    let origins = Arc::make_mut(&mut registry).keep(&believed.names, is_kept, &new.ended);
+    if origins.is_empty() {
+        return;
+    }
+    let new = Arc::make_mut(new);
+    for (agent, framework) in origins {
+        keep_origin(believed, new, agent, framework);
+    }
+    new.names = registry;
+}
+
+/// Copies an agent and a framework that the document does not have.
+fn keep_origin(believed: &Snapshot, new: &mut Snapshot, agent: &str, framework: &str) {
+    if !new.agents.contains_key(agent)
+        && let Some(known) = believed.agents.get(agent)
+    {
+        new.agents.insert(agent.to_owned(), known.clone());
+    }
+    if !new.frameworks.contains_key(framework)
+        && let Some(name) = believed.frameworks.get(framework)
+    {
+        new.frameworks.insert(framework.to_owned(), name.clone());
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`TaskRegistry`];
 //! which DNS names follow from that is left to [`crate::dns::tasks`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use sha1::{Digest, Sha1};
 
-use super::Protocol;
+use super::{Protocol, TaskKey};
 
 /// Ranges of port resources that are kept of a task; more make no useful SRV records.
 const MAX_RANGES: usize = 8;
@@ -103,6 +103,42 @@ impl TaskRegistry {
         self.tasks.retain(|task| task.id != id || task.framework != framework);
     }
 
+    /// Adds those tasks of `old` that this registry lacks, are not in `ended`, and run on an agent that
+    /// `is_kept` selects. Returns the agent and framework of each kept task, without repetition.
+    pub fn keep<'o>(
+        &mut self,
+        old: &'o Self,
+        is_kept: impl Fn(&str) -> bool,
+        ended: &BTreeSet<TaskKey>,
+    ) -> BTreeSet<(&'o str, &'o str)> {
+        let (agents, frameworks) = (by_number(&old.agents), by_number(&old.frameworks));
+        // Numbers differ from registry to registry, so frameworks are compared by this one's.
+        let known: BTreeSet<(u32, u64)> = self.tasks.iter().map(|task| (task.framework, task.id)).collect();
+        let ended: BTreeSet<(&str, u64)> =
+            ended.iter().map(|key| (key.framework.as_str(), short(&key.task))).collect();
+        let mut origins = BTreeSet::new();
+        for task in &old.tasks {
+            let (Some(&agent), Some(&framework)) = (agents.get(&task.agent), frameworks.get(&task.framework))
+            else {
+                continue;
+            };
+            let framework_number = number(&mut self.frameworks, framework);
+            let is_known =
+                known.contains(&(framework_number, task.id)) || ended.contains(&(framework, task.id));
+            if is_known || !is_kept(agent) {
+                continue;
+            }
+            let agent_number = number(&mut self.agents, agent);
+            self.tasks.push(RegisteredTask {
+                agent: agent_number,
+                framework: framework_number,
+                ..task.clone()
+            });
+            origins.insert((agent, framework));
+        }
+        origins
+    }
+
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
@@ -110,6 +146,10 @@ impl TaskRegistry {
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
+}
+
+fn by_number(ids: &BTreeMap<String, u32>) -> BTreeMap<u32, &str> {
+    ids.iter().map(|(id, number)| (*number, id.as_str())).collect()
 }
 
 fn number(ids: &mut BTreeMap<String, u32>, id: &str) -> u32 {

@@ -2,7 +2,7 @@
 //! else.
 //!
 //! What belongs here: the choice of a plane, and the order in which plane and host carry out
-//! operations. A new plane gets its arm in [`open`].
+//! operations. A new plane gets its arms in [`capabilities`] and [`open`].
 
 use super::error::Error;
 use super::host::{Host, HostReading};
@@ -47,6 +47,14 @@ pub struct Purged {
     pub errors: Vec<OpError>,
     /// Number of services in the plane's table that are not ours.
     pub foreign: usize,
+}
+
+/// Returns the capabilities of a plane, without opening it.
+pub fn capabilities(kind: PlaneKind) -> Capabilities {
+    match kind {
+        PlaneKind::Ipvs => IpvsPlane::CAPABILITIES,
+        PlaneKind::Ebpf => EbpfPlane::CAPABILITIES,
+    }
 }
 
 /// Opens a plane.

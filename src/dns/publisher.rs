@@ -16,7 +16,8 @@ use super::catalog::Catalog;
 use super::tasks::{Directory, Tasks};
 use super::zone::{PortNames, Zone, port_label};
 use crate::cluster::Snapshot;
-use crate::source::Report;
+use crate::cluster::belief::{Accepted, SyncState};
+use crate::source::Feed;
 use crate::status::Status;
 use crate::vip::label::{self, LabelHost};
 use crate::vip::vip_name;
@@ -24,7 +25,7 @@ use crate::vip::vip_name;
 /// What the catalog is made of.
 pub struct Inputs {
     pub vips: watch::Receiver<Arc<Zone>>,
-    pub reports: watch::Receiver<Report>,
+    pub feeds: watch::Receiver<Feed>,
     /// For the node's own address.
     pub statuses: watch::Receiver<Arc<Status>>,
 }
@@ -43,7 +44,6 @@ pub struct Settings {
 /// What was learned from documents so far.
 #[derive(Clone, Debug, Default)]
 struct Learned {
-    sequence: u64,
     directory: Directory,
     port_names: PortNames,
 }
@@ -57,19 +57,23 @@ pub async fn run(
 ) {
     let mut catalog = Catalog::clone(&catalogs.borrow());
     let mut learned = Learned::default();
+    let mut known: Option<Arc<Accepted>> = None;
     loop {
         let vips = inputs.vips.borrow_and_update().clone();
-        let report = inputs.reports.borrow_and_update().clone();
+        let accepted = inputs.feeds.borrow_and_update().accepted.clone();
         let status = inputs.statuses.borrow_and_update().clone();
 
         let mut changed = false;
-        if let Some(snapshot) =
-            report.snapshot.filter(|_| report.sequence != learned.sequence || learned.directory.is_holding())
+        // An earlier run's cluster has no names of tasks.
+        let told = accepted.filter(|accepted| accepted.sync != SyncState::Cold);
+        if let Some(accepted) =
+            told.filter(|new| !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, new)))
         {
+            let snapshot = Arc::clone(&accepted.snapshot);
+            known = Some(accepted);
             let before = std::mem::take(&mut learned);
             let (tasks, patience) = (settings.tasks, settings.patience);
-            let sequence = report.sequence;
-            let learn = move || before.learn(&snapshot, sequence, patience, tasks);
+            let learn = move || before.learn(&snapshot, patience, tasks);
             let Ok(new) = tokio::task::spawn_blocking(learn).await else { return };
             learned = new;
             if settings.tasks {
@@ -94,7 +98,7 @@ pub async fn run(
         let some = tokio::select! {
             () = shutdown.cancelled() => return,
             some = inputs.vips.changed() => some,
-            some = inputs.reports.changed() => some,
+            some = inputs.feeds.changed() => some,
             some = inputs.statuses.changed() => some,
         };
         if some.is_err() {
@@ -105,16 +109,12 @@ pub async fn run(
 }
 
 impl Learned {
-    fn learn(self, snapshot: &Snapshot, sequence: u64, patience: Duration, tasks: bool) -> Self {
+    fn learn(self, snapshot: &Snapshot, patience: Duration, tasks: bool) -> Self {
         let directory = match tasks {
             true => self.directory.learn(snapshot, Timestamp::now(), patience),
             false => self.directory,
         };
-        let port_names = match sequence == self.sequence {
-            true => self.port_names,
-            false => port_names(snapshot),
-        };
-        Self { sequence, directory, port_names }
+        Self { directory, port_names: port_names(snapshot) }
     }
 }
 

@@ -1,49 +1,46 @@
-//! What the kernel held when the daemon started, and what of it is to stay until documents have told
-//! all there is.
+//! Adoption: what the kernel held when the daemon started stays until documents have told of it.
 //!
-//! The cluster that an earlier run kept may be older than the table that it left in the kernel,
-//! because it can be killed between the two. Where they differ, the kernel knows more.
+//! The cluster that an earlier run kept on disk may be older than the table that it left in the
+//! kernel, because it can be killed between the two. Where they differ, the kernel knows more.
 
 use std::collections::BTreeMap;
 
-use super::desired::Desired;
-use crate::dataplane::{RealServer, Service, ServiceKey, State};
+use super::desired::{Desired, Member};
+use crate::dataplane::{Service, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
-/// Services of an earlier run.
+/// Services that an earlier run left in the kernel.
 #[derive(Clone, Debug)]
 pub struct Adopted(BTreeMap<ServiceKey, Service>);
 
 impl Adopted {
-    /// All that the kernel holds.
+    /// Adopts everything that the kernel holds.
     pub fn of(state: &State) -> Self {
         Self(state.services.clone())
     }
 
-    /// Gives up the servers that `desired` knows: their tasks have been heard of.
+    /// Gives up the servers that `desired` knows: documents have told of their tasks.
     pub fn forget_known(&mut self, desired: &Desired) {
         for (key, service) in &mut self.0 {
             let Some(known) = desired.services.get(key) else { continue };
-            service.servers.retain(|address, _| !known.backends.contains_key(address));
+            service.servers.retain(|address, _| !known.servers.contains_key(address));
         }
     }
 
-    /// Puts the rest into the services of `desired`, with the weights that it has.
+    /// Puts the rest into the services of `desired`, with the weights that it has in the kernel.
     pub fn keep(&self, desired: &mut Desired) {
         for (key, programmed) in &mut desired.services {
-            let (Some(held), Some(service)) = (self.0.get(key), desired.state.services.get_mut(key)) else {
-                continue;
-            };
-            if programmed.backends.is_empty() && !held.servers.is_empty() {
+            let Some(held) = self.0.get(key) else { continue };
+            // Without a task there is no label that could say which scheduler is wanted.
+            if programmed.servers.is_empty() && !held.servers.is_empty() {
                 programmed.scheduling.clone_from(&held.scheduling);
-                service.scheduling.clone_from(&held.scheduling);
             }
             for (address, server) in &held.servers {
-                let server = RealServer::masquerade(server.weight);
-                if service.servers.insert(*address, server) != Some(server) {
-                    let known = programmed.backends.entry(*address);
-                    known.or_insert_with(|| Backend::unknown(Condition::Inherited)).condition =
-                        Condition::Inherited;
+                let unknown = || Member { backend: Backend::unknown(Condition::Inherited), weight: u32::MAX };
+                let member = programmed.servers.entry(*address).or_insert_with(unknown);
+                if member.weight != server.weight {
+                    member.weight = server.weight;
+                    member.backend.condition = Condition::Inherited;
                 }
             }
         }
@@ -57,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::Protocol;
-    use crate::dataplane::Scheduling;
+    use crate::dataplane::{RealServer, Scheduling};
     use crate::plan::desired::Programmed;
     use crate::vip::{Host, VipKey};
 
@@ -81,24 +78,19 @@ mod tests {
 
     /// What is wanted when these servers are ready.
     fn wanted(servers: &[u8]) -> Desired {
-        let servers: Vec<_> = servers.iter().map(|last| (*last, 1)).collect();
-        let state = kernel("wlc", &servers);
-        let backends =
-            state.services[&KEY].servers.keys().map(|a| (*a, Backend::unknown(Condition::Ready))).collect();
+        let ready = |last: &u8| (server(*last), Member::new(Backend::unknown(Condition::Ready)));
         let vip = VipKey { host: Host::Literal(VIP), protocol: Protocol::Tcp, port: 80 };
-        let programmed = Programmed { vip, backends, scheduling: scheduling("wlc") };
-        Desired { state, services: [(KEY, programmed)].into(), ..Desired::default() }
+        let servers = servers.iter().map(ready).collect();
+        let programmed =
+            Programmed { vip, scheduling: scheduling("wlc"), servers, port_names: BTreeSet::new() };
+        Desired { services: [(KEY, programmed)].into(), ..Desired::default() }
     }
 
     fn weights(desired: &Desired) -> Vec<(u8, u32, Condition)> {
-        let (service, programmed) = (&desired.state.services[&KEY], &desired.services[&KEY]);
-        let places: BTreeSet<_> = service.servers.keys().collect();
-        assert!(programmed.backends.keys().eq(places));
         (1..10)
             .filter_map(|last| {
-                let address = server(last);
-                let condition = programmed.backends.get(&address)?.condition;
-                Some((last, service.servers[&address].weight, condition))
+                let member = desired.services[&KEY].servers.get(&server(last))?;
+                Some((last, member.weight, member.backend.condition))
             })
             .collect()
     }
@@ -138,10 +130,9 @@ mod tests {
         let inherited = Adopted::of(&kernel("mh", &[(1, 1)]));
         let mut desired = wanted(&[]);
         inherited.keep(&mut desired);
-        assert_eq!(desired.state.services[&KEY].scheduling, scheduling("mh"));
         assert_eq!(desired.services[&KEY].scheduling, scheduling("mh"));
         let mut desired = wanted(&[1]);
         inherited.keep(&mut desired);
-        assert_eq!(desired.state.services[&KEY].scheduling, scheduling("wlc"));
+        assert_eq!(desired.services[&KEY].scheduling, scheduling("wlc"));
     }
 }

@@ -1,4 +1,7 @@
 //! From VIPs and addresses to the state that this node's kernel should have.
+//!
+//! [`Desired`] keeps each virtual service once, with the tasks behind its servers. The
+//! [`State`] that is compared with the kernel is a projection of it, see [`Desired::state`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,22 +14,24 @@ use crate::dataplane::{
     Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
-use crate::vip::{Backend, Host, Vip, VipKey, VipTable, few};
+use crate::vip::{Backend, Host, Vip, VipKey, VipTable};
 
-/// The consistent-hash scheduler.
+/// Kernel name of the consistent-hash scheduler.
 const STICKY: &str = "mh";
 
 /// Schedulers that choose by a hash of the client.
 const HASHING: &[&str] = &["sh", "mh"];
 
-/// `IP_VS_SVC_F_SCHED1` and `2` (`linux/ip_vs.h`), as both hashing schedulers read them: whether to go
-/// on to another server where the chosen one takes nothing, and whether the hash covers the port.
+/// `IP_VS_SVC_F_SCHED1` (`linux/ip_vs.h`) as both hashing schedulers read it: go on to another server
+/// where the chosen one takes nothing.
 const FALLBACK: u32 = 0x0008;
+
+/// `IP_VS_SVC_F_SCHED2` (`linux/ip_vs.h`) as both hashing schedulers read it: hash the port as well.
 const WITH_PORT: u32 = 0x0010;
 
-/// What the operator decides about the data plane.
+/// Operator's decisions about the data plane.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct DesiredSettings {
     pub range4: AddressRange,
     pub range6: AddressRange,
     /// Kernel name of the scheduler.
@@ -36,106 +41,144 @@ pub struct Settings {
     pub listeners: BTreeSet<IpAddr>,
 }
 
-/// The node's addresses that its clients use towards VIPs.
+/// The node's addresses that its own clients use towards VIPs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     pub v4: Option<IpAddr>,
     pub v6: Option<IpAddr>,
 }
 
-/// A virtual service with what it stands for.
+/// A server of a virtual service, with the task behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub backend: Backend,
+    /// Share of new connections; usually the backend's, but what an earlier run left in the kernel
+    /// keeps its own.
+    pub weight: u32,
+}
+
+impl Member {
+    /// A server with the weight that its backend's condition gives.
+    pub fn new(backend: Backend) -> Self {
+        Self { weight: backend.weight(), backend }
+    }
+}
+
+/// A virtual service and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programmed {
     pub vip: VipKey,
+    pub scheduling: Scheduling,
     /// By the address that this node uses, which for its own containers can differ from the one that
     /// other nodes use.
-    pub backends: BTreeMap<SocketAddr, Backend>,
-    pub scheduling: Scheduling,
+    pub servers: BTreeMap<SocketAddr, Member>,
+    /// Names of the task ports that serve the VIP, as written.
+    pub port_names: BTreeSet<String>,
+}
+
+impl Programmed {
+    fn service(&self) -> Service {
+        let servers = self.servers.iter();
+        Service {
+            scheduling: self.scheduling.clone(),
+            servers: servers
+                .map(|(address, member)| (*address, RealServer::masquerade(member.weight)))
+                .collect(),
+        }
+    }
 }
 
 /// The desired state, with the reasons for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    pub state: State,
     pub services: BTreeMap<ServiceKey, Programmed>,
+    /// Everything but services: link, addresses, routes, settings and rules.
+    pub surroundings: State,
     pub skipped: Vec<Skipped>,
-    /// VIPs whose place in the kernel somebody else has; they are among the skipped.
+    /// VIPs whose address and port a virtual service of another program has; they are among the skipped.
     pub blocked: Vec<VipKey>,
     /// What works, but not as its users may expect.
     pub warnings: Vec<String>,
 }
 
-/// Makes the desired state of one node.
-///
-/// `vacant` are VIPs whose backends are all gone but whose clients should still be refused rather
-/// than left without an answer. Whatever can't be programmed is left out with a reason.
-pub fn desired(
-    table: &VipTable,
-    vacant: &BTreeSet<VipKey>,
-    leases: (&Leases, &Leases),
-    settings: &Settings,
-    sources: Sources,
-    node: &Node,
-    foreign: &[Foreign],
-) -> Desired {
+impl Desired {
+    /// Returns the state to compare with the kernel.
+    pub fn state(&self) -> State {
+        let services = self.services.iter().map(|(key, programmed)| (*key, programmed.service())).collect();
+        State { services, ..self.surroundings.clone() }
+    }
+}
+
+/// Everything that a desired state is made from.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub table: &'a VipTable,
+    /// VIPs whose backends are all gone but whose clients should still be refused rather than left
+    /// without an answer.
+    pub vacant: &'a BTreeSet<VipKey>,
+    pub leases4: &'a Leases,
+    pub leases6: &'a Leases,
+    pub settings: &'a DesiredSettings,
+    pub sources: Sources,
+    pub node: &'a Node,
+    pub foreign: &'a [Foreign],
+}
+
+/// Makes the desired state of one node. What can't be programmed is left out with a reason.
+pub fn desired(inputs: Inputs<'_>) -> Desired {
+    let Inputs { table, vacant, settings, sources, node, .. } = inputs;
     let mut desired = Desired { skipped: table.skipped.clone(), ..Desired::default() };
-    let planner = Planner { leases, settings, node, foreign };
     let none = Vip::default();
     let vacant = vacant.iter().filter(|key| !table.vips.contains_key(key)).map(|key| (key, &none));
     // Names come before addresses in this order, so that a literal never takes a name's service.
     for (key, vip) in table.vips.iter().chain(vacant) {
-        planner.add(key, vip, &mut desired);
+        inputs.add(key, vip, &mut desired);
     }
-    let state = &mut desired.state;
     let networks = vip_networks(&desired.services, settings, node);
-    state.services = desired.services.iter().map(|(key, vip)| (*key, service(vip))).collect();
-    state.link = Link::Up;
-    state.addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
+    let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
+    desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
+    let surroundings = &mut desired.surroundings;
     if !node.capabilities.packets {
-        state.routes = networks.into_iter().map(|destination| Route { destination, source: None }).collect();
+        surroundings.routes =
+            networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
-    state.routes =
+    surroundings.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
-    let sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
-    state.sysctls = rules::sysctls(node.capabilities, sticky);
-    state.rules = Some(RuleSet::new(&networks, &node.connected));
-    state.timeouts = Some(settings.timeouts);
-    warn(&mut desired, sources, node);
+    // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
+    let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
+    surroundings.sysctls = rules::sysctls(node.capabilities, is_sticky);
+    surroundings.rules = Some(RuleSet::new(&networks, &node.connected));
+    surroundings.timeouts = Some(settings.timeouts);
     desired
 }
 
-struct Planner<'a> {
-    leases: (&'a Leases, &'a Leases),
-    settings: &'a Settings,
-    node: &'a Node,
-    foreign: &'a [Foreign],
-}
-
-impl Planner<'_> {
+impl Inputs<'_> {
+    /// Adds the services of one VIP: one for each address family that it has.
     fn add(&self, key: &VipKey, vip: &Vip, desired: &mut Desired) {
-        match &key.host {
-            Host::Literal(address) => match unusable_vip(*address, self.node, self.settings) {
-                None => self.add_service(*address, key, vip, desired),
-                Some(reason) => skip(desired, key, vip, None, &reason),
-            },
-            Host::Named(name) => {
-                for (leases, ipv4) in [(self.leases.0, true), (self.leases.1, false)] {
-                    let address = leases.get(name);
-                    let wanted = vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
-                    match address {
-                        Some(address) if wanted || vip.backends.is_empty() => {
-                            self.add_service(address, key, vip, desired);
-                        }
-                        None if wanted => {
-                            let range = if ipv4 { "vips.range4" } else { "vips.range6" };
-                            let reason = format!("no address is free: enlarge {range}");
-                            skip(desired, key, vip, None, &reason);
-                        }
-                        _ => {}
-                    }
+        let name = match &key.host {
+            Host::Literal(address) => {
+                return match unusable_vip(*address, self.node, self.settings) {
+                    None => self.add_service(*address, key, vip, desired),
+                    Some(reason) => skip(desired, key, vip, None, &reason),
+                };
+            }
+            Host::Named(name) => name,
+        };
+        for (leases, ipv4) in [(self.leases4, true), (self.leases6, false)] {
+            let is_wanted = vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
+            match leases.get(name) {
+                // A vacant VIP refuses connections at every address that it had.
+                Some(address) if is_wanted || vip.backends.is_empty() => {
+                    self.add_service(address, key, vip, desired);
                 }
+                None if is_wanted => {
+                    let range = if ipv4 { "vips.range4" } else { "vips.range6" };
+                    let reason = format!("no address is free: enlarge {range}");
+                    skip(desired, key, vip, None, &reason);
+                }
+                _ => {}
             }
         }
     }
@@ -155,7 +198,7 @@ impl Planner<'_> {
         if address.is_ipv6() && !self.node.addresses.iter().any(IpAddr::is_ipv6) {
             return skip(desired, vip_key, vip, Some(key), "this node has no IPv6");
         }
-        let mut backends: BTreeMap<SocketAddr, Backend> = BTreeMap::new();
+        let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
             if let Some(reason) = unusable_backend(seen.ip()) {
                 desired.skipped.push(Skipped {
@@ -170,10 +213,11 @@ impl Planner<'_> {
                 true => backend.seen_from(seen, &self.node.addresses),
                 false => seen,
             };
-            match backends.get(&here) {
-                Some(known) if known.condition <= backend.condition => {}
+            // Two tasks can claim one address for a moment; the one that takes connections has it.
+            match servers.get(&here) {
+                Some(known) if known.backend.condition <= backend.condition => {}
                 _ => {
-                    backends.insert(here, backend.clone());
+                    servers.insert(here, Member::new(backend.clone()));
                 }
             }
         }
@@ -181,7 +225,8 @@ impl Planner<'_> {
             Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
             None => scheduling(vip, &self.settings.scheduler),
         };
-        desired.services.insert(key, Programmed { vip: vip_key.clone(), backends, scheduling });
+        let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
+        desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names });
     }
 }
 
@@ -196,19 +241,8 @@ fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceK
     });
 }
 
-fn service(vip: &Programmed) -> Service {
-    Service {
-        scheduling: vip.scheduling.clone(),
-        servers: vip
-            .backends
-            .iter()
-            .map(|(address, backend)| (*address, RealServer::masquerade(backend.weight())))
-            .collect(),
-    }
-}
-
-/// Idle connections survive where the same client address and port always lead to the same server,
-/// even after the kernel has forgotten them.
+/// Scheduler and flags of a VIP. Idle connections survive where the same client address and port
+/// always lead to the same server, even after the kernel has forgotten them.
 fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
     let scheduler = match &vip.scheduler {
         _ if vip.sticky_idle => STICKY,
@@ -220,25 +254,25 @@ fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
     Scheduling { scheduler: scheduler.to_owned(), flags }
 }
 
-/// The networks whose traffic is ours: the ranges, and literal VIPs outside of them.
+/// Networks whose traffic is ours: the ranges, and literal VIPs outside of them.
 fn vip_networks(
     services: &BTreeMap<ServiceKey, Programmed>,
-    settings: &Settings,
+    settings: &DesiredSettings,
     node: &Node,
 ) -> BTreeSet<IpNet> {
     let has_ipv6 = node.addresses.iter().any(IpAddr::is_ipv6);
     let ranges = [&settings.range4, &settings.range6];
-    let usable = |range: &&&AddressRange| range.is_ipv4() || has_ipv6;
+    let is_usable = |range: &&&AddressRange| range.is_ipv4() || has_ipv6;
     let mut networks: BTreeSet<IpNet> =
-        ranges.iter().filter(usable).flat_map(|range| range.networks()).collect();
-    let literal = |address: &IpAddr| !ranges.iter().any(|range| range.contains(*address));
-    networks.extend(services.keys().map(|key| key.address).filter(literal).map(IpNet::from));
+        ranges.iter().filter(is_usable).flat_map(|range| range.networks()).collect();
+    let is_outside = |address: &IpAddr| !ranges.iter().any(|range| range.contains(*address));
+    networks.extend(services.keys().map(|key| key.address).filter(is_outside).map(IpNet::from));
     networks
 }
 
-/// Addresses that would take something from the node if they became VIPs. What no node can use was
-/// refused before.
-fn unusable_vip(address: IpAddr, node: &Node, settings: &Settings) -> Option<String> {
+/// Reason why an address can't be a VIP on this node: it would take something from the node. What no
+/// node can use was refused with the label.
+fn unusable_vip(address: IpAddr, node: &Node, settings: &DesiredSettings) -> Option<String> {
     let owner = if node.addresses.contains(&address) {
         "an address of this node"
     } else if settings.listeners.contains(&address) {
@@ -262,68 +296,4 @@ fn unusable_backend(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(v6) if v6.is_unspecified() => Some("it is an unspecified address"),
         _ => None,
     }
-}
-
-fn warn(desired: &mut Desired, sources: Sources, node: &Node) {
-    let mut users: BTreeMap<(SocketAddr, crate::cluster::Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
-    for (key, programmed) in &desired.services {
-        for backend in programmed.backends.keys() {
-            users.entry((*backend, key.protocol)).or_default().insert(key);
-        }
-    }
-    let mut shared: BTreeMap<BTreeSet<&ServiceKey>, usize> = BTreeMap::new();
-    for keys in users.into_values().filter(|keys| keys.len() > 1) {
-        *shared.entry(keys).or_default() += 1;
-    }
-    let names = |keys: &BTreeSet<&ServiceKey>| {
-        let named = keys.iter().filter_map(|key| desired.services.get(key));
-        few(named.map(|programmed| &programmed.vip))
-    };
-    let mut warnings: Vec<String> = shared
-        .iter()
-        .map(|(keys, count)| {
-            format!(
-                "{} share {count} backend address{}: IPVS confuses two connections to them that have the \
-                 same client address and port; give each VIP a task port of its own",
-                names(keys),
-                if *count == 1 { "" } else { "es" }
-            )
-        })
-        .collect();
-    for bridge in &node.no_hairpin {
-        let inside = |address: &SocketAddr| {
-            let network =
-                |(network, link): &(IpNet, String)| link == bridge && network.contains(&address.ip());
-            node.connected.iter().any(network)
-        };
-        let vips: BTreeSet<String> = desired
-            .services
-            .values()
-            .filter(|programmed| programmed.backends.keys().any(inside))
-            .map(|programmed| programmed.vip.to_string())
-            .collect();
-        if !vips.is_empty() {
-            warnings.push(format!(
-                "a container on {bridge} can't reach itself through {}: switch hairpin mode on for its bridge \
-                 ports, or set net.bridge.bridge-nf-call-iptables to 0",
-                few(vips)
-            ));
-        }
-    }
-    let has = |ipv4: bool| desired.services.keys().any(|key| key.address.is_ipv4() == ipv4);
-    if has(true) && sources.v4.is_none() {
-        warnings.push(
-            "this node's IPv4 address is not known, so its own clients can't reach backends elsewhere: set \
-             node.address"
-                .to_owned(),
-        );
-    }
-    if has(false) && !node.forwards_ipv6 {
-        warnings.push(
-            "containers can't reach IPv6 VIPs: net.ipv6.conf.all.forwarding is 0, and switching it on changes \
-             how this node configures itself, which is left to you"
-                .to_owned(),
-        );
-    }
-    desired.warnings = warnings;
 }

@@ -1,9 +1,17 @@
-//! Real servers that have gone: they get no new connections, and keep those that they have until
-//! these end or a deadline passes.
+//! Draining: servers whose tasks have gone get no new connections, and keep those that they have
+//! until these end or a deadline passes.
 //!
 //! What the kernel holds beyond the desired state is what drains, so that a daemon that starts in the
 //! middle of it goes on. UDP has no connections to wait for: there a server is deleted at once, and
 //! the kernel sends the next datagram to another one.
+//!
+//! For example, with a limit of 60 s and a task that is killed at 0:00 with two open connections:
+//!
+//! | time | kernel before | desired |
+//! |---|---|---|
+//! | 0:00 | server, weight 1, 2 active | server, weight 0, condition gone, until 1:00 |
+//! | 0:20 | weight 0, 1 active | the same |
+//! | 0:45 | weight 0, 0 active | no server: deleted (at 1:00 with any number of connections) |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,24 +19,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::desired::{Desired, Programmed};
+use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
-use crate::dataplane::{Actual, Connections, RealServer, ServiceKey, State};
+use crate::dataplane::{Actual, Connections, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
-/// How often the connections of leaving servers are counted.
+/// Time between two counts of the connections of leaving servers.
 pub const POLL: Duration = Duration::from_secs(1);
 
 /// Shortest time with weight 0: a connection that the kernel is just making is not counted as active.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// Which server of which service.
-type Place = (ServiceKey, SocketAddr);
+/// A server of a service.
+type ServerKey = (ServiceKey, SocketAddr);
 
 /// The servers that are leaving.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
-    leaving: BTreeMap<Place, Leaving>,
+    leaving: BTreeMap<ServerKey, Leaving>,
 }
 
 /// A server that is leaving.
@@ -40,19 +48,19 @@ struct Leaving {
 }
 
 impl Drain {
-    /// Whether nothing is leaving.
+    /// Returns true when nothing is leaving.
     pub fn is_empty(&self) -> bool {
         self.leaving.is_empty()
     }
 
-    /// When a server that is leaving will be deleted at the latest.
+    /// Returns the time at which a leaving server is deleted at the latest.
     pub fn deadline(&self, service: &ServiceKey, server: &SocketAddr) -> Option<Timestamp> {
         self.leaving.get(&(*service, *server)).map(|leaving| leaving.until)
     }
 
-    /// Finds out anew what is leaving, by what the kernel holds beyond `desired`; returns whether that
-    /// is something else than before. `last` is what was desired before, and knows the servers' tasks;
-    /// `limit` holds for servers that ask for no time of their own.
+    /// Finds out anew what is leaving: what the kernel holds beyond `desired`. Returns true when that has
+    /// changed. `last` is what was desired before, and knows the servers' tasks; `limit` holds for
+    /// servers whose task asks for no time of its own.
     pub fn update(
         &mut self,
         desired: &Desired,
@@ -62,14 +70,14 @@ impl Drain {
         limit: Duration,
     ) -> bool {
         let mut next = BTreeMap::new();
-        for place in surplus(&actual.state, desired) {
-            let leaving = self.leaving.get(&place).cloned().unwrap_or_else(|| {
-                let known = last.get(&place.0).and_then(|programmed| programmed.backends.get(&place.1));
-                Leaving::new(known, now, limit)
+        for server in surplus(&actual.state, desired) {
+            let leaving = self.leaving.get(&server).cloned().unwrap_or_else(|| {
+                let known = last.get(&server.0).and_then(|programmed| programmed.servers.get(&server.1));
+                Leaving::new(known.map(|member| &member.backend), now, limit)
             });
-            let connections = actual.connections.get(&place).copied().unwrap_or_default();
+            let connections = actual.connections.get(&server).copied().unwrap_or_default();
             if !leaving.is_over(connections, now) {
-                next.insert(place, leaving);
+                next.insert(server, leaving);
             }
         }
         let changed = !next.keys().eq(self.leaving.keys());
@@ -79,24 +87,13 @@ impl Drain {
 
     /// Puts the leaving servers into `desired`, in place of those that it has from before.
     pub fn apply(&self, desired: &mut Desired) {
-        for (key, programmed) in &mut desired.services {
-            let Some(service) = desired.state.services.get_mut(key) else { continue };
-            programmed.backends.retain(|address, backend| {
-                let stays = backend.condition != Condition::Gone;
-                if !stays {
-                    service.servers.remove(address);
-                }
-                stays
-            });
+        for programmed in desired.services.values_mut() {
+            programmed.servers.retain(|_, member| member.backend.condition != Condition::Gone);
         }
         for ((key, address), leaving) in &self.leaving {
-            let (Some(programmed), Some(service)) =
-                (desired.services.get_mut(key), desired.state.services.get_mut(key))
-            else {
-                continue;
-            };
-            programmed.backends.insert(*address, leaving.backend.clone());
-            service.servers.insert(*address, RealServer::masquerade(0));
+            if let Some(programmed) = desired.services.get_mut(key) {
+                programmed.servers.insert(*address, Member::new(leaving.backend.clone()));
+            }
         }
     }
 }
@@ -117,14 +114,14 @@ impl Leaving {
     }
 }
 
-/// TCP servers in the kernel that are not wanted, or only because they were leaving before.
-fn surplus<'a>(state: &'a State, desired: &'a Desired) -> impl Iterator<Item = Place> + 'a {
+/// Returns the TCP servers in the kernel that are not wanted, or only because they were leaving before.
+fn surplus<'a>(state: &'a State, desired: &'a Desired) -> impl Iterator<Item = ServerKey> + 'a {
     let services = state.services.iter().filter(|(key, _)| key.protocol == Protocol::Tcp);
     services.filter_map(|(key, found)| Some((key, found, desired.services.get(key)?))).flat_map(
         |(key, found, programmed)| {
             let wanted = |address: &&SocketAddr| {
-                let backend = programmed.backends.get(*address);
-                backend.is_some_and(|backend| backend.condition != Condition::Gone)
+                let member = programmed.servers.get(*address);
+                member.is_some_and(|member| member.backend.condition != Condition::Gone)
             };
             found.servers.keys().filter(move |address| !wanted(address)).map(|address| (*key, *address))
         },

@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::cluster::Protocol;
+use crate::cluster::{Protocol, Snapshot};
+use crate::config::Config;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::plane::ebpf::EbpfPlane;
@@ -12,7 +13,14 @@ use crate::mesos;
 const LINGER: i64 = 600;
 
 fn planner(config: &str) -> Planner {
-    Planner::new(&Config::parse(Path::new("test"), config).unwrap(), Persisted::default(), None)
+    let config = Config::parse(Path::new("test"), config).unwrap();
+    Planner::new(config.planner(), Persisted::default())
+}
+
+/// Believes a document as it is.
+fn learn(planner: &mut Planner, document: Snapshot) {
+    let snapshot = Arc::new(document);
+    planner.learn(&Accepted { snapshot, sync: SyncState::Synced, ..Accepted::default() });
 }
 
 /// A task with one labelled port: id, address and port, label.
@@ -47,7 +55,7 @@ fn node() -> Node {
 
 /// Learns and plans in one go, on a node of its own.
 fn plan(planner: &mut Planner, tasks: &[String], seconds: i64) -> Arc<Plan> {
-    planner.learn(&document(tasks), at(seconds));
+    learn(planner, document(tasks));
     let actual = Actual { node: node(), ..Actual::default() };
     planner.plan(&actual, at(seconds)).unwrap()
 }
@@ -56,7 +64,7 @@ fn services(plan: &Plan) -> Vec<String> {
     plan.desired
         .services
         .iter()
-        .map(|(key, programmed)| format!("{key} {}", programmed.backends.len()))
+        .map(|(key, programmed)| format!("{key} {}", programmed.servers.len()))
         .collect()
 }
 
@@ -110,7 +118,7 @@ fn labels_that_mean_one_name_are_one_vip() {
     ];
     let plan = plan(&mut planner, &tasks, 0);
     assert_eq!(plan.desired.services.len(), 1);
-    assert_eq!(plan.desired.services.values().next().unwrap().backends.len(), 3);
+    assert_eq!(plan.desired.services.values().next().unwrap().servers.len(), 3);
 }
 
 #[test]
@@ -123,7 +131,7 @@ fn names_are_placed_in_the_peers_order_whatever_the_order_of_the_document() {
         let tasks: Vec<String> = order.iter().map(|index| tasks[*index].clone()).collect();
         plan(&mut planner, &tasks, 0);
         ["a", "b", "c"]
-            .map(|name| planner.memory.leases4.get(&format!("{name}.marathon")).unwrap().to_string())
+            .map(|name| planner.persisted.leases4.get(&format!("{name}.marathon")).unwrap().to_string())
     };
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         assert_eq!(addresses(&order), ["11.0.0.0", "11.0.0.3", "11.0.0.2"]);
@@ -155,7 +163,7 @@ fn literals_inside_of_the_range_are_avoided() {
         task("lit", "10.0.0.2:2", &format!("{address}:80"), "TASK_RUNNING"),
     ];
     let plan = plan(&mut planner, &tasks, 0);
-    assert_eq!(planner.memory.leases4.get("web.marathon").unwrap().to_string(), "11.225.36.194");
+    assert_eq!(planner.persisted.leases4.get("web.marathon").unwrap().to_string(), "11.225.36.194");
     assert_eq!(plan.desired.services.len(), 2);
 }
 
@@ -195,7 +203,7 @@ fn literals_that_would_take_something_from_the_node_are_refused() {
 #[test]
 fn services_of_others_are_reported_and_not_overwritten() {
     let mut planner = planner("");
-    planner.learn(&document(&[task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")]), at(0));
+    learn(&mut planner, document(&[task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")]));
     let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 225, 36, 193].into(), port: 80 };
     let foreign = vec![Foreign { service: key.to_string(), key: Some(key) }];
     let plan = planner.plan(&Actual { node: node(), foreign, ..Actual::default() }, at(0)).unwrap();
@@ -220,7 +228,7 @@ fn vips_that_share_a_backend_are_warned_of() {
 #[test]
 fn the_address_under_which_mesos_knows_the_node_comes_before_the_kernels_choice() {
     let mut planner = planner("");
-    planner.learn(&document(&[]), at(0));
+    learn(&mut planner, document(&[]));
     let mut node = node();
     node.default_source4 = Some([10, 0, 0, 1].into());
     let source = |planner: &mut Planner, node: &Node| {
@@ -230,7 +238,7 @@ fn the_address_under_which_mesos_knows_the_node_comes_before_the_kernels_choice(
     node.addresses.insert([10, 0, 0, 2].into());
     assert_eq!(source(&mut planner, &node), Some([10, 0, 0, 2].into()), "the agent's");
     let mut configured = self::planner("[node]\naddress = \"10.0.0.3\"");
-    configured.learn(&document(&[]), at(0));
+    learn(&mut configured, document(&[]));
     assert_eq!(source(&mut configured, &node), Some([10, 0, 0, 3].into()));
 }
 
@@ -250,10 +258,10 @@ async fn a_restart_on_a_programmed_kernel_writes_nothing() {
     let mut first = planner("");
     let mut ops = Vec::new();
     for planner in [&mut first, &mut planner("")] {
-        planner.learn(&document(&tasks), at(0));
+        learn(planner, document(&tasks));
         let actual = kernel.read(Depth::Full).await.unwrap();
         let plan = planner.plan(&actual, at(0)).unwrap();
-        ops = diff(&actual.state, &plan.desired.state, 7);
+        ops = diff(&actual.state, &plan.state, 7);
         assert!(kernel.apply(&ops).await.is_empty());
     }
     assert_eq!(ops, Vec::<Op>::new());
@@ -274,21 +282,16 @@ fn mapped(id: &str) -> String {
 #[test]
 fn sockets_need_no_packets_to_be_changed() {
     let mut planner = planner("");
-    planner.learn(&document(&[mapped("web")]), at(0));
+    learn(&mut planner, document(&[mapped("web")]));
     let own: IpAddr = "10.0.0.2".parse().unwrap();
     let mut node = Node { addresses: [own].into(), ..node() };
     let mut backends = |capabilities| {
         node.capabilities = capabilities;
         let actual = Actual { node: node.clone(), ..Actual::default() };
         let plan = planner.plan(&actual, at(0)).unwrap();
-        let backends: Vec<_> = plan
-            .desired
-            .state
-            .services
-            .values()
-            .flat_map(|service| service.servers.keys().copied())
-            .collect();
-        (plan.desired.state.clone(), backends)
+        let backends: Vec<_> =
+            plan.state.services.values().flat_map(|service| service.servers.keys().copied()).collect();
+        (plan.state.clone(), backends)
     };
     let (_, servers) = backends(IpvsPlane::CAPABILITIES);
     assert_eq!(servers, [SocketAddr::from(([172, 17, 0, 2], 80))]);

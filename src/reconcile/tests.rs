@@ -1,6 +1,7 @@
 //! The loop against the simulated kernel.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -8,17 +9,27 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::cluster::Protocol;
+use crate::config::Config;
+use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
-use crate::dataplane::{Node, State};
+use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::record::encode;
+use crate::dns::zone::Zone;
 use crate::mesos;
-use crate::source::Failure;
+use crate::source::feed::Believer;
+use crate::source::{Failure, Report};
+use crate::status;
+use crate::status::explain::{Situation, explain};
+use crate::store::Store;
+use crate::store::saver::Loaded;
 
 const WEB: ServiceKey =
     ServiceKey { protocol: Protocol::Tcp, address: IpAddr::V4(Ipv4Addr::new(11, 225, 36, 193)), port: 80 };
 
 struct Bench {
     reconciler: Reconciler<Kernel>,
+    believer: Believer,
+    sequence: u64,
     zones: watch::Receiver<Arc<Zone>>,
     statuses: watch::Receiver<Arc<Status>>,
     directory: tempfile::TempDir,
@@ -41,33 +52,48 @@ impl Bench {
     fn configured(kernel: Kernel, directory: tempfile::TempDir, config: &str) -> Self {
         let text = format!("{config}[daemon]\nstate_dir = {:?}", directory.path());
         let config = Config::parse(Path::new("test"), &text).unwrap();
-        let zone = config.zone().unwrap();
-        let (zones, zone_receiver) = watch::channel(Arc::new(zone.clone()));
+        let (zones, zone_receiver) = watch::channel(Arc::new(config.zone().unwrap()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
-        let reconciler = Reconciler::new(kernel, &config, zone, Outputs { zones, statuses });
-        Self { reconciler, zones: zone_receiver, statuses: status_receiver, directory }
+        let (saver, Loaded { persisted, cluster }) =
+            Saver::open(Store::new(directory.path()), !config.is_file());
+        let believer = Believer::new(config.patience(), cluster);
+        let outputs = Outputs { zones, statuses };
+        let settings = config.reconciler().unwrap();
+        let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
+        reconciler.take_feed(believer.feed().clone());
+        Self { reconciler, believer, sequence: 0, zones: zone_receiver, statuses: status_receiver, directory }
     }
 
     /// Stops the daemon and starts another on what it leaves.
     fn restart(self) -> Self {
-        Self::on(self.reconciler.dataplane, self.directory)
+        Self::on(self.reconciler.passes.dataplane, self.directory)
     }
 
     fn kernel(&mut self) -> &mut Kernel {
-        &mut self.reconciler.dataplane
+        &mut self.reconciler.passes.dataplane
     }
 
     async fn learn(&mut self, document: &str) {
-        self.reconciler.take_report(report(self.reconciler.report.sequence + 1, document));
-        self.reconciler.pass().await;
+        self.sequence += 1;
+        self.take(report(self.sequence, document));
+        self.pass().await;
+    }
+
+    fn take(&mut self, report: Report) {
+        self.believer.take(report, Timestamp::now());
+        self.reconciler.take_feed(self.believer.feed().clone());
+    }
+
+    async fn pass(&mut self) {
+        self.reconciler.pass(Cause::Audit).await;
     }
 
     /// The status as somebody gets it who asks for it.
     async fn ask(&mut self) -> Arc<Status> {
         let (answer, _) = oneshot::channel();
-        self.reconciler.inquiries.push(Inquiry { accept_loss: false, answer });
-        self.reconciler.pass().await;
-        self.reconciler.inquiries.clear();
+        self.reconciler.requests.push(StatusRequest { answer });
+        self.pass().await;
+        self.reconciler.requests.clear();
         self.status()
     }
 
@@ -124,7 +150,7 @@ async fn a_name_is_served_only_when_the_kernel_has_its_service() {
     assert!(!bench.kernel().state.services.contains_key(&WEB));
     assert!(!bench.resolves("web.marathon"));
     assert!(bench.status().degraded && bench.status().reasons[0].starts_with("kernel: add service"));
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert!(bench.kernel().state.services.contains_key(&WEB));
     assert!(bench.resolves("web.marathon"));
     assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
@@ -138,11 +164,11 @@ async fn drift_is_repaired_and_counted_and_a_quiet_pass_writes_nothing() {
     let before = bench.kernel().state.clone();
     bench.kernel().state.services.clear();
     bench.kernel().state.routes.clear();
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().state, before);
     assert_eq!(bench.status().pass.repaired, 3, "service, server and route");
     let writes = bench.kernel().writes;
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().writes, writes);
 }
 
@@ -164,7 +190,8 @@ async fn what_a_pass_leaves_undone_degrades_until_it_is_done() {
 async fn what_resolved_refuses_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
-    bench.reconciler.status.dns.resolved = Some("resolvectl dns: denied".to_owned());
+    let resolved = Some("resolvectl dns: denied".to_owned());
+    bench.reconciler.passes.publisher.set_dns(status::Dns { resolved, ..status::Dns::default() });
     let status = bench.ask().await;
     assert!(status.warnings.iter().any(|warning| warning.ends_with("resolvectl dns: denied")), "{status:?}");
 }
@@ -186,7 +213,7 @@ async fn before_the_first_document_nothing_is_taken_away() {
     bench.learn(&document(&["/web:80"])).await;
     let before = bench.kernel().state.clone();
     let mut bench = bench.restart();
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().state, before);
     assert!(bench.resolves("web.marathon"), "served from what an earlier run left");
     assert!(!bench.resolves("other.marathon"));
@@ -202,9 +229,9 @@ async fn a_source_without_an_answer_degrades_and_changes_nothing() {
     bench.learn(&document(&["/web:80"])).await;
     let before = bench.kernel().state.clone();
     let failure = Failure { error: "no answer in time".to_owned(), at: Timestamp::now(), attempts: 3 };
-    let report = Report { failure: Some(failure), ..bench.reconciler.report.clone() };
-    bench.reconciler.take_report(report);
-    bench.reconciler.pass().await;
+    let report = Report { failure: Some(failure), ..report(bench.sequence, &document(&["/web:80"])) };
+    bench.take(report);
+    bench.pass().await;
     assert_eq!(bench.kernel().state, before);
     assert!(bench.status().degraded && bench.status().reasons[0].contains("no answer in time"));
 }
@@ -262,7 +289,7 @@ async fn the_last_table_is_programmed_where_nobody_answers_and_the_kernel_is_new
     let before = bench.kernel().state.clone();
     *bench.kernel() = Kernel::new(State::default(), node());
     let mut bench = bench.restart();
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().state, before);
     assert!(bench.resolves("web.marathon"));
     assert_eq!(bench.status().vips.len(), 1);
@@ -280,8 +307,9 @@ async fn a_sudden_loss_can_be_accepted() {
         bench.kernel().state.services.values().filter(|service| !service.servers.is_empty()).count(),
         3
     );
-    bench.reconciler.accept_loss();
-    bench.reconciler.pass().await;
+    bench.believer.accept_loss();
+    bench.reconciler.take_feed(bench.believer.feed().clone());
+    bench.pass().await;
     assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
     let weights =
         |service: &crate::dataplane::Service| service.servers.values().map(|s| s.weight).sum::<u32>();
@@ -306,13 +334,13 @@ async fn a_flushed_table_is_repaired_the_most_used_first() {
     let key = *bench.kernel().state.services.keys().nth(2).unwrap();
     let server = *bench.kernel().state.services[&key].servers.keys().next().unwrap();
     bench.kernel().connections.insert((key, server), Connections { active: 5, inactive: 0 });
-    bench.reconciler.pass().await;
+    bench.pass().await;
     bench.kernel().state.services.clear();
     bench.kernel().connections.clear();
     // Only the first two operations succeed.
     let (next, writes) = (bench.kernel().attempts(), 2);
     bench.kernel().faults.extend(next + writes..next + 100);
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().state.services.keys().collect::<Vec<_>>(), [&key]);
     assert_eq!(bench.kernel().state.services[&key].servers.len(), 1);
 }
@@ -374,20 +402,23 @@ impl Bench {
             Step::Document(tasks, faults) => {
                 self.fail(faults);
                 self.learn(&keyed_document(&labels(*tasks))).await;
-                let plan =
-                    self.reconciler.planner.plan(&self.reconciler.dataplane.read_now(), Timestamp::now());
-                *wanted = taking(&plan.unwrap().desired.state);
+                let plan = self
+                    .reconciler
+                    .passes
+                    .planner
+                    .plan(&self.reconciler.passes.dataplane.read_now(), Timestamp::now());
+                *wanted = taking(&plan.unwrap().state);
             }
             Step::Pass(faults) => {
                 self.fail(faults);
-                self.reconciler.pass().await;
+                self.pass().await;
             }
             Step::Crash(operation) => {
                 self.fail(&(*operation..*operation + 200).collect::<Vec<_>>());
-                self.reconciler.pass().await;
+                self.pass().await;
                 self = self.restart();
                 self.fail(&[]);
-                self.reconciler.pass().await;
+                self.pass().await;
             }
             Step::Flush => {
                 self.kernel().state.services.pop_first();
@@ -440,10 +471,10 @@ proptest! {
             bench.fail(&[]);
             let wanted = labels(last & 0x1f);
             bench.learn(&keyed_document(&wanted)).await;
-            bench.reconciler.pass().await;
+            bench.pass().await;
             assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
             let writes = bench.kernel().writes;
-            bench.reconciler.pass().await;
+            bench.pass().await;
             assert_eq!(bench.kernel().writes, writes, "a pass without a change writes nothing");
             let ports: BTreeSet<u16> = taking(&bench.kernel().state).iter().map(|(_, server)| server.port()).collect();
             let expected: BTreeSet<u16> = NAMES
@@ -489,7 +520,7 @@ async fn a_crash_in_a_fail_over_takes_nothing_away() {
     assert_eq!(all.len(), 2);
     std::fs::write(bench.directory.path().join("cluster.json"), kept).unwrap();
     let mut bench = bench.restart();
-    bench.reconciler.pass().await;
+    bench.pass().await;
     assert_eq!(bench.kernel().state.services, all);
     assert!(
         bench
@@ -531,18 +562,18 @@ async fn nobody_waits_for_the_network_to_settle() {
     let mut bench = Bench::new();
     let pass = Duration::from_secs(5);
     bench.kernel().delay = pass;
-    let (reports, report_receiver) = watch::channel(Report::default());
-    let (inquiries, inquiry_receiver) = mpsc::channel(1);
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (requests, request_receiver) = mpsc::channel(1);
     let (_dns, dns_receiver) = watch::channel(status::Dns::default());
     let network = Arc::new(Notify::new());
     let inputs = Inputs {
-        reports: report_receiver,
-        inquiries: inquiry_receiver,
+        feeds: feed_receiver,
+        requests: request_receiver,
         network: Arc::clone(&network),
         dns: dns_receiver,
     };
     let shutdown = CancellationToken::new();
-    let Bench { reconciler, mut statuses, directory: _directory, .. } = bench;
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
     let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
     let unsettle = async || {
         // Well within the pause, and after any pass.
@@ -553,20 +584,130 @@ async fn nobody_waits_for_the_network_to_settle() {
     let soon = pass + pass / 5;
 
     // The longest pause there is comes after a pass with a document.
-    reports.send_replace(report(1, &document(&["/web:80"])));
+    believer.take(report(1, &document(&["/web:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
     statuses.wait_for(|status| status.vips.len() == 1).await.unwrap();
 
     unsettle().await;
-    reports.send_replace(report(2, &document(&["/web:80", "/other:80"])));
+    believer.take(report(2, &document(&["/web:80", "/other:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
     let served = statuses.wait_for(|status| status.vips.len() == 2);
     timeout(soon, served).await.expect("a document waited").unwrap();
 
     unsettle().await;
     let (answer, answered) = oneshot::channel();
-    inquiries.send(Inquiry { accept_loss: false, answer }).await.unwrap();
+    requests.send(StatusRequest { answer }).await.unwrap();
     timeout(soon, answered).await.expect("a question waited").unwrap();
 
     unsettle().await;
     shutdown.cancel();
     timeout(soon, running).await.expect("the end waited").unwrap();
+}
+
+/// Labels of all kinds that a table has to decide about.
+const ANY_LABEL: [&str; 14] = [
+    "/web:80",
+    "/Web:80",
+    "/api:443",
+    "/:80",
+    "10.0.0.1:22",
+    "10.99.0.1:80",
+    "11.9.9.9:80",
+    "127.0.0.1:80",
+    "198.51.100.1:53",
+    "10.0.0.53:53",
+    "fd00::7:80",
+    "[fd00::7]:80",
+    "10.50.0.1:80",
+    "/x:0",
+];
+
+/// Configurations that change what becomes of a label.
+const ANY_CONFIG: [&str; 8] = [
+    "",
+    "[vips]\nmax = 2\n",
+    "[vips]\nipv6 = false\ndeny = [\"10.99.0.0/16\"]\n",
+    "[vips]\nallow = [\"10.50.0.0/16\"]\nrange4 = \"10.64.0.0-10.64.0.1\"\n",
+    "[ipvs]\nscheduler = \"rr\"\n",
+    "[node]\naddress = \"10.0.0.9\"\n",
+    "dataplane = \"ebpf\"\n",
+    "[dns]\nzone = \"l4lb.example\"\n",
+];
+
+/// A task: label, address, port, scheduler label, health and state.
+type AnyTask = (usize, u8, u16, bool, u8);
+
+fn any_document(tasks: &[AnyTask]) -> String {
+    let task = |(index, (label, address, port, scheduled, state)): (usize, &AnyTask)| {
+        let ip = ["10.0.0.2", "10.0.0.1", "224.0.0.1", "fd00::2"][usize::from(*address % 4)];
+        let scheduler = if *scheduled { r#",{"key":"L4LB_SCHEDULER","value":"sh"}"# } else { "" };
+        let (state, healthy) = [
+            ("TASK_RUNNING", "true"),
+            ("TASK_RUNNING", "false"),
+            ("TASK_KILLING", "true"),
+            ("TASK_STAGING", "true"),
+        ][usize::from(*state % 4)];
+        format!(
+            r#"{{"id":"t{index}","framework_id":"F","slave_id":"S","state":"{state}","statuses":[{{"state":"{state}",
+            "timestamp":1.0,"healthy":{healthy},"container_status":{{"network_infos":[{{"ip_addresses":
+            [{{"ip_address":"{ip}"}}]}}]}}}}],"discovery":{{"ports":{{"ports":[{{"number":{},"protocol":"tcp","labels":
+            {{"labels":[{{"key":"VIP_0","value":"{}"}}{scheduler}]}}}}]}}}}}}"#,
+            port % 3 + 1000,
+            ANY_LABEL[label % ANY_LABEL.len()]
+        )
+    };
+    let tasks: Vec<String> = tasks.iter().enumerate().map(task).collect();
+    format!(
+        r#"{{"id":"M","elected_time":1.0,"slaves":[{{"id":"S","pid":"slave(1)@10.0.0.2:5051"}}],"frameworks":
+        [{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        tasks.join(",")
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// What `l4lbd explain` says of a document is what a pass makes of it, for any configuration and node.
+    #[test]
+    fn explain_agrees_with_a_pass(
+        tasks in prop::collection::vec((0..100usize, any::<u8>(), any::<u16>(), any::<bool>(), any::<u8>()), 0..12),
+        config in prop::sample::select(&ANY_CONFIG[..]),
+        has_ipv6 in any::<bool>(),
+        has_source in any::<bool>(),
+    ) {
+        let mut node = node();
+        if has_ipv6 {
+            node.addresses.insert("fd00::1".parse().unwrap());
+        }
+        node.default_source4 = has_source.then_some(IpAddr::from([10, 0, 0, 1]));
+        node.nameservers.insert(IpAddr::from([10, 0, 0, 53]));
+        let document = any_document(&tasks);
+        let parsed = Config::parse(Path::new("test"), config).unwrap();
+        node.capabilities = capabilities(parsed.dataplane.unwrap_or_default());
+        let situation = Situation {
+            settings: parsed.planner(),
+            persisted: Persisted::default(),
+            node: node.clone(),
+            zone: parsed.zone().unwrap(),
+            origin: parsed.dns.zone.clone(),
+        };
+        let snapshot = mesos::parse(document.as_bytes(), None).unwrap();
+        let explanation = explain(snapshot, situation, Timestamp::now());
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async {
+            let kernel = Kernel::new(State::default(), node);
+            let mut bench = Bench::configured(kernel, tempfile::tempdir().unwrap(), config);
+            bench.learn(&document).await;
+            bench.status()
+        });
+        let mut vips = status.vips.to_vec();
+        for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
+            backend.connections = None;
+        }
+        prop_assert_eq!(&explanation.vips, &vips);
+        prop_assert_eq!(&explanation.skipped, &*status.skipped);
+        prop_assert_eq!(&explanation.warnings, &status.warnings);
+        prop_assert_eq!(&explanation.reasons, &status.reasons);
+    }
 }

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use super::Status;
+use super::pass::PassReport;
+use super::{Status, age};
 use crate::dataplane::{Actual, Op, OpError, ServiceKey};
-use crate::dns::zone::Service;
-use crate::plan::desired::{Desired, Programmed};
-use crate::plan::{Believed, Plan, Planner};
+use crate::dns::zone::{NameError, Service};
+use crate::plan::desired::{Desired, Member, Programmed};
+use crate::plan::{ClusterView, Plan, Planner};
 use crate::status;
-use crate::vip::{Backend, Host, few};
+use crate::vip::{Host, summarize};
 
 /// Errors that a status lists; all are counted.
 const SHOWN_ERRORS: usize = 20;
@@ -25,15 +26,15 @@ const FEW_BUCKETS: u32 = 1 << 12;
 pub fn reasons(
     status: &Status,
     plan: Option<&Plan>,
-    believed: Option<&Believed>,
-    failed: usize,
+    cluster: Option<&ClusterView>,
+    report: &PassReport,
     store_error: Option<&str>,
     now: Timestamp,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(failure) = &status.source.failure {
         let age = match status.source.good_at {
-            Some(good) => format!("the state is {} old", status::age(good, now)),
+            Some(good) => format!("the state is {} old", age(good, now)),
             None => "there was no state since the start".to_owned(),
         };
         reasons.push(format!("source: {age}: {}", failure.error));
@@ -41,33 +42,48 @@ pub fn reasons(
         reasons.push("source: waiting for the first state".to_owned());
     }
     if let Some(error) = status.pass.errors.first() {
-        let more = if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() };
+        let more = report.error_count().saturating_sub(1);
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         reasons.push(format!("kernel: {error}{more}"));
     }
     reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
-    if let Some(lost) = believed.map(Believed::unreachable).filter(|lost| !lost.is_empty()) {
+    reasons.extend(table_reasons(plan, cluster));
+    reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
+    reasons.extend(store_error.map(|error| format!("store: {error}")));
+    reasons
+}
+
+/// Lists what of the table needs an operator: it follows from the cluster, the configuration and the
+/// node, whatever happened in the pass.
+pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(lost) = cluster.map(ClusterView::unreachable).filter(|lost| !lost.is_empty()) {
         reasons.push(format!(
             "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}",
             lost.len(),
-            few(lost)
+            summarize(lost)
         ));
     }
-    if let Some(beyond) = believed.map(|believed| believed.beyond).filter(|beyond| *beyond > 0) {
+    if let Some(beyond) = cluster.map(|cluster| cluster.beyond).filter(|beyond| *beyond > 0) {
         reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
     }
     if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {
         reasons.push(format!(
             "blocked: virtual services that are not ours have the addresses of {} VIPs, which are not served: {}",
             blocked.len(),
-            few(blocked)
+            summarize(blocked)
         ));
     }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
         reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
     }
-    reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
-    reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons
+}
+
+/// Returns a warning for each name that DNS can't carry, with the reason.
+pub fn unnamed_warnings(left_out: impl IntoIterator<Item = (String, NameError)>) -> Vec<String> {
+    let warning = |(name, reason)| format!("{name} can only be reached by its address: the name {reason}");
+    left_out.into_iter().map(warning).collect()
 }
 
 /// The names whose services the kernel holds.
@@ -91,15 +107,12 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
 }
 
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.scheduler);
+    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
-        let service = plan.desired.state.services.get(key);
-        let backend = |(address, backend): (&SocketAddr, &Backend)| status::Backend {
+        let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
             address: address.ip(),
             port: address.port(),
-            weight: service
-                .and_then(|service| service.servers.get(address))
-                .map_or(0, |server| server.weight),
+            weight: *weight,
             condition: Some(backend.condition),
             until: planner.deadline(key, address),
             task: backend.task.clone(),
@@ -116,7 +129,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
             address: key.address,
             port: key.port,
             scheduler: (scheduler != usual).then(|| scheduler.clone()),
-            backends: programmed.backends.iter().map(backend).collect(),
+            backends: programmed.servers.iter().map(backend).collect(),
         }
     };
     let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
@@ -127,7 +140,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
 }
 
 /// A connection table that is too small makes every packet slow, and can't be enlarged at run time.
-pub fn crowded(actual: &Actual) -> Option<String> {
+pub fn conntab_warning(actual: &Actual) -> Option<String> {
     let counted = actual.connections.values();
     let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
     let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
@@ -139,6 +152,6 @@ pub fn crowded(actual: &Actual) -> Option<String> {
     })
 }
 
-pub fn shown(errors: &[OpError]) -> Vec<String> {
+pub fn first_errors(errors: &[OpError]) -> Vec<String> {
     errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
 }

@@ -48,8 +48,10 @@ pub struct Vip {
     pub rank: Rank,
     /// How it is to be scheduled; `None` as configured.
     pub scheduler: Option<String>,
-    /// Whether its connections should survive any idle time.
+    /// Set when its connections should survive any idle time.
     pub sticky_idle: bool,
+    /// Names of the task ports that serve it, as written; DNS makes SRV records of them.
+    pub port_names: BTreeSet<String>,
 }
 
 /// The peer's processing order: protocol, label and framework as written, port.
@@ -236,6 +238,9 @@ impl Making<'_> {
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
         for (address, backend) in backends {
             vip.add(address, backend);
+        }
+        if !vip.port_names.contains(&port.name) {
+            vip.port_names.insert(port.name.clone());
         }
         vip.ask(&port.options)
     }

@@ -34,58 +34,68 @@ fn document(master: &str, agents: &[&str], recovered: &[&str]) -> Snapshot {
     mesos::parse(text.as_bytes(), None).unwrap()
 }
 
+fn take(
+    belief: &mut Belief,
+    document: Snapshot,
+    now: Timestamp,
+    patience: Patience,
+) -> (Arc<Snapshot>, Vec<HoldReason>) {
+    let Accepted { snapshot, held, .. } = belief.take(Arc::new(document), now, patience);
+    (snapshot, held)
+}
+
 fn tasks(snapshot: &Snapshot) -> Vec<&str> {
     snapshot.tasks.keys().map(|key| key.task.as_str()).collect()
 }
 
 #[test]
 fn a_new_master_that_knows_nothing_yet_takes_nothing_away() {
-    let mut holder = Belief::default();
-    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     // The sequence of a real fail-over: empty, then agent by agent.
-    let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(2), PATIENCE);
-    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    let (snapshot, held) = take(&mut belief, document("B", &[], &["S1", "S2"]), at(2), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1", "task-S2"]);
     assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 2, agents: 2, .. }]), "{held:?}");
-    let (snapshot, held) = holder.take(document("B", &["S2"], &["S1"]), at(4), PATIENCE);
-    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    let (snapshot, held) = take(&mut belief, document("B", &["S2"], &["S1"]), at(4), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1", "task-S2"]);
     assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 1, agents: 1, .. }]), "{held:?}");
-    let (snapshot, held) = holder.take(document("B", &["S1", "S2"], &[]), at(6), PATIENCE);
-    assert_eq!((tasks(snapshot).len(), held.len()), (2, 0));
+    let (snapshot, held) = take(&mut belief, document("B", &["S1", "S2"], &[]), at(6), PATIENCE);
+    assert_eq!((tasks(&snapshot).len(), held.len()), (2, 0));
     assert!(snapshot.agents.contains_key("S1"), "backends need their agents");
 }
 
 #[test]
 fn agents_that_never_come_back_are_given_up_after_the_grace_period() {
-    let mut holder = Belief::default();
-    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     for seconds in [1, 60, 240, 899] {
-        let (snapshot, held) = holder.take(document("B", &[], &[]), at(seconds), PATIENCE);
-        assert_eq!((tasks(snapshot).len(), held.len()), (2, 1), "after {seconds} s");
+        let (snapshot, held) = take(&mut belief, document("B", &[], &[]), at(seconds), PATIENCE);
+        assert_eq!((tasks(&snapshot).len(), held.len()), (2, 1), "after {seconds} s");
     }
-    let (snapshot, held) = holder.take(document("B", &[], &[]), at(901), PATIENCE);
-    assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
+    let (snapshot, held) = take(&mut belief, document("B", &[], &[]), at(901), PATIENCE);
+    assert_eq!((tasks(&snapshot).len(), held.len()), (0, 0));
 }
 
 #[test]
 fn a_second_failover_prolongs_the_first() {
-    let mut holder = Belief::default();
-    holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
-    holder.take(document("B", &[], &[]), at(800), PATIENCE);
-    let (snapshot, _) = holder.take(document("C", &[], &[]), at(1600), PATIENCE);
-    assert_eq!(tasks(snapshot), ["task-S1"]);
-    let (snapshot, _) = holder.take(document("C", &[], &[]), at(2399), PATIENCE);
-    assert_eq!(tasks(snapshot), ["task-S1"]);
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1"], &[]), at(0), PATIENCE);
+    take(&mut belief, document("B", &[], &[]), at(800), PATIENCE);
+    let (snapshot, _) = take(&mut belief, document("C", &[], &[]), at(1600), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1"]);
+    let (snapshot, _) = take(&mut belief, document("C", &[], &[]), at(2399), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1"]);
 }
 
 #[test]
 fn an_agent_that_is_back_speaks_for_itself() {
-    let mut holder = Belief::default();
-    holder.take(document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
     let mut back = document("B", &["S1", "S2"], &[]);
     let key = back.tasks.keys().next().unwrap().clone();
     back.tasks.remove(&key);
-    let (snapshot, held) = holder.take(back, at(5), PATIENCE);
-    assert_eq!((tasks(snapshot), held.len()), (vec!["task-S2"], 0));
+    let (snapshot, held) = take(&mut belief, back, at(5), PATIENCE);
+    assert_eq!((tasks(&snapshot), held.len()), (vec!["task-S2"], 0));
 }
 
 /// What a master answers to a client that may not see tasks any more.
@@ -100,61 +110,61 @@ fn tasks_that_vanish_without_a_trace_are_believed_gone_only_after_a_while() {
     // The two were captured from different masters.
     full.master = None;
     filtered.master = None;
-    let mut holder = Belief::default();
-    let count = holder.take(full, at(0), PATIENCE).0.tasks.len();
+    let mut belief = Belief::default();
+    let count = take(&mut belief, full, at(0), PATIENCE).0.tasks.len();
     for documents in [3, 2, 1] {
-        let (snapshot, held) = holder.take(filtered.clone(), at(2), PATIENCE);
+        let (snapshot, held) = take(&mut belief, filtered.clone(), at(2), PATIENCE);
         assert_eq!(snapshot.tasks.len(), count);
         assert_eq!(held, [HoldReason::MassLoss { tasks: count, of: count, documents }]);
     }
-    let (snapshot, held) = holder.take(filtered, at(8), PATIENCE);
+    let (snapshot, held) = take(&mut belief, filtered, at(8), PATIENCE);
     assert_eq!((snapshot.tasks.len(), held.len()), (0, 0));
 }
 
 #[test]
 fn tasks_that_ended_are_gone_at_once() {
-    let mut holder = Belief::default();
+    let mut belief = Belief::default();
     let before = document("A", &["S1", "S2"], &[]);
-    holder.take(before.clone(), at(0), PATIENCE);
+    take(&mut belief, before.clone(), at(0), PATIENCE);
     let mut after = document("A", &["S1"], &[]);
     after.tasks.clear();
     after.ended.extend(before.tasks.keys().cloned());
-    let (snapshot, held) = holder.take(after, at(2), PATIENCE);
+    let (snapshot, held) = take(&mut belief, after, at(2), PATIENCE);
     assert_eq!((snapshot.tasks.len(), held.len()), (0, 0));
 }
 
 #[test]
 fn a_loss_that_heals_is_forgotten() {
-    let mut holder = Belief::default();
+    let mut belief = Belief::default();
     let full = || document("A", &["S1", "S2", "S3"], &[]);
-    holder.take(full(), at(0), PATIENCE);
+    take(&mut belief, full(), at(0), PATIENCE);
     for round in 0..10 {
-        let (snapshot, _) = holder.take(document("A", &["S1"], &[]), at(round), PATIENCE);
+        let (snapshot, _) = take(&mut belief, document("A", &["S1"], &[]), at(round), PATIENCE);
         assert_eq!(snapshot.tasks.len(), 3);
-        holder.take(full(), at(round), PATIENCE);
+        take(&mut belief, full(), at(round), PATIENCE);
     }
 }
 
 #[test]
 fn a_daemon_that_starts_during_a_failover_goes_on_from_what_was_believed() {
-    let mut holder = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
-    let (snapshot, held) = holder.take(document("B", &[], &["S1", "S2"]), at(0), PATIENCE);
-    assert_eq!((tasks(snapshot).len(), held.len()), (2, 1));
+    let mut belief = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
+    let (snapshot, held) = take(&mut belief, document("B", &[], &["S1", "S2"]), at(0), PATIENCE);
+    assert_eq!((tasks(&snapshot).len(), held.len()), (2, 1));
     // What was believed may already be of the new master.
-    let (believed, _) = holder.take(document("B", &["S1"], &["S2"]), at(1), PATIENCE);
-    let mut again = Belief::resume(Some(believed.clone()));
-    let (snapshot, held) = again.take(document("B", &["S1"], &["S2"]), at(2), PATIENCE);
-    assert_eq!(tasks(snapshot), ["task-S1", "task-S2"]);
+    let (believed, _) = take(&mut belief, document("B", &["S1"], &["S2"]), at(1), PATIENCE);
+    let mut again = Belief::resume(Some(Snapshot::clone(&believed)));
+    let (snapshot, held) = take(&mut again, document("B", &["S1"], &["S2"]), at(2), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1", "task-S2"]);
     assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 1, .. }]), "{held:?}");
 }
 
 #[test]
 fn a_daemon_that_starts_in_another_cluster_forgets_the_first_one() {
-    let mut holder = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
-    let (snapshot, _) = holder.take(document("B", &[], &[]), at(0), PATIENCE);
-    assert_eq!(tasks(snapshot).len(), 2, "an empty document says nothing about which cluster it is of");
-    let (snapshot, held) = holder.take(document("B", &["T1"], &[]), at(1), PATIENCE);
-    assert_eq!((tasks(snapshot), held.len()), (vec!["task-T1"], 0));
+    let mut belief = Belief::resume(Some(document("A", &["S1", "S2"], &[])));
+    let (snapshot, _) = take(&mut belief, document("B", &[], &[]), at(0), PATIENCE);
+    assert_eq!(tasks(&snapshot).len(), 2, "an empty document says nothing about which cluster it is of");
+    let (snapshot, held) = take(&mut belief, document("B", &["T1"], &[]), at(1), PATIENCE);
+    assert_eq!((tasks(&snapshot), held.len()), (vec!["task-T1"], 0));
 }
 
 /// `document` with the task of `agent` in the list `list`, in `state`.
@@ -175,28 +185,28 @@ fn tasks_of_a_lost_agent_are_remembered_as_long_as_the_master_lists_them() {
         ("completed_tasks", "TASK_KILLED", false),
         ("completed_tasks", "TASK_LOST", false),
     ] {
-        let mut holder = Belief::default();
-        holder.take(document("A", &["S1"], &[]), at(0), PATIENCE);
-        let (snapshot, held) = holder.take(without("S1", list, state), at(2), PATIENCE);
+        let mut belief = Belief::default();
+        take(&mut belief, document("A", &["S1"], &[]), at(0), PATIENCE);
+        let (snapshot, held) = take(&mut belief, without("S1", list, state), at(2), PATIENCE);
         let found: Vec<TaskState> = snapshot.tasks.values().map(|task| task.state).collect();
         assert_eq!(found, if remembered { vec![TaskState::Lost] } else { vec![] }, "{list} {state}");
         assert_eq!(held, [], "{list} {state}");
-        let (snapshot, _) = holder.take(document("A", &["S1"], &[]), at(4), PATIENCE);
+        let (snapshot, _) = take(&mut belief, document("A", &["S1"], &[]), at(4), PATIENCE);
         assert_eq!(snapshot.tasks.values().next().unwrap().state, TaskState::Running);
-        let (snapshot, _) = holder.take(without("S2", list, state), at(6), PATIENCE);
+        let (snapshot, _) = take(&mut belief, without("S2", list, state), at(6), PATIENCE);
         assert_eq!(snapshot.tasks.len(), 1, "held as lost without a trace");
     }
 }
 
 #[test]
 fn an_operator_can_give_up_what_is_held() {
-    let mut holder = Belief::default();
-    holder.take(document("A", &["S1", "S2", "S3"], &[]), at(0), PATIENCE);
-    let (_, held) = holder.take(document("A", &[], &[]), at(2), PATIENCE);
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1", "S2", "S3"], &[]), at(0), PATIENCE);
+    let (_, held) = take(&mut belief, document("A", &[], &[]), at(2), PATIENCE);
     assert!(matches!(held.as_slice(), [HoldReason::MassLoss { tasks: 3, .. }]));
-    assert_eq!(tasks(holder.accept(document("A", &[], &[]))), [""; 0]);
-    let (snapshot, held) = holder.take(document("A", &[], &[]), at(4), PATIENCE);
-    assert_eq!((tasks(snapshot).len(), held.len()), (0, 0));
+    assert_eq!(tasks(&belief.accept(Arc::new(document("A", &[], &[]))).snapshot), [""; 0]);
+    let (snapshot, held) = take(&mut belief, document("A", &[], &[]), at(4), PATIENCE);
+    assert_eq!((tasks(&snapshot).len(), held.len()), (0, 0));
 }
 
 /// A recorded fail-over, poll by poll: who leads, which agents are there and how many tasks.
@@ -226,7 +236,7 @@ fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
         include_str!("../../../tests/fixtures/captures/failover_poll.jsonl"),
         include_str!("../../../tests/fixtures/captures/failover_late_poll.jsonl"),
     ] {
-        let mut holder = Belief::default();
+        let mut belief = Belief::default();
         let polls = recorded(text);
         let start = polls[0].0;
         let before = polls[0].1.clone().unwrap().tasks.len();
@@ -234,7 +244,7 @@ fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
         for (time, answer) in polls {
             // Whoever gets no answer goes on as before.
             let Some(answer) = answer else { continue };
-            let (snapshot, _) = holder.take(answer, at((time - start) as i64), PATIENCE);
+            let (snapshot, _) = take(&mut belief, answer, at((time - start) as i64), PATIENCE);
             assert_eq!(snapshot.tasks.len(), before, "after {} s", time - start);
         }
     }
@@ -244,14 +254,100 @@ fn no_task_is_missing_at_any_time_of_a_recorded_failover() {
 #[test]
 fn documents_in_quick_succession_count_once() {
     let patience = Patience { spacing: Duration::from_secs(1), ..PATIENCE };
-    let mut holder = Belief::default();
-    holder.take(document("M", &["A", "B"], &[]), at(0), patience);
+    let mut belief = Belief::default();
+    take(&mut belief, document("M", &["A", "B"], &[]), at(0), patience);
     let mut lost = document("M", &["A", "B"], &[]);
     lost.tasks.clear();
     for _ in 0..10 {
-        let (snapshot, held) = holder.take(lost.clone(), at(10), patience);
+        let (snapshot, held) = take(&mut belief, lost.clone(), at(10), patience);
         assert_eq!((snapshot.tasks.len(), held.len()), (2, 1));
     }
-    let mut taken = |second| holder.take(lost.clone(), at(second), patience).0.tasks.len();
+    let mut taken = |second| take(&mut belief, lost.clone(), at(second), patience).0.tasks.len();
     assert_eq!([taken(11), taken(12), taken(13)], [2, 2, 0]);
+}
+
+/// Names of the registry's tasks on each agent.
+fn named(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let agents: std::collections::BTreeMap<u32, &String> =
+        snapshot.names.agents.iter().map(|(id, number)| (*number, id)).collect();
+    snapshot.names.tasks.iter().map(|task| (agents[&task.agent].clone(), task.label.to_string())).collect()
+}
+
+/// A task with a name and without a VIP on each of `agents`.
+fn unlabelled(master: &str, agents: &[&str]) -> Snapshot {
+    let slaves: Vec<String> =
+        agents.iter().map(|id| format!(r#"{{"id":"{id}","pid":"slave(1)@10.0.0.1:5051"}}"#)).collect();
+    let tasks: Vec<String> = agents
+        .iter()
+        .map(|id| {
+            format!(
+                r#"{{"id":"db-{id}","name":"db-{id}","framework_id":"F","slave_id":"{id}","state":"TASK_RUNNING"}}"#
+            )
+        })
+        .collect();
+    let text = format!(
+        r#"{{"id":"{master}","elected_time":1.0,"slaves":[{}],"frameworks":[{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        slaves.join(","),
+        tasks.join(",")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+#[test]
+fn names_of_tasks_without_vips_are_held_over_a_failover_and_given_up_with_it() {
+    let mut belief = Belief::default();
+    take(&mut belief, unlabelled("A", &["S1", "S2"]), at(0), PATIENCE);
+    let half = || Arc::new(unlabelled("B", &["S2"]));
+    let accepted = belief.take(half(), at(10), PATIENCE);
+    let held = [("S2", "db-s2"), ("S1", "db-s1")].map(|(agent, name)| (agent.to_owned(), name.to_owned()));
+    assert_eq!(named(&accepted.snapshot), held);
+    assert!(accepted.is_holding && accepted.held.is_empty(), "no VIP is concerned");
+    assert!(accepted.snapshot.agents.contains_key("S1"), "names need their agents' addresses");
+    // Seen again, nothing is kept twice.
+    assert_eq!(named(&belief.take(half(), at(20), PATIENCE).snapshot), held);
+    let accepted = belief.take(half(), at(911), PATIENCE);
+    assert_eq!(named(&accepted.snapshot).len(), 1);
+    assert!(!accepted.is_holding);
+}
+
+#[test]
+fn an_operator_gives_up_names_as_well() {
+    let mut belief = Belief::default();
+    take(&mut belief, unlabelled("A", &["S1", "S2"]), at(0), PATIENCE);
+    take(&mut belief, unlabelled("B", &["S2"]), at(10), PATIENCE);
+    let accepted = belief.accept(Arc::new(unlabelled("B", &["S2"])));
+    assert_eq!(named(&accepted.snapshot).len(), 1);
+    assert_eq!(named(&belief.take(Arc::new(unlabelled("B", &["S2"])), at(30), PATIENCE).snapshot).len(), 1);
+}
+
+#[test]
+fn names_are_held_with_a_mass_loss() {
+    let both = |tasks: bool| {
+        let mut document = document("A", &["S1", "S2"], &[]);
+        if tasks {
+            document.names = unlabelled("A", &["S1", "S2"]).names;
+        } else {
+            document.tasks.clear();
+            document.names = Arc::default();
+        }
+        document
+    };
+    let mut belief = Belief::default();
+    take(&mut belief, both(true), at(0), PATIENCE);
+    for documents in [3, 2, 1] {
+        let (snapshot, held) = take(&mut belief, both(false), at(1), PATIENCE);
+        assert_eq!(held, [HoldReason::MassLoss { tasks: 2, of: 2, documents }]);
+        assert_eq!(named(&snapshot).len(), 2);
+    }
+    assert_eq!(named(&take(&mut belief, both(false), at(2), PATIENCE).0), []);
+}
+
+/// A document that lacks nothing is passed on without a copy.
+#[test]
+fn nothing_is_copied_where_nothing_is_held() {
+    let mut belief = Belief::default();
+    for _ in 0..2 {
+        let document = Arc::new(document("A", &["S1"], &[]));
+        assert!(Arc::ptr_eq(&belief.take(Arc::clone(&document), at(0), PATIENCE).snapshot, &document));
+    }
 }

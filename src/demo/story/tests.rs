@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::*;
 use crate::cluster::Snapshot;
+use crate::cluster::belief::Belief;
 use crate::config::Config;
 use crate::dataplane::Actual;
 use crate::demo::document::document;
@@ -133,13 +135,16 @@ fn a_short_story_has_all_cues_in_order_and_a_long_one_no_long_absence() {
 fn the_planner_believes_every_document() {
     let text = "[source]\nmasters = [\"file:/run/state.json\"]\n[node]\naddress = \"10.77.0.1\"\n";
     let config = Config::parse("l4lbd.toml".as_ref(), text).unwrap();
-    let mut planner = Planner::new(&config, Persisted::default(), None);
+    let mut planner = Planner::new(config.planner(), Persisted::default());
+    let mut belief = Belief::default();
     for cues in 0..=SCRIPT.len() {
         let cast = Story { duration: USUAL }.cast_after(cues);
-        planner.learn(&snapshot(&cast), Timestamp::UNIX_EPOCH);
-        assert!(!planner.is_holding(), "after {cues} cues");
+        let document = Arc::new(snapshot(&cast));
+        let accepted = belief.take(document, Timestamp::UNIX_EPOCH, config.patience());
+        assert!(!accepted.is_holding && accepted.held.is_empty(), "after {cues} cues");
+        planner.learn(&accepted);
         let plan = planner.plan(&Actual::default(), Timestamp::UNIX_EPOCH).unwrap();
-        let service = plan.desired.state.services.values().next().unwrap();
+        let service = plan.state.services.values().next().unwrap();
         let weighted: BTreeSet<SocketAddr> =
             service.servers.iter().filter(|(_, server)| server.weight > 0).map(|(at, _)| *at).collect();
         let wanted: BTreeSet<SocketAddr> =

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::dataplane::{Scheduling, Service};
+use crate::dataplane::Scheduling;
 use crate::vip::{Host, VipKey};
 
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1));
@@ -29,24 +30,20 @@ fn ready(task: &str, drain: Option<Duration>) -> Backend {
 
 /// A plan for one service with these servers.
 fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
-    let backends: BTreeMap<_, _> = servers.iter().map(|last| (server(*last), ready("t", None))).collect();
+    let servers = servers.iter().map(|last| (server(*last), Member::new(ready("t", None)))).collect();
     let vip = VipKey { host: Host::Literal(VIP), protocol, port: 80 };
     let mut desired = Desired::default();
-    desired.state.services.insert(
+    desired.services.insert(
         key(protocol),
-        Service {
-            scheduling: scheduling(),
-            servers: backends.keys().map(|address| (*address, RealServer::masquerade(1))).collect(),
-        },
+        Programmed { vip, scheduling: scheduling(), servers, port_names: BTreeSet::new() },
     );
-    desired.services.insert(key(protocol), Programmed { vip, backends, scheduling: scheduling() });
     desired
 }
 
 /// A kernel with these servers, each with as many active connections.
 fn kernel(protocol: Protocol, servers: &[(u8, u32)]) -> Actual {
     let mut actual = Actual {
-        state: plan(protocol, &servers.iter().map(|(last, _)| *last).collect::<Vec<_>>()).state,
+        state: plan(protocol, &servers.iter().map(|(last, _)| *last).collect::<Vec<_>>()).state(),
         ..Actual::default()
     };
     for (last, active) in servers {
@@ -61,7 +58,8 @@ fn weights(drain: &mut Drain, desired: &Desired, actual: &Actual, seconds: i64) 
     let mut desired = desired.clone();
     drain.update(&desired, &BTreeMap::new(), actual, at(seconds), LIMIT);
     drain.apply(&mut desired);
-    let services = desired.state.services.values();
+    let state = desired.state();
+    let services = state.services.values();
     let servers = services.flat_map(|service| &service.servers);
     servers
         .map(|(address, server)| match address.ip() {
@@ -97,13 +95,13 @@ fn a_port_can_ask_for_a_deadline_of_its_own() {
     let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
     let mut last = plan(Protocol::Tcp, &[1, 2]).services;
     let asked = ready("leaving", Some(Duration::from_secs(300)));
-    last.get_mut(&key(Protocol::Tcp)).unwrap().backends.insert(server(2), asked);
+    last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(asked));
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
     assert!(drain.update(&desired, &last, &busy, at(0), LIMIT));
     assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(300)));
     let mut shown = desired.clone();
     drain.apply(&mut shown);
-    assert_eq!(shown.services[&key(Protocol::Tcp)].backends[&server(2)].task, "leaving");
+    assert_eq!(shown.services[&key(Protocol::Tcp)].servers[&server(2)].backend.task, "leaving");
 }
 
 #[test]

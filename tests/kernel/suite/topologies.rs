@@ -1,7 +1,7 @@
 //! Container networks beside the usual bridge: which of them work as they are, which need a route or a
 //! setting, and which cannot work.
 //!
-//! What is asserted to fail here is what README.md tells users about, with the remedy next to it. With eBPF
+//! What is asserted to fail here is what l4lbd-networks(7) tells users about, with the remedy next to it. With eBPF
 //! the network decides as it does without any VIP.
 
 use std::net::SocketAddr;

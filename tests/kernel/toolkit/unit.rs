@@ -58,7 +58,7 @@ pub enum Caller {
 }
 
 impl Unit {
-    /// Puts everything in its place in this machine, as the README has it.
+    /// Puts everything in its place in this machine, as systemd/README.md has it.
     pub fn install() -> Result<Self> {
         Self::install_with(&[])
     }

@@ -1,0 +1,85 @@
+//! Warnings: what works, but not as its users may expect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::desired::{Desired, Sources};
+use crate::cluster::Protocol;
+use crate::dataplane::{Node, ServiceKey};
+use crate::vip::summarize;
+
+/// Returns the warnings for a desired state. All of them are about packets, which only some planes
+/// handle.
+pub fn warnings(desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
+    if !node.capabilities.packets {
+        return Vec::new();
+    }
+    let mut warnings = shared_backends(desired);
+    warnings.extend(node.no_hairpin.iter().filter_map(|bridge| no_hairpin(desired, node, bridge)));
+    let has = |ipv4: bool| desired.services.keys().any(|key| key.address.is_ipv4() == ipv4);
+    if has(true) && sources.v4.is_none() {
+        warnings.push(
+            "this node's IPv4 address is not known, so its own clients can't reach backends elsewhere: set \
+             node.address"
+                .to_owned(),
+        );
+    }
+    if has(false) && !node.forwards_ipv6 {
+        warnings.push(
+            "containers can't reach IPv6 VIPs: net.ipv6.conf.all.forwarding is 0, and switching it on changes \
+             how this node configures itself, which is left to you"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// IPVS cannot tell apart two connections of one client port to one server, so each group of VIPs
+/// that share servers gets a warning.
+fn shared_backends(desired: &Desired) -> Vec<String> {
+    let mut users: BTreeMap<(SocketAddr, Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
+    for (key, programmed) in &desired.services {
+        for server in programmed.servers.keys() {
+            users.entry((*server, key.protocol)).or_default().insert(key);
+        }
+    }
+    let mut shared: BTreeMap<BTreeSet<&ServiceKey>, usize> = BTreeMap::new();
+    for keys in users.into_values().filter(|keys| keys.len() > 1) {
+        *shared.entry(keys).or_default() += 1;
+    }
+    let names = |keys: &BTreeSet<&ServiceKey>| {
+        let named = keys.iter().filter_map(|key| desired.services.get(key));
+        summarize(named.map(|programmed| &programmed.vip))
+    };
+    let warning = |(keys, count): (&BTreeSet<&ServiceKey>, &usize)| {
+        format!(
+            "{} share {count} backend address{}: IPVS confuses two connections to them that have the \
+             same client address and port; give each VIP a task port of its own",
+            names(keys),
+            if *count == 1 { "" } else { "es" }
+        )
+    };
+    shared.iter().map(warning).collect()
+}
+
+/// A bridge whose ports do not reflect keeps a container from reaching itself through a VIP.
+fn no_hairpin(desired: &Desired, node: &Node, bridge: &String) -> Option<String> {
+    let networks: Vec<&IpNet> =
+        node.connected.iter().filter(|(_, link)| link == bridge).map(|(network, _)| network).collect();
+    let is_behind = |address: &SocketAddr| networks.iter().any(|network| network.contains(&address.ip()));
+    let vips: BTreeSet<String> = desired
+        .services
+        .values()
+        .filter(|programmed| programmed.servers.keys().any(is_behind))
+        .map(|programmed| programmed.vip.to_string())
+        .collect();
+    (!vips.is_empty()).then(|| {
+        format!(
+            "a container on {bridge} can't reach itself through {}: switch hairpin mode on for its bridge \
+             ports, or set net.bridge.bridge-nf-call-iptables to 0",
+            summarize(vips)
+        )
+    })
+}

@@ -1,0 +1,232 @@
+//! What a pass publishes: the zone of the VIPs' names, and the status.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::cluster::belief::HoldReason;
+use crate::dataplane::{Actual, Op, PlaneChoice};
+use crate::dns::zone::{Service, Zone};
+use crate::plan::{Plan, Planner};
+use crate::source::Feed;
+use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
+use crate::status::pass::PassReport;
+use crate::status::{self, Status};
+
+/// Skipped entries that a status lists; all are counted.
+const SHOWN_SKIPPED: usize = 1000;
+
+/// Settings of what is published.
+#[derive(Clone, Debug)]
+pub struct PublisherSettings {
+    /// Zone of the VIPs' names, without records.
+    pub zone: Zone,
+    /// Name of that zone.
+    pub origin: String,
+    /// URLs and paths of the configured sources, for people.
+    pub sources: Vec<String>,
+}
+
+/// Channels of what is published.
+pub struct Outputs {
+    pub zones: watch::Sender<Arc<Zone>>,
+    pub statuses: watch::Sender<Arc<Status>>,
+}
+
+/// What a status is made of, besides what the publisher remembers.
+pub(super) struct StatusInputs<'a> {
+    pub report: &'a PassReport,
+    /// Plan and reading of the pass; `None` where it came to neither.
+    pub planned: Option<(&'a Plan, &'a Actual)>,
+    pub planner: &'a Planner,
+    pub feed: &'a Feed,
+    pub store_error: Option<&'a str>,
+    /// Set while a client waits for the status.
+    pub is_asked: bool,
+}
+
+/// Publishes zones and statuses.
+pub(super) struct Publisher {
+    zones: watch::Sender<Arc<Zone>>,
+    statuses: watch::Sender<Arc<Status>>,
+    status: Status,
+    settings: PublisherSettings,
+    /// Records of the published zone.
+    records: Option<BTreeSet<Service>>,
+    /// Warnings about names that DNS can't carry.
+    unnamed: Vec<String>,
+    /// Revision of the plan that was last shown, and true if it was all in the kernel then.
+    shown: Option<(u64, bool)>,
+}
+
+impl Publisher {
+    pub(super) fn new(settings: PublisherSettings, dataplane: PlaneChoice, outputs: Outputs) -> Self {
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: status::Node { hostname: hostname(), dataplane, ..status::Node::default() },
+            source: status::Source { configured: settings.sources.clone(), ..status::Source::default() },
+            ..Status::default()
+        };
+        Self {
+            zones: outputs.zones,
+            statuses: outputs.statuses,
+            status,
+            settings,
+            records: None,
+            unnamed: Vec::new(),
+            shown: None,
+        }
+    }
+
+    pub(super) fn hostname(&self) -> &str {
+        &self.status.node.hostname
+    }
+
+    /// Returns the last published status.
+    pub(super) fn status(&self) -> Arc<Status> {
+        self.statuses.borrow().clone()
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        !self.status.pass.errors.is_empty()
+    }
+
+    pub(super) fn set_dns(&mut self, dns: status::Dns) {
+        self.status.dns = dns;
+    }
+
+    /// Returns true if the published VIPs are not those of `plan`, or were not all in the kernel.
+    pub(super) fn is_outdated(&self, plan: &Plan, is_complete: bool) -> bool {
+        self.shown != Some((plan.revision, is_complete))
+    }
+
+    pub(super) fn set_shown(&mut self, plan: &Plan, is_complete: bool) {
+        self.shown = Some((plan.revision, is_complete));
+    }
+
+    /// Publishes the last status again while a long pass is under way.
+    pub(super) fn publish_progress(&mut self, pending: usize) {
+        self.status.pass.pending = pending;
+        self.statuses.send_replace(Arc::new(self.status.clone()));
+    }
+
+    /// Logs what a pass did and notes it in the status. A pass that did not compare the kernel with a
+    /// plan only has errors to tell.
+    pub(super) fn record(&mut self, report: &PassReport, is_compared: bool) {
+        for op in &report.operations {
+            tracing::debug!(%op, "kernel operation");
+        }
+        let mut errors = first_errors(&report.failed);
+        // Each request for the status makes a pass, and what fails once fails again for a while: it is
+        // logged when it changes.
+        if is_compared && errors != self.status.pass.errors {
+            for error in report.failed.iter().take(errors.len()) {
+                tracing::warn!(op = %error.op, error = error.error, "kernel operation failed, will be tried again");
+            }
+        }
+        if let Some(error) = &report.error {
+            if is_compared {
+                tracing::warn!(error, "will be tried again");
+            }
+            errors.push(error.clone());
+        }
+        let pass = &mut self.status.pass;
+        pass.errors = errors;
+        if !is_compared {
+            return;
+        }
+        pass.at = Some(report.at);
+        pass.seconds = report.timings.total.as_secs_f64();
+        let operations = report.operations.len();
+        if operations == 0 {
+            return;
+        }
+        pass.operations = operations;
+        pass.changed_at = Some(report.at);
+        if report.is_repair {
+            pass.repaired += operations as u64;
+            pass.repaired_at = Some(report.at);
+            let first = report.operations.first().map(Op::to_string);
+            tracing::warn!(operations, first, "another program changed what is ours, repaired");
+        } else {
+            tracing::info!(operations, failed = report.failed.len(), "table changed");
+        }
+    }
+
+    /// Publishes names with their addresses.
+    pub(super) fn publish_zone(&mut self, records: BTreeSet<Service>) {
+        if self.records.as_ref() == Some(&records) {
+            return;
+        }
+        let (zone, left_out) = self.settings.zone.with_services(serial(), &records);
+        self.unnamed = unnamed_warnings(left_out);
+        self.zones.send_replace(Arc::new(zone));
+        self.records = Some(records);
+    }
+
+    /// Notes the virtual services of other programs.
+    pub(super) fn set_foreign(&mut self, actual: &Actual) {
+        self.status.foreign.clone_from(&actual.foreign);
+    }
+
+    /// Publishes the status after a pass.
+    pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
+        let StatusInputs { report, planned, planner, feed, store_error, is_asked } = inputs;
+        let now = Timestamp::now();
+        let status = &mut self.status;
+        status.at = now;
+        status.pass.pending = 0;
+        status.source.place.clone_from(&feed.place);
+        status.source.good_at = feed.good_at;
+        status.source.pace.clone_from(&feed.pace);
+        status.source.failure.clone_from(&feed.failure);
+        if let Some(cluster) = planner.cluster() {
+            status.source.master.clone_from(&cluster.master);
+            status.source.agents = cluster.agents;
+            status.source.tasks = cluster.tasks;
+            status.source.held = cluster.held.iter().map(HoldReason::to_string).collect();
+        }
+        if let Some((plan, actual)) = planned {
+            status.node.address = plan.sources.v4;
+            status.node.address6 = plan.sources.v6;
+            // Listing VIPs costs time with their number: only when they have changed or a client waits.
+            let is_current = self.shown.is_some_and(|(revision, _)| revision == plan.revision);
+            if !is_current || is_asked {
+                let skipped = &plan.desired.skipped;
+                status.skipped_total = skipped.len();
+                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.vips = Arc::new(vips(plan, planner, actual, &self.settings.origin));
+                let warnings = self.warnings(plan, actual);
+                self.status.warnings = warnings;
+            }
+        }
+        let plan = planned.map(|(plan, _)| plan);
+        let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
+        self.status.degraded = !reasons.is_empty();
+        self.status.reasons = reasons;
+        self.statuses.send_replace(Arc::new(self.status.clone()));
+    }
+
+    /// Returns what works, but not as its users may expect.
+    fn warnings(&self, plan: &Plan, actual: &Actual) -> Vec<String> {
+        let mut warnings = plan.desired.warnings.clone();
+        warnings.extend(self.unnamed.iter().cloned());
+        warnings.extend(conntab_warning(actual));
+        let resolved = self.status.dns.resolved.iter();
+        warnings.extend(
+            resolved.map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
+        );
+        warnings
+    }
+}
+
+/// Returns the seconds since the epoch: later zones have greater serials, also after a restart.
+fn serial() -> u32 {
+    u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}

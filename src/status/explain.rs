@@ -1,0 +1,63 @@
+//! Explanation: what a node would make of a document, by the same planner that its daemon uses.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Vip;
+use super::build::{held_names, table_reasons, unnamed_warnings, vips};
+use crate::cluster::belief::{Accepted, SyncState};
+use crate::cluster::{Skipped, Snapshot};
+use crate::dataplane::memory::SimulatedKernel;
+use crate::dataplane::{Node, State};
+use crate::dns::zone::Zone;
+use crate::plan::{Planner, PlannerSettings};
+use crate::store::Persisted;
+
+/// Table that follows from one document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Explanation {
+    pub vips: Vec<Vip>,
+    pub skipped: Vec<Skipped>,
+    /// What works, but not as its users may expect.
+    pub warnings: Vec<String>,
+    /// What would make the node's status degraded.
+    pub reasons: Vec<String>,
+}
+
+/// Circumstances of the node that a document is explained for.
+#[derive(Clone, Debug)]
+pub struct Situation {
+    pub settings: PlannerSettings,
+    /// Addresses that the node has given before.
+    pub persisted: Persisted,
+    pub node: Node,
+    /// Zone of the VIPs' names, without records, and its name.
+    pub zone: Zone,
+    pub origin: String,
+}
+
+/// Plans for `document` on a kernel that holds nothing yet.
+pub fn explain(document: Snapshot, situation: Situation, now: Timestamp) -> Explanation {
+    let Situation { settings, persisted, node, zone, origin } = situation;
+    let mut planner = Planner::new(settings, persisted);
+    let accepted = Accepted { snapshot: Arc::new(document), sync: SyncState::Synced, ..Accepted::default() };
+    planner.learn(&accepted);
+    let actual = SimulatedKernel::new(State::default(), node).read_now();
+    let Some(plan) = planner.plan(&actual, now) else { return Explanation::default() };
+    let mut vips = vips(&plan, &planner, &actual, &origin);
+    // No kernel was asked, so no connections were counted.
+    for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
+        backend.connections = None;
+    }
+    let (_, left_out) = zone.with_services(0, &held_names(&plan.desired, &[]));
+    let mut warnings = plan.desired.warnings.clone();
+    warnings.extend(unnamed_warnings(left_out));
+    Explanation {
+        vips,
+        skipped: plan.desired.skipped.clone(),
+        warnings,
+        reasons: table_reasons(Some(&plan), planner.cluster()),
+    }
+}

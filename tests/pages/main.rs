@@ -1,0 +1,168 @@
+//! The manual pages in `systemd/man/`: their generated parts are up to date, their roff is clean, and
+//! what they refer to exists.
+//!
+//! `L4LBD_WRITE=1 cargo test --test pages` writes the generated parts anew. Needs mandoc, which
+//! `tests/setup` installs.
+
+mod generate;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use l4lbd::cli::pages::{self, Format, PAGES, Page};
+
+const DIRECTORY: &str = "systemd/man";
+
+/// Texts beside the pages that name keys of the configuration.
+const OTHERS: &[&str] = &["README.md", "systemd/README.md", "tests/README.md"];
+
+/// Columns of the narrowest terminal that no line of a page may exceed.
+const NARROWEST: usize = 80;
+
+fn path(page: &Page) -> PathBuf {
+    Path::new(DIRECTORY).join(page.file())
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn generated_parts_are_up_to_date() {
+    let mut outdated = Vec::new();
+    for page in PAGES {
+        let path = path(page);
+        let committed = read(&path);
+        let fresh = generate::fill(&committed).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if fresh == committed {
+            continue;
+        }
+        if std::env::var_os("L4LBD_WRITE").is_some() {
+            fs::write(&path, fresh).unwrap();
+            continue;
+        }
+        let differs = committed.lines().zip(fresh.lines()).position(|(old, new)| old != new);
+        let number = differs.unwrap_or_else(|| committed.lines().count().min(fresh.lines().count()));
+        outdated.push(format!(
+            "{}:{}: is \"{}\" and should be \"{}\"",
+            path.display(),
+            number + 1,
+            committed.lines().nth(number).unwrap_or_default(),
+            fresh.lines().nth(number).unwrap_or_default()
+        ));
+    }
+    assert!(
+        outdated.is_empty(),
+        "a command, an option or a key has changed since these pages were written:\n{}\n\
+         L4LBD_WRITE=1 cargo test --test pages writes them anew",
+        outdated.join("\n")
+    );
+}
+
+#[test]
+fn mandoc_finds_nothing() {
+    let output =
+        Command::new("mandoc").args(["-T", "lint", "-W", "style"]).args(PAGES.iter().map(path)).output();
+    let output = output.unwrap_or_else(|error| panic!("mandoc: {error} (tests/setup installs it)"));
+    let remarks = text(&output.stdout);
+    assert!(output.status.success() && remarks.is_empty(), "{remarks}{}", text(&output.stderr));
+}
+
+#[test]
+fn renderer_knows_every_macro_and_lines_are_short() {
+    for page in PAGES {
+        let path = path(page);
+        for styled in [false, true] {
+            let text = pages::render(&read(&path), Format { width: NARROWEST, styled });
+            let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            for line in text.lines().filter(|_| !styled) {
+                let columns = line.chars().count();
+                assert!(columns <= NARROWEST, "{}: {columns} columns: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn program_has_every_page() {
+    let files: BTreeSet<PathBuf> =
+        fs::read_dir(DIRECTORY).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files, PAGES.iter().map(path).collect(), "src/cli/pages.rs lists the pages");
+}
+
+#[test]
+fn keys_and_pages_that_are_named_exist() {
+    let keys: BTreeSet<String> = generate::keys().iter().map(generate::Key::path).collect();
+    let sections: BTreeSet<&str> = keys.iter().filter_map(|key| Some(key.split_once('.')?.0)).collect();
+    let files = PAGES.iter().map(path).chain(OTHERS.iter().map(PathBuf::from));
+    for file in files {
+        let text = read(&file).replace("\\-", "-").replace("\\fB", " ").replace("\\fR", " ");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"._-/".contains(c));
+        // A dot may end a sentence; what has a slash is a file.
+        for word in words.map(|word| word.trim_end_matches('.')).filter(|word| !word.contains('/')) {
+            if let Some((section, name)) = word.split_once('.')
+                && sections.contains(section)
+                && !name.is_empty()
+            {
+                assert!(keys.contains(word), "{}: there is no key {word}", file.display());
+            }
+            if word.starts_with("l4lbd-") {
+                let page = pages::find(word).or_else(|| pages::find(word.split('.').next()?));
+                assert!(page.is_some(), "{}: there is no page {word}", file.display());
+            }
+        }
+    }
+}
+
+fn help(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_l4lbd"));
+    command.arg("help").args(arguments).env_remove("COLUMNS").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_shows_pages() {
+    for page in PAGES {
+        let output = help(&[page.topic]);
+        let shown = text(&output.stdout);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+        assert_eq!(shown, pages::render(page.source, Format { width: 80, styled: false }).unwrap());
+        assert_eq!(shown, text(&help(&[&page.title()]).stdout));
+    }
+}
+
+#[test]
+fn help_shows_commands_as_they_do_themselves() {
+    let output = help(&["status"]);
+    let own = Command::new(env!("CARGO_BIN_EXE_l4lbd")).args(["status", "--help"]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), text(&own.stdout));
+    assert!(text(&output.stdout).contains("Usage: l4lbd status"));
+}
+
+#[test]
+fn help_alone_lists_commands_and_topics() {
+    let output = help(&[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success());
+    for word in ["accept-loss", "explain", "labels", "l4lbd-networks(7)"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
+fn help_on_something_unknown_says_what_there_is() {
+    for subject in ["nonsense", "demo-part", "", "\u{1b}[2J"] {
+        let output = help(&[subject]);
+        assert_eq!(output.status.code(), Some(64), "{subject}");
+        assert!(output.stdout.is_empty(), "{subject}");
+        let said = text(&output.stderr);
+        assert!(said.contains("networks") && said.contains("status"), "{subject}: {said}");
+        assert!(!said.contains("demo-part\n") && !said.contains('\u{1b}'), "{subject}: {said}");
+    }
+}
