@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
+use crate::dataplane::{self, DataPlane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
@@ -85,7 +85,7 @@ impl Daemon {
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
         let mut monitors = vec![Monitor::routing()?];
-        if plane == Plane::Ipvs {
+        if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
         let source = Parts::new(&config.source, &config.marathon)?;

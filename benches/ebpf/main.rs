@@ -38,7 +38,7 @@ use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::kernel::{self, Kernel};
-use l4lbd::dataplane::{DataPlane, Depth, Op, Plane, RealServer, Route, Scheduling, ServiceKey};
+use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::plan::desired::{Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
@@ -217,7 +217,7 @@ fn ip(command: &str) -> anyhow::Result<()> {
 fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     let services = vip_services(IPVS_VIP, tcp, udp, "wlc")?;
     let options = KernelOptions {
-        plane: Some(Plane::Ipvs),
+        plane: Some(PlaneKind::Ipvs),
         link: "minuteman".to_owned(),
         ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },
         attach: true,

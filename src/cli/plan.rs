@@ -26,11 +26,13 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
+            // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
             let mut belief = Belief::resume(store.cluster()?);
             let now = Timestamp::now();
+            // One try, because an operator waits for the answer.
             let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
@@ -38,6 +40,7 @@ impl Args {
             planner.learn(&belief.take(snapshot, now, wiring::patience(&config)));
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;
+            // The seed only shuffles the order of new servers.
             let ops = diff(&actual.state, &plan.state, 0);
             let mut out = io::stdout().lock();
             for op in &ops {
