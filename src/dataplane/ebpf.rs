@@ -30,22 +30,22 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::{Connections, Op, Service, ServiceKey};
-use book::{Book, Full, Placed};
+use abort::Targets;
 use layout::HOOKS;
 use pins::{Maps, Pins};
-use sockets::Targets;
+use table::{Book, Full, Placed};
 
-mod book;
+mod abort;
+mod bpf;
 mod error;
 mod layout;
+mod mounts;
 mod pins;
-mod places;
-mod regions;
-mod sockets;
-mod sys;
+mod slots;
+mod table;
 
 pub use error::Error;
-pub use places::cgroup_tree;
+pub use mounts::cgroup_tree;
 
 /// How a backend is chosen: of two at random the one with fewer connections for its weight. A
 /// datagram of an unconnected socket goes to any.
@@ -253,7 +253,7 @@ impl Ebpf {
         if placed.is_ok() || *reclaimed {
             return placed.map_err(NoPlace::Full);
         }
-        sys::wait_for_readers();
+        bpf::wait_for_readers();
         // The kernel copies counts one by one, and low ids are all that most nodes ever use.
         let near = 2 * (self.book.ids_end() + servers.len()) + NEAR_IDS;
         for limit in [near, layout::SERVERS as usize] {
@@ -318,7 +318,7 @@ impl Ebpf {
         let used = self.book.ids_in_use();
         self.gone.retain(|gone| !used.contains(&gone.id));
         // From here on no socket is given such a server any more, so that the counts tell.
-        sys::wait_for_readers();
+        bpf::wait_for_readers();
         let end = self.gone.iter().map(|gone| gone.id as usize + 1).max().unwrap_or(0);
         let counts = counts(&self.pins.maps, end)?;
         self.gone.retain(|gone| count_of(&counts, gone.id) != Some(0));
@@ -329,7 +329,7 @@ impl Ebpf {
         for gone in &self.gone {
             targets.add(&gone.service, gone.port, gone.id);
         }
-        let ended = sockets::end(&targets, &self.pins.maps.sockets, &self.pins.maps.datagrams)
+        let ended = abort::end(&targets, &self.pins.maps.sockets, &self.pins.maps.datagrams)
             .map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to servers that are gone");
         self.gone.clear();
@@ -392,8 +392,8 @@ fn table(maps: &Maps, book: &Book) -> Result<Table, Error> {
 
 fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, Placed>, Error> {
     let (keys, regions) = maps.vips.read(usize::MAX).map_err(map_error("vips"))?;
-    let (_, slots) = maps.slots.read(book::slots_in_use(&regions)).map_err(map_error("slots"))?;
-    Ok(book::decode(&keys, &regions, &slots))
+    let (_, slots) = maps.slots.read(table::slots_in_use(&regions)).map_err(map_error("slots"))?;
+    Ok(table::decode(&keys, &regions, &slots))
 }
 
 /// Of the ids below `limit`, in one piece.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::sockets;
+use super::abort;
 use crate::dataplane::{Op, ServiceKey};
 
 /// Why the eBPF data plane can't be opened, read or changed.
@@ -75,7 +75,7 @@ pub enum Error {
     #[error("not an operation for the eBPF data plane: {0}")]
     Unsupported(Op),
     #[error("the server is deleted, but connections to it remain: {0}")]
-    Sockets(#[source] sockets::Error),
+    Sockets(#[source] abort::Error),
 }
 
 impl Error {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::sys::MapInfo;
+use super::bpf::MapInfo;
 use crate::cluster::Protocol;
 use crate::dataplane::ServiceKey;
 

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use aya::EbpfLoader;
 use aya::programs::{CgroupSock, CgroupSockAddr, Program};
 
+use super::bpf::{self, Map};
 use super::layout::{self, HOOKS, Hook, MAPS, MapLayout};
-use super::places::{self, Cgroup};
-use super::sys::{self, Map};
+use super::mounts::{self, Cgroup};
 use super::{Error, Options, error};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
@@ -48,7 +48,7 @@ impl Maps {
     fn open(directory: &Path) -> Result<Self, Error> {
         let open = |map: &MapLayout| {
             let path = directory.join(map.name);
-            sys::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
+            bpf::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
         };
         Ok(Self {
             vips: open(&layout::VIPS)?,
@@ -79,8 +79,8 @@ pub struct Pins {
 
 impl Pins {
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let cgroup = places::cgroup(options.cgroup.as_deref())?;
-        places::prepare(&options.pins)?;
+        let cgroup = mounts::cgroup(options.cgroup.as_deref())?;
+        mounts::prepare(&options.pins)?;
         let directory = options.pins.join(layout::VERSION);
         fs::create_dir_all(&directory).map_err(|source| Error::Pin { path: directory.clone(), source })?;
         for map in &MAPS {
@@ -118,7 +118,7 @@ impl Pins {
     /// Finds the configured cgroup again, which may have been removed and made anew.
     pub fn find_cgroup(&mut self) -> Result<(), Error> {
         if self.place.is_some() {
-            self.cgroup = places::cgroup(self.place.as_deref())?;
+            self.cgroup = mounts::cgroup(self.place.as_deref())?;
         }
         Ok(())
     }
@@ -129,12 +129,12 @@ impl Pins {
         let used = [vips, slots, counts, networks, sockets, datagrams];
         for (map, layout) in used.into_iter().zip(&MAPS) {
             let path = self.directory.join(layout.name);
-            let pinned = match sys::get(&path) {
+            let pinned = match bpf::get(&path) {
                 Ok(fd) => {
-                    sys::map_info(fd.as_fd()).map_err(|source| Error::Pin { path: path.clone(), source })?
+                    bpf::map_info(fd.as_fd()).map_err(|source| Error::Pin { path: path.clone(), source })?
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    sys::pin(map.as_fd(), &path)
+                    bpf::pin(map.as_fd(), &path)
                         .map_err(|source| Error::Pin { path: path.clone(), source })?;
                     continue;
                 }
@@ -153,14 +153,14 @@ impl Pins {
         let pin_failed = |source| Error::Pin { path: path.clone(), source };
         let program = self.program(hook.name)?;
         let old = match self.pinned(hook)? {
-            Some((link, State::Ours)) => match sys::replace(link.as_fd(), program) {
+            Some((link, State::Ours)) => match bpf::replace(link.as_fd(), program) {
                 Ok(()) => return Ok(()),
                 Err(_) => Some(link),
             },
             Some((link, State::Elsewhere)) => Some(link),
             None => None,
         };
-        let link = sys::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
+        let link = bpf::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
             let (hook, cgroup) = (hook.name, self.cgroup.path.clone());
             match source.raw_os_error() {
                 Some(libc::EPERM) => Error::Exclusive { hook, cgroup, source },
@@ -169,21 +169,21 @@ impl Pins {
         })?;
         if let Some(old) = old {
             // It may be on a cgroup that is configured no more; on one that is removed there is nothing to detach.
-            let _ = sys::detach(old.as_fd());
+            let _ = bpf::detach(old.as_fd());
             fs::remove_file(&path).map_err(pin_failed)?;
         }
-        sys::pin(link.as_fd(), &path).map_err(pin_failed)
+        bpf::pin(link.as_fd(), &path).map_err(pin_failed)
     }
 
     /// The link of a hook, and where it is attached; `None` without a pin.
     fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, State)>, Error> {
         let path = self.directory.join(hook.name);
-        let link = match sys::get(&path) {
+        let link = match bpf::get(&path) {
             Ok(link) => link,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Pin { path, source }),
         };
-        let info = match sys::link_info(link.as_fd()) {
+        let info = match bpf::link_info(link.as_fd()) {
             Ok(info) if info.kind == CGROUP_LINK && info.hook == hook.number => info,
             Ok(_) => return Err(Error::Foreign(path)),
             Err(source) => return Err(Error::Pin { path, source }),
@@ -226,7 +226,7 @@ pub fn purge(root: &Path) -> Result<(), Error> {
         return Ok(());
     }
     // Anything may be below a wrong path.
-    if !places::is_bpf(root).map_err(failed)? {
+    if !mounts::is_bpf(root).map_err(failed)? {
         let parent = root.parent().unwrap_or(Path::new("/")).to_owned();
         return Err(Error::NotBpf { path: root.to_owned(), parent });
     }
@@ -270,11 +270,11 @@ fn remove(directory: &Path) -> Result<(), Error> {
     let failed = |source| Error::Pin { path: directory.to_owned(), source };
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if let Ok(found) = sys::get(&path)
-            && sys::link_info(found.as_fd()).is_ok_and(|info| info.kind == CGROUP_LINK)
+        if let Ok(found) = bpf::get(&path)
+            && bpf::link_info(found.as_fd()).is_ok_and(|info| info.kind == CGROUP_LINK)
         {
             // Without this it would be attached until the kernel comes to it. One without a cgroup is detached.
-            let _ = sys::detach(found.as_fd());
+            let _ = bpf::detach(found.as_fd());
         }
         fs::remove_file(&path).map_err(|source| Error::Pin { path, source })?;
     }
@@ -284,8 +284,8 @@ fn remove(directory: &Path) -> Result<(), Error> {
 /// Whether there is a pin, which has to be such a map.
 fn check_map(path: &Path, map: &MapLayout) -> Result<bool, Error> {
     let failed = |source| Error::Pin { path: path.to_owned(), source };
-    match sys::get(path) {
-        Ok(fd) if map.describes(&sys::map_info(fd.as_fd()).map_err(failed)?) => Ok(true),
+    match bpf::get(path) {
+        Ok(fd) if map.describes(&bpf::map_info(fd.as_fd()).map_err(failed)?) => Ok(true),
         Ok(_) => Err(Error::Foreign(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error::permission()),

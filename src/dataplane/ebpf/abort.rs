@@ -18,8 +18,8 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as Peer};
 use nix::sched::{CloneFlags, setns};
 
+use super::bpf::Map;
 use super::layout::{self, TAKEN_SIZE};
-use super::sys::Map;
 use crate::dataplane::ServiceKey;
 
 /// Ports above which one dump of all sockets is cheaper than one for each port.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::layout::{self, Region, SLOT_SIZE, Slot};
-use super::regions::{Ids, Regions};
+use super::slots::{Ids, Regions};
 use super::{Error, SCHEDULER};
 use crate::dataplane::{Op, RealServer, Scheduling, Service, ServiceKey};
 
