@@ -84,8 +84,8 @@ struct Reading {
     networks: Option<BTreeSet<Route>>,
 }
 
-impl From<ebpf::Table> for Reading {
-    fn from(table: ebpf::Table) -> Self {
+impl From<ebpf::EbpfReading> for Reading {
+    fn from(table: ebpf::EbpfReading) -> Self {
         let route = |destination| Route { destination, source: None };
         Self {
             services: table.services,

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
@@ -19,8 +19,10 @@ use netlink_sys::{Socket, SocketAddr as Peer};
 use nix::sched::{CloneFlags, setns};
 
 use super::bpf::Map;
-use super::layout::{self, TAKEN_SIZE};
-use crate::dataplane::ServiceKey;
+use zerocopy::FromBytes;
+
+use super::layout::{self, SocketServer};
+use crate::dataplane::state::ServiceKey;
 
 /// Ports above which one dump of all sockets is cheaper than one for each port.
 const PORTS: usize = 16;
@@ -47,7 +49,7 @@ pub struct Targets {
 
 impl Targets {
     pub fn add(&mut self, service: &ServiceKey, port: u16, id: u32) {
-        self.ports.entry(layout::protocol(service.protocol)).or_default().insert(port);
+        self.ports.entry(layout::protocol_number(service.protocol)).or_default().insert(port);
         self.ids.insert(id);
     }
 }
@@ -55,7 +57,7 @@ impl Targets {
 /// Ends the connections to the targets in all network namespaces that can be entered, and returns
 /// how many; goes on after a failure. `storage` is the map of what sockets were given,
 /// `datagrams` that of the ids of connected UDP sockets.
-pub fn end(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
+pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32>) -> Result<usize, Error> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("sockets".to_owned());
         match thread.spawn_scoped(scope, || end_everywhere(targets, storage, datagrams)) {
@@ -66,7 +68,11 @@ pub fn end(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, E
 }
 
 /// Leaves the calling thread in some network namespace.
-fn end_everywhere(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
+fn end_everywhere(
+    targets: &Targets,
+    storage: BorrowedFd<'_>,
+    datagrams: &Map<u64, u32>,
+) -> Result<usize, Error> {
     // The own one first, because there may be no way back.
     let own = PathBuf::from("/proc/thread-self/ns/net");
     let mut seen = BTreeSet::from_iter(identity(&own));
@@ -96,7 +102,7 @@ fn identity(namespace: &PathBuf) -> Option<(u64, u64)> {
 }
 
 /// Ends the connections in the calling thread's network namespace; returns how many.
-fn end_here(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, Error> {
+fn end_here(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32>) -> Result<usize, Error> {
     let mut ended = 0;
     let mut failure = None;
     let mut connection = Connection::open().map_err(Error::List)?;
@@ -104,12 +110,9 @@ fn end_here(targets: &Targets, storage: &Map, datagrams: &Map) -> Result<usize, 
         let asked: Vec<u16> = if ports.len() > PORTS { vec![0] } else { ports.iter().copied().collect() };
         for port in asked {
             for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-                let request = list(family, *protocol, port, storage.as_fd().as_raw_fd());
+                let request = list(family, *protocol, port, storage.as_raw_fd());
                 for sight in connection.dump(&request).map_err(Error::List)? {
-                    let server = sight.server.or_else(|| {
-                        let id = datagrams.lookup(&sight.cookie()).ok()??;
-                        Some(u32::from_ne_bytes(*id.first_chunk()?))
-                    });
+                    let server = sight.server.or_else(|| datagrams.lookup(&sight.cookie()).ok()?);
                     // Of one that was disconnected since, nobody has told us.
                     let is_target =
                         ports.contains(&sight.port()) && server.is_some_and(|id| targets.ids.contains(&id));
@@ -169,10 +172,10 @@ impl Sight {
     }
 
     /// As our programs have it: the kernel shows its lower half first.
-    fn cookie(&self) -> [u8; 8] {
+    fn cookie(&self) -> u64 {
         let halves = self.id.last_chunk::<8>().map(|bytes| bytes.as_chunks::<4>().0);
-        let Some([low, high]) = halves else { return [0; 8] };
-        (u64::from(u32::from_ne_bytes(*low)) | u64::from(u32::from_ne_bytes(*high)) << 32).to_ne_bytes()
+        let Some([low, high]) = halves else { return 0 };
+        u64::from(u32::from_ne_bytes(*low)) | u64::from(u32::from_ne_bytes(*high)) << 32
     }
 }
 
@@ -252,7 +255,8 @@ fn sight(body: &[u8]) -> Option<Sight> {
     let id = *rest.first_chunk::<SOCKET_ID>()?;
     let value = find(attributes, STORAGES).and_then(|found| find(found, STORAGE));
     let value = value.and_then(|storage| find(storage, STORAGE_VALUE));
-    let server = value.and_then(|value| layout::taken_id(value.first_chunk::<TAKEN_SIZE>()?));
+    let server =
+        value.and_then(|value| SocketServer::read_from_prefix(value).ok()).map(|(server, _)| server.id);
     Some(Sight { family: *family, id, server })
 }
 

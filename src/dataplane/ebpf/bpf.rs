@@ -1,19 +1,39 @@
-//! bpf(2) where aya has no call for it, and membarrier(2); the only unsafe code of this program.
+//! bpf(2) where aya has no call for it, and membarrier(2). The only unsafe code of this program.
 //!
-//! Maps and links here are file descriptors that tell the kernel apart from others; what is in them
-//! is left to [`super::layout`].
+//! aya 0.14 has neither batched map operations nor cgroup links whose program can be replaced. Maps
+//! and links here are file descriptors; what the maps hold is described in [`super::layout`].
+//! Numbers and structures are those of `linux/bpf.h`.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fmt;
+use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr::{from_mut, from_ref};
 use std::thread;
 use std::time::Duration;
 
-/// Commands of bpf(2), by their numbers in `linux/bpf.h`.
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Map types, `BPF_MAP_TYPE_*`.
+pub const HASH: u32 = 1;
+pub const ARRAY: u32 = 2;
+pub const LRU_HASH: u32 = 9;
+pub const LPM_TRIE: u32 = 11;
+pub const SK_STORAGE: u32 = 24;
+
+/// Map flag `BPF_F_NO_PREALLOC`.
+pub const NO_PREALLOC: u32 = 1;
+
+/// Link type `BPF_LINK_TYPE_CGROUP`.
+pub const CGROUP_LINK: u32 = 3;
+
+/// Commands of bpf(2).
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;
@@ -27,60 +47,72 @@ const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_DETACH: u32 = 34;
 
-/// `MEMBARRIER_CMD_GLOBAL`.
+/// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_GLOBAL: libc::c_int = 1;
 
-/// Which processors there are.
-const ONLINE: &str = "/sys/devices/system/cpu/online";
+/// List of the processors that are in use, such as `0-3`.
+const ONLINE_PROCESSORS: &str = "/sys/devices/system/cpu/online";
 
-/// Elements that one call reads or writes; a bucket of a hash must fit in.
+/// Elements that one call reads or writes. The kernel needs room for a whole bucket of a hash.
 const BATCH: usize = 4096;
 
-/// The kernel's description of a map; the first fields of `struct bpf_map_info`.
+/// Smallest buffer for the position of a batched read: a hash writes a 32-bit bucket number there,
+/// an array its 32-bit index.
+const POSITION_BYTES: usize = 8;
+
+/// Description of a map; the first fields of `struct bpf_map_info`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes)]
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapInfo {
+    /// Map type, `BPF_MAP_TYPE_*`.
     pub kind: u32,
     pub id: u32,
+    /// Bytes of a key.
     pub key_size: u32,
+    /// Bytes of a value.
     pub value_size: u32,
     pub max_entries: u32,
     pub flags: u32,
 }
 
-/// The kernel's description of a cgroup link; the first fields of `struct bpf_link_info`.
+/// Description of a cgroup link; the first fields of `struct bpf_link_info`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes)]
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
 pub struct LinkInfo {
+    /// Link type, `BPF_LINK_TYPE_*`.
     pub kind: u32,
     pub id: u32,
     pub program: u32,
     _padding: u32,
-    /// 0 when the cgroup was removed.
+    /// Inode number of the cgroup; 0 when the cgroup was removed.
     pub cgroup: u64,
+    /// Attach type of the program, `enum bpf_attach_type`.
     pub hook: u32,
     _end: u32,
 }
 
+/// Attributes of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[derive(Default, IntoBytes)]
 #[repr(C)]
-#[derive(Default)]
-struct Object {
+struct PinAttributes {
     path: u64,
     fd: u32,
     flags: u32,
 }
 
+/// Attributes of `BPF_OBJ_GET_INFO_BY_FD`.
+#[derive(IntoBytes)]
 #[repr(C)]
-#[derive(Default)]
-struct Info {
+struct InfoAttributes {
     fd: u32,
     size: u32,
     info: u64,
 }
 
+/// Attributes of the `BPF_MAP_*_ELEM` commands and `BPF_MAP_GET_NEXT_KEY`.
+#[derive(Default, IntoBytes)]
 #[repr(C)]
-#[derive(Default)]
-struct Element {
+struct ElementAttributes {
     fd: u32,
     _padding: u32,
     key: u64,
@@ -88,9 +120,10 @@ struct Element {
     flags: u64,
 }
 
+/// Attributes of the `BPF_MAP_*_BATCH` commands.
+#[derive(Default, IntoBytes)]
 #[repr(C)]
-#[derive(Default)]
-struct Batch {
+struct BatchAttributes {
     start: u64,
     next: u64,
     keys: u64,
@@ -101,9 +134,10 @@ struct Batch {
     flags: u64,
 }
 
+/// Attributes of `BPF_LINK_CREATE` (program, target, attach type) and `BPF_LINK_UPDATE` (link, program).
+#[derive(IntoBytes)]
 #[repr(C)]
-#[derive(Default)]
-struct Link {
+struct LinkAttributes {
     first: u32,
     second: u32,
     third: u32,
@@ -112,11 +146,10 @@ struct Link {
 
 /// # Safety
 /// Every address in `attributes` must be valid for what `command` reads and writes there.
-unsafe fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<RawFd> {
+unsafe fn bpf<T: IntoBytes>(command: u32, attributes: &mut T) -> io::Result<RawFd> {
     // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attributes`; the caller vouches for the rest.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    // No descriptor is larger.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, from_mut(attributes), size_of::<T>()) };
+    // A descriptor is an int, so the cast loses nothing.
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }
 
@@ -128,156 +161,170 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-/// Opens what is pinned at `path`.
+/// Opens the map, link or program that is pinned at `path`.
 pub fn get(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
-    let mut object = Object { path: path.as_ptr() as u64, ..Object::default() };
-    // SAFETY: the path is a C string that outlives the call, which gives a descriptor that nobody else has.
-    unsafe { bpf(OBJ_GET, &mut object).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    let mut attributes = PinAttributes { path: path.as_ptr() as u64, ..PinAttributes::default() };
+    // SAFETY: the path is a C string that outlives the call, which returns a new descriptor.
+    unsafe { bpf(OBJ_GET, &mut attributes).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
+/// Pins a map, link or program at `path`, which must not exist.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    let mut object = Object { path: path.as_ptr() as u64, fd: descriptor(fd), flags: 0 };
+    let mut attributes = PinAttributes { path: path.as_ptr() as u64, fd: descriptor(fd), flags: 0 };
     // SAFETY: the path is a C string that outlives the call.
-    unsafe { bpf(OBJ_PIN, &mut object).map(drop) }
+    unsafe { bpf(OBJ_PIN, &mut attributes).map(drop) }
 }
 
-fn info<T: Default>(fd: BorrowedFd<'_>) -> io::Result<T> {
-    let mut info = T::default();
-    let mut request =
-        Info { fd: descriptor(fd), size: size_of::<T>() as u32, info: std::ptr::from_mut(&mut info) as u64 };
-    // SAFETY: the kernel writes at most `size` bytes, and both types here are plain integers throughout.
-    unsafe { bpf(OBJ_INFO, &mut request)? };
+fn info<T: FromBytes + IntoBytes>(fd: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::new_zeroed();
+    let mut attributes =
+        InfoAttributes { fd: descriptor(fd), size: size_of::<T>() as u32, info: from_mut(&mut info) as u64 };
+    // SAFETY: the kernel writes at most `size` bytes, and any bytes are a valid `T`.
+    unsafe { bpf(OBJ_INFO, &mut attributes)? };
     Ok(info)
 }
 
-/// Describes a map. Anything else has a description of the same size at least, and nonsense in it.
+/// Describes a map. The fields mean nothing if the descriptor is that of a program or link.
 pub fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
     info(fd)
 }
 
+/// Describes a cgroup link; only `kind` has a meaning if it is another type of link.
 pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     info(fd)
 }
 
-/// Attaches a program to a cgroup, beside those of other tools.
+/// Attaches a program to a cgroup, beside the programs of other tools.
 pub fn attach(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<OwnedFd> {
-    let mut link = Link { first: descriptor(program), second: descriptor(cgroup), third: hook, flags: 0 };
-    // SAFETY: no addresses are passed, and the call gives a descriptor that nobody else has.
-    unsafe { bpf(LINK_CREATE, &mut link).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    let mut attributes =
+        LinkAttributes { first: descriptor(program), second: descriptor(cgroup), third: hook, flags: 0 };
+    // SAFETY: no addresses are passed, and the call returns a new descriptor.
+    unsafe { bpf(LINK_CREATE, &mut attributes).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
-/// Puts another program in a link's place for it, without a moment between the two.
+/// Replaces the program of a link atomically: every run uses the old program or the new one.
 pub fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut update = Link { first: descriptor(link), second: descriptor(program), third: 0, flags: 0 };
+    let mut attributes =
+        LinkAttributes { first: descriptor(link), second: descriptor(program), third: 0, flags: 0 };
     // SAFETY: no addresses are passed.
-    unsafe { bpf(LINK_UPDATE, &mut update).map(drop) }
+    unsafe { bpf(LINK_UPDATE, &mut attributes).map(drop) }
 }
 
-/// Detaches at once; a link whose pins go is detached some time later.
+/// Detaches a link at once. The kernel detaches some time later when only the last pin goes.
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    let mut detach = descriptor(link);
+    let mut attributes = descriptor(link);
     // SAFETY: no addresses are passed.
-    unsafe { bpf(LINK_DETACH, &mut detach).map(drop) }
+    unsafe { bpf(LINK_DETACH, &mut attributes).map(drop) }
 }
 
-/// Waits until every program run that began before this call is over, so that none still uses what
-/// it found in a map before.
+/// Waits until every program run that began before this call has ended, so that none of them still
+/// uses what it found in a map.
 pub fn wait_for_readers() {
     // SAFETY: takes three integers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
     if result != 0 {
-        // Refused where processors run without ticks. No program runs for a thousandth of this.
+        // The call is refused where processors run without ticks (nohz_full). A run takes microseconds.
         thread::sleep(Duration::from_secs(1));
-    } else if std::fs::read_to_string(ONLINE).is_ok_and(|processors| processors.trim() == "0") {
-        // On a single processor the call does nothing, and a program may have been interrupted for another process.
+    } else if fs::read_to_string(ONLINE_PROCESSORS).is_ok_and(|processors| processors.trim() == "0") {
+        // On a single processor the call returns at once, while a preempted run may still have to end.
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// A map of plain keys and values.
-#[derive(Debug)]
-pub struct Map {
+/// Key or value of a map: plain bytes of a fixed size, without padding.
+pub trait Element: FromBytes + IntoBytes + Immutable {}
+
+impl<T: FromBytes + IntoBytes + Immutable> Element for T {}
+
+/// Map with keys `K` and values `V`, in the layout of the C program.
+pub struct Map<K, V> {
     fd: OwnedFd,
     info: MapInfo,
+    elements: PhantomData<fn() -> (K, V)>,
 }
 
-impl AsFd for Map {
+impl<K, V> fmt::Debug for Map<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("fd", &self.fd).field("info", &self.info).finish()
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Map {
+impl<K: Element, V: Element> Map<K, V> {
     /// Takes over the descriptor of a map.
+    ///
+    /// # Errors
+    /// `InvalidData` if its keys or values have other sizes than `K` and `V`.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { info: map_info(fd.as_fd())?, fd })
+        let info = map_info(fd.as_fd())?;
+        // All the calls below rely on it: the kernel reads and writes as many bytes as the map says.
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self { fd, info, elements: PhantomData })
     }
 
     pub fn info(&self) -> &MapInfo {
         &self.info
     }
 
-    fn key_size(&self) -> usize {
-        self.info.key_size as usize
-    }
-
-    fn value_size(&self) -> usize {
-        self.info.value_size as usize
-    }
-
     /// # Safety
-    /// `value` has to be the address of as many bytes as `command` reads or writes there.
-    unsafe fn element(&self, command: u32, key: &[u8], value: u64) -> io::Result<()> {
-        if key.len() != self.key_size() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut element =
-            Element { fd: descriptor(self.as_fd()), key: key.as_ptr() as u64, value, ..Element::default() };
-        // SAFETY: the key has the map's size; `value` is the caller's promise.
-        unsafe { bpf(command, &mut element).map(drop) }
+    /// `value` must be the address of what `command` reads or writes there.
+    unsafe fn element(&self, command: u32, key: &K, value: u64) -> io::Result<()> {
+        let mut attributes = ElementAttributes {
+            fd: descriptor(self.as_fd()),
+            key: from_ref(key) as u64,
+            value,
+            ..ElementAttributes::default()
+        };
+        // SAFETY: `new` compared the key's size; `value` is the caller's promise.
+        unsafe { bpf(command, &mut attributes).map(drop) }
     }
 
-    /// The value of a key, if there is one.
-    pub fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let mut value = vec![0; self.value_size()];
-        // SAFETY: there is room for a value of the map's size.
-        match unsafe { self.element(MAP_LOOKUP, key, value.as_mut_ptr() as u64) } {
+    /// Reads the value of a key, if there is one.
+    pub fn lookup(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::new_zeroed();
+        // SAFETY: `new` compared the value's size, and any bytes are a valid `V`.
+        match unsafe { self.element(MAP_LOOKUP, key, from_mut(&mut value) as u64) } {
             Ok(()) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        if value.len() != self.value_size() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        // SAFETY: the value has the map's size.
-        unsafe { self.element(MAP_UPDATE, key, value.as_ptr() as u64) }
+    /// Adds a key or replaces its value.
+    pub fn update(&self, key: &K, value: &V) -> io::Result<()> {
+        // SAFETY: `new` compared the value's size.
+        unsafe { self.element(MAP_UPDATE, key, from_ref(value) as u64) }
     }
 
-    pub fn delete(&self, key: &[u8]) -> io::Result<()> {
-        // SAFETY: no value is used.
+    /// Deletes a key; `NotFound` if it does not exist.
+    pub fn delete(&self, key: &K) -> io::Result<()> {
+        // SAFETY: the command uses no value.
         unsafe { self.element(MAP_DELETE, key, 0) }
     }
 
-    /// All keys, one call for each; for maps that may lack batches (tries below 5.13).
-    pub fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
+    /// Reads all keys with one call each, for maps that may lack batches (tries before 5.13).
+    pub fn keys(&self) -> io::Result<Vec<K>> {
+        let mut keys: Vec<K> = Vec::new();
         loop {
-            let mut next = vec![0; self.key_size()];
-            let mut element = Element {
+            let mut next = K::new_zeroed();
+            let mut attributes = ElementAttributes {
                 fd: descriptor(self.as_fd()),
-                value: next.as_mut_ptr() as u64,
-                ..Element::default()
+                // Without a key the kernel returns the first one.
+                key: keys.last().map_or(0, |last| from_ref(last) as u64),
+                value: from_mut(&mut next) as u64,
+                ..ElementAttributes::default()
             };
-            if let Some(last) = keys.last() {
-                element.key = last.as_ptr() as u64;
-            }
-            // SAFETY: both keys have the map's size; without a key the kernel gives the first one.
-            match unsafe { bpf(MAP_NEXT_KEY, &mut element) } {
+            // SAFETY: `new` compared the key's size, and any bytes are a valid `K`.
+            match unsafe { bpf(MAP_NEXT_KEY, &mut attributes) } {
                 Ok(_) => keys.push(next),
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
                 Err(error) => return Err(error),
@@ -285,41 +332,40 @@ impl Map {
         }
     }
 
-    /// Keys and values of a whole hash, or of the first `limit` elements of an array.
-    pub fn read(&self, limit: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    /// Reads keys and values of a whole hash, or of the first `limit` elements of an array.
+    pub fn read(&self, limit: usize) -> io::Result<(Vec<K>, Vec<V>)> {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        // Where to go on: the kernel's own token, which is never larger than a key or a word.
-        let mut token = vec![0; self.key_size().max(8)];
+        let mut position = vec![0_u8; size_of::<K>().max(POSITION_BYTES)];
         let mut done = 0;
         while done < limit {
-            // A hash needs room for its fullest bucket, even when it has less left to give.
-            let wanted = if self.info.kind == super::layout::ARRAY { BATCH.min(limit - done) } else { BATCH };
-            let key_end = keys.len();
-            let value_end = values.len();
-            keys.resize(key_end + wanted * self.key_size(), 0);
-            values.resize(value_end + wanted * self.value_size(), 0);
-            let mut next = vec![0; token.len()];
-            let mut batch = Batch {
-                start: if done == 0 { 0 } else { token.as_ptr() as u64 },
+            // A hash needs room for its fullest bucket, even if fewer elements are left.
+            let wanted = if self.info.kind == ARRAY { BATCH.min(limit - done) } else { BATCH };
+            keys.resize_with(done + wanted, K::new_zeroed);
+            values.resize_with(done + wanted, V::new_zeroed);
+            let mut next = vec![0_u8; position.len()];
+            let mut batch = BatchAttributes {
+                // Without a position the kernel begins at the start.
+                start: if done == 0 { 0 } else { position.as_ptr() as u64 },
                 next: next.as_mut_ptr() as u64,
-                keys: keys.as_mut_ptr().wrapping_add(key_end) as u64,
-                values: values.as_mut_ptr().wrapping_add(value_end) as u64,
+                keys: keys.as_mut_ptr().wrapping_add(done) as u64,
+                values: values.as_mut_ptr().wrapping_add(done) as u64,
                 count: wanted as u32,
                 fd: descriptor(self.as_fd()),
-                ..Batch::default()
+                ..BatchAttributes::default()
             };
-            // SAFETY: there is room for `count` keys and values of the map's sizes, and for the token.
+            // SAFETY: there is room for `count` keys and values after `done`, and for the position.
             let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut batch) };
             let got = (batch.count as usize).min(wanted);
             let ended = match result {
                 Ok(_) => got == 0,
+                // The last batch: it has `count` elements as well.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 Err(error) => return Err(error),
             };
-            keys.truncate(key_end + got * self.key_size());
-            values.truncate(value_end + got * self.value_size());
             done += got;
-            token = next;
+            keys.truncate(done);
+            values.truncate(done);
+            position = next;
             if ended {
                 break;
             }
@@ -327,39 +373,31 @@ impl Map {
         Ok((keys, values))
     }
 
-    /// Writes elements in order and goes on after one that the kernel refuses; returns those by
+    /// Writes elements in order and goes on after one that the kernel refuses; returns those with
     /// their positions.
-    pub fn write(&self, keys: &[u8], values: &[u8]) -> Vec<(usize, io::Error)> {
-        let total = keys.len() / self.key_size().max(1);
+    pub fn write(&self, elements: impl IntoIterator<Item = (K, V)>) -> Vec<(usize, io::Error)> {
+        let (keys, values): (Vec<K>, Vec<V>) = elements.into_iter().unzip();
         let mut failed = Vec::new();
         let mut done = 0;
-        while done < total {
-            let count = BATCH.min(total - done);
-            let place = |bytes: &[u8], size: usize| {
-                bytes.get(done * size..(done + count) * size).map(|part| part.as_ptr() as u64)
-            };
-            let (Some(from_keys), Some(from_values)) =
-                (place(keys, self.key_size()), place(values, self.value_size()))
-            else {
-                failed.push((done, io::ErrorKind::InvalidInput.into()));
-                break;
-            };
-            let mut batch = Batch {
-                keys: from_keys,
-                values: from_values,
+        while let (Some(rest_of_keys), Some(rest_of_values)) = (keys.get(done..), values.get(done..))
+            && !rest_of_keys.is_empty()
+        {
+            let count = BATCH.min(rest_of_keys.len());
+            let mut batch = BatchAttributes {
+                keys: rest_of_keys.as_ptr() as u64,
+                values: rest_of_values.as_ptr() as u64,
                 count: count as u32,
                 fd: descriptor(self.as_fd()),
-                ..Batch::default()
+                ..BatchAttributes::default()
             };
-            // SAFETY: `place` found `count` keys and as many values of the map's sizes.
+            // SAFETY: both slices have `count` elements at least, because there are as many values as keys.
             match unsafe { bpf(MAP_UPDATE_BATCH, &mut batch) } {
                 Ok(_) => done += count,
                 Err(error) => {
-                    // The kernel tells how many it wrote, unless it refused the whole.
+                    // The kernel says how many it wrote, unless it refused the whole call.
                     let written = if batch.count as usize >= count { 0 } else { batch.count as usize };
-                    done += written;
-                    failed.push((done, error));
-                    done += 1;
+                    failed.push((done + written, error));
+                    done += written + 1;
                 }
             }
         }

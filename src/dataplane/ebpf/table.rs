@@ -1,167 +1,177 @@
-//! What the maps say about services, and what operations make of it; no map is touched here.
+//! Services as the maps hold them, and changes to them. No map is touched here.
+//!
+//! A change never overwrites slots that a program may be reading. For example, a service with the
+//! servers a and b in slots 0 and 1 gets a third one, c:
+//!
+//! ```text
+//! draft    {a, b} + AddServer c = {a, b, c}
+//! place    3 free slots, say 4 to 6, and an id for c; a and b keep theirs
+//!          (the caller writes slots 4 to 6, then the service's word: base 4, 3 servers)
+//! commit   slots 0 and 1 are retired
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::layout::{self, Region, SLOT_SIZE, Slot};
-use super::slots::{Ids, Regions};
-use super::{Error, SCHEDULER};
-use crate::dataplane::{Op, RealServer, Scheduling, Service, ServiceKey};
+use super::error::Error;
+use super::layout::{self, Region, Slot, VipKey};
+use super::options::SCHEDULER;
+use super::slots::{IdAllocator, SlotAllocator};
+use crate::dataplane::op::Op;
+use crate::dataplane::state::{RealServer, Scheduling, Service, ServiceKey};
 
-/// A server of a service.
+/// Server of a service in the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct PlacedServer {
     pub weight: u32,
+    /// Index into the map `counts`.
     pub id: u32,
 }
 
-/// A service where it stands in the maps.
+/// Service in the maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct PlacedService {
+    /// First slot.
     pub base: u32,
-    pub servers: BTreeMap<SocketAddr, Member>,
-    /// Whether the slots are what we write. Of those of a damaged service nothing is known.
+    pub servers: BTreeMap<SocketAddr, PlacedServer>,
+    /// True if the slots are as we write them. The servers of a damaged service are unknown.
     pub sound: bool,
 }
 
-impl Placed {
+impl PlacedService {
     fn length(&self) -> u32 {
         // A service has at most 65,535 servers.
         self.servers.len() as u32
     }
 
     pub fn region(&self) -> Region {
-        let active = self.servers.values().filter(|member| member.weight > 0).count();
+        let active = self.servers.values().filter(|server| server.weight > 0).count();
         Region { base: self.base, active: active as u16, total: self.servers.len() as u16 }
     }
 
-    /// The slots in their order, those that take connections first.
+    /// Lists the slots in their order: servers that take connections, then those with weight 0.
     pub fn slots(&self, service: ServiceKey) -> impl Iterator<Item = Slot> {
-        let of = move |takes: bool| {
-            self.servers.iter().filter(move |(_, member)| (member.weight > 0) == takes).map(
-                move |(server, member)| Slot {
-                    service,
-                    server: *server,
-                    id: member.id,
-                    weight: member.weight,
-                },
-            )
+        let part = move |active: bool| {
+            self.servers
+                .iter()
+                .filter(move |(_, server)| (server.weight > 0) == active)
+                .map(move |(address, server)| Slot::new(service, *address, server.id, server.weight))
         };
-        of(true).chain(of(false))
+        part(true).chain(part(false))
     }
 
-    /// As the rest of the program sees it.
+    /// Returns the service in the terms of the data plane.
     pub fn service(&self) -> Service {
         let scheduling = match self.sound {
             true => Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 },
             false => Scheduling::unknown(),
         };
         let servers =
-            self.servers.iter().map(|(address, member)| (*address, RealServer::masquerade(member.weight)));
+            self.servers.iter().map(|(address, server)| (*address, RealServer::masquerade(server.weight)));
         Service { scheduling, servers: servers.collect() }
     }
 }
 
-/// All services, and what is free beside them.
+/// All services in the maps, with the free slots and ids beside them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Book {
-    pub services: BTreeMap<ServiceKey, Placed>,
-    regions: Regions,
-    pub ids: Ids,
+pub struct ServiceTable {
+    pub services: BTreeMap<ServiceKey, PlacedService>,
+    slots: SlotAllocator,
+    ids: IdAllocator,
 }
 
-/// What a service should become.
+/// Wanted content of a service after some operations.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// Server to weight; `None` where the service goes.
+    /// Weights of the servers; `None` if the service is deleted.
     pub servers: Option<BTreeMap<SocketAddr, u32>>,
-    /// The operations that asked for it.
+    /// Indexes of the operations that led here.
     pub ops: Vec<usize>,
 }
 
-/// Why a service finds no place.
+/// Resource that has no free room for a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum Exhausted {
     Slots,
     Ids,
 }
 
-/// Reads the services out of the maps' bytes: the hash's keys and values, and the slots from the first.
-pub fn decode(vips: &[u8], regions: &[u8], slots: &[u8]) -> BTreeMap<ServiceKey, Placed> {
-    let (vips, _) = vips.as_chunks::<{ layout::VIP_SIZE }>();
-    let (regions, _) = regions.as_chunks::<8>();
-    let (slots, _) = slots.as_chunks::<SLOT_SIZE>();
+/// Decodes the services from the keys and values of the map `vips`, and the first slots.
+pub fn decode(vips: &[VipKey], regions: &[u64], slots: &[Slot]) -> BTreeMap<ServiceKey, PlacedService> {
     let mut ids = BTreeSet::new();
     let mut services = BTreeMap::new();
-    for (vip, region) in vips.iter().zip(regions) {
-        let Some(key) = layout::decode_vip(vip) else { continue };
-        let region = Region::decode(*region);
+    for (vip, word) in vips.iter().zip(regions) {
+        let Some(key) = vip.service() else { continue };
+        let region = Region::from_word(*word);
+        // A damaged service stays in the table: it has to be replaced, or deleted.
         let placed = match decode_servers(key, region, slots, &mut ids) {
-            Some(servers) => Placed { base: region.base, servers, sound: true },
-            None => Placed { base: 0, servers: BTreeMap::new(), sound: false },
+            Some(servers) => PlacedService { base: region.base, servers, sound: true },
+            None => PlacedService { base: 0, servers: BTreeMap::new(), sound: false },
         };
         services.insert(key, placed);
     }
     services
 }
 
-/// The servers in a region; `None` unless all of it is as we write it. `ids` are those seen so far.
+/// Decodes the servers in a region; `None` unless all of it is as we write it. `ids` are those of the
+/// services decoded before.
 fn decode_servers(
     key: ServiceKey,
     region: Region,
-    slots: &[[u8; SLOT_SIZE]],
+    slots: &[Slot],
     ids: &mut BTreeSet<u32>,
-) -> Option<BTreeMap<SocketAddr, Member>> {
+) -> Option<BTreeMap<SocketAddr, PlacedServer>> {
     let base = usize::try_from(region.base).ok()?;
     let slots = slots.get(base..base.checked_add(usize::from(region.total))?)?;
     let mut servers = BTreeMap::new();
     for (position, slot) in slots.iter().enumerate() {
-        let slot = Slot::decode(slot)?;
-        let takes = position < usize::from(region.active);
-        let sound = slot.service == key
-            && slot.server.is_ipv4() == key.address.is_ipv4()
-            && (slot.weight > 0) == takes
+        let active = position < usize::from(region.active);
+        let server = slot.server();
+        let sound = slot.service() == Some(key)
+            && server.is_ipv4() == key.address.is_ipv4()
+            && (slot.weight > 0) == active
             && slot.id < layout::SERVERS
             && ids.insert(slot.id);
-        if !sound || servers.insert(slot.server, Member { weight: slot.weight, id: slot.id }).is_some() {
+        if !sound || servers.insert(server, PlacedServer { weight: slot.weight, id: slot.id }).is_some() {
             return None;
         }
     }
     (region.active <= region.total).then_some(servers)
 }
 
-/// The last slot in use and one, by the hash's values.
-pub fn slots_in_use(regions: &[u8]) -> usize {
-    let (regions, _) = regions.as_chunks::<8>();
-    let ends = regions.iter().map(|region| {
-        let region = Region::decode(*region);
+/// Returns one past the highest slot in use, from the values of the map `vips`.
+pub fn slots_in_use(regions: &[u64]) -> usize {
+    let ends = regions.iter().map(|word| {
+        let region = Region::from_word(*word);
         u64::from(region.base) + u64::from(region.total)
     });
     ends.max().unwrap_or(0).min(u64::from(layout::SLOTS)) as usize
 }
 
-impl Book {
-    /// Takes over services; all that they leave free counts as just given back.
-    pub fn adopt(services: BTreeMap<ServiceKey, Placed>) -> Self {
+impl ServiceTable {
+    /// Takes over services that were read from the maps. Slots and ids that they do not use count as
+    /// retired, because programs may still read what another process removed.
+    pub fn adopt(services: BTreeMap<ServiceKey, PlacedService>) -> Self {
         let used = services.values().map(|placed| (placed.base, placed.length()));
-        let regions = Regions::around(layout::SLOTS, used);
+        let slots = SlotAllocator::around(layout::SLOTS, used);
         let used =
-            services.values().flat_map(|placed| placed.servers.values().map(|member| member.id)).collect();
-        Self { regions, ids: Ids::around(layout::SERVERS, &used), services }
+            services.values().flat_map(|placed| placed.servers.values().map(|server| server.id)).collect();
+        Self { slots, ids: IdAllocator::around(layout::SERVERS, &used), services }
     }
 
-    /// The highest id in use and one.
+    /// Returns one past the highest id in use.
     pub fn ids_end(&self) -> usize {
-        let members = self.services.values().flat_map(|placed| placed.servers.values());
-        members.map(|member| member.id as usize + 1).max().unwrap_or(0)
+        let servers = self.services.values().flat_map(|placed| placed.servers.values());
+        servers.map(|server| server.id as usize + 1).max().unwrap_or(0)
     }
 
-    /// The ids of all servers of services.
+    /// Returns the ids of all servers.
     pub fn ids_in_use(&self) -> BTreeSet<u32> {
-        self.services.values().flat_map(|placed| placed.servers.values()).map(|member| member.id).collect()
+        self.services.values().flat_map(|placed| placed.servers.values()).map(|server| server.id).collect()
     }
 
-    /// What the operations make of the services, and those that are refused.
+    /// Applies operations to copies of the services. Returns the changed services, and the operations
+    /// that are refused, by their indexes.
     pub fn draft(&self, ops: &[&Op]) -> (BTreeMap<ServiceKey, Draft>, Vec<(usize, Error)>) {
         let mut drafts: BTreeMap<ServiceKey, Draft> = BTreeMap::new();
         let mut refused = Vec::new();
@@ -169,7 +179,7 @@ impl Book {
             let Some(key) = op.service() else { continue };
             let draft = drafts.entry(*key).or_insert_with(|| Draft {
                 servers: self.services.get(key).map(|placed| {
-                    placed.servers.iter().map(|(address, member)| (*address, member.weight)).collect()
+                    placed.servers.iter().map(|(address, server)| (*address, server.weight)).collect()
                 }),
                 ops: Vec::new(),
             });
@@ -178,68 +188,78 @@ impl Book {
                 Err(error) => refused.push((index, error)),
             }
         }
+        // A service whose operations were all refused stays as it is.
         drafts.retain(|_, draft| !draft.ops.is_empty());
         (drafts, refused)
     }
 
-    /// Finds slots and ids for a service; servers that it has already keep theirs.
-    pub fn place(&mut self, key: &ServiceKey, servers: &BTreeMap<SocketAddr, u32>) -> Result<Placed, Full> {
+    /// Finds new slots for a service, and ids for its new servers; servers that it has keep their ids.
+    pub fn place(
+        &mut self,
+        key: &ServiceKey,
+        servers: &BTreeMap<SocketAddr, u32>,
+    ) -> Result<PlacedService, Exhausted> {
         let length = servers.len() as u32;
-        let base = if length == 0 { 0 } else { self.regions.take(length).ok_or(Full::Slots)? };
+        let base = if length == 0 { 0 } else { self.slots.take(length).ok_or(Exhausted::Slots)? };
         let before = self.services.get(key);
-        let mut members = BTreeMap::new();
+        let mut placed = BTreeMap::new();
         let mut taken = Vec::new();
         for (address, weight) in servers {
-            let known = before.and_then(|placed| placed.servers.get(address)).map(|member| member.id);
+            let known = before.and_then(|before| before.servers.get(address)).map(|server| server.id);
             let Some(id) = known.or_else(|| self.ids.take().inspect(|id| taken.push(*id))) else {
+                // Nothing was written yet, so all of it is free again at once.
                 taken.into_iter().for_each(|id| self.ids.put_back(id));
-                self.regions.put_back(base, length);
-                return Err(Full::Ids);
+                self.slots.put_back(base, length);
+                return Err(Exhausted::Ids);
             };
-            members.insert(*address, Member { weight: *weight, id });
+            placed.insert(*address, PlacedServer { weight: *weight, id });
         }
-        Ok(Placed { base, servers: members, sound: true })
+        Ok(PlacedService { base, servers: placed, sound: true })
     }
 
-    /// Gives back what a service was given in vain. Its slots may have been written, its value not.
-    pub fn forget(&mut self, key: &ServiceKey, placed: &Placed) {
-        self.regions.put_back(placed.base, placed.length());
+    /// Gives back what [`Self::place`] found for a service that could not be written. Its slots may
+    /// have been written, but nothing points at them.
+    pub fn forget(&mut self, key: &ServiceKey, placed: &PlacedService) {
+        self.slots.put_back(placed.base, placed.length());
         let known = self.services.get(key);
-        for (address, member) in &placed.servers {
+        for (address, server) in &placed.servers {
             if known.is_none_or(|known| !known.servers.contains_key(address)) {
-                self.ids.put_back(member.id);
+                self.ids.put_back(server.id);
             }
         }
     }
 
-    /// Notes what the maps now say of a service; returns the servers that it lost.
-    pub fn commit(&mut self, key: ServiceKey, placed: Option<Placed>) -> Vec<(SocketAddr, u32)> {
+    /// Records a service that was written, or deleted if `placed` is `None`. Returns the servers that
+    /// it lost, with their ids.
+    pub fn commit(&mut self, key: ServiceKey, placed: Option<PlacedService>) -> Vec<(SocketAddr, u32)> {
         let before = match &placed {
             Some(placed) => self.services.insert(key, placed.clone()),
             None => self.services.remove(&key),
         };
         let Some(before) = before else { return Vec::new() };
-        self.regions.retire(before.base, before.length());
+        self.slots.retire(before.base, before.length());
         let stays = |address| placed.as_ref().is_some_and(|placed| placed.servers.contains_key(address));
-        let gone: Vec<(SocketAddr, u32)> = before
+        let removed: Vec<(SocketAddr, u32)> = before
             .servers
             .iter()
             .filter(|(address, _)| !stays(*address))
-            .map(|(address, member)| (*address, member.id))
+            .map(|(address, server)| (*address, server.id))
             .collect();
-        gone.iter().for_each(|(_, id)| self.ids.retire(*id));
-        gone
+        removed.iter().for_each(|(_, id)| self.ids.retire(*id));
+        removed
     }
 
-    /// Frees what was given back; the caller has waited for the readers.
+    /// Frees retired slots, and retired ids with a `count` of 0 connections. The caller has waited for
+    /// the readers.
     pub fn reclaim(&mut self, count: impl Fn(u32) -> u64) {
-        self.regions.reclaim();
+        self.slots.reclaim();
         self.ids.reclaim(count);
     }
 }
 
-/// Carries out one operation on a service's servers.
+/// Applies one operation to the servers of its service, which is `None` if it does not exist.
 fn change(service: &mut Option<BTreeMap<SocketAddr, u32>>, op: &Op) -> Result<(), Error> {
+    // Refuse what the maps cannot express.
     if let Op::AddService(key, scheduling) | Op::SetService(key, scheduling) = op {
         if scheduling.scheduler != SCHEDULER || scheduling.flags != 0 {
             let Scheduling { scheduler, flags } = scheduling.clone();
@@ -257,6 +277,7 @@ fn change(service: &mut Option<BTreeMap<SocketAddr, u32>>, op: &Op) -> Result<()
             return Err(Error::Limits);
         }
     }
+    // All operations but this one need the service.
     if let Op::AddService(key, _) = op {
         return match service {
             Some(_) => Err(Error::Exists(*key)),
@@ -291,7 +312,7 @@ fn change(service: &mut Option<BTreeMap<SocketAddr, u32>>, op: &Op) -> Result<()
     Ok(())
 }
 
-/// The maps have one form for an IPv4 address, which then is not told from an IPv6 one.
+/// Returns true for an IPv4 address in its IPv6 form, which the maps cannot tell from the IPv4 one.
 fn is_mapped(address: IpAddr) -> bool {
     address.to_canonical() != address
 }
