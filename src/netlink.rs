@@ -5,6 +5,9 @@
 //! of them; [`nftables`] asks for the generation of the netfilter rules. What the messages mean for virtual services is left to [`crate::dataplane::ipvs`].
 
 pub mod batch;
+pub mod frame;
 pub mod ipvs;
 pub mod monitor;
 pub mod nftables;
+pub mod nla;
+pub mod replies;

@@ -29,15 +29,13 @@ use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
-use replies::{Progress, Replies};
+use super::frame::{self, Header};
+use super::replies::{Progress, Replies};
 use window::Window;
-use wire::Header;
 
-mod replies;
 #[cfg(test)]
 mod tests;
 mod window;
-mod wire;
 
 /// Most bytes of a send, unless a single message is longer.
 const SEND_BYTES: usize = 64 * 1024;
@@ -160,7 +158,7 @@ where
         let mut failures = Vec::new();
         let mut window = Window::new(0, self.sequence);
         for (index, message) in messages.into_iter().enumerate() {
-            let length = wire::length(&message);
+            let length = frame::length(&message);
             if !window.is_empty()
                 && (window.bytes().len() + length > SEND_BYTES || window.len() >= self.window)
             {
@@ -216,7 +214,7 @@ where
             self.sequence = self.sequence.wrapping_add(1);
             let header = Header { family, flags: NLM_F_REQUEST | flags, sequence: self.sequence };
             let mut bytes = Vec::new();
-            wire::append(&mut bytes, request, wire::length(request), header);
+            frame::append(&mut bytes, request, frame::length(request), header);
             self.send(&bytes).map_err(Error::Send)?;
             let mut replies = Replies::new(self.sequence, family);
             loop {

@@ -15,13 +15,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
-mod nla;
-
 pub mod destination;
 pub mod service;
 pub mod stats;
 
-use nla::{number, put};
+use super::nla::{self, number, put};
 
 pub use destination::DestinationAttribute;
 pub use service::{Flags, ServiceAttribute};

@@ -42,7 +42,7 @@ fn window(base: u32, messages: usize) -> Window {
     let mut window = Window::new(100, base);
     let message = IpvsMessage::new(IpvsCommand::GetInfo);
     for _ in 0..messages {
-        window.push(&message, wire::length(&message), FAMILY);
+        window.push(&message, frame::length(&message), FAMILY);
     }
     window
 }
@@ -88,9 +88,9 @@ fn lost_replies_leave_outcomes_unknown() {
 fn only_the_last_message_asks_for_an_acknowledgement() {
     let mut window = window(0, 3);
     window.request_acknowledgement();
-    let flags: Vec<_> = wire::split(window.bytes()).map(|message| message.flags()).collect();
+    let flags: Vec<_> = frame::split(window.bytes()).map(|message| message.flags()).collect();
     assert_eq!(flags, [NLM_F_REQUEST, NLM_F_REQUEST, NLM_F_REQUEST | NLM_F_ACK]);
-    let numbers: Vec<_> = wire::split(window.bytes()).map(|message| message.sequence_number()).collect();
+    let numbers: Vec<_> = frame::split(window.bytes()).map(|message| message.sequence_number()).collect();
     assert_eq!(numbers, [1, 2, 3]);
 }
 

@@ -3,8 +3,9 @@
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer};
 use netlink_packet_generic::GenlFamily;
 
-use super::wire::{self, Header};
-use super::{Failure, replies};
+use super::Failure;
+use crate::netlink::frame::{self, Header};
+use crate::netlink::replies;
 
 /// A send in the making, then in flight. Its messages have consecutive sequence numbers.
 pub(super) struct Window {
@@ -38,7 +39,7 @@ impl Window {
         &self.bytes
     }
 
-    /// Appends a message of a known [`wire::length`] and returns its sequence number.
+    /// Appends a message of a known [`frame::length`] and returns its sequence number.
     pub(super) fn push<F>(&mut self, message: &F, length: usize, family: u16) -> u32
     where
         F: GenlFamily + Emitable,
@@ -47,7 +48,7 @@ impl Window {
         self.answers.push(None);
         let sequence = self.last_sequence();
         let header = Header { family, flags: NLM_F_REQUEST, sequence };
-        wire::append(&mut self.bytes, message, length, header);
+        frame::append(&mut self.bytes, message, length, header);
         sequence
     }
 
@@ -62,7 +63,7 @@ impl Window {
     pub(super) fn feed(&mut self, datagram: &[u8]) -> bool {
         let last = self.last_sequence();
         let mut complete = false;
-        for message in wire::split(datagram) {
+        for message in frame::split(datagram) {
             let sequence = message.sequence_number();
             let position = sequence.wrapping_sub(self.base).wrapping_sub(1);
             let answer = usize::try_from(position).ok().and_then(|at| self.answers.get_mut(at));

@@ -4,8 +4,8 @@
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_F_NESTED, NLA_TYPE_MASK, Nla};
 
-use super::nla::{array, number, put};
 use super::stats::{Stats, Width};
+use crate::netlink::nla::{array, number, put};
 
 const IPVS_DEST_ATTR_ADDR: u16 = 1;
 const IPVS_DEST_ATTR_PORT: u16 = 2;

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_F_NESTED, NLA_TYPE_MASK, Nla};
 
-use super::nla::{array, number, put};
 use super::stats::{Stats, Width};
 use super::{AF_INET, AF_INET6};
+use crate::netlink::nla::{array, number, put};
 
 const IPVS_SVC_ATTR_AF: u16 = 1;
 const IPVS_SVC_ATTR_PROTOCOL: u16 = 2;

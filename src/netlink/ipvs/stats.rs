@@ -5,7 +5,7 @@
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_TYPE_MASK, Nla};
 
-use super::nla::{self, put};
+use crate::netlink::nla::{self, put};
 
 const IPVS_STATS_ATTR_CONNS: u16 = 1;
 const IPVS_STATS_ATTR_INPKTS: u16 = 2;

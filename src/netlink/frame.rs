@@ -11,24 +11,19 @@ const ALIGNMENT: usize = 4;
 
 /// What a message's header says apart from its length.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+pub struct Header {
     pub family: u16,
     pub flags: u16,
     pub sequence: u32,
 }
 
 /// Length of `payload` with both headers, in bytes; attributes are padded, so that it needs none.
-pub(super) fn length<F: Emitable>(payload: &F) -> usize {
+pub fn length<F: Emitable>(payload: &F) -> usize {
     HEADER_LENGTH + GENL_HDRLEN + payload.buffer_len()
 }
 
 /// Appends a message whose [`length`] is known to `buffer`.
-pub(super) fn append<F: GenlFamily + Emitable>(
-    buffer: &mut Vec<u8>,
-    payload: &F,
-    length: usize,
-    header: Header,
-) {
+pub fn append<F: GenlFamily + Emitable>(buffer: &mut Vec<u8>, payload: &F, length: usize, header: Header) {
     let start = buffer.len();
     buffer.resize(start + length.next_multiple_of(ALIGNMENT), 0);
     let room = buffer.get_mut(start..start + length).unwrap_or_default();
@@ -47,7 +42,7 @@ pub(super) fn append<F: GenlFamily + Emitable>(
 }
 
 /// The messages of a datagram, up to the first that does not fit it.
-pub(super) fn split(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+pub fn split(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(datagram).ok()?;
         let length = usize::try_from(message.length()).ok()?;

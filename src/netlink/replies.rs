@@ -2,10 +2,10 @@
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 
-use super::wire;
+use super::frame;
 
 /// The replies to one request.
-pub(super) struct Replies<T> {
+pub struct Replies<T> {
     sequence: u32,
     family: u16,
     messages: Vec<Result<T, DecodeError>>,
@@ -14,7 +14,7 @@ pub(super) struct Replies<T> {
 
 /// How far the replies are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub enum Progress {
     More,
     Done,
     /// Complete, but the table changed meanwhile.
@@ -26,17 +26,13 @@ pub(super) enum Progress {
 }
 
 impl<T> Replies<T> {
-    pub(super) fn new(sequence: u32, family: u16) -> Self {
+    pub fn new(sequence: u32, family: u16) -> Self {
         Self { sequence, family, messages: Vec::new(), interrupted: false }
     }
 
     /// Takes in a datagram. Replies to other requests are left out.
-    pub(super) fn feed(
-        &mut self,
-        datagram: &[u8],
-        parse: impl Fn(&[u8]) -> Result<T, DecodeError>,
-    ) -> Progress {
-        for message in wire::split(datagram) {
+    pub fn feed(&mut self, datagram: &[u8], parse: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Progress {
+        for message in frame::split(datagram) {
             if message.sequence_number() != self.sequence {
                 continue;
             }
@@ -52,7 +48,7 @@ impl<T> Replies<T> {
     }
 
     /// What was decoded, in the order of arrival.
-    pub(super) fn into_messages(self) -> Vec<Result<T, DecodeError>> {
+    pub fn into_messages(self) -> Vec<Result<T, DecodeError>> {
         self.messages
     }
 
@@ -66,7 +62,7 @@ impl<T> Replies<T> {
 }
 
 /// The positive errno of an `NLMSG_ERROR` or `NLMSG_DONE`; 0 is success, as is a missing number.
-pub(super) fn error_number(payload: &[u8]) -> i32 {
+pub fn error_number(payload: &[u8]) -> i32 {
     let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
     code.saturating_neg().max(0)
 }

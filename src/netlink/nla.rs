@@ -7,7 +7,7 @@
 use netlink_packet_core::{DecodeError, NLA_ALIGNTO, NLA_HEADER_SIZE, Nla};
 
 /// Type, with its flag bits, and value of every attribute; ends after the first that doesn't fit.
-pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), DecodeError>> {
+pub fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), DecodeError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -26,7 +26,7 @@ pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]
 }
 
 /// Decodes a list; the first attribute that can't be decoded fails it.
-pub(super) fn parse<A>(
+pub fn parse<A>(
     bytes: &[u8],
     parse: impl Fn(u16, &[u8]) -> Result<A, DecodeError>,
 ) -> Result<Vec<A>, DecodeError> {
@@ -34,12 +34,12 @@ pub(super) fn parse<A>(
 }
 
 /// Length that [`emit`] writes, in bytes.
-pub(super) fn length(list: &[impl Nla]) -> usize {
+pub fn length(list: &[impl Nla]) -> usize {
     list.iter().map(|nla| NLA_HEADER_SIZE + nla.value_len().next_multiple_of(NLA_ALIGNTO)).sum()
 }
 
 /// Encodes a list to the start of `buffer`, and as much of it as fits.
-pub(super) fn emit(list: &[impl Nla], mut buffer: &mut [u8]) {
+pub fn emit(list: &[impl Nla], mut buffer: &mut [u8]) {
     for nla in list {
         let length = NLA_HEADER_SIZE + nla.value_len();
         let padded = length.next_multiple_of(NLA_ALIGNTO);
@@ -57,17 +57,17 @@ pub(super) fn emit(list: &[impl Nla], mut buffer: &mut [u8]) {
 }
 
 /// The value of an attribute of `N` bytes.
-pub(super) fn array<const N: usize>(value: &[u8]) -> Result<[u8; N], DecodeError> {
+pub fn array<const N: usize>(value: &[u8]) -> Result<[u8; N], DecodeError> {
     value.try_into().map_err(|_| DecodeError::invalid_number(N, value.len()))
 }
 
 /// A 32-bit number in host byte order.
-pub(super) fn number(value: &[u8]) -> Result<u32, DecodeError> {
+pub fn number(value: &[u8]) -> Result<u32, DecodeError> {
     array(value).map(u32::from_ne_bytes)
 }
 
 /// Writes `bytes` to the start of `buffer`, whose length `value_len` announced.
-pub(super) fn put(buffer: &mut [u8], bytes: &[u8]) {
+pub fn put(buffer: &mut [u8], bytes: &[u8]) {
     if let Some(start) = buffer.get_mut(..bytes.len()) {
         start.copy_from_slice(bytes);
     }
