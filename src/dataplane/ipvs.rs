@@ -12,8 +12,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::netlink::batch::{self, Connection};
+use crate::netlink::batch::{self, GenlConnection};
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
+use crate::netlink::socket;
 
 use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey, Timeouts};
 use known::Known;
@@ -74,7 +75,7 @@ impl Error {
 /// The table of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Ipvs {
-    connection: Connection<IpvsMessage>,
+    connection: GenlConnection<IpvsMessage>,
     /// What the last full reading and our own changes since tell; `None` when in doubt.
     known: Option<Known>,
 }
@@ -82,7 +83,7 @@ pub struct Ipvs {
 impl Ipvs {
     /// Connects to the kernel's IPVS.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { connection: Connection::open()?, known: None })
+        Ok(Self { connection: GenlConnection::open()?, known: None })
     }
 
     /// Reads everything from the kernel: one dump of all services, and one of the real servers of
@@ -243,7 +244,8 @@ impl Ipvs {
     fn ask(&mut self, command: IpvsCommand) -> Result<Vec<IpvsAttribute>, Error> {
         let mut attributes = Vec::new();
         for reply in self.connection.request(&IpvsMessage::new(command))? {
-            attributes.extend(reply.map_err(batch::Error::Decode)?.attributes);
+            attributes
+                .extend(reply.map_err(|error| batch::Error::from(socket::Error::from(error)))?.attributes);
         }
         Ok(attributes)
     }
@@ -252,7 +254,9 @@ impl Ipvs {
 impl From<batch::Error> for Error {
     fn from(error: batch::Error) -> Self {
         match error {
-            batch::Error::Refused(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            batch::Error::Socket(socket::Error::Refused(cause))
+                if cause.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
                 Self::Permission
             }
             other => Self::Netlink(other),

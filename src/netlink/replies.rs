@@ -1,38 +1,45 @@
-//! What a dump or request has been answered so far, without the socket.
+//! Replies to one request, collected from datagrams until the kernel ends them; no socket.
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 
 use super::frame;
 
-/// The replies to one request.
+/// Message types below this are netlink's own (`NLMSG_MIN_TYPE` of `linux/netlink.h`).
+const FIRST_KIND: u16 = 0x10;
+
+/// Replies to one request, decoded to `T` in the order of arrival.
 pub struct Replies<T> {
     sequence: u32,
-    family: u16,
     messages: Vec<Result<T, DecodeError>>,
     interrupted: bool,
 }
 
-/// How far the replies are.
+/// State of an answer after a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// The end is still to come.
     More,
+    /// The end of the dump, or the acknowledgement.
     Done,
-    /// Complete, but the table changed meanwhile.
+    /// Complete, but the table changed during the dump (`NLM_F_DUMP_INTR`).
     Interrupted,
-    /// A positive errno.
+    /// The request failed with this positive errno.
     Refused(i32),
     /// The kernel dropped replies.
     Lost,
 }
 
 impl<T> Replies<T> {
-    pub fn new(sequence: u32, family: u16) -> Self {
-        Self { sequence, family, messages: Vec::new(), interrupted: false }
+    /// Starts the replies to the request with this sequence number.
+    pub fn new(sequence: u32) -> Self {
+        Self { sequence, messages: Vec::new(), interrupted: false }
     }
 
-    /// Takes in a datagram. Replies to other requests are left out.
+    /// Adds the messages of a datagram, decoded by `parse` from their payload. Replies to other
+    /// requests, and what follows the end, are left out.
     pub fn feed(&mut self, datagram: &[u8], parse: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Progress {
         for message in frame::split(datagram) {
+            // A request that was given up may still be answered.
             if message.sequence_number() != self.sequence {
                 continue;
             }
@@ -40,29 +47,23 @@ impl<T> Replies<T> {
             match message.message_type() {
                 NLMSG_DONE | NLMSG_ERROR => return self.end(message.payload()),
                 NLMSG_OVERRUN => return Progress::Lost,
-                kind if kind == self.family => self.messages.push(parse(message.payload())),
+                FIRST_KIND.. => self.messages.push(parse(message.payload())),
                 _ => {}
             }
         }
         Progress::More
     }
 
-    /// What was decoded, in the order of arrival.
+    /// Returns the decoded messages; one that could not be decoded is an error in its place.
     pub fn into_messages(self) -> Vec<Result<T, DecodeError>> {
         self.messages
     }
 
     fn end(&self, payload: &[u8]) -> Progress {
-        match error_number(payload) {
+        match frame::errno(payload) {
             0 if self.interrupted => Progress::Interrupted,
             0 => Progress::Done,
             errno => Progress::Refused(errno),
         }
     }
-}
-
-/// The positive errno of an `NLMSG_ERROR` or `NLMSG_DONE`; 0 is success, as is a missing number.
-pub fn error_number(payload: &[u8]) -> i32 {
-    let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
-    code.saturating_neg().max(0)
 }

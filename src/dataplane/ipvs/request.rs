@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::cluster::Protocol;
-use crate::netlink::batch::{self, Failure};
+use crate::netlink::batch::{self, MessageError};
 use crate::netlink::ipvs::{
     DestinationAttribute, Flags, IpvsCommand, IpvsMessage, ServiceAttribute, destination, service,
 };
@@ -33,11 +33,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// What the kernel's answer to `op` means.
-    pub(super) fn new(op: &Op, failure: Failure) -> Self {
+    pub(super) fn new(op: &Op, failure: MessageError) -> Self {
         match failure {
-            Failure::Refused(errno) => Self::refused(op, errno),
-            Failure::Unsent(errno) => Self { errno: Some(errno), text: failure.to_string() },
-            Failure::Unknown => Self { errno: None, text: failure.to_string() },
+            MessageError::Refused(errno) => Self::refused(op, errno),
+            MessageError::Unsent(errno) => Self { errno: Some(errno), text: failure.to_string() },
+            MessageError::Unknown => Self { errno: None, text: failure.to_string() },
         }
     }
 

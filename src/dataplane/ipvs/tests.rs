@@ -7,7 +7,7 @@ use super::table::Entry;
 use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::{Forwarding, RealServer, Scheduling};
-use crate::netlink::batch::Failure;
+use crate::netlink::batch::MessageError;
 use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, destination, service};
 
 pub(super) fn address(text: &str) -> SocketAddr {
@@ -188,11 +188,11 @@ fn explains_refusals() {
         (&backend("224.0.0.1:80"), 22, "not an address for a real server"),
         (&Op::DelServer(service, address("10.0.0.1:80")), 2, "the service has no such real server"),
     ] {
-        let refusal = Refusal::new(op, Failure::Refused(errno));
+        let refusal = Refusal::new(op, MessageError::Refused(errno));
         assert_eq!(refusal.errno, Some(errno));
         assert!(refusal.to_string().starts_with(text), "{op}: {refusal}");
     }
-    let unknown = Refusal::new(&add, Failure::Unknown);
+    let unknown = Refusal::new(&add, MessageError::Unknown);
     assert_eq!(unknown.errno, None);
     assert!(unknown.text.contains("read the kernel again"), "{unknown}");
 }

@@ -3,9 +3,8 @@
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer};
 use netlink_packet_generic::GenlFamily;
 
-use super::Failure;
-use crate::netlink::frame::{self, Header};
-use crate::netlink::replies;
+use super::{Genl, MessageError};
+use crate::netlink::frame::{self, FrameHeader};
 
 /// A send in the making, then in flight. Its messages have consecutive sequence numbers.
 pub(super) struct Window {
@@ -47,8 +46,8 @@ impl Window {
         self.last = self.bytes.len();
         self.answers.push(None);
         let sequence = self.last_sequence();
-        let header = Header { family, flags: NLM_F_REQUEST, sequence };
-        frame::append(&mut self.bytes, message, length, header);
+        let header = FrameHeader { kind: family, flags: NLM_F_REQUEST, sequence };
+        frame::append(&mut self.bytes, header, &Genl(message), length);
         sequence
     }
 
@@ -68,7 +67,7 @@ impl Window {
             let position = sequence.wrapping_sub(self.base).wrapping_sub(1);
             let answer = usize::try_from(position).ok().and_then(|at| self.answers.get_mut(at));
             if let (NLMSG_ERROR, Some(answer)) = (message.message_type(), answer) {
-                *answer = Some(replies::error_number(message.payload()));
+                *answer = Some(frame::errno(message.payload()));
                 complete |= sequence == last;
             }
         }
@@ -76,12 +75,12 @@ impl Window {
     }
 
     /// Reports the failures; when replies were lost, also every message without an answer.
-    pub(super) fn finish(self, lost: bool, failures: &mut Vec<(usize, Failure)>) {
+    pub(super) fn finish(self, lost: bool, failures: &mut Vec<(usize, MessageError)>) {
         for (position, answer) in self.answers.iter().enumerate() {
             let failure = match answer {
                 Some(0) => continue,
-                Some(errno) => Failure::Refused(*errno),
-                None if lost => Failure::Unknown,
+                Some(errno) => MessageError::Refused(*errno),
+                None if lost => MessageError::Unknown,
                 None => continue,
             };
             failures.push((self.first + position, failure));
@@ -89,7 +88,7 @@ impl Window {
     }
 
     /// Reports `failure` for all messages.
-    pub(super) fn fail(self, failure: Failure, failures: &mut Vec<(usize, Failure)>) {
+    pub(super) fn fail(self, failure: MessageError, failures: &mut Vec<(usize, MessageError)>) {
         failures.extend((0..self.len()).map(|position| (self.first + position, failure)));
     }
 
