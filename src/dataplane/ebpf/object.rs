@@ -8,7 +8,7 @@ use aya::programs::{CgroupSock, CgroupSockAddr, Program};
 use super::error::{self, Error};
 use super::layout::MAPS;
 
-/// `l4lbd.bpf.c`, compiled; see `build.rs`.
+/// `l4lbd.bpf.c`, compiled: the committed `l4lbd.bpf.o`, unless `build.rs` had to make another one.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
 /// Loads the programs with the maps that are pinned in `directory`, and creates and pins those that
@@ -39,4 +39,28 @@ fn load_with(directory: &Path, set_retval: bool) -> Result<aya::Ebpf, Error> {
         loaded.map_err(|error| error::load(&error))?;
     }
     Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use sha1::{Digest, Sha1};
+
+    /// A test of the eBPF suite compiles the source again and compares the code.
+    #[test]
+    fn committed_object_is_of_the_committed_source() {
+        let files: [(&str, &[u8]); 3] = [
+            ("l4lbd.bpf.c", include_bytes!("l4lbd.bpf.c")),
+            ("compile", include_bytes!("compile")),
+            ("l4lbd.bpf.o", include_bytes!("l4lbd.bpf.o")),
+        ];
+        let lines = files.map(|(name, content)| {
+            let digest: String = Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digest}  {name}\n")
+        });
+        assert_eq!(
+            include_str!("l4lbd.bpf.sha1"),
+            lines.concat(),
+            "run src/dataplane/ebpf/compile and commit"
+        );
+    }
 }
