@@ -23,10 +23,9 @@
 //! each counts until its server is deleted.
 //!
 //! # Files
-//! [`options`], [`error`], [`capabilities`] and [`mounts`] know nothing of maps. [`bpf`] has the system
-//! calls, [`layout`] the types in the maps, [`maps`], [`object`] and [`pins`] what is loaded and pinned.
-//! [`slots`] and [`table`] compute changes, [`publish`] writes them, [`reading`] reads the maps, and
-//! [`abort`] ends connections.
+//! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
+//! types in the maps; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
+//! `publish` writes them, `reading` reads the maps, and `abort` ends connections.
 //!
 //! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
@@ -83,9 +82,9 @@ impl Ebpf {
         let missing = capabilities::missing_for_namespaces();
         if !missing.is_empty() {
             tracing::info!(
-                "this process lacks {}, so connections to deleted servers are not ended in other network namespaces \
-                 (systemd: install systemd/drop-ins/ebpf-containers.conf)",
-                capabilities::names(&missing)
+                missing = capabilities::names(&missing),
+                "without these capabilities connections to deleted servers are ended in this network namespace only \
+                 (systemd: install systemd/drop-ins/ebpf-containers.conf)"
             );
         }
         Ok(Self { pins, table, removed: Vec::new() })

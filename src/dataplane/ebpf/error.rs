@@ -110,7 +110,7 @@ pub fn permission() -> Error {
                 .to_owned()
         }
         false => format!(
-            "this process lacks {} to use eBPF (systemd: install systemd/drop-ins/ebpf.conf)",
+            "this process lacks {}, which eBPF needs (systemd: install systemd/drop-ins/ebpf.conf)",
             capabilities::names(&missing)
         ),
     })

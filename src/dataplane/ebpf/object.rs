@@ -9,7 +9,7 @@ use super::error::{self, Error};
 use super::layout::MAPS;
 
 /// `l4lbd.bpf.c`, compiled: the committed `l4lbd.bpf.o`, unless `build.rs` had to make another one.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
 /// Loads the programs with the maps that are pinned in `directory`, and creates and pins those that
 /// are not.

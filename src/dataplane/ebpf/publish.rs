@@ -126,7 +126,7 @@ impl NoRoom {
     fn error(&self) -> Error {
         match self {
             Self::Exhausted(Exhausted::Slots) => {
-                Error::Full { what: "servers of old and new services", limit: layout::SLOTS }
+                Error::Full { what: "servers, including those just replaced,", limit: layout::SLOTS }
             }
             Self::Exhausted(Exhausted::Ids) => Error::Full { what: "servers", limit: layout::SERVERS },
             Self::Unknown(source) => map_error(&layout::COUNTS, copied(source)),

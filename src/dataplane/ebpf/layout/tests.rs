@@ -3,10 +3,11 @@ use std::mem::offset_of;
 
 use proptest::prelude::*;
 
-use super::super::object::OBJECT;
 use super::*;
 
 mod btf;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
 fn services() -> impl Strategy<Value = ServiceKey> {
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
