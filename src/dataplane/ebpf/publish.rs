@@ -43,6 +43,7 @@ pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published 
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, removed: Vec::new() };
     let mut publisher = Publisher { maps, table, has_reclaimed: false };
+    // A service without room fails alone; the others are still written.
     let mut changes = Vec::new();
     for (key, draft) in drafts {
         let placed = draft.servers.map(|servers| publisher.place(&key, &servers)).transpose();
@@ -52,6 +53,7 @@ pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published 
         }
     }
     let mut failed = publisher.write(&changes);
+    // The table must say what the maps say, so it only changes with what was written.
     for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
         match (failed.remove(&position), placed) {
             (None, placed) => {
@@ -140,6 +142,7 @@ fn copied(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
+/// Maps and table during one call of [`publish`].
 struct Publisher<'a> {
     maps: &'a Maps,
     table: &'a mut ServiceTable,
