@@ -1,6 +1,6 @@
 //! The plane of programs that change where sockets connect to.
 
-use crate::dataplane::ebpf::{Ebpf, Error, Options, SCHEDULER, Table};
+use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Options, SCHEDULER};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
@@ -130,8 +130,8 @@ impl Leftovers {
     }
 }
 
-impl From<Table> for PlaneReading {
-    fn from(table: Table) -> Self {
+impl From<EbpfReading> for PlaneReading {
+    fn from(table: EbpfReading) -> Self {
         let route = |destination| Route { destination, source: None };
         Self {
             services: table.services,

@@ -1,4 +1,6 @@
-//! Where things are: the cgroup that the programs are attached to, and the directory of the pins.
+//! The cgroup that the programs attach to, and the directory for the pins.
+//!
+//! `mountinfo` is parsed here: the crate procfs leaves the escapes of paths in, and fails over a single line.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,18 +11,21 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::{Error, error};
+use super::error::{self, Error};
 
-/// A cgroup, open.
+/// Open directory of a cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
     pub path: PathBuf,
     pub directory: File,
-    /// What the kernel calls it.
+    /// Inode number, which identifies the cgroup in [`super::bpf::LinkInfo`].
     pub id: u64,
 }
 
-/// Opens a cgroup; without a path the root of the tree, which is every process of the node.
+/// Opens a cgroup; without a path the root of the tree, which has every process of the node.
+///
+/// # Errors
+/// If there is no cgroup v2 tree, or `path` is not in one or cannot be opened.
 pub fn cgroup(path: Option<&Path>) -> Result<Cgroup, Error> {
     let path = match path {
         Some(path) => path.to_owned(),
@@ -35,25 +40,27 @@ pub fn cgroup(path: Option<&Path>) -> Result<Cgroup, Error> {
     Ok(Cgroup { path, directory, id })
 }
 
-/// Where the cgroup v2 tree is mounted; `None` where it is not.
+/// Returns the directory on which the cgroup v2 tree is mounted, if it is mounted.
 pub fn cgroup_tree() -> Option<PathBuf> {
     cgroup_root(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
 }
 
-/// The same from the content of `mountinfo`; the tree's root rather than a part of it.
+/// Finds the cgroup v2 tree in the content of `mountinfo` (see proc(5)): the mount of its root if there
+/// is one, or else of a part.
 fn cgroup_root(mounts: &str) -> Option<PathBuf> {
     let found = mounts.lines().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         (filesystem.split(' ').next()? == "cgroup2").then_some(())?;
+        // Fields 4 and 5 are the mounted directory of the file system and the mount point.
         let mut fields = mount.split(' ').skip(3);
         Some((fields.next()?, fields.next()?))
     });
-    // Later mounts hide earlier ones at the same place.
+    // Of equal ones this is the last, and a later mount hides an earlier one on the same directory.
     let (_, path) = found.max_by_key(|(root, _)| *root == "/")?;
     Some(PathBuf::from(std::ffi::OsString::from_vec(unescaped(path))))
 }
 
-/// The kernel writes spaces and the like as a backslash and three octal digits.
+/// Decodes a path of `mountinfo`, in which `\040` stands for a space and so on.
 fn unescaped(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -73,13 +80,16 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Makes the directory of the pins, and mounts a BPF file system on its parent if there is none.
+/// Creates the directory for the pins, after mounting a BPF file system on its parent if there is none.
+///
+/// # Errors
+/// If there is no BPF file system and the parent has files in it, which the mount would hide; if it
+/// cannot be mounted, or the directory cannot be created.
 pub fn prepare(pins: &Path) -> Result<(), Error> {
     let failed = |source| error::pin(pins, source);
     if !is_bpf(pins).map_err(failed)? {
         let parent = pins.parent().unwrap_or(Path::new("/")).to_owned();
         fs::create_dir_all(&parent).map_err(failed)?;
-        // Files of others would be hidden by the mount.
         if fs::read_dir(&parent).map_err(failed)?.next().is_some() {
             return Err(Error::NotBpf { path: pins.to_owned(), parent });
         }
@@ -90,7 +100,7 @@ pub fn prepare(pins: &Path) -> Result<(), Error> {
     fs::create_dir_all(pins).map_err(failed)
 }
 
-/// Whether a path is, or would be, on a BPF file system.
+/// Returns true if a path is on a BPF file system, or would be once it is created.
 pub fn is_bpf(path: &Path) -> io::Result<bool> {
     for ancestor in path.ancestors() {
         match statfs(ancestor) {
@@ -114,7 +124,7 @@ mod tests {
 ";
 
     #[test]
-    fn finds_the_tree_wherever_it_is_mounted() {
+    fn cgroup_root_is_found_wherever_it_is_mounted() {
         assert_eq!(cgroup_root(HYBRID).unwrap(), Path::new("/sys/fs/cgroup/unified"));
         let unified = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
         assert_eq!(cgroup_root(unified).unwrap(), Path::new("/sys/fs/cgroup"));
@@ -123,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn prefers_the_root_of_the_tree() {
+    fn cgroup_root_prefers_the_root_to_a_part() {
         let both = "1 0 0:26 / /all rw - cgroup2 none rw\n2 0 0:26 /mesos /part rw - cgroup2 none rw\n";
         assert_eq!(cgroup_root(both).unwrap(), Path::new("/all"));
     }
 
     #[test]
-    fn finds_nothing_where_nothing_is() {
+    fn cgroup_root_is_none_without_a_tree() {
         assert_eq!(cgroup_root(""), None);
         assert_eq!(
             cgroup_root("31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup2 rw\nnonsense - cgroup2\n"),
