@@ -17,7 +17,7 @@ use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
-use crate::source::parts::Parts;
+use crate::source::combined::Parts;
 use crate::source::{self, Report};
 use crate::status::{self, Status};
 

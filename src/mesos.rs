@@ -100,7 +100,7 @@ pub fn parse(document: &[u8], format: Option<Format>) -> Result<Snapshot, Error>
     match format {
         Format::State => state::parse(&text),
         Format::V1State => operator::parse_state(&text),
-        Format::V1Events => operator::parse_events(recordio::records(&text)),
+        Format::V1Events => live::parse_events(recordio::records(&text)),
     }
 }
 

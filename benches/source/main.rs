@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use l4lbd::config::Config;
 use l4lbd::source::Report;
-use l4lbd::source::parts::Parts;
+use l4lbd::source::combined::Parts;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -11,7 +11,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
-use crate::source::parts::Parts;
+use crate::source::combined::Parts;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]

@@ -41,6 +41,18 @@ pub struct Live {
     subscribed: bool,
 }
 
+/// Folds events into the state after the last one.
+pub fn parse_events<'a>(records: impl Iterator<Item = Result<&'a str, Error>>) -> Result<Snapshot, Error> {
+    let mut live = Live::default();
+    for (index, record) in records.enumerate() {
+        live.record(record?).map_err(|error| Error::Event { record: index + 1, error })?;
+    }
+    if !live.is_subscribed() {
+        return Err(Error::Missing("SUBSCRIBED event"));
+    }
+    Ok(live.into_snapshot())
+}
+
 /// Tasks in their own JSON, about 2 kB each.
 type Tasks = BTreeMap<TaskKey, Kept>;
 

@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::fold::{Array, ArrayFold, Object, ObjectFold};
-use super::live::Live;
 use super::normalise::{self, Ended};
 use super::wire::{self, Lenient};
 use crate::cluster::{Master, Skipped, Snapshot};
@@ -47,18 +46,6 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
     let address = master_info.pid.as_deref().and_then(normalise::pid_address);
     Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
-}
-
-/// Folds events into the state after the last one.
-pub fn parse_events<'a>(records: impl Iterator<Item = Result<&'a str, Error>>) -> Result<Snapshot, Error> {
-    let mut live = Live::default();
-    for (index, record) in records.enumerate() {
-        live.record(record?).map_err(|error| Error::Event { record: index + 1, error })?;
-    }
-    if !live.is_subscribed() {
-        return Err(Error::Missing("SUBSCRIBED event"));
-    }
-    Ok(live.into_snapshot())
 }
 
 /// Where the tasks of a `get_state` go.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::pace::Pace;
+use super::schedule::Pace;
 use super::{Error, Fetched, Source};
 use crate::cluster::Snapshot;
 use crate::mesos;

@@ -16,9 +16,13 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect, tls};
 
 use super::Error;
-use super::credentials::Credentials;
 use super::location::without_credentials;
 use super::settings::Access;
+use credentials::Credentials;
+
+pub mod credentials;
+mod login;
+pub mod secret;
 
 /// A master that is asked redirects at most once; a second time allows for an election meanwhile.
 const MAX_REDIRECTS: usize = 3;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::secret::Secret;
+use super::http::secret::Secret;
 
 /// ZooKeeper's port, where a server is given without one.
 const ZOOKEEPER_PORT: u16 = 2181;

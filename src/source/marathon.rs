@@ -15,8 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::http::{Accept, Ask, Http, cause};
 use super::location::without_credentials;
-use super::masters::below;
-use super::pace::Pace;
+use super::mesos::masters::below;
+use super::schedule::Pace;
 use super::settings::{self, Access};
 use super::{Error, Fetched, Location, Source};
 use crate::marathon::{APPS, INFO, Info, PODS, View};

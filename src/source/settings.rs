@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::credentials::TokenScheme;
-use super::secret::Keeper;
+use super::http::credentials::TokenScheme;
+use super::http::secret::Keeper;
 use super::{Location, Mode};
 use crate::units::{Rate, Span};
 

@@ -14,8 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
-use crate::source::credentials::TokenScheme;
-use crate::source::secret::Keeper;
+use crate::source::http::credentials::TokenScheme;
+use crate::source::http::secret::Keeper;
 use crate::source::testing::Server;
 
 const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");

@@ -185,7 +185,7 @@ async fn credentials_of_its_own_are_sent() {
     let path = directory.path().join("password");
     std::fs::write(&path, "user:secret").unwrap();
     let mut config = config(&[&leader]);
-    config.marathon.access.basic = Some(crate::source::secret::Keeper::File(path));
+    config.marathon.access.basic = Some(crate::source::http::secret::Keeper::File(path));
     view(&mut Marathon::new(&config.marathon, &config.source).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
-use super::http::Http;
-use super::zookeeper::Election;
-use super::{Error, Location, settings};
+use super::election::Election;
+use crate::source::http::Http;
+use crate::source::{Error, Location, settings};
 
 /// Masters, and the one that led when somebody last knew.
 #[derive(Debug)]

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::http::{Ask, Document};
-use super::location::without_credentials;
 use super::masters::{self, Masters, below};
-use super::pace::Pace;
-use super::{Error, Fetched, Location, Source, settings};
 use crate::cluster::Snapshot;
 use crate::mesos::{self, Format};
+use crate::source::http::{Ask, Document};
+use crate::source::location::without_credentials;
+use crate::source::schedule::Pace;
+use crate::source::{Error, Fetched, Location, Source, settings};
 
 /// Polls the state document.
 #[derive(Debug)]

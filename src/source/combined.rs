@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::configured::AnySource;
+use super::driver::run;
 use super::marathon::Marathon;
-use super::poll::Poll;
+use super::mesos::poll::Poll;
 use super::settings;
-use super::{AnySource, Error, Failure, Mode, Report, run};
+use super::{Error, Failure, Mode, Report};
 use crate::cluster::Snapshot;
 use crate::marathon::View;
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use zookeeper_client::{Client, EventType};
 
-use super::location::Ensemble;
+use crate::source::location::Ensemble;
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 

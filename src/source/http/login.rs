@@ -12,9 +12,9 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::http::cause;
-use super::location::without_credentials;
+use super::cause;
 use super::secret::{self, Keeper, Secret};
+use crate::source::location::without_credentials;
 
 /// How long a signed request for a login may be under way.
 const VALID_SECONDS: i64 = 300;
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     /// Made for these tests by `openssl genpkey -algorithm RSA`.
-    const KEY: &str = include_str!("../../tests/fixtures/keys/service-account.pem");
+    const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
 
     fn account(key: &str) -> ServiceAccount {
         ServiceAccount {

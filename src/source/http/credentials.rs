@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::login::{self, ServiceAccount};
 use super::secret::{self, Keeper, Secret};
-use super::settings::Access;
+use crate::source::settings::Access;
 
 /// How a token is written in the header `Authorization`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
