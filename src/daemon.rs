@@ -17,7 +17,7 @@ use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Inquiry, Outputs, Reconciler};
-use crate::source::combined::Parts;
+use crate::source::combined::CombinedSource;
 use crate::source::{self, Report};
 use crate::status::{self, Status};
 
@@ -84,7 +84,7 @@ impl Daemon {
         if plane == Plane::Ipvs {
             monitors.push(Monitor::netfilter()?);
         }
-        let source = Parts::new(&config.source, &config.marathon)?;
+        let source = CombinedSource::new(&config.source, &config.marathon)?;
         let zone = config.zone()?;
         let api = Api::bind(&config.daemon.socket).await?;
 
@@ -149,7 +149,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&config.kernel())?;
-    let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
+    let report = CombinedSource::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }

@@ -11,7 +11,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
-use crate::source::combined::Parts;
+use crate::source::combined::CombinedSource;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ impl Args {
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(&config, store.leases()?, store.cluster()?);
             let now = Timestamp::now();
-            let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
+            let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
             match (report.snapshot, report.failure) {
                 (Some(snapshot), _) => planner.learn(&snapshot, now),
                 (None, failure) => anyhow::bail!(failure.map(|failure| failure.error).unwrap_or_default()),

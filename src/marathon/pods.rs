@@ -1,14 +1,15 @@
-//! Pods with their instances. Their health checks are done by Mesos, so that there are no verdicts.
+//! Pods with their instances. Mesos does their health checks, so that Marathon has no verdicts.
 
 use std::collections::BTreeSet;
 
-use super::View;
-use super::apps::{add_agent, options, vip_labels};
-use super::wire::{self, ContainerSpec, ContainerStatus, Instance, Pod};
+use super::labels::{options, vip_labels};
+use super::view::MarathonView;
+use super::wire::{Pod, PodContainer, PodContainerStatus, PodInstance};
 use crate::cluster::{Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::mesos::container_address;
 
 /// Adds the containers of a pod's instances.
-pub fn add(view: &mut View, pod: &Pod) {
+pub fn add(view: &mut MarathonView, pod: &Pod) {
     for instance in &pod.instances {
         for status in &instance.containers {
             let spec = pod.spec.containers.iter().find(|spec| spec.name == status.name);
@@ -17,7 +18,7 @@ pub fn add(view: &mut View, pod: &Pod) {
             view.snapshot.skipped.append(&mut skipped);
             if let Some(task) = task {
                 let host = instance.agent_hostname.as_deref().unwrap_or_default();
-                add_agent(&mut view.snapshot, &task.agent_id, host);
+                view.add_agent(&task.agent_id, host);
                 view.snapshot.tasks.insert(task.key.clone(), task);
             }
         }
@@ -25,11 +26,11 @@ pub fn add(view: &mut View, pod: &Pod) {
 }
 
 fn task(
-    view: &View,
+    view: &MarathonView,
     pod: &Pod,
-    spec: &ContainerSpec,
-    instance: &Instance,
-    status: &ContainerStatus,
+    spec: &PodContainer,
+    instance: &PodInstance,
+    status: &PodContainerStatus,
     skipped: &mut Vec<Skipped>,
 ) -> Option<Task> {
     let state = TaskState::parse(&status.status);
@@ -39,7 +40,7 @@ fn task(
     }
     let healthy: Vec<bool> = status.endpoints.iter().filter_map(|endpoint| endpoint.healthy).collect();
     let addresses = instance.networks.iter().flat_map(|network| {
-        let addresses = network.addresses.iter().filter_map(|text| wire::address(text));
+        let addresses = network.addresses.iter().filter_map(|text| container_address(text));
         addresses.map(|address| TaskAddress { address, network: network.name.clone() })
     });
     Some(Task {
@@ -55,8 +56,8 @@ fn task(
 
 fn ports(
     pod: &Pod,
-    spec: &ContainerSpec,
-    status: &ContainerStatus,
+    spec: &PodContainer,
+    status: &PodContainerStatus,
     skipped: &mut Vec<Skipped>,
 ) -> Vec<TaskPort> {
     let task = status.container_id.as_deref().unwrap_or_default();

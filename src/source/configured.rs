@@ -1,69 +1,106 @@
-//! A source by configuration.
+//! The sources that the configuration asks for.
+//!
+//! A new source of snapshots is one file, one arm and one settings struct:
+//! 1. its own file, such as [`super::file`], with an implementation of [`Source`];
+//! 2. one line in `sources!` below, which makes it a variant of [`AnySource`];
+//! 3. its settings in [`super::settings`], as a section or keys of one.
+//!
+//! [`ConfiguredSources::open`] then says for which settings it is opened, and in which role: as the
+//! one that knows the whole cluster, or as the one that knows this node best. What is made of several
+//! sources is decided in [`super::combined`].
 
-use super::file::File;
-use super::mesos::poll::Poll;
-use super::mesos::stream::Stream;
-use super::schedule::Pace;
+use super::file::FileSource;
+use super::marathon::MarathonSource;
+use super::mesos::poll::MesosPoll;
+use super::mesos::stream::MesosStream;
+use super::schedule::PollSchedule;
 use super::{Error, Fetched, Location, Mode, Source, settings};
 use crate::cluster::Snapshot;
 
-/// A source by configuration.
-pub enum AnySource {
-    File(File),
-    Poll(Box<Poll>),
-    Stream(Box<Stream>),
+/// Declares the variants of [`AnySource`], each of which passes every call on to its source.
+macro_rules! sources {
+    ($($variant:ident($source:ty)),+ $(,)?) => {
+        /// A source of snapshots of any kind.
+        pub enum AnySource {
+            $($variant(Box<$source>)),+
+        }
+
+        impl Source for AnySource {
+            type Item = Snapshot;
+
+            async fn next(&mut self) -> Result<Fetched, Error> {
+                match self { $(Self::$variant(source) => source.next().await),+ }
+            }
+
+            fn origin(&self) -> String {
+                match self { $(Self::$variant(source) => source.origin()),+ }
+            }
+
+            fn schedule(&self) -> PollSchedule {
+                match self { $(Self::$variant(source) => source.schedule()),+ }
+            }
+
+            async fn wake(&mut self) {
+                match self { $(Self::$variant(source) => source.wake().await),+ }
+            }
+        }
+
+        $(
+            impl From<$source> for AnySource {
+                fn from(source: $source) -> Self {
+                    Self::$variant(Box::new(source))
+                }
+            }
+        )+
+    };
 }
 
-impl AnySource {
-    /// Makes the configured source.
-    pub fn new(config: &settings::Source) -> Result<Self, Error> {
-        match config.masters.as_slice() {
-            [Location::File(path)] => Ok(Self::File(File::new(path.clone(), config.interval.0))),
-            _ => Ok(match config.mode {
-                Mode::Poll => Self::Poll(Box::new(Poll::new(config)?)),
-                // Masters have the rest, which need not be as new.
-                Mode::Agent => Self::Poll(Box::new(Poll::new(&settings::Source {
-                    interval: config.resync,
-                    ..config.clone()
-                })?)),
-                Mode::Stream => Self::Stream(Box::new(Stream::new(config)?)),
-            }),
-        }
+sources! {
+    File(FileSource),
+    Poll(MesosPoll),
+    Stream(MesosStream),
+}
+
+/// The configured sources by their roles, at least one of them.
+pub struct ConfiguredSources {
+    /// Source that knows the whole cluster.
+    pub cluster: Option<AnySource>,
+    /// Source that knows this node's own tasks best.
+    pub agent: Option<AnySource>,
+    /// Source of Marathon's verdicts on tasks; alone, of the tasks as well.
+    pub marathon: Option<MarathonSource>,
+}
+
+impl ConfiguredSources {
+    /// Opens the configured sources, which needs an async runtime.
+    ///
+    /// # Errors
+    /// When a certificate or key cannot be used.
+    pub fn open(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
+        let cluster = match source.masters.as_slice() {
+            [] => None,
+            [Location::File(path)] => Some(FileSource::new(path.clone(), source.interval.0).into()),
+            _ => Some(masters(source)?),
+        };
+        let agent = match source.mode {
+            Mode::Agent => Some(MesosPoll::agent(source)?.into()),
+            Mode::Poll | Mode::Stream => None,
+        };
+        let marathon = match marathon.urls.as_slice() {
+            [] => None,
+            _ => Some(MarathonSource::new(marathon, source)?),
+        };
+        Ok(Self { cluster, agent, marathon })
     }
 }
 
-impl Source for AnySource {
-    type Item = Snapshot;
-
-    async fn next(&mut self) -> Result<Fetched, Error> {
-        match self {
-            Self::File(file) => file.next().await,
-            Self::Poll(poll) => poll.next().await,
-            Self::Stream(stream) => stream.next().await,
+fn masters(source: &settings::Source) -> Result<AnySource, Error> {
+    Ok(match source.mode {
+        Mode::Poll => MesosPoll::new(source)?.into(),
+        Mode::Stream => MesosStream::new(source)?.into(),
+        // The agent is asked often; the masters have the other tasks, which need not be as new.
+        Mode::Agent => {
+            MesosPoll::new(&settings::Source { interval: source.resync, ..source.clone() })?.into()
         }
-    }
-
-    fn place(&self) -> String {
-        match self {
-            Self::File(file) => file.place(),
-            Self::Poll(poll) => poll.place(),
-            Self::Stream(stream) => stream.place(),
-        }
-    }
-
-    fn pace(&self) -> Pace {
-        match self {
-            Self::File(file) => file.pace(),
-            Self::Poll(poll) => poll.pace(),
-            Self::Stream(stream) => stream.pace(),
-        }
-    }
-
-    async fn wake(&mut self) {
-        match self {
-            Self::File(file) => file.wake().await,
-            Self::Poll(poll) => poll.wake().await,
-            Self::Stream(stream) => stream.wake().await,
-        }
-    }
+    })
 }

@@ -1,4 +1,4 @@
-//! What a source says, for the reader of its channel.
+//! The newest snapshot with the health of its source, for the reader of a channel.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Snapshot;
 
-/// The newest snapshot and how its source is doing.
+/// The newest snapshot and the health of its source.
 #[derive(Debug)]
 pub struct Report<T = Snapshot> {
     pub snapshot: Option<Arc<T>>,
-    /// Counts the snapshots, so that a reader sees whether it is a new one.
+    /// Number of snapshots so far, by which a reader recognises a new one.
     pub sequence: u64,
-    /// When the source last said that the snapshot is current.
+    /// Time at which the source last confirmed that the snapshot is current.
     pub good_at: Option<Timestamp>,
+    /// URL that the snapshot came from, without credentials.
     pub place: String,
-    /// How often the source is asked, and why not more often; for people.
+    /// Interval of the requests, with the reasons for its length; for people.
     pub pace: String,
     pub failure: Option<Failure>,
 }
@@ -34,7 +35,7 @@ impl<T> Default for Report<T> {
     }
 }
 
-/// Copies no snapshot.
+/// Copies no snapshot, so that `T` need not be `Clone`.
 impl<T> Clone for Report<T> {
     fn clone(&self) -> Self {
         Self {
@@ -51,7 +52,9 @@ impl<T> Clone for Report<T> {
 /// Failed attempts since the last good one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
+    /// Reason for the last failure.
     pub error: String,
+    /// Time of the last failure.
     pub at: Timestamp,
     pub attempts: u32,
 }

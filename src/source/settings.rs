@@ -1,9 +1,6 @@
 //! What the operator decides about sources; sections of the configuration file.
 
-use std::path::PathBuf;
-
-use super::http::credentials::TokenScheme;
-use super::http::secret::Keeper;
+pub use super::http::credentials::Access;
 use super::{Location, Mode};
 use crate::units::{Rate, Span};
 
@@ -36,16 +33,4 @@ pub struct Marathon {
     pub interval: Span,
     /// Without TLS, which is that of [`Source`].
     pub access: Access,
-}
-
-/// How to show servers who asks, and how to know them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Access {
-    pub basic: Option<Keeper>,
-    pub token: Option<Keeper>,
-    pub token_scheme: TokenScheme,
-    pub service_account: Option<Keeper>,
-    pub tls_ca: Option<PathBuf>,
-    pub tls_cert: Option<PathBuf>,
-    pub tls_key: Option<PathBuf>,
 }

@@ -1,74 +1,53 @@
-//! Secrets, and where they are kept.
+//! Secrets by reference.
 //!
-//! A [`Secret`] is never shown by accident: it has no `Display`, and its `Debug` hides it. The
-//! configuration holds only a [`Keeper`], the place of a secret; it is read again for every use, so
-//! that a new password or token counts at once.
+//! The configuration holds only a [`SecretRef`], the place of a secret. It is read again for every
+//! use, so that a new password or token counts at once. What is read is a [`SecretString`], which
+//! shows nothing in `Debug` and is wiped from memory when it is dropped.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer};
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 
-/// Longest secret that is read; service accounts with long keys stay far below.
+/// Longest secret that is read, in bytes; service accounts with long keys stay far below.
 const MAX_LENGTH: usize = 64 * 1024;
 
-/// A text that is not for people's eyes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for whoever has to send it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
-    }
-}
-
-/// Where a secret is kept: `file:/PATH` or `env:NAME`.
+/// Place of a secret: `file:/PATH` or `env:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Keeper {
+pub enum SecretRef {
     File(PathBuf),
     Env(String),
 }
 
-/// Why there is no secret; never contains one.
+/// Reason why a secret cannot be read; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was written may be a secret itself, so that it is not repeated.
+    /// The text may be the secret itself, so that it is not repeated.
     #[error("a secret must be given by its place, file:/PATH or env:NAME")]
     Place,
-    #[error("cannot read the secret in {path}: {error}")]
+    #[error(
+        "cannot read the secret in {path}: {error}; check that the file exists and that l4lbd may read it"
+    )]
     File { path: PathBuf, error: std::io::Error },
     #[error("the environment variable {0}, which should hold a secret, is not set or not text")]
     Env(String),
     #[error("the secret in {0} is empty")]
-    Empty(Keeper),
+    Empty(SecretRef),
     #[error("the secret in {0} is longer than 64 KiB; is that the right file?")]
-    TooLong(Keeper),
+    TooLong(SecretRef),
 }
 
-impl FromStr for Keeper {
+impl FromStr for SecretRef {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once(':') {
+            // file:/path and file:///path are the same.
             Some(("file", path)) if path.starts_with('/') => {
                 Ok(Self::File(path.strip_prefix("//").unwrap_or(path).into()))
             }
@@ -80,7 +59,7 @@ impl FromStr for Keeper {
     }
 }
 
-impl TryFrom<String> for Keeper {
+impl TryFrom<String> for SecretRef {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
@@ -88,7 +67,7 @@ impl TryFrom<String> for Keeper {
     }
 }
 
-impl fmt::Display for Keeper {
+impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
@@ -97,34 +76,45 @@ impl fmt::Display for Keeper {
     }
 }
 
-impl Keeper {
-    /// What is kept there now, without the white space around it.
-    pub async fn read(&self) -> Result<Secret, Error> {
+impl SecretRef {
+    /// Reads the secret as it is now, without the white space around it.
+    pub async fn read(&self) -> Result<SecretString, Error> {
         let text = match self {
-            Self::File(path) => tokio::fs::read_to_string(path)
-                .await
-                .map_err(|error| Error::File { path: path.clone(), error })?,
-            Self::Env(name) => std::env::var(name).map_err(|_| Error::Env(name.clone()))?,
+            Self::File(path) => {
+                read(path).await.map_err(|error| Error::File { path: path.clone(), error })?
+            }
+            Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|_| Error::Env(name.clone()))?),
         };
         match text.trim() {
             "" => Err(Error::Empty(self.clone())),
             text if text.len() > MAX_LENGTH => Err(Error::TooLong(self.clone())),
-            text => Ok(Secret::new(text)),
+            text => Ok(SecretString::from(text)),
         }
     }
 }
 
+/// Reads a file up to one byte more than a secret may have.
+async fn read(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    // Room for all of it: a text that grows leaves copies of itself in memory.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_LENGTH + 1));
+    let mut file = tokio::fs::File::open(path).await?.take(MAX_LENGTH as u64 + 1);
+    file.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
     fn places() {
-        assert_eq!("file:/etc/token".parse::<Keeper>().unwrap(), Keeper::File("/etc/token".into()));
-        assert_eq!("file:///etc/token".parse::<Keeper>().unwrap(), Keeper::File("/etc/token".into()));
-        assert_eq!("env:TOKEN".parse::<Keeper>().unwrap(), Keeper::Env("TOKEN".to_owned()));
+        assert_eq!("file:/etc/token".parse::<SecretRef>().unwrap(), SecretRef::File("/etc/token".into()));
+        assert_eq!("file:///etc/token".parse::<SecretRef>().unwrap(), SecretRef::File("/etc/token".into()));
+        assert_eq!("env:TOKEN".parse::<SecretRef>().unwrap(), SecretRef::Env("TOKEN".to_owned()));
         for text in ["hunter2", "file:token", "env:", "user:hunter2", ""] {
-            let error = text.parse::<Keeper>().unwrap_err().to_string();
+            let error = text.parse::<SecretRef>().unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
@@ -133,18 +123,30 @@ mod tests {
     async fn a_changed_file_counts_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
-        let keeper = Keeper::File(path.clone());
-        assert!(keeper.read().await.unwrap_err().to_string().contains("token"));
+        let secret = SecretRef::File(path.clone());
+        assert!(secret.read().await.unwrap_err().to_string().contains("token"));
         for text in ["one\n", " two "] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(keeper.read().await.unwrap().expose(), text.trim());
+            assert_eq!(secret.read().await.unwrap().expose_secret(), text.trim());
         }
         std::fs::write(&path, "\n").unwrap();
-        assert!(keeper.read().await.is_err());
+        assert!(secret.read().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_length_of_a_secret_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        for (length, is_read) in [(MAX_LENGTH, true), (MAX_LENGTH + 1, false), (MAX_LENGTH * 3, false)] {
+            std::fs::write(&path, "x".repeat(length)).unwrap();
+            assert_eq!(SecretRef::File(path.clone()).read().await.is_ok(), is_read, "{length}");
+        }
+        let endless = SecretRef::File("/dev/zero".into()).read().await.unwrap_err();
+        assert!(matches!(endless, Error::TooLong(_)), "{endless}");
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        assert!(!format!("{:?}", Some(Secret::new("hunter2"))).contains("hunter2"));
+        assert!(!format!("{:?}", Some(SecretString::from("hunter2"))).contains("hunter2"));
     }
 }

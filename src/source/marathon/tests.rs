@@ -111,7 +111,7 @@ fn config(marathons: &[&StandIn]) -> Config {
     config
 }
 
-async fn view(marathon: &mut Marathon) -> View {
+async fn view(marathon: &mut MarathonSource) -> MarathonView {
     match marathon.next().await.unwrap() {
         Fetched::New(view) => view,
         Fetched::Unchanged => panic!("unchanged"),
@@ -123,14 +123,14 @@ async fn alone_it_finds_the_addresses_of_agents() {
     let leader = StandIn::leading().await;
     let mut marathon = {
         let c = config(&[&leader]);
-        Marathon::new(&c.marathon, &c.source)
+        MarathonSource::new(&c.marathon, &c.source)
     }
     .unwrap();
     let view = view(&mut marathon).await;
     assert!(view.snapshot.agents["S"].address.unwrap().is_loopback());
     assert!(view.verdicts["web.instance-1._app.1"]);
     assert!(matches!(marathon.next().await, Ok(Fetched::Unchanged)));
-    assert_eq!(marathon.place(), format!("http://{}", leader.own));
+    assert_eq!(marathon.origin(), format!("http://{}", leader.own));
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_follower_will_do_and_its_leader_tells_events() {
     let follower = StandIn::following(&leader).await;
     let mut marathon = {
         let c = config(&[&follower]);
-        Marathon::new(&c.marathon, &c.source)
+        MarathonSource::new(&c.marathon, &c.source)
     }
     .unwrap();
     view(&mut marathon).await;
@@ -159,7 +159,7 @@ async fn who_knows_no_leader_is_passed_over_and_named() {
     assert!(
         {
             let c = config(&[&undecided, &leader]);
-            Marathon::new(&c.marathon, &c.source)
+            MarathonSource::new(&c.marathon, &c.source)
         }
         .unwrap()
         .next()
@@ -168,7 +168,7 @@ async fn who_knows_no_leader_is_passed_over_and_named() {
     );
     let error = {
         let c = config(&[&undecided]);
-        Marathon::new(&c.marathon, &c.source)
+        MarathonSource::new(&c.marathon, &c.source)
     }
     .unwrap()
     .next()
@@ -185,8 +185,8 @@ async fn credentials_of_its_own_are_sent() {
     let path = directory.path().join("password");
     std::fs::write(&path, "user:secret").unwrap();
     let mut config = config(&[&leader]);
-    config.marathon.access.basic = Some(crate::source::http::secret::Keeper::File(path));
-    view(&mut Marathon::new(&config.marathon, &config.source).unwrap()).await;
+    config.marathon.access.basic = Some(crate::source::http::secret::SecretRef::File(path));
+    view(&mut MarathonSource::new(&config.marathon, &config.source).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");
 }
