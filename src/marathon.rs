@@ -75,6 +75,7 @@ impl MarathonView {
     /// When an answer is not Marathon's, or Marathon has no framework yet.
     pub fn parse(info: &MarathonInfo, apps: &[u8], pods: Option<&[u8]>) -> Result<Self, Error> {
         let framework = info.framework.clone().ok_or(Error::Unregistered)?;
+        // Marathon's own default.
         let name = info.marathon_config.framework_name.clone().unwrap_or_else(|| "marathon".to_owned());
         let mut view = Self { framework: framework.clone(), ..Self::default() };
         view.snapshot.frameworks.insert(framework, name);

@@ -17,8 +17,9 @@ use crate::cluster::Snapshot;
 pub use error::Error;
 pub use networks::container_address;
 pub use operator::parse_master;
-pub use ports::is_vip_key;
+pub use ports::{is_vip_key, oversize};
 pub use rights::{HIDDEN, hides_tasks};
+pub use skip::SkipLog;
 
 mod agents;
 mod discovery;
@@ -83,6 +84,7 @@ impl fmt::Display for Format {
 /// Only when the document as a whole cannot be read; problems inside of it end up in
 /// [`Snapshot::skipped`].
 pub fn parse(document: &[u8], format: Option<Format>) -> Result<Snapshot, Error> {
+    // Borrowed as long as every byte is text, which is nearly always.
     let text = String::from_utf8_lossy(document);
     if text.trim_ascii().is_empty() {
         return Err(Error::Empty);
@@ -102,6 +104,7 @@ fn detect(text: &str) -> Result<Format, Error> {
     if recording::is_framed(text) {
         return Ok(Format::V1Events);
     }
+    // A recording has one object after the other, of which the first is enough.
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Probe>();
     match values.next().transpose()? {
         Some(Probe { get_state: true, .. }) => Ok(Format::V1State),

@@ -6,21 +6,22 @@ use super::labels::{options, vip_labels};
 use super::view::MarathonView;
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask, NetworkMode};
 use crate::cluster::{
-    PortOptions, Protocol, Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState,
-    VipLabel,
+    PortOptions, Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
-use crate::mesos::container_address;
+use crate::mesos::{SkipLog, container_address};
 
 /// Adds an app's tasks, and Marathon's verdicts on them.
 pub fn add(view: &mut MarathonView, app: &MarathonApp) {
     let is_checked = app.health_checks.iter().any(wire::HealthCheck::is_marathons);
     let has_readiness = !app.readiness_checks.is_empty();
+    // Ids of tasks begin with the app's id, with underscores for slashes.
     if is_checked || has_readiness {
         view.checked.insert(app.id.trim_start_matches('/').replace('/', "_"));
     }
     for task in &app.tasks {
         let healthy = is_healthy(task);
         let ready = is_ready(app, task);
+        // Checks that Mesos does are in the tasks of Mesos already.
         let verdict = (is_checked || has_readiness).then_some((healthy || !is_checked) && ready);
         if let Some(verdict) = verdict {
             view.verdicts.insert(task.id.clone(), verdict);
@@ -43,6 +44,7 @@ fn is_healthy(task: &MarathonTask) -> bool {
 /// Returns true unless a deployment waits for the task: readiness counts during deployments only, and
 /// for the tasks that they start.
 fn is_ready(app: &MarathonApp, task: &MarathonTask) -> bool {
+    // Marathon keeps no results once a deployment is over.
     if app.readiness_checks.is_empty() || app.deployments.is_empty() {
         return true;
     }
@@ -50,6 +52,7 @@ fn is_ready(app: &MarathonApp, task: &MarathonTask) -> bool {
         app.readiness_check_results.iter().filter(|result| result.task_id == task.id).peekable();
     match results.peek() {
         Some(_) => results.all(|result| result.ready),
+        // No result yet: only tasks that the deployment starts wait for one.
         None => task.version != app.version,
     }
 }
@@ -73,7 +76,7 @@ fn normalised(
     }
     let agent_id = task.slave_id.clone().unwrap_or_else(|| task.host.clone());
     view.add_agent(&agent_id, &task.host);
-    let ports = ports(app, task, state, &mut view.snapshot);
+    let ports = ports(app, task, &mut SkipLog::new(&mut view.snapshot.skipped, &task.id, state));
     if ports.is_empty() {
         return None;
     }
@@ -108,24 +111,28 @@ fn mode(app: &MarathonApp) -> NetworkMode {
     }
 }
 
+/// Returns the names of an app's networks.
 fn network_names(app: &MarathonApp) -> BTreeSet<String> {
     let old = app.ip_address.as_ref().and_then(|ip| ip.network_name.clone());
     app.networks.iter().filter_map(|network| network.name.clone()).chain(old).collect()
 }
 
-fn ports(app: &MarathonApp, task: &MarathonTask, state: TaskState, snapshot: &mut Snapshot) -> Vec<TaskPort> {
+/// Returns the ports of a task that have VIP labels.
+fn ports(app: &MarathonApp, task: &MarathonTask, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
     let mode = mode(app);
     let mut ports = Vec::new();
     let mut host_ports = task.ports.iter().copied();
+    // On the host network each definition has one of the task's ports, in order.
     if mode == NetworkMode::Host {
         for definition in &app.port_definitions {
             let host_port = host_ports.next();
             let port = TaskPort { host_port, ..empty() };
-            ports.extend(labelled(definition, &port, &task.id, state, snapshot));
+            ports.extend(labelled(definition, &port, log));
         }
         return ports;
     }
     let container = app.container.as_ref();
+    // Before Marathon 1.5 mappings were a member of `docker`.
     let mappings = container.and_then(|container| {
         container.port_mappings.as_ref().or_else(|| container.docker.as_ref()?.port_mappings.as_ref())
     });
@@ -139,11 +146,12 @@ fn ports(app: &MarathonApp, task: &MarathonTask, state: TaskState, snapshot: &mu
             networks = network_names(app);
         }
         let port = TaskPort { port: container_port.or(host_port), host_port, networks, ..empty() };
-        ports.extend(labelled(mapping, &port, &task.id, state, snapshot));
+        ports.extend(labelled(mapping, &port, log));
     }
     ports
 }
 
+/// Returns a port without numbers and labels, with the name that Mesos gives to nameless ones.
 fn empty() -> TaskPort {
     TaskPort {
         name: "default".to_owned(),
@@ -157,33 +165,26 @@ fn empty() -> TaskPort {
 }
 
 /// Returns the port once for each of its protocols, if it has VIP labels.
-fn labelled(
-    definition: &MarathonPort,
-    port: &TaskPort,
-    task: &str,
-    state: TaskState,
-    snapshot: &mut Snapshot,
-) -> Vec<TaskPort> {
-    let labels: Vec<VipLabel> = vip_labels(&definition.labels).collect();
+fn labelled(definition: &MarathonPort, port: &TaskPort, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+    let name = definition.name.clone().unwrap_or_else(|| port.name.clone());
+    let labels = vip_labels(&definition.labels, &name, log);
     if labels.is_empty() {
         return Vec::new();
     }
-    let name = definition.name.clone().unwrap_or_else(|| port.name.clone());
-    let options = options(&definition.labels, task, &name, state, &mut snapshot.skipped);
+    let options = options(&definition.labels, &name, log);
     let mut ports = Vec::new();
+    // Marathon writes both protocols of a port as "tcp,udp".
     for text in definition.protocol.as_deref().unwrap_or("tcp").split(',') {
         match Protocol::parse(text.trim()) {
             Some(protocol) => {
                 let (name, labels, options) = (name.clone(), labels.clone(), options.clone());
                 ports.push(TaskPort { name, protocol, labels, options, ..port.clone() });
             }
-            None if state.is_serving() => snapshot.skipped.push(Skipped {
-                task: task.to_owned(),
+            None => log.add(Skipped {
                 port: Some(name.clone()),
-                reason: format!("protocol {text:?} is neither tcp nor udp"),
+                reason: format!("protocol {:?} is neither tcp nor udp", shortened(text.to_owned())),
                 ..Skipped::default()
             }),
-            None => {}
         }
     }
     ports

@@ -31,6 +31,7 @@ impl MarathonView {
         for task in snapshot.tasks.values_mut().filter(|task| task.key.framework == self.framework) {
             let id = task.key.task.as_str();
             let verdict = self.verdicts.get(id).copied();
+            // A task that has just started has no verdict yet.
             let verdict = verdict.or_else(|| self.checked.contains(run_spec(id)).then_some(false));
             if let Some(good) = verdict {
                 task.healthy = Some(good && task.healthy != Some(false));

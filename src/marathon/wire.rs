@@ -21,7 +21,7 @@ pub struct MarathonApp {
     pub port_definitions: Vec<MarathonPort>,
     #[serde(default)]
     pub container: Option<MarathonContainer>,
-    /// Before Marathon 1.5: the app has an address of its own.
+    /// Present before Marathon 1.5 if the app has an address of its own.
     #[serde(default)]
     pub ip_address: Option<IpPerTask>,
     #[serde(default, deserialize_with = "nullable")]
@@ -107,7 +107,8 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Whether Marathon does it, so that Mesos knows nothing of it. HTTP is the default.
+    /// Returns true for a check that Marathon does itself, so that Mesos knows nothing of it. HTTP is the
+    /// default.
     pub fn is_marathons(&self) -> bool {
         !self
             .protocol
@@ -132,7 +133,7 @@ pub struct MarathonTask {
     pub host: String,
     #[serde(default)]
     pub slave_id: Option<String>,
-    /// Before Marathon 1.1 there was none; what had started ran.
+    /// Absent before Marathon 1.1, where a task that had started ran.
     #[serde(default)]
     pub state: Option<String>,
     #[serde(default)]
@@ -143,6 +144,7 @@ pub struct MarathonTask {
     pub ports: Vec<u16>,
     #[serde(default, deserialize_with = "nullable")]
     pub ip_addresses: Vec<MarathonAddress>,
+    /// `null` in place of a check without a result yet.
     #[serde(default, deserialize_with = "nullable")]
     pub health_check_results: Vec<Option<HealthResult>>,
 }
@@ -239,7 +241,7 @@ pub struct PodEndpointStatus {
     pub healthy: Option<bool>,
 }
 
-/// `null` means what a missing member means.
+/// Reads a member for which `null` means the same as its absence.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -47,6 +47,7 @@ pub fn add_agent(snapshot: &mut Snapshot, agent: Lenient<MesosAgent<'_>>, recove
     let (info_id, info_hostname) = info.map_or((None, None), |info| (info.id, info.hostname));
     let Some(id) = id.or(info_id) else { return };
     let id = id.0.into_owned();
+    // An agent that has registered again is not awaited any more.
     if recovered {
         snapshot.recovered.insert(id);
     } else {

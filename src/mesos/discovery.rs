@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::ports::{PortEntry, is_vip_key, valid_port};
 use super::skip::SkipLog;
 use super::wire::{DiscoveryPort, Labels, Lenient, MesosTask};
-use crate::cluster::{Protocol, Skipped, VipLabel, port_options};
+use crate::cluster::{Protocol, Skipped, VipLabel, port_options, shortened};
 
 /// A discovery port with its labels read.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ struct PortLabels<'t> {
 
 fn read<'t>(port: &'t DiscoveryPort<'t>, log: &mut SkipLog<'_>) -> DiscoveredPort<'t> {
     let labels = port.labels.as_ref().map(|labels| sort(port, labels, log)).unwrap_or_default();
+    // Even of a port that no VIP can use: names of tasks count it.
     let is_on_agent = labels.scopes.contains("host");
     let entry = match place(port, &labels.scopes) {
         Ok(placed) => Some(PortEntry {
@@ -59,6 +60,7 @@ fn read<'t>(port: &'t DiscoveryPort<'t>, log: &mut SkipLog<'_>) -> DiscoveredPor
             ..placed
         }),
         Err(reason) => {
+            // Without VIP labels the port matters to no operator.
             for VipLabel { key, value } in labels.vips {
                 log.add(skipped(port, Some(&key), Some(&value), reason.clone()));
             }
@@ -79,6 +81,7 @@ fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<
                 continue;
             }
         };
+        // Keys of VIPs start with VIP or vip, whatever follows, as the peer takes them.
         match (label.key.as_ref(), label.value.as_deref()) {
             ("network-scope", Some(scope)) => {
                 sorted.scopes.insert(scope);
@@ -106,16 +109,20 @@ fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<
 /// Returns an entry with the port's number, as the container's or as the agent's.
 fn place(port: &DiscoveryPort<'_>, scopes: &BTreeSet<&str>) -> Result<PortEntry, String> {
     let protocol = port.protocol.as_deref().ok_or("the port has no protocol")?;
-    let protocol =
-        Protocol::parse(protocol).ok_or_else(|| format!("protocol {protocol:?} is neither tcp nor udp"))?;
+    let protocol = Protocol::parse(protocol)
+        .ok_or_else(|| format!("protocol {:?} is neither tcp nor udp", shortened(protocol.to_owned())))?;
     let number = port.number.ok_or("the port has no number")?;
     let number = valid_port(number).ok_or_else(|| format!("port number {number} is not in 1-65535"))?;
     let entry = PortEntry::new(protocol);
+    // Without a scope a number is the container's, which on a host network is the agent's as well.
     let mut scopes = scopes.iter();
     match (scopes.next().copied(), scopes.next()) {
         (None | Some("container"), None) => Ok(PortEntry { port: Some(number), ..entry }),
         (Some("host"), None) => Ok(PortEntry { host_port: Some(number), ..entry }),
-        (Some(scope), None) => Err(format!("network-scope {scope:?} is neither host nor container")),
+        (Some(scope), None) => {
+            let scope = shortened(scope.to_owned());
+            Err(format!("network-scope {scope:?} is neither host nor container"))
+        }
         _ => Err("the port has several different network-scope labels".to_owned()),
     }
 }

@@ -11,7 +11,7 @@ pub enum Error {
     Read { path: PathBuf, error: std::io::Error },
     #[error("the document is empty")]
     Empty,
-    #[error("not JSON: {0}")]
+    #[error("not JSON: {0}; is this a document of Mesos?")]
     Json(#[from] serde_json::Error),
     /// Holds the missing member.
     #[error("not a Mesos state document: it has no {0:?}; is this the answer of /master/state?")]

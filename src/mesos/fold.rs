@@ -49,7 +49,8 @@ impl<'de, F: ArrayFold<'de>> DeserializeSeed<'de> for ArraySeed<'_, F> {
     }
 }
 
-/// Visits of every JSON type that is not the expected one.
+/// Visits of every JSON type that is not the expected one. A macro, because the two visitors share no
+/// type.
 macro_rules! mismatches {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +97,7 @@ impl<'de, F: ObjectFold<'de>> Visitor<'de> for ObjectSeed<'_, F> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         self.0.mismatch();
+        // The parser stays in the middle of the document until all of the value is read.
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }

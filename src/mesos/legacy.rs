@@ -30,6 +30,7 @@ pub fn entries(
 ) -> Vec<PortEntry> {
     let mut entries = Vec::new();
     for label in labels {
+        // A label without a value asks for nothing.
         let (Some(index), Some(value)) = (index(&label.key), label.value.as_deref()) else { continue };
         match entry(index, value, resources) {
             Ok((entry, vip)) => {
@@ -54,6 +55,7 @@ fn entry<'v>(index: &str, value: &'v str, resources: &PortResources) -> Result<(
         Some(("udp", vip)) => (Protocol::Udp, vip),
         _ => return Err("the value must start with tcp:// or udp://".to_owned()),
     };
+    // A place in the list of ports, not a port.
     let number: u64 = index.parse().map_err(|_| "vip_port must be followed by a number".to_owned())?;
     let port = resources.nth(number).and_then(valid_port);
     let port = port

@@ -2,7 +2,7 @@
 //!
 //! Events may come before the agent or framework they belong to, may repeat, and a `TASK_UPDATED`
 //! has no discovery information of its own. So every task is kept as it came, with the updates after
-//! that, and normalised again when it changes; all others stay as they are.
+//! that, and normalised again when it changes; the rest of the snapshot stays as it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +91,7 @@ impl LiveCluster {
                     add_agent(&mut self.snapshot, Lenient::Read(agent), false);
                 }
             }
+            // Tasks of a removed agent or framework get no event of their own.
             "AGENT_REMOVED" => {
                 if let Some(AgentRemoved { agent_id }) = self.read(event.agent_removed) {
                     self.snapshot.agents.remove(agent_id.0.as_ref());
@@ -122,6 +123,7 @@ impl LiveCluster {
     /// Events that the answer already includes change nothing, because the last event of a task
     /// decides. After an error the cluster is as it was before.
     pub fn resync<'a>(&mut self, answer: &str, since: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        // Made beside the present state, which an error leaves as it is.
         let mut fresh = Self { subscribed: true, ..Self::default() };
         fresh.snapshot.master = self.snapshot.master.clone();
         if !fresh.read_state(answer)? {
@@ -134,6 +136,7 @@ impl LiveCluster {
         Ok(())
     }
 
+    /// Reads an object with the member `get_state`. Returns true if there was one.
     fn read_state(&mut self, answer: &str) -> Result<bool, serde_json::Error> {
         let mut answered = StateAnswer { snapshot: &mut self.snapshot, tasks: &mut self.tasks, found: false };
         ObjectSeed(&mut answered).deserialize(&mut serde_json::Deserializer::from_str(answer))?;
@@ -142,6 +145,7 @@ impl LiveCluster {
 
     /// Starts from nothing with the state of a new subscription. Returns the time between heartbeats.
     fn subscribe(&mut self, subscribed: Option<&RawValue>) -> Result<Option<Duration>, serde_json::Error> {
+        // The event does not name the master, which was asked beforehand.
         let master = self.snapshot.master.take();
         *self = Self { subscribed: true, ..Self::default() };
         self.snapshot.master = master;
@@ -154,6 +158,7 @@ impl LiveCluster {
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.
     fn add(&mut self, task: &RawValue) {
+        // Recorded as skipped.
         let Lenient::Read(read) = read(task) else {
             return self.tasks.task(&mut self.snapshot, task);
         };
@@ -167,16 +172,19 @@ impl LiveCluster {
     /// Applies a status update. Updates of unknown tasks only tell whether the task has ended.
     fn update(&mut self, update: &TaskUpdated<'_>) -> Result<(), serde_json::Error> {
         let status: TaskStatus<'_> = serde_json::from_str(update.status.get())?;
+        // v1 always names the task.
         let Some(id) = &status.task_id else { return Ok(()) };
         let key = key(&update.framework_id, id);
         let state = update.state.as_ref().unwrap_or(&status.state);
         if TaskState::parse(state) == TaskState::Terminal {
             self.forget(&key);
+            // Tasks of an agent that an operator marked as gone end without having been asked.
             if state.starts_with("TASK_GONE") {
                 self.snapshot.lost.insert(key.clone());
             }
             self.snapshot.ended.insert(key);
         } else if let Some(mut kept) = self.tasks.remove(&key) {
+            // Normalised anew: which status is the newest decides about health and addresses.
             self.forget(&key);
             kept.update(state, update.status);
             if let Some(task) = kept.task() {
@@ -189,6 +197,7 @@ impl LiveCluster {
 
     /// Removes the tasks for which `gone` holds.
     fn remove(&mut self, gone: impl Fn(&TaskKey, MesosTask<'_>) -> bool) {
+        // Known by their own JSON: tasks without VIPs are in no other list with their agent.
         let keys = self.tasks.iter().filter(|(key, kept)| kept.task().is_some_and(|task| gone(key, task)));
         let keys: Vec<TaskKey> = keys.map(|(key, _)| key.clone()).collect();
         for key in &keys {

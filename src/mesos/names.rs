@@ -37,6 +37,7 @@ pub fn register(
 /// A port without a protocol is one of both.
 fn named_port(port: &DiscoveredPort<'_>) -> Option<NamedPort> {
     let port = port.announced;
+    // SRV records exist for TCP and UDP only.
     let protocol = match port.protocol.as_deref() {
         None | Some("") => None,
         Some(protocol) => Some(Protocol::parse(protocol)?),

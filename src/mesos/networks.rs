@@ -38,6 +38,7 @@ fn status_networks<'s, 'de>(status: &'s TaskStatus<'de>) -> &'s LenientList<Netw
 
 /// Iterates over the addresses of a network, as they are written.
 pub fn texts<'n>(network: &'n NetworkInfo<'_>) -> impl Iterator<Item = &'n str> {
+    // A list of its own, be it empty, means a Mesos that does not use the old member.
     let listed = readable(&network.ip_addresses).filter_map(|entry| entry.ip_address.as_deref());
     let old = network.ip_address.as_deref().filter(|_| network.ip_addresses.is_none());
     listed.chain(old)

@@ -51,7 +51,7 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
 
 /// Receiver of the tasks of a `get_state`.
 pub trait TaskSink<'de> {
-    /// Takes one task, and adds it to `snapshot`.
+    /// Takes one task in its own JSON, and adds it to `snapshot`.
     fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue);
 }
 
@@ -60,6 +60,7 @@ struct Direct;
 
 impl<'de> TaskSink<'de> for Direct {
     fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue) {
+        // Never an error: an unreadable task is a value of its own.
         if let Ok(task) = serde_json::from_str(task.get()) {
             add_task(snapshot, task);
         }
@@ -97,7 +98,9 @@ struct StateMembers<'a, S> {
 impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
+            // The inner objects are folded by this same fold.
             "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(ObjectSeed(self)),
+            // Masters list `tasks`, agents `launched_tasks`.
             "tasks" | "launched_tasks" => map
                 .next_value_seed(ArraySeed(&mut AnswerTasks { snapshot: self.snapshot, tasks: self.tasks })),
             "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {

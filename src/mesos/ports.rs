@@ -54,6 +54,7 @@ impl PortEntry {
         self.port = self.port.or(other.port);
         self.host_port = self.host_port.or(other.host_port);
         self.networks.extend(other.networks);
+        // Options are taken from one entry as a whole: parts of two would fit neither.
         if self.options.is_empty() {
             self.options = other.options;
         }
@@ -70,6 +71,14 @@ pub fn is_vip_key(key: &str) -> bool {
     key.starts_with("VIP") || key.starts_with("vip")
 }
 
+/// Returns the reason to drop a label that is longer than any VIP needs: labels are written by tenants,
+/// and every node of the cluster keeps them.
+pub fn oversize(label: &VipLabel) -> Option<String> {
+    let length = label.value.len().max(label.key.len());
+    (length > MAX_VALUE)
+        .then(|| format!("the label has {length} bytes, and a VIP never needs more than {MAX_VALUE}"))
+}
+
 /// Returns a port number in 1-65535.
 pub fn valid_port(number: u64) -> Option<u16> {
     u16::try_from(number).ok().filter(|&port| port != 0)
@@ -80,6 +89,7 @@ pub fn valid_port(number: u64) -> Option<u16> {
 pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> Vec<PortEntry> {
     let container = task.container.as_ref();
     let lists: Vec<&LenientList<PortMapping<'_>>> = match container {
+        // A Docker container without mappings has none elsewhere either.
         Some(container) if container.kind.as_deref() == Some("DOCKER") => {
             container.docker.iter().map(|docker| &docker.port_mappings).collect()
         }
@@ -99,6 +109,7 @@ pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> V
 
 /// Merges entries into ports and returns those with VIP labels.
 pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+    // A list, because the first entry of a port decides its name and place; tasks have few ports.
     let mut ports: Vec<PortEntry> = Vec::new();
     for entry in entries {
         match ports.iter_mut().find(|port| port.is_same_port(&entry)) {
@@ -127,15 +138,12 @@ fn limit_labels(ports: &mut [PortEntry], log: &mut SkipLog<'_>) {
     let mut beyond = 0;
     for port in ports {
         for label in std::mem::take(&mut port.labels) {
-            let length = label.value.len().max(label.key.len());
-            if length > MAX_VALUE {
+            if let Some(reason) = oversize(&label) {
                 log.add(Skipped {
                     port: port.name.clone(),
                     label: Some(label.key),
                     value: Some(label.value),
-                    reason: format!(
-                        "the label has {length} bytes, and a VIP never needs more than {MAX_VALUE}"
-                    ),
+                    reason,
                     ..Skipped::default()
                 });
             } else if room > 0 {

@@ -19,12 +19,14 @@ pub fn hides_tasks(document: &[u8]) -> bool {
     let Ok(outline) = serde_json::from_slice::<Outline>(document) else { return false };
     let subscribed = outline.subscribed.and_then(|subscribed| subscribed.get_state);
     match outline.get_state.or(subscribed) {
+        // v1: executors without tasks are idle, but visible, and so are tasks that wait for an agent.
         Some(state) => {
             let idle = state.get_tasks.unwrap_or_default().is_empty()
                 && state.get_executors.unwrap_or_default().executors.is_empty();
             let agents = state.get_agents.unwrap_or_default().agents;
             idle && agents.iter().any(|agent| !agent.allocated_resources.is_empty())
         }
+        // v0
         None => {
             let idle =
                 |framework: &OutlineFramework| framework.tasks.is_empty() && framework.executors.is_empty();

@@ -19,11 +19,17 @@ impl<'s> SkipLog<'s> {
         Self { skipped, task, is_serving: state.is_serving() }
     }
 
-    /// Adds a record; the task's id is filled in, and texts of tenants are shortened.
+    /// Adds a record; the task's id is filled in, and texts of tenants are shortened. A text inside of
+    /// `reason` has to be short already.
     pub fn add(&mut self, record: Skipped) {
         if self.is_serving {
-            let (label, value) = (record.label.map(shortened), record.value.map(shortened));
-            self.skipped.push(Skipped { task: self.task.to_owned(), label, value, ..record });
+            self.skipped.push(Skipped {
+                task: self.task.to_owned(),
+                port: record.port.map(shortened),
+                label: record.label.map(shortened),
+                value: record.value.map(shortened),
+                reason: record.reason,
+            });
         }
     }
 }

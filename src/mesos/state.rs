@@ -24,6 +24,7 @@ pub fn parse(text: &str) -> Result<Snapshot, Error> {
     document.finish()
 }
 
+/// Members of a document as they come, in any order.
 #[derive(Default)]
 struct StateDocument {
     snapshot: Snapshot,
@@ -33,6 +34,7 @@ struct StateDocument {
     pid: Option<String>,
     hostname: Option<String>,
     leader: Option<String>,
+    /// Set by a member that only masters have.
     is_master: bool,
 }
 
@@ -44,13 +46,13 @@ impl StateDocument {
         }
         if is_master {
             let address = pid.as_deref().and_then(agents::pid_address).map(|address| address.ip());
-            // Only the leading master knows the state, so that its own address is the leader's.
+            // A master that answers leads itself: standby masters know no state and redirect.
             let leader = leader.or(pid).as_deref().and_then(agents::pid_address);
             Arc::make_mut(&mut snapshot.names).leader = leader;
             snapshot.master =
                 id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
         } else if let Some(id) = id {
-            // An agent describes itself at the top.
+            // An agent describes itself at the top of its own document.
             let agent = agents::agent(hostname.unwrap_or_default(), pid.as_deref());
             snapshot.agents.insert(id, agent);
         }
@@ -95,6 +97,7 @@ struct StateFrameworks<'a>(&'a mut Snapshot);
 
 impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
+        // Its name may come after its tasks, so that it is added when all members are known.
         let mut framework =
             StateFramework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
         let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
@@ -127,6 +130,7 @@ impl<'de> ObjectFold<'de> for StateFramework<'_> {
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
             "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot)))?,
+            // Agents list their tasks one level further down.
             "executors" => map.next_value_seed(ArraySeed(&mut StateExecutors(self.snapshot)))?,
             "completed_tasks" | "unreachable_tasks" => {
                 let unreachable = key == "unreachable_tasks";

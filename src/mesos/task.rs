@@ -51,6 +51,7 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
         }
         return;
     }
+    // Each list is read once, for the names and for the VIPs.
     let mut log = SkipLog::new(&mut snapshot.skipped, &task.id.0, state);
     let reading = TaskReading::new(&task, &mut log);
     if state == TaskState::Running {
@@ -92,6 +93,7 @@ impl<'t> TaskReading<'t> {
         if ports.is_empty() {
             return None;
         }
+        // Checked after the ports: without VIP labels the lack does not matter.
         let (Some(framework), Some(agent)) = (&self.task.framework_id, &self.task.slave_id) else {
             let reason = "the task names no framework or no agent".to_owned();
             log.add(Skipped { reason, ..Skipped::default() });

@@ -3,7 +3,7 @@
 //! One set of types serves v0 and v1: they differ in a few names and wrappers (`"id": "x"` and
 //! `"task_id": {"value": "x"}`). Every list item is a [`Lenient`], so that a value of an unexpected
 //! type costs that item alone. The types carry the names of the messages in `mesos.proto` where
-//! those are unambiguous; the others start with `Mesos`.
+//! those are unambiguous; the rest start with `Mesos`.
 //!
 //! What belongs here: shapes only. The rules for reading a task's ports, addresses and health are in
 //! [`super::task`], [`super::ports`] and [`super::networks`].

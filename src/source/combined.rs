@@ -124,6 +124,7 @@ impl LatestReports {
         report.failure = health.failure;
         report.place = health.origins.join(" and ");
         report.pace = health.schedules.join("; ");
+        // Health is published at once, a snapshot only when it is whole.
         let known = self.cluster.as_ref().is_none_or(|cluster| cluster.snapshot.is_some());
         if !known || !answered(self.agent.as_ref()) || !answered(self.marathon.as_ref()) {
             return;
@@ -203,6 +204,7 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     for (id, name) in &own.frameworks {
         merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
     }
+    // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();
     merged.skipped.extend(own.skipped.iter().filter(|skipped| !known.contains(skipped)).cloned());
     merged

@@ -79,9 +79,11 @@ impl ConfiguredSources {
     pub fn open(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
         let cluster = match source.masters.as_slice() {
             [] => None,
+            // A file is complete by itself, whatever the mode.
             [Location::File(path)] => Some(FileSource::new(path.clone(), source.interval.0).into()),
             _ => Some(masters(source)?),
         };
+        // The node's own agent knows a change of its tasks before the masters do.
         let agent = match source.mode {
             Mode::Agent => Some(MesosPoll::agent(source)?.into()),
             Mode::Poll | Mode::Stream => None,

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::schedule::jittered;
 use super::{Error, Failure, Fetched, Report, Source};
 
+/// Characters of a failure that are kept: an error may quote what a server sent.
+const MAX_ERROR: usize = 4_000;
+
 /// Pauses after failed attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -84,7 +87,7 @@ fn publish<S: Source>(
         }
         Err(error) => {
             let attempts = report.failure.as_ref().map_or(0, |failure| failure.attempts) + 1;
-            let error = error.to_string();
+            let error: String = error.to_string().chars().take(MAX_ERROR).collect();
             // Once per outage: the status shows the newest reason.
             if attempts == 1 {
                 tracing::warn!(%error, "source does not answer, keeping the last state");

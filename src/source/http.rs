@@ -87,6 +87,7 @@ impl HttpClient {
             }
             builder = builder.tls_certs_only(certificates);
         }
+        // reqwest takes both in one piece of PEM.
         if let (Some(certificate), Some(key)) = (&access.tls_cert, &access.tls_key) {
             let mut both = read(certificate)?;
             both.push(b'\n');
@@ -184,6 +185,7 @@ impl HttpClient {
                 self.client.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.to_owned())
             }
         };
+        // Only complete answers are compressed: a stream would wait for the compressor's buffer.
         request = match accept {
             Accept::Json => request.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "gzip"),
             Accept::Records => request.header(ACCEPT, "application/json"),

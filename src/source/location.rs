@@ -27,7 +27,7 @@ pub enum Location {
 pub struct Ensemble {
     /// `HOST:PORT`, at least one.
     pub servers: Vec<String>,
-    /// Such as `/mesos`.
+    /// Path of the node, such as `/mesos`.
     pub path: String,
     /// `USER:PASSWORD` of the digest scheme.
     pub credentials: Option<SecretString>,
@@ -115,6 +115,7 @@ impl Eq for Ensemble {}
 impl Ensemble {
     /// Parses the part behind `zk://`.
     fn parse(text: &str) -> Result<Self, &'static str> {
+        // The last one: a password may contain it.
         let (credentials, rest) = match text.rsplit_once('@') {
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, text),
@@ -139,6 +140,7 @@ impl Ensemble {
 /// Returns a server with its port, which may be left out.
 fn server(text: &str) -> Option<String> {
     let text = text.trim();
+    // Colons of an address in brackets are not in front of a port.
     let bare_v6 = text.starts_with('[') && text.ends_with(']');
     match text.rsplit_once(':').filter(|_| !bare_v6) {
         Some((host, port)) => {

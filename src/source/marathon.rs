@@ -134,6 +134,7 @@ impl Source for MarathonSource {
     async fn next(&mut self) -> Result<Fetched<MarathonView>, Error> {
         self.asked = Some(Instant::now());
         let mut failures = Vec::new();
+        // The first that answers: each of them asks the leader.
         for marathon in &self.urls {
             let mut view = match self.ask(marathon).await {
                 Ok(view) => view,

@@ -65,6 +65,7 @@ impl PollSchedule {
 impl fmt::Display for PollSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interval = SignedDuration::try_from(self.interval).unwrap_or_default();
+        // People need no more than milliseconds.
         let interval = SignedDuration::from_millis(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
         if self.streams {
             f.write_str("for events as they come, with a full resync ")?;

@@ -60,6 +60,7 @@ impl KeptTask {
         if let Some(state) = &self.state {
             task.state = Cow::Borrowed(state);
         }
+        // After those that came with the task: of equal times the later in the list counts.
         let statuses = self.statuses.iter().filter_map(|status| serde_json::from_str(status).ok());
         task.statuses.get_or_insert_default().extend(statuses.map(Lenient::Read));
         Some(task)
@@ -76,8 +77,7 @@ fn state_of(status: &str) -> Option<String> {
 
 /// Reads a task; never fails, because what cannot be read is a value of its own.
 pub fn read(task: &RawValue) -> Lenient<MesosTask<'_>> {
-    serde_json::from_str(task.get())
-        .unwrap_or_else(|error| Lenient::Unreadable { error: error.to_string(), json: String::new() })
+    serde_json::from_str(task.get()).unwrap_or_else(|error| Lenient::unreadable(&error, task.get()))
 }
 
 /// Returns the key of a task in the cluster.

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use serde_json::value::RawValue;
 
+use crate::cluster::shortened;
+
 /// Characters of an unreadable value that are kept for the report about it.
 const MAX_EXCERPT: usize = 120;
 
@@ -22,6 +24,12 @@ pub enum Lenient<T> {
 pub type LenientList<T> = Option<Vec<Lenient<T>>>;
 
 impl<T> Lenient<T> {
+    /// Bounds both texts: the error may quote the value, and a tenant may have written it.
+    pub fn unreadable(error: &serde_json::Error, json: &str) -> Self {
+        let json = json.chars().take(MAX_EXCERPT).collect();
+        Self::Unreadable { error: shortened(error.to_string()), json }
+    }
+
     /// Returns the value if it was readable.
     pub fn as_read(&self) -> Option<&T> {
         match self {
@@ -38,10 +46,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
         let raw = <&'de RawValue>::deserialize(deserializer)?;
         Ok(match serde_json::from_str(raw.get()) {
             Ok(value) => Self::Read(value),
-            Err(error) => {
-                let json = raw.get().chars().take(MAX_EXCERPT).collect();
-                Self::Unreadable { error: error.to_string(), json }
-            }
+            Err(error) => Self::unreadable(&error, raw.get()),
         })
     }
 }

@@ -88,6 +88,7 @@ impl<'de> Visitor<'de> for ResourcesVisitor {
         let mut ports = PortResources::default();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if key == "ports" {
+                // A value of another type holds no ports, and costs nothing else.
                 if let Lenient::Read(text) = map.next_value::<Lenient<Cow<'de, str>>>()? {
                     ports = PortResources::parse(&text);
                 }

@@ -53,6 +53,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for WrappedText<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WrappedText<'de>, A::Error> {
                 let mut text = None;
+                // Later versions of Mesos may add members.
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
                     if key == "value" {
                         text = Some(WrappedText(map.next_value()?));

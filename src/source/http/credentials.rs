@@ -91,6 +91,7 @@ impl Credentials {
             AuthMethod::Basic(place) => {
                 let secret = place.read().await?;
                 let secret = secret.expose_secret();
+                // Often a file with the password alone, which the server would refuse without a reason.
                 if !secret.contains(':') {
                     return Err(Error::Basic(place.clone()));
                 }
@@ -120,6 +121,7 @@ impl Credentials {
         };
         let value = Zeroizing::new(value);
         let mut value = HeaderValue::from_str(&value).map_err(|_| Error::Header(place.clone()))?;
+        // Keeps it out of the `Debug` of requests.
         value.set_sensitive(true);
         Ok(Some(value))
     }

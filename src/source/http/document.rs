@@ -24,6 +24,7 @@ impl HttpDocument {
         let gzip = response.headers().get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
         let mut encoded = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| cause(&error))? {
+            // A server that never stops must not fill the memory.
             if encoded.len() + chunk.len() > MAX_DOCUMENT {
                 return Err(too_long());
             }

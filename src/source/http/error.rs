@@ -13,6 +13,7 @@ pub fn cause(error: &reqwest::Error) -> String {
             false => "no answer in time; is the server overloaded?".to_owned(),
         };
     }
+    // The causes in between say less: "error sending request", "client error (Connect)".
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

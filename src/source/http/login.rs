@@ -101,6 +101,7 @@ impl ServiceAccount {
             return Err(refused(format!("{status} (is the account's public key the one that DC/OS knows?)")));
         }
         let answer = response.bytes().await.map_err(|error| refused(cause(&error)))?;
+        // The parser's own text may quote a part of the token.
         let session: LoginSession =
             serde_json::from_slice(&answer).map_err(|_| refused("the answer has no token".to_owned()))?;
         tracing::info!(uid = self.uid, endpoint = without_credentials(&self.login_endpoint), "logged in");
@@ -110,6 +111,7 @@ impl ServiceAccount {
     /// Returns a JSON Web Token (RFC 7519) that names the account, signed with its key.
     fn sign(&self, now: Timestamp) -> Result<String, Error> {
         let key = || Error::Key(self.uid.clone());
+        // PKCS #8 is what openssl writes today, PKCS #1 what it wrote before its version 3.
         let pair = match PrivateKeyDer::from_pem_slice(self.private_key.expose_secret().as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),

@@ -51,6 +51,7 @@ impl FromStr for SecretRef {
             Some(("file", path)) if path.starts_with('/') => {
                 Ok(Self::File(path.strip_prefix("//").unwrap_or(path).into()))
             }
+            // A variable of the environment cannot have such a name.
             Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
                 Ok(Self::Env(name.to_owned()))
             }

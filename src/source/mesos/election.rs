@@ -75,6 +75,7 @@ impl Election {
 async fn follow(ensemble: Ensemble, scheme: &'static str, sender: watch::Sender<ElectionState>) {
     loop {
         let Err(error) = session(&ensemble, scheme, &sender).await;
+        // The last leader stays known: it may well lead on.
         let error = format!("{ensemble}: {error}");
         sender.send_if_modified(|elected| {
             let new = elected.error.as_ref() != Some(&error);
@@ -124,7 +125,9 @@ async fn session(
     scheme: &str,
     sender: &watch::Sender<ElectionState>,
 ) -> Result<std::convert::Infallible, Error> {
+    // Eagerly: after one round over all servers the reason can be told.
     let mut connector = Client::connector().with_session_timeout(SESSION_TIMEOUT).with_fail_eagerly();
+    // The digest scheme, which is that of the masters' --zk=zk://USER:PASSWORD@...
     if let Some(credentials) = &ensemble.credentials {
         connector = connector.with_auth("digest", credentials.expose_secret().as_bytes());
     }
@@ -136,6 +139,7 @@ async fn session(
             }
             listed => listed?,
         };
+        // The watch is set before the leader is read, so that no change falls in between.
         match first(&nodes) {
             // The last leader stays known: its successor is perhaps being elected.
             None => {
@@ -158,6 +162,7 @@ async fn session(
         }
         tokio::select! {
             event = watcher.changed() => {
+                // Nodes of the old session are of no use; a new one lists them again.
                 if event.event_type == EventType::Session {
                     return Err(Error::Session);
                 }

@@ -47,6 +47,7 @@ impl Masters {
     pub async fn candidates(&mut self) -> (Vec<Url>, Vec<String>) {
         let mut candidates = Vec::new();
         let mut failures = Vec::new();
+        // The elected leader first: it is right unless an election is under way.
         for election in &mut self.elections {
             let elected = election.current().await;
             failures.extend(elected.error);
@@ -105,6 +106,7 @@ pub fn operator(master: &Url) -> Url {
 fn root(url: &Url) -> Url {
     let mut root = url.clone();
     let mut path = url.path().trim_end_matches('/');
+    // In this order: `/master/state` ends in two of them.
     for suffix in ["/state", "/state.json", "/api/v1", "/master"] {
         path = path.strip_suffix(suffix).unwrap_or(path);
     }

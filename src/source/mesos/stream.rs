@@ -42,6 +42,7 @@ impl MesosStream {
             }
             Err(error) => error,
         };
+        // Warned once, and not for every poll.
         let is_new = self.instead.is_none();
         let poll = match &mut self.instead {
             Some(poll) => poll,
@@ -70,6 +71,7 @@ impl MesosStream {
                 Err(failure) => failures.push(failure),
             }
         }
+        // Next time the listed masters come first again: the leader may be another one.
         self.masters.forget_leader();
         Err(Error::Masters(failures))
     }

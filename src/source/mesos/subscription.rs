@@ -99,6 +99,7 @@ impl Subscription {
         let (url, response) =
             http.stream(&url, Call::Post(r#"{"type":"SUBSCRIBE"}"#), Accept::Records).await?;
         let now = Instant::now();
+        // The stream has begun; its state is still to come.
         let mut live = LiveCluster::default();
         live.set_master(leader);
         let mut subscription = Self {
@@ -203,6 +204,7 @@ impl Subscription {
         if quiet.is_some_and(|quiet| Instant::now() >= quiet) {
             return Ok(Step::Publish);
         }
+        // One request for the whole state at a time.
         let waiting = self.resync.is_none();
         tokio::select! {
             piece = self.response.chunk() => piece.map(Step::Read).map_err(|error| cause(&error)),
@@ -269,6 +271,7 @@ impl Subscription {
         let bytes = document.wire_size();
         let since = self.resync.take().map(|resync| resync.since).unwrap_or_default();
         let mut live = std::mem::take(&mut self.live);
+        // Long documents are read off the async threads.
         let read = move || {
             let before = live.snapshot().clone();
             let bytes = document.decode().map_err(|error| error.to_string())?;
