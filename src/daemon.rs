@@ -20,8 +20,8 @@ use crate::dataplane::{self, DataPlane, PlaneChoice};
 use crate::dns;
 use crate::netlink::monitor::{self, Monitor};
 use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
+use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
-use crate::source::parts::Parts;
 use crate::source::{self, Report};
 use crate::status::pass::Cause;
 use crate::status::{self, Status};
@@ -88,7 +88,7 @@ impl Daemon {
         if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
-        let source = Parts::new(&config.source, &config.marathon)?;
+        let source = CombinedSource::new(&config.source, &config.marathon)?;
         let settings = wiring::reconciler(config)?;
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -159,7 +159,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&wiring::kernel(config))?;
-    let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
+    let report = CombinedSource::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }

@@ -13,7 +13,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
-use crate::source::parts::Parts;
+use crate::source::combined::CombinedSource;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ impl Args {
             let mut belief = Belief::resume(store.cluster()?);
             let now = Timestamp::now();
             // One try, because an operator waits for the answer.
-            let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
+            let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;

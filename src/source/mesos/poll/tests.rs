@@ -21,11 +21,11 @@ fn config(urls: &[String]) -> settings::Source {
     settings::Source { masters, ..settings::Source::default() }
 }
 
-fn masters(urls: &[String]) -> Poll {
-    Poll::new(&config(urls)).unwrap()
+fn masters(urls: &[String]) -> MesosPoll {
+    MesosPoll::new(&config(urls)).unwrap()
 }
 
-async fn failure(masters: &mut Poll) -> String {
+async fn failure(masters: &mut MesosPoll) -> String {
     masters.next().await.unwrap_err().to_string()
 }
 
@@ -38,7 +38,7 @@ async fn a_redirect_without_scheme_is_followed_with_the_credentials() {
     assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
     let credentials = Some("Basic dXNlcjpzZWNyZXQ=".to_owned());
     assert_eq!(leader.asked(), [("/master/state".to_owned(), credentials)]);
-    assert_eq!(masters.place(), format!("http://{}/master/state", leader.address));
+    assert_eq!(masters.origin(), format!("http://{}/master/state", leader.address));
     // From now on the leader is asked itself.
     standby.asked();
     assert!(matches!(masters.next().await, Ok(Fetched::Unchanged)));
@@ -86,7 +86,7 @@ async fn the_next_leader_is_found_after_the_last_one_fails() {
     assert!(masters.next().await.is_err());
     second.replies(|_| DOCUMENT.replace("\"M\"", "\"N\"").into_response());
     assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
-    assert!(masters.place().starts_with(&second.url()));
+    assert!(masters.origin().starts_with(&second.url()));
 }
 
 #[tokio::test]
@@ -105,13 +105,13 @@ async fn compressed_answers_are_asked_for_and_their_size_sets_the_pace() {
     })
     .await;
     let budget = Rate(size as u64 * 10);
-    let mut poll = Poll::new(&settings::Source { budget, ..config(&[master.url()]) }).unwrap();
-    assert_eq!(poll.pace().interval, Duration::from_secs(2));
+    let mut poll = MesosPoll::new(&settings::Source { budget, ..config(&[master.url()]) }).unwrap();
+    assert_eq!(poll.schedule().interval, Duration::from_secs(2));
     let Ok(Fetched::New(snapshot)) = poll.next().await else { panic!() };
     assert_eq!(snapshot.agents.len(), 1000);
-    assert_eq!(poll.pace().interval, Duration::from_secs(100));
+    assert_eq!(poll.schedule().interval, Duration::from_secs(100));
     assert!(matches!(poll.next().await, Ok(Fetched::Unchanged)));
-    assert_eq!(poll.pace().interval, Duration::from_secs(100));
+    assert_eq!(poll.schedule().interval, Duration::from_secs(100));
 }
 
 #[tokio::test]

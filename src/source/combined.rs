@@ -1,12 +1,15 @@
 //! Several sources as one: masters, the node's own agent, and Marathon.
 //!
-//! Each is asked by itself, in its own time, and what they say is put together anew whenever one of
-//! them says something else:
+//! Each is asked by itself, in its own time. Their answers are put together anew whenever one of them
+//! changes:
 //!
-//! - The agent knows best about its own tasks. While it does not answer, they are the masters' matter.
+//! - The agent's view of its own tasks wins. While it does not answer, the masters' view is used.
 //! - Marathon's verdicts are added to the tasks of its framework.
-//! - Nothing is said until the masters, where there are some, have given a state, and everybody else
-//!   has answered or failed: a half of the cluster would look like the loss of the other one.
+//! - No snapshot is published until the masters, if there are some, have given a state, and each other
+//!   source has answered or failed: half of a cluster would look like the loss of the other half.
+//!
+//! For example, with a task that the masters call running and its agent calls killing, the task is
+//! killing; when the agent stops answering, it is running again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,64 +18,59 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::marathon::Marathon;
-use super::poll::Poll;
-use super::settings;
-use super::{AnySource, Error, Failure, Mode, Report, run};
+use super::configured::ConfiguredSources;
+use super::driver::{Backoff, run};
+use super::{Error, Failure, Report, settings};
 use crate::cluster::Snapshot;
-use crate::marathon::View;
+use crate::marathon::MarathonView;
 
-/// The sources of a configuration.
-pub struct Parts {
-    cluster: Option<AnySource>,
-    agent: Option<Poll>,
-    marathon: Option<Marathon>,
-    config: settings::Source,
-    marathon_config: settings::Source,
+/// The configured sources, as one.
+pub struct CombinedSource {
+    sources: ConfiguredSources,
+    backoff: Backoff,
+    marathon_backoff: Backoff,
 }
 
-/// What each of them said last; `None` for those that are not configured.
+/// Last report of each source; `None` for those that are not configured.
 #[derive(Clone, Debug, Default)]
-struct Reports {
+struct LatestReports {
     cluster: Option<Report>,
     agent: Option<Report>,
-    marathon: Option<Report<View>>,
+    marathon: Option<Report<MarathonView>>,
 }
 
-impl Parts {
-    /// Needs an async runtime.
-    pub fn new(source: &settings::Source, marathons: &settings::Marathon) -> Result<Self, Error> {
-        let agent = match source.mode {
-            Mode::Agent => Some(Poll::agent(source)?),
-            Mode::Poll | Mode::Stream => None,
-        };
-        let cluster = (!source.masters.is_empty()).then(|| AnySource::new(source)).transpose()?;
-        let marathon = (!marathons.urls.is_empty()).then(|| Marathon::new(marathons, source)).transpose()?;
-        let marathon_config = settings::Source { interval: marathons.interval, ..source.clone() };
-        Ok(Self { cluster, agent, marathon, config: source.clone(), marathon_config })
+impl CombinedSource {
+    /// Opens the configured sources, which needs an async runtime.
+    pub fn new(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
+        let sources = ConfiguredSources::open(source, marathon)?;
+        let backoff = Backoff { interval: source.interval.0, max: source.max_backoff.0 };
+        let marathon_backoff = Backoff { interval: marathon.interval.0, ..backoff };
+        Ok(Self { sources, backoff, marathon_backoff })
     }
 
-    /// Asks all of them until `shutdown` and publishes what they say together.
+    /// Asks all sources until `shutdown` and publishes their combined report.
     pub async fn run(self, reports: watch::Sender<Report>, shutdown: CancellationToken) {
-        let Self { cluster, agent, marathon, config, marathon_config } = self;
+        let Self { sources, backoff, marathon_backoff } = self;
+        let ConfiguredSources { cluster, agent, marathon } = sources;
         let cluster = match (cluster, &agent, &marathon) {
-            // The usual case needs nobody in between.
-            (Some(cluster), None, None) => return run(cluster, config, reports, shutdown).await,
+            // The usual case needs no copy of the snapshot.
+            (Some(cluster), None, None) => return run(cluster, backoff, reports, shutdown).await,
             (cluster, _, _) => cluster,
         };
+        // One loop for each source: a slow one must not hold up the rest.
         let mut tasks = JoinSet::new();
         let (cluster_sender, mut clusters) = watch::channel(Report::default());
         let (agent_sender, mut agents) = watch::channel(Report::default());
         let (marathon_sender, mut marathons) = watch::channel(Report::default());
         let present = (cluster.is_some(), agent.is_some(), marathon.is_some());
         if let Some(cluster) = cluster {
-            tasks.spawn(run(cluster, config.clone(), cluster_sender, shutdown.clone()));
+            tasks.spawn(run(cluster, backoff, cluster_sender, shutdown.clone()));
         }
         if let Some(agent) = agent {
-            tasks.spawn(run(agent, config, agent_sender, shutdown.clone()));
+            tasks.spawn(run(agent, backoff, agent_sender, shutdown.clone()));
         }
         if let Some(marathon) = marathon {
-            tasks.spawn(run(marathon, marathon_config, marathon_sender, shutdown.clone()));
+            tasks.spawn(run(marathon, marathon_backoff, marathon_sender, shutdown.clone()));
         }
         loop {
             tokio::select! {
@@ -82,19 +80,17 @@ impl Parts {
                 Ok(()) = marathons.changed(), if present.2 => {}
                 else => break,
             }
-            let parts = Reports {
+            let latest = LatestReports {
                 cluster: present.0.then(|| clusters.borrow_and_update().clone()),
                 agent: present.1.then(|| agents.borrow_and_update().clone()),
                 marathon: present.2.then(|| marathons.borrow_and_update().clone()),
             };
-            reports.send_modify(|report| parts.combine(report));
+            reports.send_modify(|report| latest.combine(report));
         }
         while tasks.join_next().await.is_some() {}
     }
-}
 
-impl Parts {
-    /// Asks until there is a state, or until there was none so often.
+    /// Asks until there is a state, or until so many attempts have failed.
     pub async fn first(self, attempts: u32) -> Report {
         let (sender, mut reports) = watch::channel(Report::default());
         let asking = CancellationToken::new();
@@ -110,38 +106,32 @@ impl Parts {
     }
 }
 
+/// Returns true if a source has given a snapshot or failed, or is not configured.
 fn answered<T>(report: Option<&Report<T>>) -> bool {
     report.is_none_or(|report| report.snapshot.is_some() || report.failure.is_some())
 }
 
-impl Reports {
-    /// Makes one report of them, from the last one.
+impl LatestReports {
+    /// Makes one report of them, based on the last one.
     fn combine(self, report: &mut Report) {
-        let (cluster, agent, marathon) = (self.cluster.as_ref(), self.agent.as_ref(), self.marathon.as_ref());
-        let mut failures = Vec::new();
-        let mut places = Vec::new();
-        let mut paces = Vec::new();
-        let mut good = Vec::new();
-        for part in [cluster, agent].into_iter().flatten() {
-            note(part, &mut failures, &mut places, &mut paces, &mut good);
+        let mut health = Health::default();
+        for part in [&self.cluster, &self.agent].into_iter().flatten() {
+            health.add(part);
         }
-        if let Some(part) = marathon {
-            note(part, &mut failures, &mut places, &mut paces, &mut good);
+        if let Some(part) = &self.marathon {
+            health.add(part);
         }
-        report.failure = failures.into_iter().reduce(|a, b| Failure {
-            error: format!("{}; {}", a.error, b.error),
-            at: a.at.min(b.at),
-            attempts: a.attempts.max(b.attempts),
-        });
-        report.place = places.join(" and ");
-        report.pace = paces.join("; ");
-        let known = cluster.is_none_or(|cluster| cluster.snapshot.is_some());
-        if !known || !answered(agent) || !answered(marathon) {
+        report.failure = health.failure;
+        report.place = health.origins.join(" and ");
+        report.pace = health.schedules.join("; ");
+        // Health is published at once, a snapshot only when it is whole.
+        let known = self.cluster.as_ref().is_none_or(|cluster| cluster.snapshot.is_some());
+        if !known || !answered(self.agent.as_ref()) || !answered(self.marathon.as_ref()) {
             return;
         }
         let Some(snapshot) = self.snapshot() else { return };
-        // As old as the oldest part of it.
-        report.good_at = good.into_iter().min();
+        report.good_at = health.good_at;
+        // Most answers say what the last ones said, and readers take each sequence for a change.
         if report.snapshot.as_deref() != Some(&snapshot) {
             report.snapshot = Some(Arc::new(snapshot));
             report.sequence += 1;
@@ -153,12 +143,12 @@ impl Reports {
         let view = self.marathon.as_ref().and_then(|report| report.snapshot.as_deref());
         let agent = self.agent.as_ref();
         let own = agent.and_then(|report| report.snapshot.as_deref());
-        // Without masters even the last word of the agent is better than none.
+        // Without masters even the last answer of the agent is better than none.
         let own = own.filter(|_| cluster.is_none() || agent.is_some_and(|report| report.failure.is_none()));
         let mut snapshot = match (cluster, own, view) {
             (Some(cluster), Some(own), _) => overlay(cluster, own),
             (Some(cluster), None, _) | (None, Some(cluster), _) => cluster.clone(),
-            // Alone, it has judged already.
+            // Alone, Marathon's tasks have its verdicts already.
             (None, None, Some(view)) => return Some(view.snapshot.clone()),
             (None, None, None) => return None,
         };
@@ -169,24 +159,38 @@ impl Reports {
     }
 }
 
-fn note<T>(
-    part: &Report<T>,
-    failures: &mut Vec<Failure>,
-    places: &mut Vec<String>,
-    paces: &mut Vec<String>,
-    good: &mut Vec<jiff::Timestamp>,
-) {
-    failures.extend(part.failure.clone());
-    places.extend((!part.place.is_empty()).then(|| part.place.clone()));
-    paces.extend((!part.pace.is_empty()).then(|| part.pace.clone()));
-    good.extend(part.good_at);
+/// Health of several sources together.
+#[derive(Default)]
+struct Health {
+    failure: Option<Failure>,
+    origins: Vec<String>,
+    schedules: Vec<String>,
+    /// Time of the oldest part of the snapshot.
+    good_at: Option<jiff::Timestamp>,
 }
 
-/// The cluster as masters see it, with an agent's own word for its tasks.
+impl Health {
+    fn add<T>(&mut self, part: &Report<T>) {
+        self.failure = match (self.failure.take(), part.failure.clone()) {
+            (Some(a), Some(b)) => Some(Failure {
+                error: format!("{}; {}", a.error, b.error),
+                at: a.at.min(b.at),
+                attempts: a.attempts.max(b.attempts),
+            }),
+            (a, b) => a.or(b),
+        };
+        self.origins.extend((!part.place.is_empty()).then(|| part.place.clone()));
+        self.schedules.extend((!part.pace.is_empty()).then(|| part.pace.clone()));
+        self.good_at = self.good_at.into_iter().chain(part.good_at).min();
+    }
+}
+
+/// Returns the cluster as masters see it, with an agent's own view of its tasks.
 fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     let mut merged = cluster.clone();
     let here = |agent: &String| own.agents.contains_key(agent);
-    // Gone without having vanished: the agent says so.
+    // Tasks that the agent does not have any more have ended, and did not just vanish: belief holds no
+    // backends for them.
     let gone =
         cluster.tasks.values().filter(|task| here(&task.agent_id) && !own.tasks.contains_key(&task.key));
     merged.ended.extend(gone.map(|task| task.key.clone()));
@@ -200,6 +204,7 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     for (id, name) in &own.frameworks {
         merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
     }
+    // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();
     merged.skipped.extend(own.skipped.iter().filter(|skipped| !known.contains(skipped)).cloned());
     merged

@@ -10,27 +10,28 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::http::cause;
-use super::location::without_credentials;
-use super::secret::{self, Keeper, Secret};
+use super::error::cause;
+use super::secret::{self, SecretRef};
+use crate::source::location::without_credentials;
 
-/// How long a signed request for a login may be under way.
+/// Seconds for which a signed request for a login is valid.
 const VALID_SECONDS: i64 = 300;
 
 /// A service account's secret, in the shape in which DC/OS hands it out.
 #[derive(Debug, Deserialize)]
 pub struct ServiceAccount {
     uid: String,
-    private_key: Secret,
+    private_key: SecretString,
     #[serde(deserialize_with = "url")]
     login_endpoint: Url,
     #[serde(default)]
     scheme: Option<String>,
 }
 
-/// Why there is no session.
+/// Reason why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -38,55 +39,56 @@ pub enum Error {
     #[error(
         "the service account in {0} is not a JSON object with uid, private_key and login_endpoint (line {1})"
     )]
-    Account(Keeper, usize),
+    Account(SecretRef, usize),
     #[error("the service account in {0} has the scheme {1:?}; only RS256 is supported")]
-    Scheme(Keeper, String),
+    Scheme(SecretRef, String),
     #[error("the private key of service account {0:?} is not an RSA key in PEM of 2048 bits or more")]
     Key(String),
-    #[error("cannot sign for service account {0:?}")]
+    #[error("cannot sign the login of service account {0:?} with its private key")]
     Sign(String),
-    #[error("login of service account {uid:?} at {endpoint}: {reason}")]
+    #[error("login of service account {uid:?} at {endpoint} failed: {reason}")]
     Refused { uid: String, endpoint: String, reason: String },
 }
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct LoginClaims<'a> {
     uid: &'a str,
     exp: i64,
 }
 
 #[derive(Serialize)]
-struct Login<'a> {
+struct LoginRequest<'a> {
     uid: &'a str,
     token: &'a str,
 }
 
 #[derive(Deserialize)]
-struct Session {
-    token: Secret,
+struct LoginSession {
+    token: SecretString,
 }
 
 impl ServiceAccount {
-    pub async fn read(keeper: &Keeper) -> Result<Self, Error> {
-        let secret = keeper.read().await?;
-        // The parser's own text may quote what it found.
-        let account: Self = serde_json::from_str(secret.expose())
-            .map_err(|error| Error::Account(keeper.clone(), error.line()))?;
+    /// Reads the secret that describes an account.
+    pub async fn read(place: &SecretRef) -> Result<Self, Error> {
+        let secret = place.read().await?;
+        // The parser's own text may quote a part of the secret.
+        let account: Self = serde_json::from_str(secret.expose_secret())
+            .map_err(|error| Error::Account(place.clone(), error.line()))?;
         match account.scheme.as_deref() {
             None | Some("RS256") => Ok(account),
-            Some(other) => Err(Error::Scheme(keeper.clone(), other.to_owned())),
+            Some(other) => Err(Error::Scheme(place.clone(), other.to_owned())),
         }
     }
 
-    /// Asks for a session.
-    pub async fn log_in(&self, client: &Client) -> Result<Secret, Error> {
+    /// Logs in. Returns the token of the session.
+    pub async fn log_in(&self, client: &Client) -> Result<SecretString, Error> {
         let refused = |reason: String| Error::Refused {
             uid: self.uid.clone(),
             endpoint: without_credentials(&self.login_endpoint),
             reason,
         };
         let token = self.sign(Timestamp::now())?;
-        let body = serde_json::to_vec(&Login { uid: &self.uid, token: &token })
+        let body = serde_json::to_vec(&LoginRequest { uid: &self.uid, token: &token })
             .map_err(|_| Error::Sign(self.uid.clone()))?;
         let request = client
             .post(self.login_endpoint.clone())
@@ -99,23 +101,26 @@ impl ServiceAccount {
             return Err(refused(format!("{status} (is the account's public key the one that DC/OS knows?)")));
         }
         let answer = response.bytes().await.map_err(|error| refused(cause(&error)))?;
-        let session: Session =
+        // The parser's own text may quote a part of the token.
+        let session: LoginSession =
             serde_json::from_slice(&answer).map_err(|_| refused("the answer has no token".to_owned()))?;
-        tracing::info!(uid = self.uid, "logged in");
+        tracing::info!(uid = self.uid, endpoint = without_credentials(&self.login_endpoint), "logged in");
         Ok(session.token)
     }
 
-    /// A token that says who wants to log in, signed with the account's key.
+    /// Returns a JSON Web Token (RFC 7519) that names the account, signed with its key.
     fn sign(&self, now: Timestamp) -> Result<String, Error> {
         let key = || Error::Key(self.uid.clone());
-        let pair = match PrivateKeyDer::from_pem_slice(self.private_key.expose().as_bytes()) {
+        // PKCS #8 is what openssl writes today, PKCS #1 what it wrote before its version 3.
+        let pair = match PrivateKeyDer::from_pem_slice(self.private_key.expose_secret().as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
             _ => return Err(key()),
         };
         let pair = pair.map_err(|_| key())?;
-        let claims = Claims { uid: &self.uid, exp: now.as_second() + VALID_SECONDS };
+        let claims = LoginClaims { uid: &self.uid, exp: now.as_second() + VALID_SECONDS };
         let claims = serde_json::to_vec(&claims).map_err(|_| Error::Sign(self.uid.clone()))?;
+        // RFC 7515: header, claims and signature, each in base64 without padding, with dots in between.
         let mut token = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
         token.push('.');
         token.push_str(&BASE64_URL_SAFE_NO_PAD.encode(claims));
@@ -140,12 +145,12 @@ mod tests {
     use super::*;
 
     /// Made for these tests by `openssl genpkey -algorithm RSA`.
-    const KEY: &str = include_str!("../../tests/fixtures/keys/service-account.pem");
+    const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
 
     fn account(key: &str) -> ServiceAccount {
         ServiceAccount {
             uid: "l4lbd".to_owned(),
-            private_key: Secret::new(key),
+            private_key: SecretString::from(key),
             login_endpoint: Url::parse("https://master.mesos/acs/api/v1/auth/login").unwrap(),
             scheme: None,
         }
@@ -183,7 +188,7 @@ mod tests {
             (r#"{"uid":"a","private_key":"hunter2","login_endpoint":"http://m","scheme":"HS256"}"#, "RS256"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = ServiceAccount::read(&Keeper::File(path.clone())).await.unwrap_err().to_string();
+            let error = ServiceAccount::read(&SecretRef::File(path.clone())).await.unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
         }
     }

@@ -53,7 +53,7 @@ fn failed<T>(report: Option<Report<T>>) -> Option<Report<T>> {
     report.map(|report| Report { failure: Some(failure), ..report })
 }
 
-fn combine(reports: Reports) -> Report {
+fn combine(reports: LatestReports) -> Report {
     let mut report = Report::default();
     reports.combine(&mut report);
     report
@@ -77,17 +77,17 @@ fn an_agent_knows_best_about_its_own_tasks() {
     let cluster = master(&[("killing", "A", RUNNING), ("gone", "A", RUNNING), ("other", "B", RUNNING)]);
     let own = agent(&[("killing", "A", KILLING), ("new", "A", RUNNING)]);
     let report =
-        combine(Reports { cluster: good(cluster.clone()), agent: good(own.clone()), marathon: None });
+        combine(LatestReports { cluster: good(cluster.clone()), agent: good(own.clone()), marathon: None });
     assert_eq!(weights(&report), list(&[("killing", 0), ("new", 1), ("other", 1)]));
     let snapshot = report.snapshot.unwrap();
     assert!(snapshot.ended.iter().any(|key| key.task == "gone"), "it did not just vanish");
     assert_eq!(snapshot.master, cluster.master);
     // While it does not answer, the masters' word counts; without masters, its last one.
     let report =
-        combine(Reports { cluster: good(cluster), agent: failed(good(own.clone())), marathon: None });
+        combine(LatestReports { cluster: good(cluster), agent: failed(good(own.clone())), marathon: None });
     assert_eq!(weights(&report), list(&[("gone", 1), ("killing", 1), ("other", 1)]));
     assert!(report.failure.is_some());
-    let report = combine(Reports { cluster: None, agent: failed(good(own)), marathon: None });
+    let report = combine(LatestReports { cluster: None, agent: failed(good(own)), marathon: None });
     assert_eq!(weights(&report), list(&[("killing", 0), ("new", 1)]));
 }
 
@@ -110,42 +110,49 @@ fn nothing_is_said_before_everybody_was_heard() {
     let cluster = || good(master(&[("t", "B", RUNNING)]));
     let silent = || Some(Report::default());
     let said = |reports| combine(reports).snapshot.is_some();
-    assert!(!said(Reports { cluster: cluster(), agent: silent(), marathon: None }));
-    assert!(!said(Reports { cluster: cluster(), agent: None, marathon: Some(Report::default()) }));
-    assert!(said(Reports { cluster: cluster(), agent: None, marathon: failed(Some(Report::default())) }));
-    assert!(said(Reports { cluster: cluster(), agent: failed(silent()), marathon: None }));
+    assert!(!said(LatestReports { cluster: cluster(), agent: silent(), marathon: None }));
+    assert!(!said(LatestReports { cluster: cluster(), agent: None, marathon: Some(Report::default()) }));
+    assert!(said(LatestReports {
+        cluster: cluster(),
+        agent: None,
+        marathon: failed(Some(Report::default()))
+    }));
+    assert!(said(LatestReports { cluster: cluster(), agent: failed(silent()), marathon: None }));
     // The masters' part can't be missing, lest the rest of the cluster seems lost.
-    assert!(!said(Reports { cluster: silent(), agent: good(agent(&[])), marathon: None }));
-    assert!(!said(Reports { cluster: failed(silent()), agent: good(agent(&[])), marathon: None }));
+    assert!(!said(LatestReports { cluster: silent(), agent: good(agent(&[])), marathon: None }));
+    assert!(!said(LatestReports { cluster: failed(silent()), agent: good(agent(&[])), marathon: None }));
 }
 
 #[test]
 fn marathons_verdicts_are_added_and_kept_while_it_is_away() {
-    let mut view = View { framework: "F".to_owned(), ..View::default() };
+    let mut view = MarathonView { framework: "F".to_owned(), ..MarathonView::default() };
     view.verdicts.insert("sick".to_owned(), false);
     let cluster = || good(master(&[("sick", "B", RUNNING), ("well", "B", RUNNING)]));
     for marathon in [good(view.clone()), failed(good(view))] {
-        let report = combine(Reports { cluster: cluster(), agent: None, marathon });
+        let report = combine(LatestReports { cluster: cluster(), agent: None, marathon });
         assert_eq!(weights(&report), list(&[("sick", 0), ("well", 1)]));
     }
 }
 
 #[test]
 fn only_another_snapshot_counts_as_one() {
-    let reports =
-        Reports { cluster: good(master(&[("t", "B", RUNNING)])), agent: good(agent(&[])), marathon: None };
+    let reports = LatestReports {
+        cluster: good(master(&[("t", "B", RUNNING)])),
+        agent: good(agent(&[])),
+        marathon: None,
+    };
     let mut report = Report::default();
     reports.clone().combine(&mut report);
     reports.clone().combine(&mut report);
     assert_eq!(report.sequence, 1);
-    Reports { agent: good(agent(&[("n", "A", RUNNING)])), ..reports }.combine(&mut report);
+    LatestReports { agent: good(agent(&[("n", "A", RUNNING)])), ..reports }.combine(&mut report);
     assert_eq!(report.sequence, 2);
 }
 
 #[test]
 fn failures_are_told_together() {
     let reports =
-        Reports { cluster: failed(good(master(&[]))), agent: failed(good(agent(&[]))), marathon: None };
+        LatestReports { cluster: failed(good(master(&[]))), agent: failed(good(agent(&[]))), marathon: None };
     let failure = combine(reports).failure.unwrap();
     assert_eq!(failure.error, "no answer; no answer");
 }

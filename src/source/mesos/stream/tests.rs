@@ -104,14 +104,14 @@ async fn answer(State(master): State<Master>, body: String) -> Response {
     }
 }
 
-fn stream(address: SocketAddr, change: impl FnOnce(&mut settings::Source)) -> Stream {
+fn stream(address: SocketAddr, change: impl FnOnce(&mut settings::Source)) -> MesosStream {
     let masters = vec![format!("http://{address}").parse().unwrap()];
     let mut config = settings::Source { masters, ..settings::Source::default() };
     change(&mut config);
-    Stream::new(&config).unwrap()
+    MesosStream::new(&config).unwrap()
 }
 
-async fn snapshot(stream: &mut Stream) -> Snapshot {
+async fn snapshot(stream: &mut MesosStream) -> Snapshot {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             if let Fetched::New(snapshot) = stream.next().await.unwrap() {
@@ -134,8 +134,8 @@ async fn events_change_what_the_subscription_said() {
     let first = snapshot(&mut stream).await;
     assert_eq!(weights(&first), [1]);
     assert_eq!(first.master.unwrap().id, "M");
-    assert_eq!(stream.place(), format!("http://{address}/api/v1"));
-    assert_eq!(stream.pace().pause(), Duration::ZERO);
+    assert_eq!(stream.origin(), format!("http://{address}/api/v1"));
+    assert_eq!(stream.schedule().pause(), Duration::ZERO);
     master.tell(&update("TASK_RUNNING", false));
     assert_eq!(weights(&snapshot(&mut stream).await), [0]);
     master.tell(r#"{"type":"HEARTBEAT"}"#);
@@ -222,7 +222,7 @@ async fn a_standby_is_left_for_its_leader_with_the_credentials() {
     let standby = crate::source::testing::Server::start(redirect).await;
     let mut stream = stream(standby.address, |_| {});
     assert_eq!(weights(&snapshot(&mut stream).await), [1]);
-    assert_eq!(stream.place(), format!("http://{leader}/master/api/v1"));
+    assert_eq!(stream.origin(), format!("http://{leader}/master/api/v1"));
 }
 
 #[tokio::test]
@@ -253,14 +253,17 @@ async fn without_a_place_among_the_subscribers_the_document_is_polled() {
     *master.full.lock().unwrap() = true;
     let mut stream = stream(address, |_| {});
     let Fetched::New(polled) = stream.next().await.unwrap() else { panic!("no state") };
-    assert_eq!(stream.place(), format!("http://{address}/master/state"));
-    let pace = stream.pace();
-    assert!(pace.to_string().starts_with("every 2s, because no master tells of changes"), "{pace}");
-    assert!(pace.pause() > Duration::ZERO);
+    assert_eq!(stream.origin(), format!("http://{address}/master/state"));
+    let schedule = stream.schedule();
+    assert!(
+        schedule.to_string().starts_with("every 2s, because no master takes this node as a subscriber"),
+        "{schedule}"
+    );
+    assert!(schedule.pause() > Duration::ZERO);
     assert!(matches!(stream.next().await.unwrap(), Fetched::Unchanged));
     *master.full.lock().unwrap() = false;
     assert_eq!(snapshot(&mut stream).await, polled, "both say the same");
-    assert_eq!(stream.pace().pause(), Duration::ZERO);
+    assert_eq!(stream.schedule().pause(), Duration::ZERO);
     master.tell(&update("TASK_RUNNING", false));
     assert_eq!(weights(&snapshot(&mut stream).await), [0]);
 }

@@ -1,25 +1,28 @@
-//! Which masters to ask, and in which order: who was elected, who answered last, who is listed.
+//! The masters of a cluster and the order in which they are asked: the elected one, the one that
+//! answered last, those that are listed.
 
 use std::sync::Arc;
 
 use reqwest::Url;
 
-use super::http::Http;
-use super::zookeeper::Election;
-use super::{Error, Location, settings};
+use super::election::Election;
+use crate::source::http::HttpClient;
+use crate::source::location::below;
+use crate::source::{Error, Location, settings};
 
-/// Masters, and the one that led when somebody last knew.
-#[derive(Debug)]
+/// The masters of a cluster, with the last known leader.
+///
+/// Has no `Debug`: URLs may hold credentials.
 pub struct Masters {
-    pub http: Arc<Http>,
+    pub http: Arc<HttpClient>,
     listed: Vec<Url>,
     elections: Vec<Election>,
-    /// What answered last.
+    /// URL that answered last.
     leader: Option<Url>,
 }
 
 impl Masters {
-    /// Starts to follow elections where there are some; needs an async runtime then.
+    /// Starts to follow the elections among `config.masters`, which needs an async runtime.
     pub fn new(config: &settings::Source) -> Result<Self, Error> {
         let mut listed = Vec::new();
         let mut elections = Vec::new();
@@ -32,17 +35,19 @@ impl Masters {
             }
         }
         Ok(Self {
-            http: Arc::new(Http::new(&config.access(), config.timeout.0)?),
+            http: Arc::new(HttpClient::new(&config.access(), config.timeout.0)?),
             listed,
             elections,
             leader: None,
         })
     }
 
-    /// URLs of all masters that are known, the likeliest leader first; and why others are not.
+    /// Returns the URLs of all known masters, the likeliest leader first, and the reasons why elections
+    /// are not known.
     pub async fn candidates(&mut self) -> (Vec<Url>, Vec<String>) {
         let mut candidates = Vec::new();
         let mut failures = Vec::new();
+        // The elected leader first: it is right unless an election is under way.
         for election in &mut self.elections {
             let elected = election.current().await;
             failures.extend(elected.error);
@@ -50,6 +55,8 @@ impl Masters {
         }
         candidates.extend(self.leader.clone());
         candidates.extend(self.listed.iter().cloned());
+        // One master may be known by election, by its last answer and by configuration; the first place
+        // counts.
         let mut seen = Vec::new();
         candidates.retain(|candidate| {
             let new = !seen.contains(&root(candidate));
@@ -59,18 +66,18 @@ impl Masters {
         (candidates, failures)
     }
 
-    /// Notes who leads, by the URL that answered.
-    pub fn found(&mut self, answered: &Url) {
+    /// Sets the leader, by the URL that answered.
+    pub fn set_leader(&mut self, answered: &Url) {
         self.leader = Some(answered.clone());
     }
 
-    /// Forgets who leads.
-    pub fn lost(&mut self) {
+    /// Forgets the leader.
+    pub fn forget_leader(&mut self) {
         self.leader = None;
     }
 
-    /// Waits until an election has another outcome.
-    pub async fn changed(&mut self) {
+    /// Waits until an election has another winner.
+    pub async fn leader_changed(&mut self) {
         let changes = self.elections.iter_mut().map(|election| Box::pin(election.changed()));
         let changes: Vec<_> = changes.collect();
         match changes.is_empty() {
@@ -80,8 +87,8 @@ impl Masters {
     }
 }
 
-/// Where a master has its state document. A master is given by its address, with a path where a proxy
-/// is in between; the whole URL of a state document is taken as it is.
+/// Returns the URL of a master's state document. A master is given by its address, with a path if a
+/// proxy is in between; the whole URL of a state document is taken as it is.
 pub fn state(master: &Url) -> Url {
     let path = master.path().trim_end_matches('/');
     match path.ends_with("/state") || path.ends_with("/state.json") {
@@ -90,28 +97,22 @@ pub fn state(master: &Url) -> Url {
     }
 }
 
-/// Where a master has the v1 operator API.
+/// Returns the URL of a master's v1 operator API.
 pub fn operator(master: &Url) -> Url {
     below(&root(master), "/api/v1")
 }
 
-/// A master's URL without the path of an API.
+/// Returns a master's URL without the path of an API.
 fn root(url: &Url) -> Url {
     let mut root = url.clone();
     let mut path = url.path().trim_end_matches('/');
+    // In this order: `/master/state` ends in two of them.
     for suffix in ["/state", "/state.json", "/api/v1", "/master"] {
         path = path.strip_suffix(suffix).unwrap_or(path);
     }
     root.set_path(&format!("{path}/"));
     root.set_query(None);
     root
-}
-
-/// A URL below another one.
-pub fn below(root: &Url, path: &str) -> Url {
-    let mut url = root.clone();
-    url.set_path(&format!("{}{path}", root.path().trim_end_matches('/')));
-    url
 }
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ mod tests {
         let masters = masters.map(|m| m.parse().unwrap()).into();
         let config = settings::Source { masters, ..settings::Source::default() };
         let mut masters = Masters::new(&config).unwrap();
-        masters.found(&Url::parse("http://u:p@m2:5050/master/state").unwrap());
+        masters.set_leader(&Url::parse("http://u:p@m2:5050/master/state").unwrap());
         let (candidates, failures) = masters.candidates().await;
         let candidates: Vec<&str> = candidates.iter().map(Url::as_str).collect();
         assert_eq!(candidates, ["http://u:p@m2:5050/master/state", "http://u:p@m1:5050/"]);
