@@ -37,7 +37,7 @@ use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
-use l4lbd::dataplane::kernel::{self, Kernel};
+use l4lbd::dataplane::kernel::{Kernel, KernelOptions};
 use l4lbd::dataplane::{DataPlane, Depth, Op, Plane, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::plan::desired::{Sources, desired};
 use l4lbd::vip::VipTable;
