@@ -38,9 +38,9 @@ use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
-use l4lbd::dataplane::kernel::{self, Kernel};
+use l4lbd::dataplane::kernel::{Kernel, KernelOptions};
 use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
-use l4lbd::plan::desired::{Sources, desired};
+use l4lbd::plan::desired::{Inputs, Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 
@@ -228,16 +228,19 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
         let mut kernel = Kernel::open(&options)?;
         let found = kernel.read(Depth::Full).await?;
         let none = Leases::default();
-        let wanted = desired(
-            &VipTable::default(),
-            &BTreeSet::new(),
-            (&none, &none),
-            &wiring::desired(&Config::defaults()?),
-            Sources { v4: Some("10.96.2.2".parse()?), v6: None },
-            &found.node,
-            &found.foreign,
-        );
-        let mut ops = diff(&found.state, &wanted.state, 1);
+        let settings = wiring::planner(&Config::defaults()?).desired;
+        let wanted = desired(Inputs {
+            table: &VipTable::default(),
+            vacant: &BTreeSet::new(),
+            agents: &BTreeSet::new(),
+            leases4: &none,
+            leases6: &none,
+            settings: &settings,
+            sources: Sources { v4: Some("10.96.2.2".parse()?), v6: None },
+            node: &found.node,
+            foreign: &found.foreign,
+        });
+        let mut ops = diff(&found.state, &wanted.state(), 1);
         ops.extend(services);
         let errors = kernel.apply(&ops).await;
         ensure!(errors.is_empty(), "{errors:?}");
