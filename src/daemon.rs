@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, DataPlane, Plane, PlaneChoice};
+use crate::dataplane::{self, DataPlane, PlaneChoice};
 use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
+use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
-use crate::source::parts::Parts;
 use crate::source::{self, Report};
 use crate::status::Status;
 use crate::status::pass::Cause;
@@ -81,10 +81,10 @@ impl Daemon {
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane");
         let mut monitors = vec![Monitor::routing()?];
-        if plane == Plane::Ipvs {
+        if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
-        let source = Parts::new(&config.source, &config.marathon)?;
+        let source = CombinedSource::new(&config.source, &config.marathon)?;
         let settings = wiring::reconciler(config)?;
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -158,7 +158,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&wiring::kernel(config))?;
-    let report = Parts::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
+    let report = CombinedSource::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }

@@ -32,7 +32,7 @@ mod stage;
 pub mod story;
 mod tally;
 
-use crate::dataplane::Plane;
+use crate::dataplane::PlaneKind;
 use cgroup::Cgroup;
 use stage::Stage;
 use story::Story;
@@ -49,7 +49,7 @@ const NFT: Tool = ("nft", "nftables");
 pub struct Options {
     pub duration: Duration,
     /// `None` for what the kernel has.
-    pub plane: Option<Plane>,
+    pub plane: Option<PlaneKind>,
 }
 
 /// How it went.
@@ -114,7 +114,7 @@ fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {
     let story = Story { duration: options.duration };
     runtime.block_on(async {
         let plane = daemon::choose(&stage, options.plane)?;
-        if plane == Plane::Ipvs {
+        if plane == PlaneKind::Ipvs {
             must_have(NFT)?;
         }
         director::perform(stage, story, plane).await

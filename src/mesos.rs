@@ -1,9 +1,12 @@
 //! Documents of Mesos, read into [`Snapshot`]s.
 //!
-//! Three shapes are understood: the v0 `/state` of a master or an agent, the v1 `GET_STATE` answer
-//! of either, and v1 `SUBSCRIBE` events. A document is folded: each task is read, normalised and
-//! dropped before the next one, so that memory follows the number of VIPs rather than the size of
-//! the document. What a task means for VIPs is left to [`crate::vip`].
+//! Three shapes are understood: the v0 `/state` of a master or an agent ([`state`]), the v1
+//! `GET_STATE` answer of either ([`operator`]), and v1 `SUBSCRIBE` events ([`live`]; recorded ones in
+//! [`recording`]). A document is folded: each task is read, normalised ([`task`]) and dropped before
+//! the next one, so that memory follows the number of VIPs rather than the size of the document.
+//!
+//! What belongs here: the JSON of Mesos and the peer's rules for reading it. No I/O: requests are
+//! made in [`crate::source`]. Which VIPs follow from a task is decided in [`crate::vip`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,16 +14,29 @@ use std::str::FromStr;
 
 use crate::cluster::Snapshot;
 
+pub use error::Error;
+pub use networks::container_address;
 pub use operator::parse_master;
+pub use ports::{is_vip_key, oversize};
 pub use rights::{HIDDEN, hides_tasks};
+pub use skip::SkipLog;
 
+mod agents;
+mod discovery;
+mod error;
 mod fold;
+mod legacy;
 pub mod live;
-mod normalise;
+mod names;
+mod networks;
 mod operator;
+mod ports;
+mod recording;
 pub mod recordio;
 mod rights;
+mod skip;
 mod state;
+mod task;
 mod wire;
 
 #[cfg(test)]
@@ -60,35 +76,15 @@ impl fmt::Display for Format {
     }
 }
 
-/// Why a whole document is of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot read {path}: {error}")]
-    Read { path: std::path::PathBuf, error: std::io::Error },
-    #[error("the document is empty")]
-    Empty,
-    #[error("not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("not a Mesos state document: it has no {0:?}; is this the answer of /master/state?")]
-    Missing(&'static str),
-    #[error("record {record}: {error}")]
-    Event {
-        /// Counted from 1.
-        record: usize,
-        error: serde_json::Error,
-    },
-    #[error("RecordIO frame at byte {offset}: {reason}")]
-    RecordIo { offset: usize, reason: &'static str },
-}
-
-/// Reads a document; `None` finds out its format by looking at it.
+/// Reads a document; without a `format`, its shape is detected.
 ///
 /// Bytes that are not UTF-8 are replaced, so that one odd string costs at most its own task.
 ///
 /// # Errors
-/// Only when the document as a whole can't be read; what is wrong inside of it ends up in
+/// Only when the document as a whole cannot be read; problems inside of it end up in
 /// [`Snapshot::skipped`].
 pub fn parse(document: &[u8], format: Option<Format>) -> Result<Snapshot, Error> {
+    // Borrowed as long as every byte is text, which is nearly always.
     let text = String::from_utf8_lossy(document);
     if text.trim_ascii().is_empty() {
         return Err(Error::Empty);
@@ -100,14 +96,15 @@ pub fn parse(document: &[u8], format: Option<Format>) -> Result<Snapshot, Error>
     match format {
         Format::State => state::parse(&text),
         Format::V1State => operator::parse_state(&text),
-        Format::V1Events => operator::parse_events(recordio::records(&text)),
+        Format::V1Events => recording::parse(document),
     }
 }
 
 fn detect(text: &str) -> Result<Format, Error> {
-    if recordio::is_framed(text) {
+    if recording::is_framed(text) {
         return Ok(Format::V1Events);
     }
+    // A recording has one object after the other, of which the first is enough.
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Probe>();
     match values.next().transpose()? {
         Some(Probe { get_state: true, .. }) => Ok(Format::V1State),

@@ -4,19 +4,20 @@
 //! ebpf [ROUNDS [KIND...]]
 //! ```
 //!
-//! With kinds of operations (`udp`, `udp-new`, `tcp-new`, `request`, `bulk`) only those are measured.
-//! Needs root. Works in network namespaces, a mount namespace and cgroups of its own:
+//! With kinds of operations (`udp`, `udp-new`, `tcp-new`, `request`, `bulk`) it measures only those.
+//! Needs root. Runs in network namespaces, a mount namespace and cgroups of its own:
 //!
 //! ```text
 //!  plain 10.96.1.2 ── far 10.96.0.1 ── balanced 10.96.2.2
 //! ```
 //!
-//! The servers are far: two for the VIPs, and two that are dialled directly, in turn. (With IPVS, a client that dials the
-//! same server both ways at times uses one port for both, and waits a second.) Sockets keep the
-//! cgroup that they were made in, so that "no programs" is a process in another cgroup than the one with the
-//! programs, both in `plain`. `balanced` is a node as the daemon leaves it with IPVS, rules and connection
-//! tracking included. Everybody shares one processor. Variants alternate within every round, each round starting with another one. A ratio
-//! compares two figures of the same round; told are the medians and the quartiles.
+//! `far` has the servers: two for the VIPs, and two that are connected to directly, in turn. (With IPVS, a
+//! client that connects to one server both ways sometimes uses the same port for both, and waits a
+//! second.) `plain` has two clients, of which one is in the cgroup with the programs. `balanced` is a node
+//! as the daemon configures it for IPVS, with rules and connection tracking.
+//!
+//! All processes share one processor. The variants alternate within each round, and each round starts
+//! with another one. A ratio compares two figures of the same round; the output has medians and quartiles.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -37,9 +38,9 @@ use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
-use l4lbd::dataplane::kernel::{self, Kernel};
-use l4lbd::dataplane::{DataPlane, Depth, Op, Plane, RealServer, Route, Scheduling, ServiceKey};
-use l4lbd::plan::desired::{Sources, desired};
+use l4lbd::dataplane::kernel::{Kernel, KernelOptions};
+use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
+use l4lbd::plan::desired::{Inputs, Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 
@@ -47,19 +48,19 @@ const BPF: &str = "/run/l4lbd-ebpf-bench";
 const SERVICES: usize = 10_000;
 const SERVERS: u16 = 5;
 
-/// Operations of one kind in a row, for one figure.
+/// Operations of one kind that are averaged for one figure.
 const CONNECTS: u32 = 2_000;
 const REQUESTS: u32 = 500;
 const CHUNKS: u32 = 64;
 
-/// Bytes that are echoed in one piece.
+/// Bytes of one write that is echoed.
 const CHUNK: usize = 64 * 1024;
 
-/// Where the servers are.
+/// Address of the servers.
 const SERVER: &str = "10.96.0.1";
 
 const EBPF_VIP: &str = "10.99.0.1:80";
-/// In the daemon's own range.
+/// VIP in the daemon's default range.
 const IPVS_VIP: &str = "11.0.0.1:80";
 
 fn main() -> anyhow::Result<()> {
@@ -73,7 +74,7 @@ fn main() -> anyhow::Result<()> {
 
 fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
     let tree = cgroup_tree().context("no cgroup v2 tree")?;
-    // Where the scheduler puts clients and servers otherwise makes more of a difference than all the rest.
+    // On several processors the placement of clients and servers would matter more than what is measured.
     let mut processor = CpuSet::new();
     processor.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &processor)?;
@@ -176,25 +177,25 @@ fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> a
     Ok(())
 }
 
-/// Which client.
+/// Client that a variant runs in.
 enum Who {
     Outside,
     Inside,
     Balanced,
 }
 
-/// A network namespace.
+/// Network namespace.
 struct Namespace(File);
 
 impl Namespace {
-    /// A new one, which this thread is in from now on.
+    /// Creates a namespace, which the calling thread enters.
     fn new() -> anyhow::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("namespaces need root")?;
         ip("link set lo up")?;
         Ok(Self(File::open("/proc/thread-self/ns/net")?))
     }
 
-    /// Connects this one, where this thread is, with that of the servers.
+    /// Connects this namespace, which the calling thread is in, with that of the servers.
     fn join(&self, far: &Self, number: u8) -> anyhow::Result<()> {
         let name = |namespace: &Self| format!("/proc/{}/fd/{}", std::process::id(), namespace.0.as_raw_fd());
         setns(&far.0, CloneFlags::CLONE_NEWNET)?;
@@ -213,11 +214,11 @@ fn ip(command: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes this network namespace a node with IPVS and a VIP, as the daemon does.
+/// Configures this network namespace for IPVS as the daemon does, with a VIP.
 fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     let services = vip_services(IPVS_VIP, tcp, udp, "wlc")?;
     let options = KernelOptions {
-        plane: Some(Plane::Ipvs),
+        plane: Some(PlaneKind::Ipvs),
         link: "minuteman".to_owned(),
         ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },
         attach: true,
@@ -227,16 +228,19 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
         let mut kernel = Kernel::open(&options)?;
         let found = kernel.read(Depth::Full).await?;
         let none = Leases::default();
-        let wanted = desired(
-            &VipTable::default(),
-            &BTreeSet::new(),
-            (&none, &none),
-            &wiring::desired(&Config::defaults()?),
-            Sources { v4: Some("10.96.2.2".parse()?), v6: None },
-            &found.node,
-            &found.foreign,
-        );
-        let mut ops = diff(&found.state, &wanted.state, 1);
+        let settings = wiring::planner(&Config::defaults()?).desired;
+        let wanted = desired(Inputs {
+            table: &VipTable::default(),
+            vacant: &BTreeSet::new(),
+            agents: &BTreeSet::new(),
+            leases4: &none,
+            leases6: &none,
+            settings: &settings,
+            sources: Sources { v4: Some("10.96.2.2".parse()?), v6: None },
+            node: &found.node,
+            foreign: &found.foreign,
+        });
+        let mut ops = diff(&found.state, &wanted.state(), 1);
         ops.extend(services);
         let errors = kernel.apply(&ops).await;
         ensure!(errors.is_empty(), "{errors:?}");
@@ -244,7 +248,7 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     }))?
 }
 
-/// Many services: programming, changing and reading them.
+/// Measures programming, changing and reading many services.
 fn measure_table(mut ebpf: Ebpf, options: &Options, rounds: usize) -> anyhow::Result<Ebpf> {
     let keys: Vec<ServiceKey> =
         (0..SERVICES).map(|n| key(&format!("10.98.{}.{}:80", n / 250, n % 250))).collect::<Result<_, _>>()?;
@@ -324,7 +328,7 @@ fn service(key: ServiceKey, servers: &[SocketAddr], scheduler: &str) -> Vec<Op> 
     std::iter::once(Op::AddService(key, scheduling)).chain(add).collect()
 }
 
-/// A VIP for TCP and UDP.
+/// Lists the operations that create a VIP for TCP and UDP.
 fn vip_services(
     vip: &str,
     tcp: &[SocketAddr],
@@ -343,7 +347,7 @@ fn echo_server() -> anyhow::Result<SocketAddr> {
     std::thread::spawn(move || {
         for mut connection in listener.incoming().flatten() {
             let mut bytes = vec![0; CHUNK];
-            // One connection at a time is held; the others come only to go.
+            // One connection at a time is used; all others are closed at once.
             while let Ok(count @ 1..) = connection.read(&mut bytes) {
                 if connection.write_all(&bytes[..count]).is_err() {
                     break;
@@ -354,7 +358,7 @@ fn echo_server() -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// A process that does what it is told, and says how long one operation took.
+/// Child process that runs operations on order, and prints how long one of them took.
 struct Client {
     child: Child,
     input: ChildStdin,

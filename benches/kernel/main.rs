@@ -25,7 +25,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::kernel::Kernel;
 use l4lbd::dataplane::{DataPlane, Depth, Op, RealServer, Scheduling, Service, ServiceKey, State};
-use l4lbd::plan::desired::{Settings, Sources, desired};
+use l4lbd::plan::desired::{Inputs, Sources, desired};
 use l4lbd::vip::VipTable;
 use l4lbd::vip::alloc::Leases;
 
@@ -184,19 +184,20 @@ fn everything(size: Size) -> anyhow::Result<()> {
         let mut kernel = Kernel::open(&wiring::kernel(&config))?;
         let cold = Instant::now();
         let found = kernel.read(Depth::Full).await?;
-        let settings: Settings = wiring::desired(&config);
-        let none = (Leases::default(), Leases::default());
-        let (table_of_none, sources) = (VipTable::default(), Sources::default());
-        let around = desired(
-            &table_of_none,
-            &BTreeSet::new(),
-            (&none.0, &none.1),
-            &settings,
-            sources,
-            &found.node,
-            &found.foreign,
-        );
-        let mut wanted = State { services: table(size), ..around.state };
+        let settings = wiring::planner(&config).desired;
+        let none = Leases::default();
+        let around = desired(Inputs {
+            table: &VipTable::default(),
+            vacant: &BTreeSet::new(),
+            agents: &BTreeSet::new(),
+            leases4: &none,
+            leases6: &none,
+            settings: &settings,
+            sources: Sources::default(),
+            node: &found.node,
+            foreign: &found.foreign,
+        });
+        let mut wanted = State { services: table(size), ..around.surroundings };
         succeed(kernel.apply(&diff(&found.state, &wanted, 1)).await)?;
         print("cold", cold.elapsed());
         ensure(diff(&kernel.read(Depth::Full).await?.state, &wanted, 1).is_empty())?;

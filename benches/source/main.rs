@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use l4lbd::config::Config;
 use l4lbd::source::Report;
-use l4lbd::source::parts::Parts;
+use l4lbd::source::combined::CombinedSource;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ struct Line<'a> {
 async fn main() {
     let path = std::env::args().nth(1).expect("usage: source CONFIG");
     let config = Config::load(Some(Path::new(&path))).expect("a valid configuration");
-    let source = Parts::new(&config.source, &config.marathon).expect("sources");
+    let source = CombinedSource::new(&config.source, &config.marathon).expect("sources");
     let (sender, mut reports) = watch::channel(Report::default());
     tokio::spawn(source.run(sender, CancellationToken::new()));
     let mut last = (0, None);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::UNAVAILABLE;
-use crate::dataplane::Plane;
+use crate::dataplane::PlaneKind;
 use crate::demo::story::{SHORTEST, USUAL};
 use crate::demo::{self, Error, Options};
 
@@ -47,8 +47,8 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let plane = match self.dataplane {
             Wanted::Auto => None,
-            Wanted::Ipvs => Some(Plane::Ipvs),
-            Wanted::Ebpf => Some(Plane::Ebpf),
+            Wanted::Ipvs => Some(PlaneKind::Ipvs),
+            Wanted::Ebpf => Some(PlaneKind::Ebpf),
         };
         match demo::run(Options { duration: self.duration.0, plane }) {
             Ok(outcome) if outcome.failed == 0 => Ok(ExitCode::SUCCESS),

@@ -13,7 +13,8 @@ use super::ConfigFile;
 use crate::cluster::{Agent, Snapshot};
 use crate::config::Config;
 use crate::daemon::wiring;
-use crate::dataplane::{Node, Plane};
+use crate::dataplane::kernel::capabilities;
+use crate::dataplane::{Node, PlaneKind};
 use crate::mesos::{self, Format};
 use crate::plan::PlannerSettings;
 use crate::status::explain::{Situation, explain};
@@ -106,7 +107,7 @@ impl Args {
 
 /// A node that is known by its addresses alone. Where none is given, addresses that no host has
 /// (RFC 5737, RFC 3849) stand for its own.
-fn node(given: Option<IpAddr>, settings: &PlannerSettings, plane: Plane) -> Node {
+fn node(given: Option<IpAddr>, settings: &PlannerSettings, plane: PlaneKind) -> Node {
     let own = |ipv4: bool, configured: Option<IpAddr>, unknown: IpAddr| {
         given.filter(|address| address.is_ipv4() == ipv4).or(configured).unwrap_or(unknown)
     };
@@ -114,7 +115,7 @@ fn node(given: Option<IpAddr>, settings: &PlannerSettings, plane: Plane) -> Node
     let v6 = own(false, settings.node.v6, IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]));
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     Node {
-        plane,
+        capabilities: capabilities(plane),
         addresses: loopback.into_iter().chain([v4, v6]).collect(),
         default_source4: Some(v4),
         default_source6: Some(v6),

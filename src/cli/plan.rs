@@ -13,7 +13,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
-use crate::source::parts::Parts;
+use crate::source::combined::CombinedSource;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -26,18 +26,21 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
+            // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
             let mut belief = Belief::resume(store.cluster()?);
             let now = Timestamp::now();
-            let report = Parts::new(&config.source, &config.marathon)?.first(1).await;
+            // One try, because an operator waits for the answer.
+            let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;
             planner.learn(&belief.take(snapshot, now, wiring::patience(&config)));
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;
+            // The seed only shuffles the order of new servers.
             let ops = diff(&actual.state, &plan.state, 0);
             let mut out = io::stdout().lock();
             for op in &ops {

@@ -7,11 +7,8 @@ use anyhow::bail;
 
 use super::ConfigFile;
 use crate::daemon::wiring;
-use crate::dataplane::diff::diff;
-use crate::dataplane::ebpf::Ebpf;
-use crate::dataplane::kernel::{Kernel, KernelOptions};
-use crate::dataplane::rules::REQUIRED_SYSCTLS;
-use crate::dataplane::{DataPlane, Depth, Error, Op, OpError, Plane, State};
+use crate::dataplane::kernel::{Kernel, KernelOptions, Purged};
+use crate::dataplane::{DataPlane, Op, PlaneKind, rules};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,39 +20,39 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         let socket = &config.daemon.socket;
+        // Its next pass would program everything again.
         if super::daemon_runs(socket) {
             bail!("a daemon answers on {}, which would undo this: stop it first", socket.display());
         }
         super::runtime()?.block_on(async {
-            let options = wiring::kernel(&config);
-            let link = &config.dataplane.link;
             let mut errors = Vec::new();
-            match Kernel::open(&KernelOptions { plane: Some(Plane::Ipvs), ..options.clone() }) {
-                Ok(kernel) => {
-                    errors.extend(purge(kernel, link).await?);
-                    let settings: Vec<&str> = REQUIRED_SYSCTLS.iter().map(|(path, _)| *path).collect();
+            // An earlier configuration may have used any plane, so each is looked at.
+            for kind in PlaneKind::ALL {
+                let options = KernelOptions { plane: Some(kind), attach: false, ..wiring::kernel(&config) };
+                let mut kernel = match Kernel::open(&options) {
+                    Ok(kernel) => kernel,
+                    // A kernel without a plane has nothing to remove, which is no failure.
+                    Err(error) if error.absent_plane().is_some() => {
+                        writeln!(io::stdout(), "the kernel has no {kind}, and so nothing of ours in it")?;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let purged = kernel.purge().await?;
+                tell(&purged, &options.link)?;
+                let settings = rules::sysctls(kernel.capabilities(), false);
+                if !settings.is_empty() {
+                    let paths: Vec<String> = settings.into_keys().collect();
                     writeln!(
                         io::stdout(),
-                        "settings of the whole node stay, nobody knows what they were: {} and IPVS's timeouts",
-                        settings.join(", ")
+                        "settings of the whole node stay, because their earlier values are not known: {} and the \
+                         timeouts of connections",
+                        paths.join(", ")
                     )?;
                 }
-                Err(Error::Ipvs(error)) if error.is_absence() => {
-                    writeln!(io::stdout(), "the kernel has no IPVS, and so nothing of ours there")?;
-                }
-                Err(error) => return Err(error.into()),
+                errors.extend(purged.errors);
             }
-            if options.ebpf.pins.exists() {
-                let services = Ebpf::look(&options.ebpf).map_or(0, |table| table.services.len());
-                Ebpf::purge(&options.ebpf)?;
-                writeln!(
-                    io::stdout(),
-                    "removed the programs, with {services} virtual services; connections go on"
-                )?;
-            }
-            // The link, which both have.
-            let rest = Kernel::open(&KernelOptions { plane: Some(Plane::Ebpf), attach: false, ..options })?;
-            errors.extend(purge(rest, link).await?);
+            // After all planes, so that a failure in one does not hide what happened in the next.
             for error in &errors {
                 writeln!(io::stderr(), "l4lbd: {error}")?;
             }
@@ -64,14 +61,13 @@ impl Args {
     }
 }
 
-/// Takes everything of ours out of a data plane and says what that was; returns what failed.
-async fn purge(mut kernel: Kernel, link: &str) -> anyhow::Result<Vec<OpError>> {
-    let actual = kernel.read(Depth::Full).await?;
-    let ops = diff(&actual.state, &State::default(), 0);
-    let errors = kernel.apply(&ops).await;
-    let done = |is: fn(&Op) -> bool| {
-        ops.iter().filter(|op| is(op) && !errors.iter().any(|error| error.op == **op)).count()
-    };
+/// Prints what is gone, and the services that were left because they are not ours.
+fn tell(purged: &Purged, link: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if let Some(services) = purged.with_programs {
+        writeln!(out, "removed the programs, with {services} virtual services; connections go on")?;
+    }
+    let done = |is: fn(&Op) -> bool| purged.done.iter().filter(|op| is(op)).count();
     let mut removed = Vec::new();
     match done(|op| matches!(op, Op::DelService(_))) {
         0 => {}
@@ -81,15 +77,13 @@ async fn purge(mut kernel: Kernel, link: &str) -> anyhow::Result<Vec<OpError>> {
         removed.push(format!("the link {link} with its addresses and routes"));
     }
     if done(|op| matches!(op, Op::DelRules)) > 0 {
-        removed.push("the table inet l4lbd".to_owned());
+        removed.push(format!("the table inet {}", rules::TABLE));
     }
-    let mut out = io::stdout().lock();
     if !removed.is_empty() {
         writeln!(out, "removed {}", removed.join(", "))?;
     }
-    match actual.foreign.len() {
-        0 => {}
-        foreign => writeln!(out, "{foreign} virtual services of others stay")?,
+    match purged.foreign {
+        0 => Ok(()),
+        foreign => writeln!(out, "{foreign} virtual services that are not ours stay"),
     }
-    Ok(errors)
 }

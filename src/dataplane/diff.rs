@@ -1,4 +1,7 @@
-//! The operations that turn one state into another.
+//! Comparison of two states: the operations that turn one into the other.
+//!
+//! For example, a service with server A that should have server B instead becomes `add server B`, `delete
+//! server A`, in this order, so that it is never without one.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
@@ -6,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
-use super::{Connections, Link, Op, RealServer, Service, ServiceKey, State};
+use super::op::Op;
+use super::state::{Connections, Link, RealServer, Service, ServiceKey, State};
 
-/// Lists what leads from `actual` to `desired`, in an order in which no client sees a half-made
-/// change: what would misroute goes first, then settings and rules, then services with their real
+/// Lists the operations that lead from `actual` to `desired`, in an order in which no client sees a
+/// half-made change: routes that go come first, then settings and rules, then services with their real
 /// servers (new ones before old ones leave), and last the routes that send clients there.
 ///
 /// `seed` shuffles the order in which a service's new real servers are added, because the kernel
@@ -18,10 +22,13 @@ use super::{Connections, Link, Op, RealServer, Service, ServiceKey, State};
 pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
     let mut ops: Vec<Op> = Vec::new();
     let link_stays = desired.link == Link::Up;
-    // A route whose preferred source changes is replaced by adding it anew.
+    // A route that is not wanted takes packets from their real destination. One whose preferred source
+    // changes stays, because adding it anew replaces it.
     let destinations: BTreeSet<_> = desired.routes.iter().map(|route| route.destination).collect();
     let gone = actual.routes.iter().filter(|route| !destinations.contains(&route.destination));
     ops.extend(gone.map(|route| Op::DelRoute(*route)));
+    // Services rely on settings and timeouts from their first connection on. A setting that is no longer
+    // wanted stays, because other programs may rely on it by now.
     for (path, value) in &desired.sysctls {
         if actual.sysctls.get(path) != Some(value) {
             ops.push(Op::SetSysctl { path: path.clone(), value: value.clone() });
@@ -30,6 +37,7 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
     if let Some(timeouts) = desired.timeouts.filter(|_| desired.timeouts != actual.timeouts) {
         ops.push(Op::SetTimeouts(timeouts));
     }
+    // Addresses and routes need the link.
     if link_stays {
         ops.extend((actual.link == Link::Absent).then_some(Op::AddLink));
         ops.extend((actual.link != Link::Up).then_some(Op::SetLinkUp));
@@ -39,6 +47,7 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
         ops.push(Op::ReplaceRules(rules.clone()));
     }
     services(actual, desired, seed, &mut ops);
+    // Only now everything is there that clients may be sent to.
     ops.extend(desired.routes.difference(&actual.routes).map(|route| Op::AddRoute(*route)));
     ops.extend(actual.addresses.difference(&desired.addresses).map(|address| Op::DelAddress(*address)));
     if desired.rules.is_none() && actual.rules.is_some() {
@@ -50,8 +59,8 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
     ops
 }
 
-/// Sorts the operations on services so that those with most connections come first, and leaves all
-/// others where they are.
+/// Sorts the operations on services so that services with most connections come first; all other
+/// operations stay where they are.
 pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, SocketAddr), Connections>) {
     let mut use_of: BTreeMap<ServiceKey, u64> = BTreeMap::new();
     for ((key, _), count) in connections {
@@ -100,6 +109,7 @@ fn real_servers(
             None => new.push((*address, *server)),
         }
     }
+    // Servers that stay are in use already; only the order of new ones matters.
     new.sort_by_cached_key(|(address, _)| shuffled(seed, *address));
     ops.extend(new.into_iter().map(|(address, server)| Op::AddServer(key, address, server)));
     let gone = found.keys().filter(|address| !wanted.servers.contains_key(address));

@@ -1,10 +1,113 @@
-//! The host's side of the kernel, the same for both data planes.
+//! The node beside its plane: our link with its addresses and routes, netfilter rules, kernel settings,
+//! and what the node's own network is like.
 //!
-//! What belongs here: our link with its addresses and routes, the node's networks, netfilter rules,
-//! kernel settings, and the resolver's configuration.
+//! What belongs here: everything that is the same whichever plane spreads connections. Each file
+//! reaches one interface of the kernel; [`Host`] puts them together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::error::Error;
+use super::node::{Capabilities, Node};
+use super::op::Op;
+use super::rules::{self, RuleSet};
+use super::state::{Link, Route};
+use inventory::Inventory;
+use link::Routing;
+use nft::Netfilter;
+use resolv::Nameservers;
 
 pub mod inventory;
 pub mod link;
 pub mod nft;
 pub mod resolv;
 pub mod sysctl;
+
+/// Settings that are read to describe the node, but never written.
+const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
+const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+/// Sockets and files of one network namespace.
+pub struct Host {
+    capabilities: Capabilities,
+    routing: Routing,
+    /// `None` if the plane leaves packets alone, and so needs no rules.
+    netfilter: Option<Netfilter>,
+}
+
+/// Everything of ours that the host holds, and the node around it.
+#[derive(Clone, Debug, Default)]
+pub struct HostReading {
+    pub link: Link,
+    pub addresses: BTreeSet<IpAddr>,
+    pub routes: BTreeSet<Route>,
+    /// Values of the settings that VIPs may need; empty if the plane leaves packets alone.
+    pub sysctls: BTreeMap<String, String>,
+    pub rules: Option<RuleSet>,
+    pub node: Node,
+}
+
+impl Host {
+    /// Opens the sockets in the current network namespace, for a plane of these capabilities. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Without a netlink socket.
+    pub fn open(link: &str, capabilities: Capabilities) -> Result<Self, Error> {
+        Ok(Self {
+            capabilities,
+            routing: Routing::open(link)?,
+            // Opening the socket may load netfilter modules that such a node does without.
+            netfilter: capabilities.packets.then(Netfilter::open),
+        })
+    }
+
+    /// Reads all of it once.
+    ///
+    /// # Errors
+    /// When rtnetlink or `nft` fail. A setting that the kernel lacks is left out.
+    pub async fn read(&mut self) -> Result<HostReading, Error> {
+        let Inventory { link, addresses, routes, mut node } = self.routing.read().await?;
+        // Without this setting bridged packets skip netfilter, so none has to be turned around.
+        if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
+            node.no_hairpin.clear();
+        }
+        node.capabilities = self.capabilities;
+        node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
+        node.nameservers = Nameservers::read().addresses().collect();
+        // All settings that may be wanted, because the desired state is not known here.
+        let sysctls = rules::sysctls(self.capabilities, true);
+        let rules = match &mut self.netfilter {
+            Some(netfilter) => netfilter.read().await?,
+            None => None,
+        };
+        Ok(HostReading {
+            link,
+            addresses,
+            routes,
+            sysctls: sysctl::read(sysctls.keys().map(String::as_str)),
+            rules,
+            node,
+        })
+    }
+
+    /// Carries out an operation on settings, rules, link, addresses or routes.
+    ///
+    /// # Errors
+    /// The kernel's or tool's answer, in words.
+    pub async fn apply(&mut self, op: &Op) -> Result<(), String> {
+        match (op, &mut self.netfilter) {
+            (Op::SetSysctl { path, value }, _) => {
+                sysctl::write(path, value).map_err(|error| error.to_string())
+            }
+            (Op::ReplaceRules(rules), Some(netfilter)) => {
+                netfilter.replace(rules).await.map_err(|error| error.to_string())
+            }
+            (Op::DelRules, Some(netfilter)) => netfilter.delete().await.map_err(|error| error.to_string()),
+            (Op::ReplaceRules(_) | Op::DelRules, None) => {
+                Err("this data plane has no netfilter rules".to_owned())
+            }
+            _ => self.routing.apply(op).await.map_err(|error| error.to_string()),
+        }
+    }
+}

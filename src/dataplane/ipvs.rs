@@ -1,25 +1,29 @@
-//! The kernel's table of virtual services: reads ours apart from all others, and changes ours.
+//! The kernel's IPVS table: tells our services from foreign ones, and changes ours.
 //!
 //! IPVS has no owners, but it keeps and returns the timeout of a service without using it unless
-//! the service is persistent. So our services carry [`OWNER_TAG`] there, and a service is ours when
-//! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Others are listed
-//! and otherwise left alone.
+//! the service is persistent. So our services carry [`OWNER_TAG`] there, and a service is ours if
+//! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Foreign services are
+//! listed and left alone.
 //!
-//! Everything here blocks and is meant for one thread at a time, in the network namespace of that
-//! thread. What the table should hold is left to [`super::diff`], when to look to the reconciler,
-//! and the messages to [`crate::netlink`].
+//! What belongs here: [`table`] has what dumps say, [`proc`] what `/proc` shows, [`cache`] joins the two,
+//! and [`request`] has the messages for operations. Everything blocks and is meant for one thread at a
+//! time, in the network namespace of that thread. What the table should hold is left to
+//! [`super::diff`], when to look to the reconciler, and the wire format to [`crate::netlink`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::netlink::batch::{self, Connection};
+use crate::netlink::batch::{self, GenlConnection};
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
+use crate::netlink::socket;
 
-use super::{Connections, Foreign, Op, RealServer, Scheduling, Service, ServiceKey, Timeouts};
-use known::Known;
-use table::Entry;
+use super::op::Op;
+use super::state::{Connections, Foreign, RealServer, Scheduling, Service, ServiceKey, Timeouts};
+use cache::Cache;
+use proc::ProcEntry;
+use table::DumpedService;
 
-mod known;
+mod cache;
 mod proc;
 mod request;
 mod table;
@@ -31,13 +35,13 @@ pub use request::Refusal;
 /// Timeout, in seconds, that marks a service as ours.
 pub const OWNER_TAG: u32 = 19508;
 
-/// What the kernel shows of the calling thread's network namespace; lacks thresholds, flags and
-/// the owner tag, but has all real servers in one file.
+/// The kernel's view of the calling thread's network namespace. It lacks thresholds, flags and the
+/// owner tag, but has all real servers in one file.
 const PROC: &str = "/proc/thread-self/net/ip_vs";
 
 /// One reading of the kernel's services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct IpvsTable {
     /// The services that are ours.
     pub services: BTreeMap<ServiceKey, Service>,
     /// All other services, sorted.
@@ -46,92 +50,91 @@ pub struct Table {
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
 }
 
-impl Table {
-    fn add_foreign(&mut self, known: &mut Known, foreign: Foreign, sight: Option<proc::Sight>) {
-        known.add_foreign(foreign.clone(), sight);
-        self.foreign.push(foreign);
-    }
-}
-
-/// Why the kernel's table can't be read, or its settings not be changed.
+/// Failure to open or read the kernel's table.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("this kernel has no IPVS, or its module is not loaded (try: modprobe ip_vs)")]
+    Absent,
     #[error("not allowed to program IPVS (needs CAP_NET_ADMIN)")]
     Permission,
     #[error(transparent)]
     Netlink(batch::Error),
-    #[error("the kernel's answer lacks {0} (does this kernel have a different IPVS?)")]
+    #[error("the kernel's answer about IPVS lacks {0}: this kernel has an IPVS that l4lbd does not know")]
     Lacking(&'static str),
 }
 
-impl Error {
-    /// Whether the kernel has no IPVS at all.
-    pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Netlink(batch::Error::NoFamily(_)))
-    }
-}
-
-/// The table of the network namespace that it was opened in.
+/// The IPVS table of the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Ipvs {
-    connection: Connection<IpvsMessage>,
-    /// What the last full reading and our own changes since tell; `None` when in doubt.
-    known: Option<Known>,
+    connection: GenlConnection<IpvsMessage>,
+    /// The last full reading with our own changes since; `None` when in doubt.
+    cache: Option<Cache>,
 }
 
 impl Ipvs {
-    /// Connects to the kernel's IPVS.
+    /// Connects to the kernel's IPVS, which may load its module.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without IPVS in the kernel, [`Error::Permission`] without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { connection: Connection::open()?, known: None })
+        Ok(Self { connection: GenlConnection::open()?, cache: None })
     }
 
     /// Reads everything from the kernel: one dump of all services, and one of the real servers of
-    /// each service of ours. The kernel does not mark dumps that somebody's changes made miss a
-    /// service or show it twice; a later reading is right again.
-    pub fn read(&mut self) -> Result<Table, Error> {
-        let before = self.known.take().map(|known| known.services).unwrap_or_default();
+    /// each service of ours. The kernel does not mark dumps that miss a service or show it twice
+    /// because another program changes the table; a later reading is right again.
+    ///
+    /// # Errors
+    /// When a dump fails. The next reading starts anew.
+    pub fn read(&mut self) -> Result<IpvsTable, Error> {
+        let before = self.cache.take().map(|cache| cache.services).unwrap_or_default();
+        // The module may have been loaded anew since, with another family number.
         self.connection.resolve()?;
-        let mut table = Table::default();
-        let mut known = Known::default();
+        let mut table = IpvsTable::default();
+        let mut foreign: Vec<(Foreign, Option<ProcEntry>)> = Vec::new();
+        // Services at the keys of ours that have lost the owner tag.
         let mut unmarked = Vec::new();
         for reply in self.connection.dump(&IpvsMessage::new(IpvsCommand::GetService))? {
-            match Entry::from_reply(reply) {
-                Entry::Ours(key, scheduling) => {
+            match DumpedService::from_reply(reply) {
+                DumpedService::Ours(key, scheduling) => {
                     let service = Service { scheduling, servers: BTreeMap::new() };
                     table.services.insert(key, service);
                 }
-                Entry::Foreign(foreign, sight) => {
-                    match foreign.key.and_then(|key| before.get_key_value(&key)) {
-                        Some((key, known)) => unmarked.push((*key, known, foreign, sight)),
-                        None => table.add_foreign(&mut known, foreign, sight),
+                DumpedService::Foreign(other, entry) => {
+                    match other.key.and_then(|key| before.get_key_value(&key)) {
+                        Some((key, ours)) => unmarked.push((*key, ours, other, entry)),
+                        None => foreign.push((other, entry)),
                     }
                 }
             }
         }
+        // A dump of one service at a time, because the kernel has none for all real servers.
         for (key, service) in &mut table.services {
             for (address, server, count) in self.servers(*key)? {
                 service.servers.insert(address, server);
                 table.connections.insert((*key, address), count);
             }
         }
-        // Editing a service takes our mark off it; one with our servers is still ours.
-        for (key, service, foreign, sight) in unmarked {
+        // Editing a service with ipvsadm takes the tag off it. One that still has exactly our servers is
+        // ours, and is repaired; any other was made by another program in its place.
+        for (key, ours, other, entry) in unmarked {
             let found = self.servers(key)?;
-            if found.is_empty() || !found.iter().map(|(address, ..)| address).eq(service.servers.keys()) {
-                table.add_foreign(&mut known, foreign, sight);
+            if found.is_empty() || !found.iter().map(|(address, ..)| address).eq(ours.servers.keys()) {
+                foreign.push((other, entry));
                 continue;
             }
             table.connections.extend(found.iter().map(|(address, _, count)| ((key, *address), *count)));
             let servers = found.into_iter().map(|(address, server, _)| (address, server)).collect();
             table.services.insert(key, Service { scheduling: Scheduling::unknown(), servers });
         }
+        table.foreign = foreign.iter().map(|(foreign, _)| foreign.clone()).collect();
         table.foreign.sort();
-        known.services.clone_from(&table.services);
-        self.known = Some(known);
+        self.cache = Some(Cache::new(table.services.clone(), foreign));
         Ok(table)
     }
 
-    /// The real servers of a service, by address. One that can't be decoded shows when we fail to add it.
+    /// Real servers of a service, by address. One that can't be decoded is left out, and shows when adding
+    /// it fails.
     fn servers(&mut self, key: ServiceKey) -> Result<Vec<(SocketAddr, RealServer, Connections)>, Error> {
         let replies = self.connection.dump(&request::list_servers(key))?;
         let mut servers: Vec<_> = replies.into_iter().filter_map(|reply| table::server(key, reply)).collect();
@@ -140,14 +143,18 @@ impl Ipvs {
     }
 
     /// Reads services, weights and connections from `/proc/net/ip_vs`, and takes the rest from the
-    /// last full reading and our changes since. Anything unexpected there makes it [`Self::read`].
+    /// cache. Anything unexpected there makes it [`Self::read`].
     ///
-    /// Left unseen: thresholds and flags that somebody else changed, and a service of ours that
-    /// somebody replaced by his own with the same scheduler.
-    pub fn audit(&mut self) -> Result<Table, Error> {
-        let seen = std::fs::read_to_string(PROC).ok().and_then(|text| proc::parse(&text));
-        let table = match (&mut self.known, seen) {
-            (Some(known), Some(seen)) => known.complete(seen),
+    /// Not noticed are thresholds and flags that another program changed, and a service of ours that it
+    /// replaced by its own with the same scheduler and servers.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`], if that becomes necessary.
+    pub fn audit(&mut self) -> Result<IpvsTable, Error> {
+        // One file instead of a dump for each service: at 10,000 services that is most of a pass.
+        let shown = std::fs::read_to_string(PROC).ok().and_then(|text| proc::parse(&text));
+        let table = match (&mut self.cache, shown) {
+            (Some(cache), Some(shown)) => cache.complete(shown),
             _ => None,
         };
         match table {
@@ -156,18 +163,19 @@ impl Ipvs {
         }
     }
 
-    /// Carries out the operations on services and real servers, in order, and goes on after a
+    /// Carries out the operations on services, real servers and timeouts, in order, and goes on after a
     /// failure. Returns the failures by index into `ops`.
     pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Refusal)> {
         if ops.is_empty() {
             return Vec::new();
         }
         if let Err(error) = self.connection.resolve() {
-            self.known = None;
+            self.cache = None;
             let refusal = Refusal::unsent(&error);
             return (0..ops.len()).map(|index| (index, refusal.clone())).collect();
         }
         let mut refusals = Vec::new();
+        // Position among the messages to the operation, because not each operation has a message.
         let mut sent = Vec::with_capacity(ops.len());
         let messages = ops.iter().zip(0..).filter_map(|(op, index)| match request::change(op) {
             Ok(message) => {
@@ -185,14 +193,18 @@ impl Ipvs {
             }
         }
         refusals.sort_by_key(|(index, _)| *index);
-        match &mut self.known {
-            Some(known) if refusals.is_empty() => ops.iter().for_each(|op| known.apply(op)),
-            known => *known = None,
+        // A refusal means that the table is not what was believed, so the next audit reads all of it.
+        match &mut self.cache {
+            Some(cache) if refusals.is_empty() => ops.iter().for_each(|op| cache.apply(op)),
+            cache => *cache = None,
         }
         refusals
     }
 
-    /// Reads the idle timeouts.
+    /// Reads the idle timeouts of the network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Lacking`] when the answer has not all of them.
     pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
         let attributes = self.ask(IpvsCommand::GetConfig)?;
         let find = |name, pick: fn(&IpvsAttribute) -> Option<u32>| {
@@ -214,21 +226,10 @@ impl Ipvs {
         })
     }
 
-    /// Sets the idle timeouts; 0 leaves one as it is.
-    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
-        let message = IpvsMessage {
-            command: IpvsCommand::SetConfig,
-            attributes: vec![
-                IpvsAttribute::TimeoutTcp(timeouts.tcp),
-                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
-                IpvsAttribute::TimeoutUdp(timeouts.udp),
-            ],
-        };
-        self.connection.request(&message)?;
-        Ok(())
-    }
-
-    /// Buckets of the connection table, a parameter of the module (`conn_tab_bits`).
+    /// Reads the number of buckets of the connection table, a parameter of the module (`conn_tab_bits`).
+    ///
+    /// # Errors
+    /// [`Error::Lacking`] when the answer does not have it.
     pub fn connection_table_size(&mut self) -> Result<u32, Error> {
         self.ask(IpvsCommand::GetInfo)?
             .iter()
@@ -239,11 +240,12 @@ impl Ipvs {
             .ok_or(Error::Lacking("the size of the connection table"))
     }
 
-    /// The attributes of the answer to a question without attributes.
+    /// Returns the attributes of the answer to a command without attributes.
     fn ask(&mut self, command: IpvsCommand) -> Result<Vec<IpvsAttribute>, Error> {
         let mut attributes = Vec::new();
         for reply in self.connection.request(&IpvsMessage::new(command))? {
-            attributes.extend(reply.map_err(batch::Error::Decode)?.attributes);
+            attributes
+                .extend(reply.map_err(|error| batch::Error::from(socket::Error::from(error)))?.attributes);
         }
         Ok(attributes)
     }
@@ -252,7 +254,10 @@ impl Ipvs {
 impl From<batch::Error> for Error {
     fn from(error: batch::Error) -> Self {
         match error {
-            batch::Error::Refused(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            batch::Error::NoFamily(_) => Self::Absent,
+            batch::Error::Socket(socket::Error::Refused(cause))
+                if cause.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
                 Self::Permission
             }
             other => Self::Netlink(other),

@@ -1,31 +1,35 @@
 //! A simulated kernel: the same answers to the same operations, in memory.
 //!
 //! It refuses what the kernel refuses (adding what exists, changing what does not), so that tests of
-//! the core against it mean something, and dry runs can start from a copy of the real one.
+//! the core against it mean something, and dry runs can start from a copy of the real kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{
-    Actual, Connections, DataPlane, Depth, Error, Foreign, Link, Node, Op, OpError, PlaneChoice, Service,
-    ServiceKey, State,
-};
+use super::DataPlane;
+use super::error::Error;
+use super::node::{Capabilities, Node, PlaneChoice};
+use super::op::{Op, OpError};
+use super::reading::{Actual, Depth};
+use super::state::{Connections, Foreign, Link, Service, ServiceKey, State};
 
-/// The simulated kernel. Its parts are open to tests, which play the rest of the world.
+/// The simulated kernel. Its parts are public, so that tests can change them as other programs would.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedKernel {
     pub state: State,
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
     pub node: Node,
-    /// Number of operations that were carried out.
+    /// The plane that it says it is; the node beside it has the capabilities.
+    pub choice: PlaneChoice,
+    /// Number of operations that had an effect.
     pub writes: usize,
     /// Operations, counted over all calls from 0, that fail without effect.
     pub faults: BTreeSet<usize>,
-    /// How long a reading takes.
+    /// Duration of a reading.
     pub delay: Duration,
-    /// What is always left to do at the end of a pass.
+    /// Error at the end of every pass.
     pub unfinished: Option<String>,
     attempts: usize,
 }
@@ -36,12 +40,12 @@ impl SimulatedKernel {
         Self { state, node, ..Self::default() }
     }
 
-    /// Number of operations that were asked for.
+    /// Number of operations that were asked for, failures included.
     pub fn attempts(&self) -> usize {
         self.attempts
     }
 
-    /// What [`DataPlane::read`] tells.
+    /// Returns what [`DataPlane::read`] does, at once.
     pub fn read_now(&self) -> Actual {
         Actual {
             state: self.state.clone(),
@@ -54,8 +58,9 @@ impl SimulatedKernel {
     /// Carries out one operation.
     ///
     /// # Errors
-    /// What the kernel would answer.
+    /// The refusal that the kernel would answer with.
     pub fn execute(&mut self, op: &Op) -> Result<(), String> {
+        // Faults count attempts, so that a test can let a retry succeed.
         let attempt = self.attempts;
         self.attempts += 1;
         if self.faults.contains(&attempt) {
@@ -78,6 +83,7 @@ impl SimulatedKernel {
             Op::DelLink => {
                 present(state.link != Link::Absent)?;
                 state.link = Link::Absent;
+                // The kernel takes addresses and routes along with their link.
                 state.addresses.clear();
                 state.routes.clear();
             }
@@ -89,6 +95,7 @@ impl SimulatedKernel {
             Op::ReplaceRules(rules) => state.rules = Some(rules.clone()),
             Op::DelRules => state.rules = None,
             Op::AddRoute(route) => {
+                // A link that is down takes no routes. Adding one replaces that to the same destination.
                 present(state.link == Link::Up)?;
                 state.routes.retain(|known| known.destination != route.destination);
                 state.routes.insert(*route);
@@ -96,6 +103,7 @@ impl SimulatedKernel {
             Op::DelRoute(route) => present(state.routes.remove(route))?,
             Op::AddService(key, scheduling) => {
                 absent(!state.services.contains_key(key))?;
+                // The kernel has one table for services of all programs.
                 absent(!self.foreign.iter().any(|foreign| foreign.key == Some(*key)))?;
                 let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
                 state.services.insert(*key, service);
@@ -119,7 +127,11 @@ impl SimulatedKernel {
 
 impl DataPlane for SimulatedKernel {
     fn choice(&self) -> PlaneChoice {
-        PlaneChoice { plane: self.node.plane, reason: String::new() }
+        self.choice.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.node.capabilities
     }
 
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
@@ -137,7 +149,7 @@ impl DataPlane for SimulatedKernel {
         ops.iter().filter_map(execute).collect()
     }
 
-    async fn conclude(&mut self, _: bool) -> Result<(), String> {
+    async fn finish_pass(&mut self, _: bool) -> Result<(), String> {
         self.unfinished.clone().map_or(Ok(()), Err)
     }
 }

@@ -1,4 +1,4 @@
-//! The node beside our own state: its data plane, its addresses, networks and settings.
+//! The node beside our own state: its plane, its addresses, networks and settings.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// What spreads connections over backends in this kernel.
+/// Name of a mechanism of the kernel that spreads connections over backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Plane {
+pub enum PlaneKind {
     /// Virtual services that packets pass.
     #[default]
     Ipvs,
@@ -18,7 +18,12 @@ pub enum Plane {
     Ebpf,
 }
 
-impl fmt::Display for Plane {
+impl PlaneKind {
+    /// All planes, in the order in which they are tried if none is configured.
+    pub const ALL: [Self; 2] = [Self::Ipvs, Self::Ebpf];
+}
+
+impl fmt::Display for PlaneKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipvs => "ipvs",
@@ -30,14 +35,35 @@ impl fmt::Display for Plane {
 /// A data plane, with the reason for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaneChoice {
-    pub plane: Plane,
+    pub plane: PlaneKind,
     pub reason: String,
 }
 
-/// What this node's network looks like, apart from what is ours.
+/// Properties of a plane that decide what the desired state needs. Each plane states its own once; the
+/// core reads these and never asks which plane it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// True if packets to VIPs pass the node's network stack. Routes need a source address then, and
+    /// netfilter rules, kernel settings and connection timeouts are needed.
+    pub packets: bool,
+    /// Name of the plane's only scheduler; `None` if each service has one of the kernel's.
+    pub own_scheduler: Option<&'static str>,
+    /// True if connections to VIPs skip the port mappings of container runtimes, so that a backend on
+    /// this node has to be addressed at its container.
+    pub bypasses_port_mappings: bool,
+}
+
+/// Capabilities that most nodes have: those of IPVS.
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { packets: true, own_scheduler: None, bypasses_port_mappings: true }
+    }
+}
+
+/// The node's network and its plane, apart from what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    pub plane: Plane,
+    pub capabilities: Capabilities,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
@@ -51,11 +77,12 @@ pub struct Node {
     /// Names of bridges whose traffic passes netfilter although ports do not reflect (hairpin off),
     /// so that a container behind them can't reach itself through a VIP.
     pub no_hairpin: BTreeSet<String>,
-    /// Nameservers of the node's resolver, and its routers; nobody's VIP may be one of them.
+    /// Nameservers of the node's resolver, which no VIP may take the address of.
     pub nameservers: BTreeSet<IpAddr>,
+    /// Routers of the node, which no VIP may take the address of.
     pub gateways: BTreeSet<IpAddr>,
-    /// Buckets of the kernel's connection table; `None` where that is not known.
+    /// Buckets of the kernel's connection table; `None` if unknown, or without such a table.
     pub connection_buckets: Option<u32>,
-    /// Whether the node forwards IPv6, without which containers can't reach IPv6 VIPs.
+    /// True if the node forwards IPv6, without which containers can't reach IPv6 VIPs.
     pub forwards_ipv6: bool,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::rules::RuleSet;
-use super::{RealServer, Route, Scheduling, ServiceKey, Timeouts};
+use super::state::{RealServer, Route, Scheduling, ServiceKey, Timeouts};
 
 /// One change to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The service that is changed, or whose real server is.
+    /// Returns the service that is changed, or whose real server is.
     pub fn service(&self) -> Option<&ServiceKey> {
         match self {
             Self::AddService(key, _)
@@ -69,7 +69,7 @@ impl fmt::Display for Op {
     }
 }
 
-/// An operation that the kernel refused; the others of its batch were carried out all the same.
+/// An operation that the kernel refused; the rest of its batch was carried out all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {error}")]
 pub struct OpError {

@@ -1,14 +1,16 @@
-//! What packets to VIPs need of the node besides virtual services: netfilter rules and kernel settings.
+//! Netfilter rules and kernel settings that packets to VIPs need beside virtual services.
 //!
 //! The rules let traffic of the VIP range pass by the port mappings of container runtimes, masquerade
 //! connections that would leave by the link they came from, and refuse ports without a service. They
 //! never name a service, so that the table changes only with the node's networks and with literal
 //! VIPs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
+
+use super::node::Capabilities;
 
 /// Name of our table, in family `inet`.
 pub const TABLE: &str = "l4lbd";
@@ -19,9 +21,11 @@ pub const TABLE: &str = "l4lbd";
 pub struct RuleSet(String);
 
 impl RuleSet {
-    /// The rules for VIPs on `vips`, on a node with the directly connected networks `connected`.
+    /// Returns the rules for VIPs in the networks `vips`, on a node with the directly connected networks
+    /// `connected`, each with the name of its link.
     pub fn new(vips: &BTreeSet<IpNet>, connected: &BTreeSet<(IpNet, String)>) -> Self {
         let mut text = format!("table inet {TABLE} {{\n");
+        // A set has one family, and both chains name both sets, so empty ones are made as well.
         for (family, wanted) in [("4", true), ("6", false)] {
             let type_ = if wanted { "ipv4_addr" } else { "ipv6_addr" };
             let vips: Vec<String> = vips.iter().filter(|net| is_ipv4(net) == wanted).map(element).collect();
@@ -37,17 +41,18 @@ impl RuleSet {
         Self::listed(&text)
     }
 
-    /// RuleSet from a listing: indentation goes, and elements that were wrapped share a line again.
+    /// Parses a listing of `nft`: indentation goes, and elements that were wrapped share a line again.
     pub fn listed(text: &str) -> Self {
         let mut rules = String::with_capacity(text.len());
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             rules.push_str(line);
+            // nft wraps elements behind a comma.
             rules.push(if line.ends_with(',') { ' ' } else { '\n' });
         }
         Self(rules)
     }
 
-    /// The script that puts these rules in the place of whatever the table holds.
+    /// Returns the script for `nft -f` that replaces whatever the table holds by these rules.
     pub fn script(&self) -> String {
         // Adding a table that exists changes nothing, and only one that exists can be deleted.
         format!("add table inet {TABLE}\ndelete table inet {TABLE}\n{}", self.0)
@@ -56,12 +61,12 @@ impl RuleSet {
 
 /// The chains, as `nft` prints them.
 ///
-/// * Port mappings match "any local address" and would take VIPs as well: mapping a VIP to itself
-///   first ends the matter. Later chains still see the packet if it is merely accepted.
+/// * Port mappings match "any local address" and would take VIPs as well. Mapping a VIP to itself
+///   first prevents that; merely accepting the packet would not, because later chains still see it.
 /// * Where a connection leaves by the link it came from, the backend would answer its client
 ///   directly; the answer has to come back through here. The original destination is the VIP.
-/// * The node's own clients have the one source address of the VIP route; where they leave by a link
-///   that has another one they get that, as if they had dialled the backend itself.
+/// * The node's own clients have the source address of the VIP route. Where they leave by a link with
+///   another address they get that one, as if they had dialled the backend itself.
 /// * IPVS takes the packets of its services out of the input hook at priorities 98 and 99, so what
 ///   is still for a VIP at 110 has no service.
 const CHAINS: &str = r#"
@@ -108,8 +113,8 @@ fn element(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.trunc().to_string() }
 }
 
-/// Settings without which VIPs do not work as they should, with the reason for each.
-pub const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
+/// Settings that every VIP needs, with the reason for each.
+const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
     // Lets netfilter see the connections of containers, so that their source can be masqueraded.
     ("net/ipv4/vs/conntrack", "1"),
     // A connection whose backend is gone is reset at once instead of hanging.
@@ -120,6 +125,18 @@ pub const REQUIRED_SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),
 ];
 
-/// Settings that only VIPs need whose connections survive any idle time: packets of connections that
-/// the kernel has forgotten are scheduled like new ones.
-pub const STICKY_SYSCTLS: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
+/// Settings for VIPs whose connections survive any idle time: packets of connections that the kernel
+/// has forgotten are scheduled like new ones.
+const STICKY_SYSCTLS: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_tcp", "1")];
+
+/// Returns the kernel settings that VIPs need with a plane of these capabilities: path below `/proc/sys`
+/// to value. There are none if packets do not pass the plane. `sticky` is true if there are VIPs whose
+/// connections survive any idle time.
+pub fn sysctls(capabilities: Capabilities, sticky: bool) -> BTreeMap<String, String> {
+    let required = REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS.iter().filter(|_| sticky));
+    let needed = required.filter(|_| capabilities.packets);
+    needed.map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 
-use super::Plane;
+use super::PlaneKind;
 use crate::units::Span;
 
 /// Section `dataplane`: choice of the data plane, and settings that all planes share.
@@ -18,7 +18,7 @@ pub struct DataPlaneSettings {
     /// that change where sockets connect to, for kernels without IPVS. `auto`: ipvs if the kernel has it, else
     /// ebpf.
     #[config(default = "auto")]
-    pub kind: PlaneKind,
+    pub kind: PlaneSetting,
 
     /// Name of the dummy network link for the routes of VIPs and the address of the DNS server: 1 to 15
     /// letters, digits, dots, dashes or underscores. Created if missing.
@@ -74,9 +74,9 @@ pub struct EbpfSettings {
 
 /// Data plane by configuration; `None` if the kernel decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlaneKind(pub Option<Plane>);
+pub struct PlaneSetting(pub Option<PlaneKind>);
 
-impl<'de> Deserialize<'de> for PlaneKind {
+impl<'de> Deserialize<'de> for PlaneSetting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text == "auto" {
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for PlaneKind {
         }
         let plane: StrDeserializer<'_, ValueError> = text.as_str().into_deserializer();
         // The error lists the planes, which "auto" is none of.
-        Plane::deserialize(plane)
+        PlaneKind::deserialize(plane)
             .map(|plane| Self(Some(plane)))
             .map_err(|error| D::Error::custom(format!("{error}, or `auto` to let the kernel decide")))
     }

@@ -1,4 +1,4 @@
-//! The state of one kernel, as far as it is ours: the unit of comparison.
+//! Everything of ours in one kernel: the unit of comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::rules::RuleSet;
 use crate::cluster::Protocol;
 
-/// What identifies a virtual service: protocol, address and port.
+/// Identity of a virtual service: protocol, address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceKey {
     pub protocol: Protocol,
@@ -24,8 +24,8 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// How IPVS sends a packet to a real server. We program masquerading only; the others are read
-/// when somebody altered a real server of ours.
+/// Forwarding method of IPVS. We program masquerading only; the rest is read where another program
+/// altered a real server of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Forwarding {
     Masquerade,
@@ -65,7 +65,7 @@ pub struct Scheduling {
 }
 
 impl Scheduling {
-    /// That of a service which somebody edited: no wanted one is like it.
+    /// Placeholder that never equals a desired value, so that the diff rewrites the service.
     pub fn unknown() -> Self {
         Self { scheduler: String::new(), flags: u32::MAX }
     }
@@ -101,7 +101,7 @@ impl fmt::Display for Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub services: BTreeMap<ServiceKey, Service>,
-    /// Whether our link exists and is up.
+    /// State of our link.
     pub link: Link,
     /// Host addresses on our link (the DNS listener's).
     pub addresses: BTreeSet<IpAddr>,
@@ -109,9 +109,9 @@ pub struct State {
     pub routes: BTreeSet<Route>,
     /// Sysctl path below `/proc/sys`, such as `net/ipv4/vs/conntrack`, to value.
     pub sysctls: BTreeMap<String, String>,
-    /// Our nftables table; `None` when there is none.
+    /// Our nftables table; `None` without one.
     pub rules: Option<RuleSet>,
-    /// IPVS connection timeouts; `None` where the kernel has no IPVS.
+    /// Idle timeouts of connections; `None` if the plane has none.
     pub timeouts: Option<Timeouts>,
 }
 
@@ -141,12 +141,12 @@ pub struct Connections {
     pub inactive: u32,
 }
 
-/// A virtual service that is not ours: read past, shown, never changed.
+/// A virtual service that is not ours: shown in the status, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Foreign {
-    /// As `ipvsadm` would show it: `tcp 10.0.0.1:80`, `fwmark 7`, ...
+    /// Name as `ipvsadm` would show it: `tcp 10.0.0.1:80`, `fwmark 7`, ...
     pub service: String,
-    /// Set when it is a TCP or UDP service, whose key a VIP of ours may also want.
+    /// Key of a TCP or UDP service, which a VIP of ours may also want.
     #[serde(skip)]
     pub key: Option<ServiceKey>,
 }

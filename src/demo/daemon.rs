@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::ebpf::Options;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{DataPlane, Plane};
+use crate::dataplane::{DataPlane, PlaneKind};
 use crate::status::{Backend, Status, Vip};
 
 /// Finds a data plane that this kernel has; without a wanted one IPVS before eBPF, as the daemon does. To be called
@@ -20,15 +20,15 @@ use crate::status::{Backend, Status, Vip};
 ///
 /// # Errors
 /// When there is none, or not the wanted one.
-pub fn choose(stage: &Stage, wanted: Option<Plane>) -> Result<Plane, Error> {
+pub fn choose(stage: &Stage, wanted: Option<PlaneKind>) -> Result<PlaneKind, Error> {
     // Without a cgroup of the stage's own, programs would hold for the whole machine.
     let plane = match (wanted, stage.ebpf()) {
-        (Some(Plane::Ebpf), None) => {
+        (Some(PlaneKind::Ebpf), None) => {
             return Err(Error::NoDataPlane(
                 "eBPF needs the cgroup v2 tree and the BPF file system".to_owned(),
             ));
         }
-        (None, None) => Some(Plane::Ipvs),
+        (None, None) => Some(PlaneKind::Ipvs),
         (wanted, _) => wanted,
     };
     // The same file as the daemon's, so that both open the kernel in the same way.
@@ -42,7 +42,7 @@ pub fn choose(stage: &Stage, wanted: Option<Plane>) -> Result<Plane, Error> {
 
 /// The configuration file. With IPVS in turn, because a spread is seen soonest that way: by the number of connections,
 /// the usual way, an instance that is new gets them all for a while.
-pub fn config(stage: &Stage, plane: Plane) -> String {
+pub fn config(stage: &Stage, plane: PlaneKind) -> String {
     text(stage, &plane.to_string())
 }
 
@@ -101,7 +101,7 @@ mod tests {
             cgroup: Some("/run/x/cgroup".into()),
             pins: Some("/run/x/bpf".into()),
         };
-        let config = Config::parse(&stage.config, &config(&stage, Plane::Ebpf)).unwrap();
+        let config = Config::parse(&stage.config, &config(&stage, PlaneKind::Ebpf)).unwrap();
         assert_eq!(config.daemon.socket, stage.socket);
         assert_eq!(Some(wiring::kernel(&config).ebpf), stage.ebpf());
         assert_eq!(wiring::origins(&config), ["file:/run/x/state.json"]);

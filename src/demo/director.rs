@@ -26,7 +26,7 @@ use super::stage::{self, Stage};
 use super::story::{Agent, Cast, Chapter, Cue, Instance, Story};
 use super::tally::Tally;
 use super::{Error, Outcome, step};
-use crate::dataplane::Plane;
+use crate::dataplane::PlaneKind;
 use crate::status::Status;
 
 /// How often cues are looked for.
@@ -55,7 +55,7 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// # Errors
 /// When somebody does not play his part, or it is interrupted before the client's first connection; everybody has
 /// been sent away then.
-pub async fn perform(stage: Stage, story: Story, plane: Plane) -> Result<Outcome, Error> {
+pub async fn perform(stage: Stage, story: Story, plane: PlaneKind) -> Result<Outcome, Error> {
     let (sender, notes) = mpsc::unbounded_channel();
     let mut director = Director {
         stage,
@@ -106,7 +106,7 @@ pub async fn perform(stage: Stage, story: Story, plane: Plane) -> Result<Outcome
 struct Director {
     stage: Stage,
     story: Story,
-    plane: Plane,
+    plane: PlaneKind,
     screen: Screen,
     sender: Notes,
     notes: mpsc::UnboundedReceiver<Note>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::daemon::vip;
 use super::story::Chapter;
 use super::tally::{Spread, Tally};
-use crate::dataplane::Plane;
+use crate::dataplane::PlaneKind;
 use crate::status::Status;
 use crate::status::text::condition;
 
@@ -46,7 +46,7 @@ pub struct View<'a> {
     pub chapter: Chapter,
     pub elapsed: Duration,
     pub duration: Duration,
-    pub plane: Plane,
+    pub plane: PlaneKind,
     /// The daemon's last word.
     pub status: Option<&'a Status>,
     pub daemon_runs: bool,

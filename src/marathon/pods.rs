@@ -1,23 +1,23 @@
-//! Pods with their instances. Their health checks are done by Mesos, so that there are no verdicts.
+//! Pods with their instances. Mesos does their health checks, so that Marathon has no verdicts.
 
 use std::collections::BTreeSet;
 
-use super::View;
-use super::apps::{add_agent, options, vip_labels};
-use super::wire::{self, ContainerSpec, ContainerStatus, Instance, Pod};
-use crate::cluster::{Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use super::labels::{options, vip_labels};
+use super::view::MarathonView;
+use super::wire::{Pod, PodContainer, PodContainerStatus, PodInstance};
+use crate::cluster::{Protocol, Runtime, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::mesos::{SkipLog, container_address};
 
 /// Adds the containers of a pod's instances.
-pub fn add(view: &mut View, pod: &Pod) {
+pub fn add(view: &mut MarathonView, pod: &Pod) {
     for instance in &pod.instances {
         for status in &instance.containers {
+            // A container of an older version of the pod may have no specification any more.
             let spec = pod.spec.containers.iter().find(|spec| spec.name == status.name);
-            let mut skipped = Vec::new();
-            let task = spec.and_then(|spec| task(view, pod, spec, instance, status, &mut skipped));
-            view.snapshot.skipped.append(&mut skipped);
+            let task = spec.and_then(|spec| task(view, pod, spec, instance, status));
             if let Some(task) = task {
                 let host = instance.agent_hostname.as_deref().unwrap_or_default();
-                add_agent(&mut view.snapshot, &task.agent_id, host);
+                view.add_agent(&task.agent_id, host);
                 view.snapshot.tasks.insert(task.key.clone(), task);
             }
         }
@@ -25,21 +25,23 @@ pub fn add(view: &mut View, pod: &Pod) {
 }
 
 fn task(
-    view: &View,
+    view: &mut MarathonView,
     pod: &Pod,
-    spec: &ContainerSpec,
-    instance: &Instance,
-    status: &ContainerStatus,
-    skipped: &mut Vec<Skipped>,
+    spec: &PodContainer,
+    instance: &PodInstance,
+    status: &PodContainerStatus,
 ) -> Option<Task> {
     let state = TaskState::parse(&status.status);
-    let ports = ports(pod, spec, status, skipped);
+    let id = status.container_id.as_deref().unwrap_or_default();
+    let mut log = SkipLog::new(&mut view.snapshot.skipped, id, state);
+    let ports = ports(pod, spec, status, &mut log);
     if ports.is_empty() || state == TaskState::Terminal {
         return None;
     }
+    // A container is healthy if all of its checked endpoints are.
     let healthy: Vec<bool> = status.endpoints.iter().filter_map(|endpoint| endpoint.healthy).collect();
     let addresses = instance.networks.iter().flat_map(|network| {
-        let addresses = network.addresses.iter().filter_map(|text| wire::address(text));
+        let addresses = network.addresses.iter().filter_map(|text| container_address(text));
         addresses.map(|address| TaskAddress { address, network: network.name.clone() })
     });
     Some(Task {
@@ -55,27 +57,27 @@ fn task(
 
 fn ports(
     pod: &Pod,
-    spec: &ContainerSpec,
-    status: &ContainerStatus,
-    skipped: &mut Vec<Skipped>,
+    spec: &PodContainer,
+    status: &PodContainerStatus,
+    log: &mut SkipLog<'_>,
 ) -> Vec<TaskPort> {
-    let task = status.container_id.as_deref().unwrap_or_default();
     let pod_networks: BTreeSet<String> =
         pod.spec.networks.iter().filter_map(|network| network.name.clone()).collect();
     let mut ports = Vec::new();
     for endpoint in &spec.endpoints {
-        let labels: Vec<_> = vip_labels(&endpoint.labels).collect();
+        let labels = vip_labels(&endpoint.labels, &endpoint.name, log);
         if labels.is_empty() {
             continue;
         }
-        let state = TaskState::parse(&status.status);
-        let options = options(&endpoint.labels, task, &endpoint.name, state, skipped);
+        let options = options(&endpoint.labels, &endpoint.name, log);
         let allocated = status.endpoints.iter().find(|status| status.name == endpoint.name);
         let host_port = allocated.and_then(|status| status.allocated_host_port);
+        // Without names of its own an endpoint is on all networks of the pod.
         let networks = match endpoint.network_names.is_empty() {
             true => pod_networks.clone(),
             false => endpoint.network_names.iter().cloned().collect(),
         };
+        // One port for each protocol, tcp if none is named.
         let protocols = endpoint.protocol.iter().filter_map(|text| Protocol::parse(text));
         let mut protocols: Vec<Protocol> = protocols.collect();
         if endpoint.protocol.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::cluster::TaskState;
+use crate::cluster::{Snapshot, TaskState};
 use crate::mesos;
 use crate::vip::{VipKey, VipTable};
 
@@ -14,19 +14,19 @@ fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn info() -> Info {
+fn info() -> MarathonInfo {
     let text = format!(
         r#"{{"name":"marathon","version":"1.11.24","frameworkId":"{FRAMEWORK}",
         "marathon_config":{{"framework_name":"marathon"}}}}"#
     );
-    Info::parse(text.as_bytes()).unwrap()
+    MarathonInfo::parse(text.as_bytes()).unwrap()
 }
 
-fn view(app: &str) -> View {
-    View::parse(&info(), format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None).unwrap()
+fn view(app: &str) -> MarathonView {
+    MarathonView::parse(&info(), format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None).unwrap()
 }
 
-fn weight(view: &View) -> u32 {
+fn weight(view: &MarathonView) -> u32 {
     view.snapshot.tasks.values().map(|task| u32::from(task.is_ready())).sum()
 }
 
@@ -42,7 +42,7 @@ fn backends(snapshot: &Snapshot) -> BTreeMap<VipKey, BTreeMap<SocketAddr, u32>> 
 #[test]
 fn alone_it_gives_what_mesos_gives() {
     let (apps, pods) = (fixture("marathon/apps.json"), fixture("marathon/pods.json"));
-    let mut view = View::parse(&info(), &apps, Some(&pods)).unwrap();
+    let mut view = MarathonView::parse(&info(), &apps, Some(&pods)).unwrap();
     let mut mesos = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     // Marathon has names of hosts only, which are resolved elsewhere.
     for (id, agent) in &mut view.snapshot.agents {
@@ -106,7 +106,7 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     let before = snapshot.clone();
     let ids: Vec<String> = snapshot.tasks.keys().map(|key| key.task.clone()).collect();
     let web = ids.iter().find(|id| id.starts_with("dev_web")).unwrap();
-    let mut view = View { framework: FRAMEWORK.to_owned(), ..View::default() };
+    let mut view = MarathonView { framework: FRAMEWORK.to_owned(), ..MarathonView::default() };
     view.verdicts.insert(web.clone(), false);
     view.checked.insert("nohc".to_owned());
     view.judge(&mut snapshot);
@@ -119,7 +119,7 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     }
     // Another framework's tasks are none of its business, and it overrules no bad result of Mesos.
     let mut again = before.clone();
-    View { framework: "other".to_owned(), ..view.clone() }.judge(&mut again);
+    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again);
     assert_eq!(again, before);
     snapshot.tasks.values_mut().for_each(|task| task.healthy = Some(false));
     view.verdicts.insert(web.clone(), true);
@@ -139,18 +139,18 @@ fn older_documents_are_read_as_well() {
         (task.state, task.ports[0].port, task.ports[0].host_port),
         (TaskState::Running, Some(80), Some(31000))
     );
-    assert_eq!(run_spec("old.1f"), "old");
-    assert_eq!(run_spec("my.app.instance-1._app.1"), "my.app");
+    assert_eq!(view::run_spec("old.1f"), "old");
+    assert_eq!(view::run_spec("my.app.instance-1._app.1"), "my.app");
 }
 
 #[test]
 fn what_is_not_marathon_is_an_error() {
-    assert!(View::parse(&info(), b"{}", None).is_err());
-    assert!(View::parse(&info(), b"<html>", None).is_err());
-    assert!(View::parse(&Info::parse(b"{}").unwrap(), br#"{"apps":[]}"#, None).is_err());
-    assert!(Info::parse(b"[]").is_err());
+    assert!(MarathonView::parse(&info(), b"{}", None).is_err());
+    assert!(MarathonView::parse(&info(), b"<html>", None).is_err());
+    assert!(MarathonView::parse(&MarathonInfo::parse(b"{}").unwrap(), br#"{"apps":[]}"#, None).is_err());
+    assert!(MarathonInfo::parse(b"[]").is_err());
     assert!(info().has_pods());
     for version in ["1.3.14", "0.15.0", ""] {
-        assert!(!Info { version: version.to_owned(), ..info() }.has_pods());
+        assert!(!MarathonInfo { version: version.to_owned(), ..info() }.has_pods());
     }
 }

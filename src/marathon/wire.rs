@@ -1,28 +1,27 @@
-//! The parts of Marathon's JSON that matter here.
+//! Wire types of Marathon's JSON, reduced to the members that l4lbd uses. Every member may be missing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 
 #[derive(Debug, Deserialize)]
-pub struct Apps {
-    pub apps: Vec<App>,
+pub struct MarathonApps {
+    pub apps: Vec<MarathonApp>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct App {
+pub struct MarathonApp {
     pub id: String,
     #[serde(default)]
     pub version: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
-    pub networks: Vec<Network>,
+    pub networks: Vec<MarathonNetwork>,
     #[serde(default, deserialize_with = "nullable")]
-    pub port_definitions: Vec<Port>,
+    pub port_definitions: Vec<MarathonPort>,
     #[serde(default)]
-    pub container: Option<Container>,
-    /// Before Marathon 1.5: the app has an address of its own.
+    pub container: Option<MarathonContainer>,
+    /// Present before Marathon 1.5 if the app has an address of its own.
     #[serde(default)]
     pub ip_address: Option<IpPerTask>,
     #[serde(default, deserialize_with = "nullable")]
@@ -30,23 +29,23 @@ pub struct App {
     #[serde(default, deserialize_with = "nullable")]
     pub readiness_checks: Vec<serde::de::IgnoredAny>,
     #[serde(default, deserialize_with = "nullable")]
-    pub readiness_check_results: Vec<Readiness>,
+    pub readiness_check_results: Vec<ReadinessResult>,
     #[serde(default, deserialize_with = "nullable")]
     pub deployments: Vec<serde::de::IgnoredAny>,
     #[serde(default, deserialize_with = "nullable")]
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<MarathonTask>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Network {
+pub struct MarathonNetwork {
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: NetworkMode,
     #[serde(default)]
     pub name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum Mode {
+pub enum NetworkMode {
     #[default]
     #[serde(rename = "host")]
     Host,
@@ -58,22 +57,22 @@ pub enum Mode {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Container {
+pub struct MarathonContainer {
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
     #[serde(default)]
-    pub port_mappings: Option<Vec<Port>>,
+    pub port_mappings: Option<Vec<MarathonPort>>,
     #[serde(default)]
-    pub docker: Option<Docker>,
+    pub docker: Option<MarathonDocker>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Docker {
+pub struct MarathonDocker {
     #[serde(default)]
     pub network: Option<String>,
     #[serde(default)]
-    pub port_mappings: Option<Vec<Port>>,
+    pub port_mappings: Option<Vec<MarathonPort>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +85,7 @@ pub struct IpPerTask {
 /// A port definition or a port mapping.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Port {
+pub struct MarathonPort {
     #[serde(default)]
     pub container_port: u32,
     #[serde(default)]
@@ -108,7 +107,8 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Whether Marathon does it, so that Mesos knows nothing of it. HTTP is the default.
+    /// Returns true for a check that Marathon does itself, so that Mesos knows nothing of it. HTTP is the
+    /// default.
     pub fn is_marathons(&self) -> bool {
         !self
             .protocol
@@ -119,7 +119,7 @@ impl HealthCheck {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Readiness {
+pub struct ReadinessResult {
     pub task_id: String,
     #[serde(default)]
     pub ready: bool,
@@ -127,13 +127,13 @@ pub struct Readiness {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Task {
+pub struct MarathonTask {
     pub id: String,
     #[serde(default)]
     pub host: String,
     #[serde(default)]
     pub slave_id: Option<String>,
-    /// Before Marathon 1.1 there was none; what had started ran.
+    /// Absent before Marathon 1.1, where a task that had started ran.
     #[serde(default)]
     pub state: Option<String>,
     #[serde(default)]
@@ -143,14 +143,15 @@ pub struct Task {
     #[serde(default, deserialize_with = "nullable")]
     pub ports: Vec<u16>,
     #[serde(default, deserialize_with = "nullable")]
-    pub ip_addresses: Vec<Address>,
+    pub ip_addresses: Vec<MarathonAddress>,
+    /// `null` in place of a check without a result yet.
     #[serde(default, deserialize_with = "nullable")]
     pub health_check_results: Vec<Option<HealthResult>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Address {
+pub struct MarathonAddress {
     pub ip_address: String,
 }
 
@@ -165,27 +166,27 @@ pub struct Pod {
     #[serde(default)]
     pub spec: PodSpec,
     #[serde(default, deserialize_with = "nullable")]
-    pub instances: Vec<Instance>,
+    pub instances: Vec<PodInstance>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub struct PodSpec {
     #[serde(default, deserialize_with = "nullable")]
-    pub networks: Vec<Network>,
+    pub networks: Vec<MarathonNetwork>,
     #[serde(default, deserialize_with = "nullable")]
-    pub containers: Vec<ContainerSpec>,
+    pub containers: Vec<PodContainer>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct ContainerSpec {
+pub struct PodContainer {
     pub name: String,
     #[serde(default, deserialize_with = "nullable")]
-    pub endpoints: Vec<EndpointSpec>,
+    pub endpoints: Vec<PodEndpoint>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EndpointSpec {
+pub struct PodEndpoint {
     pub name: String,
     #[serde(default)]
     pub container_port: Option<u16>,
@@ -199,19 +200,19 @@ pub struct EndpointSpec {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Instance {
+pub struct PodInstance {
     #[serde(default)]
     pub agent_hostname: Option<String>,
     #[serde(default)]
     pub agent_id: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
-    pub networks: Vec<InstanceNetwork>,
+    pub networks: Vec<PodNetwork>,
     #[serde(default, deserialize_with = "nullable")]
-    pub containers: Vec<ContainerStatus>,
+    pub containers: Vec<PodContainerStatus>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct InstanceNetwork {
+pub struct PodNetwork {
     #[serde(default)]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
@@ -220,19 +221,19 @@ pub struct InstanceNetwork {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ContainerStatus {
+pub struct PodContainerStatus {
     pub name: String,
     #[serde(default)]
     pub status: String,
     #[serde(default)]
     pub container_id: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
-    pub endpoints: Vec<EndpointStatus>,
+    pub endpoints: Vec<PodEndpointStatus>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EndpointStatus {
+pub struct PodEndpointStatus {
     pub name: String,
     #[serde(default)]
     pub allocated_host_port: Option<u16>,
@@ -240,14 +241,9 @@ pub struct EndpointStatus {
     pub healthy: Option<bool>,
 }
 
-/// `null` means what a missing member means.
+/// Reads a member for which `null` means the same as its absence.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// An address; the CNI isolator reports IPv6 addresses with their prefix length.
-pub fn address(text: &str) -> Option<IpAddr> {
-    text.split_once('/').map_or(text, |(address, _)| address).parse().ok()
 }

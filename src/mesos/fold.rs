@@ -14,7 +14,7 @@ pub trait ObjectFold<'de> {
     /// Reads the value of `key` from `map`, exactly once.
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 
-    /// The value is not an object.
+    /// Called for a value that is not an object.
     fn mismatch(&mut self) {}
 }
 
@@ -23,17 +23,17 @@ pub trait ArrayFold<'de> {
     /// Reads the next item from `seq`; `None` at the end.
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error>;
 
-    /// The value is neither an array nor `null`.
+    /// Called for a value that is neither an array nor `null`.
     fn mismatch(&mut self) {}
 }
 
-/// Seed that hands an object to an [`ObjectFold`].
-pub struct Object<'a, F>(pub &'a mut F);
+/// A seed that hands an object to an [`ObjectFold`].
+pub struct ObjectSeed<'a, F>(pub &'a mut F);
 
-/// Seed that hands an array to an [`ArrayFold`].
-pub struct Array<'a, F>(pub &'a mut F);
+/// A seed that hands an array to an [`ArrayFold`].
+pub struct ArraySeed<'a, F>(pub &'a mut F);
 
-impl<'de, F: ObjectFold<'de>> DeserializeSeed<'de> for Object<'_, F> {
+impl<'de, F: ObjectFold<'de>> DeserializeSeed<'de> for ObjectSeed<'_, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -41,7 +41,7 @@ impl<'de, F: ObjectFold<'de>> DeserializeSeed<'de> for Object<'_, F> {
     }
 }
 
-impl<'de, F: ArrayFold<'de>> DeserializeSeed<'de> for Array<'_, F> {
+impl<'de, F: ArrayFold<'de>> DeserializeSeed<'de> for ArraySeed<'_, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -49,7 +49,8 @@ impl<'de, F: ArrayFold<'de>> DeserializeSeed<'de> for Array<'_, F> {
     }
 }
 
-/// The visits of every JSON type that is not the expected one.
+/// Visits of every JSON type that is not the expected one. A macro, because the two visitors share no
+/// type.
 macro_rules! mismatches {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,10 +84,11 @@ macro_rules! mismatches {
     };
 }
 
-impl<'de, F: ObjectFold<'de>> Visitor<'de> for Object<'_, F> {
+impl<'de, F: ObjectFold<'de>> Visitor<'de> for ObjectSeed<'_, F> {
     type Value = ();
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // Keys are borrowed from the document unless they have escapes.
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             self.0.member(&key, &mut map)?;
         }
@@ -95,6 +97,7 @@ impl<'de, F: ObjectFold<'de>> Visitor<'de> for Object<'_, F> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         self.0.mismatch();
+        // The parser stays in the middle of the document until all of the value is read.
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -107,7 +110,7 @@ impl<'de, F: ObjectFold<'de>> Visitor<'de> for Object<'_, F> {
     mismatches!();
 }
 
-impl<'de, F: ArrayFold<'de>> Visitor<'de> for Array<'_, F> {
+impl<'de, F: ArrayFold<'de>> Visitor<'de> for ArraySeed<'_, F> {
     type Value = ();
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {

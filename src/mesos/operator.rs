@@ -1,22 +1,22 @@
 //! The v1 operator API: answers to calls. Events are in [`super::live`].
+//! (<https://mesos.apache.org/documentation/latest/operator-http-api/>)
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
-use super::Error;
-use super::fold::{Array, ArrayFold, Object, ObjectFold};
-use super::live::Live;
-use super::normalise::{self, Ended};
-use super::wire::{self, Lenient};
-use crate::cluster::{Master, Skipped, Snapshot};
+use super::agents::{AgentList, add_framework, pid_address};
+use super::error::Error;
+use super::fold::{ArrayFold, ArraySeed, ObjectFold, ObjectSeed};
+use super::task::{EndedList, add_task};
+use crate::cluster::{Master, Snapshot};
 
 /// Reads an answer to `GET_STATE`, of a master or an agent.
 pub fn parse_state(text: &str) -> Result<Snapshot, Error> {
     let mut snapshot = Snapshot::default();
-    let mut answer = Answer { snapshot: &mut snapshot, tasks: &mut Direct, found: false };
+    let mut answer = StateAnswer { snapshot: &mut snapshot, tasks: &mut Direct, found: false };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Object(&mut answer).deserialize(&mut deserializer)?;
+    ObjectSeed(&mut answer).deserialize(&mut deserializer)?;
     deserializer.end()?;
     if !answer.found {
         return Err(Error::Missing("get_state"));
@@ -45,89 +45,86 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
 
     let answer: Answer = serde_json::from_slice(answer)?;
     let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
-    let address = master_info.pid.as_deref().and_then(normalise::pid_address);
+    let address = master_info.pid.as_deref().and_then(pid_address).map(|address| address.ip());
     Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
 }
 
-/// Folds events into the state after the last one.
-pub fn parse_events<'a>(records: impl Iterator<Item = Result<&'a str, Error>>) -> Result<Snapshot, Error> {
-    let mut live = Live::default();
-    for (index, record) in records.enumerate() {
-        live.record(record?).map_err(|error| Error::Event { record: index + 1, error })?;
-    }
-    if !live.is_subscribed() {
-        return Err(Error::Missing("SUBSCRIBED event"));
-    }
-    Ok(live.into_snapshot())
-}
-
-/// Where the tasks of a `get_state` go.
+/// Receiver of the tasks of a `get_state`.
 pub trait TaskSink<'de> {
+    /// Takes one task in its own JSON, and adds it to `snapshot`.
     fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue);
 }
 
-/// Normalises each task as it comes.
+/// A receiver that keeps nothing of a task beside the snapshot.
 struct Direct;
 
 impl<'de> TaskSink<'de> for Direct {
     fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue) {
+        // Never an error: an unreadable task is a value of its own.
         if let Ok(task) = serde_json::from_str(task.get()) {
-            normalise::add_task(snapshot, task);
+            add_task(snapshot, task);
         }
     }
 }
 
 /// An object with the member `get_state`: the answer to that call, or what `SUBSCRIBED` holds.
-pub struct Answer<'a, S> {
+pub struct StateAnswer<'a, S> {
     pub snapshot: &'a mut Snapshot,
     pub tasks: &'a mut S,
+    /// Set once `get_state` was found.
     pub found: bool,
 }
 
-impl<'de, S: TaskSink<'de>> ObjectFold<'de> for Answer<'_, S> {
+impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateAnswer<'_, S> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         if key == "get_state" {
             self.found = true;
-            return map.next_value_seed(Object(&mut State { snapshot: self.snapshot, tasks: self.tasks }));
+            return map.next_value_seed(ObjectSeed(&mut StateMembers {
+                snapshot: self.snapshot,
+                tasks: self.tasks,
+            }));
         }
         map.next_value::<IgnoredAny>().map(drop)
     }
 }
 
-/// `get_state`, and its members `get_tasks`, `get_agents` and `get_frameworks`: their own members
-/// have distinct names, so that one fold serves all four.
-struct State<'a, S> {
+/// Fold over `get_state` and its members `get_tasks`, `get_agents` and `get_frameworks`: their own
+/// members have distinct names, so that one fold serves all four.
+struct StateMembers<'a, S> {
     snapshot: &'a mut Snapshot,
     tasks: &'a mut S,
 }
 
-impl<'de, S: TaskSink<'de>> ObjectFold<'de> for State<'_, S> {
+impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(Object(self)),
-            "tasks" | "launched_tasks" => {
-                map.next_value_seed(Array(&mut Tasks { snapshot: self.snapshot, tasks: self.tasks }))
-            }
+            // The inner objects are folded by this same fold.
+            "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(ObjectSeed(self)),
+            // Masters list `tasks`, agents `launched_tasks`.
+            "tasks" | "launched_tasks" => map
+                .next_value_seed(ArraySeed(&mut AnswerTasks { snapshot: self.snapshot, tasks: self.tasks })),
             "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {
                 let unreachable = key == "unreachable_tasks";
-                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))
+                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.snapshot, unreachable }))
             }
-            "agents" => map.next_value_seed(Array(&mut Agents { snapshot: self.snapshot, recovered: false })),
+            "agents" => {
+                map.next_value_seed(ArraySeed(&mut AgentList { snapshot: self.snapshot, recovered: false }))
+            }
             "recovered_agents" => {
-                map.next_value_seed(Array(&mut Agents { snapshot: self.snapshot, recovered: true }))
+                map.next_value_seed(ArraySeed(&mut AgentList { snapshot: self.snapshot, recovered: true }))
             }
-            "frameworks" => map.next_value_seed(Array(&mut Frameworks(self.snapshot))),
+            "frameworks" => map.next_value_seed(ArraySeed(&mut AnswerFrameworks(self.snapshot))),
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }
 }
 
-struct Tasks<'a, S> {
+struct AnswerTasks<'a, S> {
     snapshot: &'a mut Snapshot,
     tasks: &'a mut S,
 }
 
-impl<'de, S: TaskSink<'de>> ArrayFold<'de> for Tasks<'_, S> {
+impl<'de, S: TaskSink<'de>> ArrayFold<'de> for AnswerTasks<'_, S> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element()? else { return Ok(None) };
         self.tasks.task(self.snapshot, task);
@@ -135,44 +132,12 @@ impl<'de, S: TaskSink<'de>> ArrayFold<'de> for Tasks<'_, S> {
     }
 }
 
-struct Agents<'a> {
-    snapshot: &'a mut Snapshot,
-    recovered: bool,
-}
+struct AnswerFrameworks<'a>(&'a mut Snapshot);
 
-impl<'de> ArrayFold<'de> for Agents<'_> {
+impl<'de> ArrayFold<'de> for AnswerFrameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(agent) = seq.next_element()? else { return Ok(None) };
-        normalise::add_agent(self.snapshot, agent, self.recovered);
-        Ok(Some(()))
-    }
-}
-
-struct Frameworks<'a>(&'a mut Snapshot);
-
-impl<'de> ArrayFold<'de> for Frameworks<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(framework) = seq.next_element::<Lenient<wire::Framework<'de>>>()? else { return Ok(None) };
+        let Some(framework) = seq.next_element()? else { return Ok(None) };
         add_framework(self.0, framework);
         Ok(Some(()))
-    }
-}
-
-/// Notes a framework's name.
-pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<wire::Framework<'_>>) {
-    match framework {
-        Lenient::Read(wire::Framework {
-            framework_info: wire::FrameworkInfo { id: Some(id), name, hostname },
-        }) => {
-            normalise::add_scheduler(snapshot, &id.0, None, hostname.as_deref());
-            snapshot.frameworks.insert(id.0.into_owned(), name.into_owned());
-        }
-        Lenient::Read(_) => {}
-        Lenient::Unreadable { error, json } => snapshot.skipped.push(Skipped {
-            task: "frameworks[]".to_owned(),
-            value: Some(json),
-            reason: format!("a framework that cannot be read: {error}"),
-            ..Skipped::default()
-        }),
     }
 }

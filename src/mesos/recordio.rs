@@ -1,118 +1,98 @@
-//! Splitting an event stream into records: RecordIO frames as they come in pieces of any size, and
-//! recorded ones, which may also be JSON objects one after the other, usually one a line.
+//! RecordIO, the framing of Mesos' event streams: `LENGTH\n` followed by that many octets.
+//!
+//! For example, `2\n{}15\n{"type":"X","y":1}` would be two records. White space before a length is
+//! passed over, in a live stream as in a recorded one, which an editor may have given a final line
+//! break. Nothing after a broken frame can be trusted, so that the first error ends a stream.
+//! (<https://mesos.apache.org/documentation/latest/recordio/>)
 
-use serde_json::value::RawValue;
-
-use super::Error;
-
-/// The records of a stream, in order. RecordIO is `LENGTH\n` followed by that many bytes, so it
-/// starts with a digit. Ends after the first error, because nothing behind it can be trusted.
-pub fn records(text: &str) -> Box<dyn Iterator<Item = Result<&str, Error>> + '_> {
-    if is_framed(text) {
-        Box::new(Frames { text, offset: 0 })
-    } else {
-        let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-        Box::new(values.enumerate().map(|(index, value)| match value {
-            Ok(value) => Ok(value.get()),
-            Err(error) => Err(Error::Event { record: index + 1, error }),
-        }))
-    }
-}
-
-/// Whether a document looks like RecordIO.
-pub fn is_framed(text: &str) -> bool {
-    text.trim_ascii_start().starts_with(|c: char| c.is_ascii_digit())
-}
-
-struct Frames<'a> {
-    text: &'a str,
-    offset: usize,
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = Result<&'a str, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.text.get(self.offset..)?;
-        let frame = rest.trim_ascii_start();
-        if frame.is_empty() {
-            return None;
-        }
-        let start = self.offset + rest.len() - frame.len();
-        match split(frame) {
-            Ok((record, length)) => {
-                self.offset = start + length;
-                Some(Ok(record))
-            }
-            Err(reason) => {
-                self.offset = self.text.len();
-                Some(Err(Error::RecordIo { offset: start, reason }))
-            }
-        }
-    }
-}
-
-/// The record at the front of `frame`, and the length of the whole frame.
-fn split(frame: &str) -> Result<(&str, usize), &'static str> {
-    let (length, _) = frame.split_once('\n').ok_or("there is no line break after the length")?;
-    let start = length.len() + 1;
-    let size: usize = length.trim().parse().map_err(|_| "the length is not a number")?;
-    let end = start.checked_add(size).ok_or("the length is out of range")?;
-    let record = frame.get(start..end).ok_or("the stream ends inside of the record")?;
-    Ok((record, end))
-}
+use tokio_util::bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::Decoder;
 
 /// Digits of the longest length that makes sense.
 const MAX_DIGITS: usize = 12;
 
-/// Puts records together from pieces of a stream, wherever those begin and end.
+/// Records longer than this do not leave their memory with the buffer.
+const LONG_RECORD: usize = 64 * 1024;
+
+/// Splits a stream into records, whatever the pieces it comes in.
 #[derive(Debug)]
-pub struct Decoder {
-    /// What is not a whole record yet.
-    buffer: Vec<u8>,
+pub struct RecordDecoder {
     max_record: usize,
+    /// Octets of the stream in front of the buffer.
+    offset: u64,
 }
 
-/// Why a stream is no RecordIO, after which nothing in it can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Reason why a stream is not RecordIO.
+#[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("the length of a record is not a number; is this the answer to SUBSCRIBE?")]
-    Length,
-    #[error("a record of {0} bytes is longer than the {1} that are read")]
-    TooLong(usize, usize),
+    #[error(
+        "RecordIO frame at byte {offset} does not begin with the length of a record; is this the answer to SUBSCRIBE?"
+    )]
+    Length { offset: u64 },
+    #[error("RecordIO frame at byte {offset} announces a record of {length} bytes; at most {max} are read")]
+    TooLong { offset: u64, length: usize, max: usize },
+    #[error("RecordIO frame at byte {offset} is cut off: the stream ends inside of it")]
+    CutOff { offset: u64 },
+    /// Required by [`Decoder`]; the decoder itself does no I/O.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }
 
-impl Decoder {
-    /// `max_record` bounds the memory that a stream can take.
+impl RecordDecoder {
+    /// `max_record` (octets) bounds the memory that a stream can take.
     pub fn new(max_record: usize) -> Self {
-        Self { buffer: Vec::new(), max_record }
+        Self { max_record, offset: 0 }
     }
 
-    /// Takes the next piece.
-    pub fn push(&mut self, piece: &[u8]) {
-        self.buffer.extend_from_slice(piece);
+    fn advance(&mut self, buffer: &mut BytesMut, octets: usize) {
+        buffer.advance(octets);
+        self.offset += octets as u64;
     }
+}
 
-    /// The next whole record; `None` until more pieces have come.
-    pub fn next_record(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
-        let head = self.buffer.iter().take(MAX_DIGITS + 1);
+impl Decoder for RecordDecoder {
+    type Item = Bytes;
+    type Error = FrameError;
+
+    /// Takes the next whole record out of `buffer`; `None` until more of the stream has come.
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+        let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.advance(buffer, blanks);
+        let not_a_length = FrameError::Length { offset: self.offset };
+        let head = buffer.iter().take(MAX_DIGITS + 1);
         let Some(digits) = head.clone().position(|byte| *byte == b'\n') else {
+            // A peer that sends anything but digits is told at once, and not when the buffer is full.
             let wrong = head.clone().any(|byte| !byte.is_ascii_digit()) || head.len() > MAX_DIGITS;
-            return if wrong { Err(FrameError::Length) } else { Ok(None) };
+            return if wrong { Err(not_a_length) } else { Ok(None) };
         };
-        let length = self.buffer.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
-        let length = length.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let length: usize = length.and_then(|digits| digits.parse().ok()).ok_or(FrameError::Length)?;
+        // `parse` alone would take a sign as well.
+        let length = buffer.get(..digits).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let length: usize = length.ok_or(not_a_length)?;
         if length > self.max_record {
-            return Err(FrameError::TooLong(length, self.max_record));
+            return Err(FrameError::TooLong { offset: self.offset, length, max: self.max_record });
         }
-        let start = digits + 1;
-        let Some(record) = self.buffer.get(start..start + length) else { return Ok(None) };
-        let record = record.to_vec();
-        self.buffer.drain(..start + length);
-        // The first record is by far the longest.
-        self.buffer.shrink_to(64 * 1024);
+        let header = digits + 1;
+        if buffer.len().saturating_sub(header) < length {
+            return Ok(None);
+        }
+        self.advance(buffer, header);
+        let record = buffer.split_to(length).freeze();
+        self.offset += length as u64;
+        // Both parts share their memory. The first record, which holds the whole state, is by far the
+        // longest, and its room would stay taken for as long as the stream is open. With more behind it
+        // the next record does the same, so that long recordings are not copied again and again.
+        if length > LONG_RECORD && buffer.len() < LONG_RECORD {
+            *buffer = BytesMut::from(buffer.as_ref());
+        }
         Ok(Some(record))
+    }
+
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+        match self.decode(buffer)? {
+            None if !buffer.is_empty() => Err(FrameError::CutOff { offset: self.offset }),
+            decoded => Ok(decoded),
+        }
     }
 }
 
@@ -122,14 +102,16 @@ mod tests {
 
     use super::*;
 
-    fn decode(decoder: &mut Decoder, pieces: &[&[u8]]) -> Result<Vec<Vec<u8>>, FrameError> {
+    fn decode(decoder: &mut RecordDecoder, pieces: &[&[u8]]) -> Result<Vec<Vec<u8>>, FrameError> {
+        let mut buffer = BytesMut::new();
         let mut records = Vec::new();
         for piece in pieces {
-            decoder.push(piece);
-            while let Some(record) = decoder.next_record()? {
-                records.push(record);
+            buffer.extend_from_slice(piece);
+            while let Some(record) = decoder.decode(&mut buffer)? {
+                records.push(record.to_vec());
             }
         }
+        assert!(decoder.decode_eof(&mut buffer)?.is_none());
         Ok(records)
     }
 
@@ -138,12 +120,14 @@ mod tests {
         fn records_survive_any_chunking(
             records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),
             sizes in proptest::collection::vec(1usize..30, 1..40),
+            blanks in "[ \r\n]{0,3}",
         ) {
             let mut stream = Vec::new();
             for record in &records {
-                stream.extend(format!("{}\n", record.len()).bytes());
+                stream.extend(format!("{blanks}{}\n", record.len()).bytes());
                 stream.extend(record);
             }
+            stream.extend(blanks.bytes());
             let mut pieces = Vec::new();
             let mut rest = stream.as_slice();
             for size in sizes.iter().cycle() {
@@ -152,24 +136,41 @@ mod tests {
                 pieces.push(piece);
                 rest = more;
             }
-            prop_assert_eq!(decode(&mut Decoder::new(40), &pieces).unwrap(), records);
+            prop_assert_eq!(decode(&mut RecordDecoder::new(40), &pieces).unwrap(), records);
         }
 
         #[test]
         fn nothing_makes_it_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..8)) {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-            let _ = decode(&mut Decoder::new(100), &pieces);
+            let _ = decode(&mut RecordDecoder::new(100), &pieces);
         }
     }
 
     #[test]
     fn what_is_no_recordio_is_refused() {
-        let fail = |stream: &[u8]| decode(&mut Decoder::new(100), &[stream]).unwrap_err();
-        assert_eq!(fail(b"<html>"), FrameError::Length);
-        assert_eq!(fail(b"\n{}"), FrameError::Length);
-        assert_eq!(fail(b"-1\n"), FrameError::Length);
-        assert_eq!(fail(b"+1\n"), FrameError::Length);
-        assert_eq!(fail(b"1111111111111"), FrameError::Length);
-        assert_eq!(fail(b"101\n"), FrameError::TooLong(101, 100));
+        let fail = |stream: &[u8]| decode(&mut RecordDecoder::new(100), &[stream]).unwrap_err();
+        for stream in [&b"<html>"[..], b"\n{}", b"-1\n", b"+1\n", b"1 \n", b"1111111111111"] {
+            assert!(matches!(fail(stream), FrameError::Length { .. }), "{stream:?}");
+        }
+        assert!(matches!(fail(b"101\n"), FrameError::TooLong { offset: 0, length: 101, max: 100 }));
+        assert!(matches!(fail(b"2\n{} <html>"), FrameError::Length { offset: 5 }));
+    }
+
+    #[test]
+    fn a_stream_that_ends_inside_of_a_frame_is_an_error() {
+        let fail = |stream: &[u8]| decode(&mut RecordDecoder::new(100), &[stream]).unwrap_err();
+        for stream in [&b"2\n{}10\n{"[..], b"2\n{}10\n", b"2\n{}10", b"2\n{}1"] {
+            assert!(matches!(fail(stream), FrameError::CutOff { offset: 4 }), "{stream:?}");
+        }
+        assert_eq!(decode(&mut RecordDecoder::new(100), &[b""]).unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_long_record_leaves_no_memory_taken() {
+        let mut buffer = BytesMut::from(format!("1000000\n{}2\n{{}}", " ".repeat(1_000_000)).as_bytes());
+        let mut decoder = RecordDecoder::new(1 << 20);
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().len(), 1_000_000);
+        assert!(buffer.capacity() < LONG_RECORD, "{}", buffer.capacity());
+        assert_eq!(&decoder.decode(&mut buffer).unwrap().unwrap()[..], b"{}");
     }
 }

@@ -1,29 +1,35 @@
-//! Whether a document says less than its master knows.
+//! Detection of documents that leave out tasks for lack of rights.
 //!
-//! Missing rights are not refused: what a client may not see is left out. But agents always tell how
-//! much of their resources is in use, and that must be by something.
+//! A master does not refuse a client without rights: it leaves out what the client may not see, and
+//! the document looks like that of an idle cluster. But agents always report how much of their
+//! resources is in use. Resources in use without any task or executor give such a document away.
+//! (<https://mesos.apache.org/documentation/latest/authorization/>)
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// What to tell an operator then.
-pub const HIDDEN: &str = "the agents' resources are in use, but no task is in the document: these credentials may not \
-                          see tasks (ACLs view_frameworks and view_tasks)";
+/// Text for an operator whose credentials hide the tasks.
+pub const HIDDEN: &str = "agents report resources in use, but no task is in the document: the credentials of l4lbd may not \
+                          see tasks; check the master's ACLs view_frameworks and view_tasks for this user";
 
-/// Whether agents' resources are in use although a document of a master (v0, v1, or a `SUBSCRIBED`
-/// event) has neither tasks nor executors. A document that can't be read hides nothing.
+/// Returns true for a document of a master (v0, v1, or a `SUBSCRIBED` event) with agents whose
+/// resources are in use, but with neither tasks nor executors. A document that cannot be read hides
+/// nothing.
 pub fn hides_tasks(document: &[u8]) -> bool {
     let Ok(outline) = serde_json::from_slice::<Outline>(document) else { return false };
     let subscribed = outline.subscribed.and_then(|subscribed| subscribed.get_state);
     match outline.get_state.or(subscribed) {
+        // v1: executors without tasks are idle, but visible, and so are tasks that wait for an agent.
         Some(state) => {
             let idle = state.get_tasks.unwrap_or_default().is_empty()
                 && state.get_executors.unwrap_or_default().executors.is_empty();
             let agents = state.get_agents.unwrap_or_default().agents;
             idle && agents.iter().any(|agent| !agent.allocated_resources.is_empty())
         }
+        // v0
         None => {
-            let idle = |framework: &Framework| framework.tasks.is_empty() && framework.executors.is_empty();
+            let idle =
+                |framework: &OutlineFramework| framework.tasks.is_empty() && framework.executors.is_empty();
             outline.frameworks.iter().all(idle)
                 && outline.slaves.iter().any(|agent| {
                     agent.used_resources.as_ref().is_some_and(|used| used.cpus > 0.0 || used.mem > 0.0)
@@ -32,31 +38,32 @@ pub fn hides_tasks(document: &[u8]) -> bool {
     }
 }
 
+/// The members of a document that give it away.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default)]
-    slaves: Vec<Slave>,
+    slaves: Vec<OutlineSlave>,
     #[serde(default)]
-    frameworks: Vec<Framework>,
+    frameworks: Vec<OutlineFramework>,
     #[serde(default)]
-    get_state: Option<State>,
+    get_state: Option<OutlineState>,
     #[serde(default)]
-    subscribed: Option<Subscribed>,
+    subscribed: Option<OutlineSubscribed>,
 }
 
 #[derive(Deserialize)]
-struct Subscribed {
-    get_state: Option<State>,
+struct OutlineSubscribed {
+    get_state: Option<OutlineState>,
 }
 
 #[derive(Deserialize)]
-struct Slave {
+struct OutlineSlave {
     #[serde(default)]
-    used_resources: Option<Used>,
+    used_resources: Option<UsedResources>,
 }
 
 #[derive(Deserialize)]
-struct Used {
+struct UsedResources {
     #[serde(default)]
     cpus: f64,
     #[serde(default)]
@@ -64,7 +71,7 @@ struct Used {
 }
 
 #[derive(Deserialize)]
-struct Framework {
+struct OutlineFramework {
     #[serde(default)]
     tasks: Vec<IgnoredAny>,
     #[serde(default)]
@@ -72,20 +79,20 @@ struct Framework {
 }
 
 #[derive(Deserialize)]
-struct State {
-    get_tasks: Option<Tasks>,
-    get_executors: Option<Executors>,
-    get_agents: Option<Agents>,
+struct OutlineState {
+    get_tasks: Option<OutlineTasks>,
+    get_executors: Option<OutlineExecutors>,
+    get_agents: Option<OutlineAgents>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Tasks {
+struct OutlineTasks {
     tasks: Vec<IgnoredAny>,
     pending_tasks: Vec<IgnoredAny>,
 }
 
-impl Tasks {
+impl OutlineTasks {
     fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.pending_tasks.is_empty()
     }
@@ -93,18 +100,18 @@ impl Tasks {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Executors {
+struct OutlineExecutors {
     executors: Vec<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Agents {
-    agents: Vec<V1Agent>,
+struct OutlineAgents {
+    agents: Vec<OutlineAgent>,
 }
 
 #[derive(Deserialize)]
-struct V1Agent {
+struct OutlineAgent {
     #[serde(default)]
     allocated_resources: Vec<IgnoredAny>,
 }

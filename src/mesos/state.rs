@@ -8,23 +8,25 @@ use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
 
-use super::Error;
-use super::fold::{Array, ArrayFold, Object, ObjectFold};
-use super::normalise::{self, Ended};
-use super::wire::{self, Lenient};
+use super::agents::{self, AgentList};
+use super::error::Error;
+use super::fold::{ArrayFold, ArraySeed, ObjectFold, ObjectSeed};
+use super::task::{EndedList, add_task};
+use super::wire::Lenient;
 use crate::cluster::{Master, Skipped, Snapshot};
 
-/// Reads a v0 document.
+/// Reads the `/state` of a master or an agent.
 pub fn parse(text: &str) -> Result<Snapshot, Error> {
-    let mut document = Document::default();
+    let mut document = StateDocument::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Object(&mut document).deserialize(&mut deserializer)?;
+    ObjectSeed(&mut document).deserialize(&mut deserializer)?;
     deserializer.end()?;
     document.finish()
 }
 
+/// Members of a document as they come, in any order.
 #[derive(Default)]
-struct Document {
+struct StateDocument {
     snapshot: Snapshot,
     has_frameworks: bool,
     id: Option<String>,
@@ -32,32 +34,33 @@ struct Document {
     pid: Option<String>,
     hostname: Option<String>,
     leader: Option<String>,
+    /// Set by a member that only masters have.
     is_master: bool,
 }
 
-impl Document {
+impl StateDocument {
     fn finish(self) -> Result<Snapshot, Error> {
         let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master } = self;
         if !has_frameworks {
             return Err(Error::Missing("frameworks"));
         }
         if is_master {
-            let address = pid.as_deref().and_then(normalise::pid_address);
-            // Only the leading master knows the state, so that its own address is the leader's.
-            let leader = leader.or(pid).and_then(|pid| pid.rsplit_once('@')?.1.parse().ok());
+            let address = pid.as_deref().and_then(agents::pid_address).map(|address| address.ip());
+            // A master that answers leads itself: standby masters know no state and redirect.
+            let leader = leader.or(pid).as_deref().and_then(agents::pid_address);
             Arc::make_mut(&mut snapshot.names).leader = leader;
             snapshot.master =
                 id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
         } else if let Some(id) = id {
-            // An agent describes itself at the top.
-            let agent = normalise::agent(hostname.unwrap_or_default(), pid.as_deref());
+            // An agent describes itself at the top of its own document.
+            let agent = agents::agent(hostname.unwrap_or_default(), pid.as_deref());
             snapshot.agents.insert(id, agent);
         }
         Ok(snapshot)
     }
 }
 
-impl<'de> ObjectFold<'de> for Document {
+impl<'de> ObjectFold<'de> for StateDocument {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "id" => self.id = read(map)?,
@@ -67,14 +70,20 @@ impl<'de> ObjectFold<'de> for Document {
             "leader" => self.leader = read(map)?,
             "slaves" => {
                 self.is_master = true;
-                map.next_value_seed(Array(&mut Agents { snapshot: &mut self.snapshot, recovered: false }))?;
+                map.next_value_seed(ArraySeed(&mut AgentList {
+                    snapshot: &mut self.snapshot,
+                    recovered: false,
+                }))?;
             }
             "recovered_slaves" => {
-                map.next_value_seed(Array(&mut Agents { snapshot: &mut self.snapshot, recovered: true }))?;
+                map.next_value_seed(ArraySeed(&mut AgentList {
+                    snapshot: &mut self.snapshot,
+                    recovered: true,
+                }))?;
             }
             "frameworks" => {
                 self.has_frameworks = true;
-                map.next_value_seed(Array(&mut Frameworks(&mut self.snapshot)))?;
+                map.next_value_seed(ArraySeed(&mut StateFrameworks(&mut self.snapshot)))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -84,28 +93,17 @@ impl<'de> ObjectFold<'de> for Document {
     }
 }
 
-struct Agents<'a> {
-    snapshot: &'a mut Snapshot,
-    recovered: bool,
-}
+struct StateFrameworks<'a>(&'a mut Snapshot);
 
-impl<'de> ArrayFold<'de> for Agents<'_> {
+impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(agent) = seq.next_element::<Lenient<wire::Agent<'de>>>()? else { return Ok(None) };
-        normalise::add_agent(self.snapshot, agent, self.recovered);
-        Ok(Some(()))
-    }
-}
-
-struct Frameworks<'a>(&'a mut Snapshot);
-
-impl<'de> ArrayFold<'de> for Frameworks<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let mut framework = Framework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
-        let Some(()) = seq.next_element_seed(Object(&mut framework))? else { return Ok(None) };
-        let Framework { id, name, pid, hostname, .. } = framework;
+        // Its name may come after its tasks, so that it is added when all members are known.
+        let mut framework =
+            StateFramework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
+        let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
+        let StateFramework { id, name, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
-            normalise::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());
+            agents::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());
             self.0.frameworks.insert(id, name);
         }
         Ok(Some(()))
@@ -116,7 +114,7 @@ impl<'de> ArrayFold<'de> for Frameworks<'_> {
     }
 }
 
-struct Framework<'a> {
+struct StateFramework<'a> {
     snapshot: &'a mut Snapshot,
     id: Option<String>,
     name: Option<String>,
@@ -124,18 +122,19 @@ struct Framework<'a> {
     hostname: Option<String>,
 }
 
-impl<'de> ObjectFold<'de> for Framework<'_> {
+impl<'de> ObjectFold<'de> for StateFramework<'_> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "id" => self.id = read(map)?,
             "name" => self.name = read(map)?,
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
-            "tasks" => map.next_value_seed(Array(&mut Tasks(self.snapshot)))?,
-            "executors" => map.next_value_seed(Array(&mut Executors(self.snapshot)))?,
+            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot)))?,
+            // Agents list their tasks one level further down.
+            "executors" => map.next_value_seed(ArraySeed(&mut StateExecutors(self.snapshot)))?,
             "completed_tasks" | "unreachable_tasks" => {
                 let unreachable = key == "unreachable_tasks";
-                map.next_value_seed(Array(&mut Ended { snapshot: self.snapshot, unreachable }))?;
+                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.snapshot, unreachable }))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -149,34 +148,34 @@ impl<'de> ObjectFold<'de> for Framework<'_> {
     }
 }
 
-struct Executors<'a>(&'a mut Snapshot);
+struct StateExecutors<'a>(&'a mut Snapshot);
 
-impl<'de> ArrayFold<'de> for Executors<'_> {
+impl<'de> ArrayFold<'de> for StateExecutors<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        seq.next_element_seed(Object(&mut Executor(self.0)))
+        seq.next_element_seed(ObjectSeed(&mut StateExecutor(self.0)))
     }
 }
 
-struct Executor<'a>(&'a mut Snapshot);
+struct StateExecutor<'a>(&'a mut Snapshot);
 
-impl<'de> ObjectFold<'de> for Executor<'_> {
+impl<'de> ObjectFold<'de> for StateExecutor<'_> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "tasks" => map.next_value_seed(Array(&mut Tasks(self.0))),
+            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.0))),
             "completed_tasks" => {
-                map.next_value_seed(Array(&mut Ended { snapshot: self.0, unreachable: false }))
+                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.0, unreachable: false }))
             }
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }
 }
 
-struct Tasks<'a>(&'a mut Snapshot);
+struct StateTasks<'a>(&'a mut Snapshot);
 
-impl<'de> ArrayFold<'de> for Tasks<'_> {
+impl<'de> ArrayFold<'de> for StateTasks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(task) = seq.next_element::<Lenient<wire::Task<'de>>>()? else { return Ok(None) };
-        normalise::add_task(self.0, task);
+        let Some(task) = seq.next_element()? else { return Ok(None) };
+        add_task(self.0, task);
         Ok(Some(()))
     }
 
@@ -185,7 +184,7 @@ impl<'de> ArrayFold<'de> for Tasks<'_> {
     }
 }
 
-/// A scalar member, `None` where it has another type.
+/// Reads a scalar member; `None` if it has another type.
 fn read<'de, T: serde::Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
     Ok(match map.next_value::<Lenient<T>>()? {
         Lenient::Read(value) => Some(value),

@@ -440,3 +440,23 @@ fn labels_without_end_cost_little() {
     assert_eq!(reasons[2], "a task can have 256 VIP labels, and this has 9744 more");
     assert!(snapshot.skipped.iter().all(|skipped| skipped.to_string().len() < 1000));
 }
+
+#[test]
+fn long_texts_of_tenants_are_shortened() {
+    let long = "x".repeat(1 << 20);
+    let vip = r#"{"key":"VIP_0","value":"/bad:80"}"#;
+    let scope = format!(r#"{vip},{{"key":"network-scope","value":"{long}"}}"#);
+    let ports = [
+        format!(r#"{{"number":1,"protocol":"{long}","labels":{{"labels":[{vip}]}}}}"#),
+        format!(
+            r#"{{"number":1,"protocol":"tcp","name":"{long}","labels":{{"labels":[{{"key":"VIP_0"}}]}}}}"#
+        ),
+        format!(r#"{{"number":1,"protocol":"tcp","labels":{{"labels":[{scope}]}}}}"#),
+        format!(r#"{{"number":"{long}","protocol":"tcp"}}"#),
+    ];
+    let snapshot = parse(document(&running("t", &ports.join(","))).as_bytes(), None).unwrap();
+    assert_eq!(snapshot.skipped.len(), 4, "{}", snapshot.skipped.len());
+    for skipped in &snapshot.skipped {
+        assert!(skipped.to_string().len() < 1000, "{}", skipped.to_string().len());
+    }
+}

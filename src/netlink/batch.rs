@@ -1,14 +1,13 @@
 //! Blocking transport for one generic netlink family: dumps, and many changes in few system calls.
 //!
 //! The kernel works through a send before the call returns and answers a message that asks for no
-//! acknowledgement only when it fails. So [`Connection::pipeline`] packs changes into sends of up to
+//! acknowledgement only when it fails. So [`GenlConnection::pipeline`] packs changes into sends of up to
 //! 64 KiB, asks for an acknowledgement of the last alone, and assigns the errors that precede it by
 //! sequence number: a round trip per several hundred changes instead of one each, and a change that
-//! fails does not keep the others from being made. Sends are also kept so short that an error for
+//! fails does not keep later ones from being made. Sends are also kept so short that an error for
 //! every message still fits the receive buffer.
 //!
-//! One socket has one dump at a time: until `NLMSG_DONE` was produced the kernel answers another
-//! request with `EBUSY`. More sockets are no faster, in one thread or in several, because the dumps
+//! A socket has one dump at a time ([`super::socket`]). More sockets are no faster, in one thread or in several, because the dumps
 //! of a family exclude one another in the kernel: listing the destinations of 5,000 IPVS services on
 //! an emulated 6.1 kernel took 0.95 s on 1 socket, 0.95 s on 4, 1.02 s on 64 and 0.98 s in two
 //! threads. So dumps simply follow one another.
@@ -18,105 +17,68 @@
 use std::io;
 use std::marker::PhantomData;
 
-use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator, ParseableParametrized,
-    parse_u16,
-};
+use libc::{ENOBUFS, ENOENT, MSG_DONTWAIT};
+use netlink_packet_core::{DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, ParseableParametrized, parse_u16};
 use netlink_packet_generic::constants::{CTRL_ATTR_FAMILY_ID, GENL_HDRLEN, GENL_ID_CTRL};
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
-use netlink_sys::{Socket, SocketAddr};
 
-use replies::{Progress, Replies};
+use super::socket::{self, KernelSocket};
+use super::{frame, nla};
 use window::Window;
-use wire::Header;
 
-mod replies;
 #[cfg(test)]
 mod tests;
 mod window;
-mod wire;
 
 /// Most bytes of a send, unless a single message is longer.
 const SEND_BYTES: usize = 64 * 1024;
-/// Room for one datagram; the kernel makes dumps of up to 32 KiB for a reader with this much.
-const RECEIVE_BYTES: usize = 64 * 1024;
-/// Receive buffer that is asked for; `net.core.rmem_max` usually allows less.
-const SOCKET_BUFFER: i32 = 8 * 1024 * 1024;
-/// What an error reply takes of the receive buffer; 768 bytes on a 6.1 kernel.
+/// Bytes that an error reply takes of the receive buffer; 768 on a 6.1 kernel.
 const REPLY_COST: usize = 1024;
-/// Dumps that may be cut short, by a change of the table or lost replies, before giving up.
-const ATTEMPTS: u32 = 8;
-
-const ENOENT: i32 = 2;
-const EBUSY: i32 = 16;
-const ENOBUFS: i32 = 105;
-const MSG_TRUNC: i32 = 0x20;
-const MSG_DONTWAIT: i32 = 0x40;
-
 /// A socket to the generic netlink family whose messages are `F`, in the network namespace of the
 /// thread that opened it.
 #[derive(Debug)]
-pub struct Connection<F> {
-    socket: Socket,
+pub struct GenlConnection<F> {
+    socket: KernelSocket,
     family: u16,
-    sequence: u32,
-    /// Messages per send whose replies the socket can hold.
-    window: usize,
-    /// The datagram received last.
-    datagram: Vec<u8>,
     messages: PhantomData<fn() -> F>,
 }
 
-/// Why a request has no answer.
+/// Failure of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot open a generic netlink socket: {0}")]
-    Open(#[source] io::Error),
     #[error("the kernel has no generic netlink family {0} (is its module loaded?)")]
     NoFamily(&'static str),
-    #[error("cannot send to the kernel: {0}")]
-    Send(#[source] io::Error),
-    #[error("cannot receive from the kernel: {0}")]
-    Receive(#[source] io::Error),
-    #[error("the kernel refused the request: {0}")]
-    Refused(#[source] io::Error),
-    #[error("no complete answer in {ATTEMPTS} attempts: {0}")]
-    Incomplete(&'static str),
-    #[error("cannot decode the kernel's answer: {0}")]
-    Decode(#[source] DecodeError),
+    #[error(transparent)]
+    Socket(#[from] socket::Error),
 }
 
-/// Why a message of a pipeline had no effect, or none that is known.
+/// Reason for which a message of a pipeline had no effect, or none that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum MessageError {
     /// The kernel's answer, a positive errno.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Refused(i32),
     /// The message was not sent; a positive errno, or 0 when the system gave none.
-    #[error("not sent: {}", io::Error::from_raw_os_error(*.0))]
+    #[error("not sent to the kernel: {}", io::Error::from_raw_os_error(*.0))]
     Unsent(i32),
-    #[error("outcome unknown, the kernel's replies were lost (read the kernel again)")]
+    #[error("outcome unknown, because the kernel's replies were lost; the next pass reads the kernel again")]
     Unknown,
 }
 
-impl<F> Connection<F>
+impl<F> GenlConnection<F>
 where
     F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + std::fmt::Debug,
 {
     /// Opens a socket and looks the family up, which may make the kernel load its module.
+    ///
+    /// # Errors
+    /// [`Error::NoFamily`] when the kernel does not know the family, [`Error::Socket`] when the socket fails.
     pub fn open() -> Result<Self, Error> {
-        let (socket, window) = open_socket()?;
-        let mut connection = Self {
-            socket,
-            family: 0,
-            sequence: 0,
-            window,
-            datagram: Vec::with_capacity(RECEIVE_BYTES),
-            messages: PhantomData,
-        };
+        let mut connection =
+            Self { socket: KernelSocket::open(NETLINK_GENERIC)?, family: 0, messages: PhantomData };
         connection.resolve()?;
         Ok(connection)
     }
@@ -127,47 +89,54 @@ where
             cmd: GenlCtrlCmd::GetFamily,
             nlas: vec![GenlCtrlAttrs::FamilyName(F::family_name().to_owned())],
         };
-        let answer = self.exchange(&request, GENL_ID_CTRL, NLM_F_ACK, family_number);
+        let answer = self.socket.exchange(GENL_ID_CTRL, NLM_F_ACK, &Genl(&request), family_number);
         self.family = match answer {
             Ok(numbers) => {
-                numbers.into_iter().next().ok_or(Error::NoFamily(F::family_name()))?.map_err(Error::Decode)?
+                let number = numbers.into_iter().next().ok_or(Error::NoFamily(F::family_name()))?;
+                number.map_err(socket::Error::Decode)?
             }
-            Err(Error::Refused(error)) if error.raw_os_error() == Some(ENOENT) => {
+            // The controller tried to load the family's module before it answered.
+            Err(socket::Error::Refused(error)) if error.raw_os_error() == Some(ENOENT) => {
                 return Err(Error::NoFamily(F::family_name()));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         Ok(())
     }
 
-    /// Asks for a list. A message that cannot be decoded is an error in its place; the others are
-    /// good. A dump that the kernel marks as inconsistent, or loses replies of, is repeated.
+    /// Asks for a list. A message that cannot be decoded is an error in its place; the rest is good. A
+    /// dump that the kernel marks as inconsistent, or loses replies of, is repeated.
     pub fn dump(&mut self, request: &F) -> Result<Vec<Result<F, DecodeError>>, Error> {
-        let family = self.family;
-        self.exchange(request, family, NLM_F_DUMP, |bytes| decode(bytes, family))
+        self.ask(request, NLM_F_DUMP)
     }
 
     /// Sends one message and returns its replies, usually none or one. The message must bear
     /// being repeated, which happens when replies are lost.
     pub fn request(&mut self, request: &F) -> Result<Vec<Result<F, DecodeError>>, Error> {
+        self.ask(request, NLM_F_ACK)
+    }
+
+    fn ask(&mut self, request: &F, flags: u16) -> Result<Vec<Result<F, DecodeError>>, Error> {
         let family = self.family;
-        self.exchange(request, family, NLM_F_ACK, |bytes| decode(bytes, family))
+        let answer = self.socket.exchange(family, flags, &Genl(request), |bytes| decode(bytes, family));
+        answer.map_err(Error::Socket)
     }
 
     /// Sends `messages` in order and returns the failures with their position among them. All
     /// that have no entry were carried out.
-    pub fn pipeline(&mut self, messages: impl IntoIterator<Item = F>) -> Vec<(usize, Failure)> {
+    pub fn pipeline(&mut self, messages: impl IntoIterator<Item = F>) -> Vec<(usize, MessageError)> {
         let mut failures = Vec::new();
-        let mut window = Window::new(0, self.sequence);
+        // A send with more messages than error replies fit the receive buffer could lose some.
+        let most = (self.socket.room / REPLY_COST).max(1);
+        let mut window = Window::new(0, self.socket.sequence);
         for (index, message) in messages.into_iter().enumerate() {
-            let length = wire::length(&message);
-            if !window.is_empty()
-                && (window.bytes().len() + length > SEND_BYTES || window.len() >= self.window)
-            {
+            let length = frame::length(&Genl(&message));
+            // A message longer than a send goes alone.
+            if !window.is_empty() && (window.bytes().len() + length > SEND_BYTES || window.len() >= most) {
                 self.deliver(window, &mut failures);
-                window = Window::new(index, self.sequence);
+                window = Window::new(index, self.socket.sequence);
             }
-            self.sequence = window.push(&message, length, self.family);
+            self.socket.sequence = window.push(&message, length, self.family);
         }
         if !window.is_empty() {
             self.deliver(window, &mut failures);
@@ -176,24 +145,25 @@ where
     }
 
     /// Sends `window` and drains its replies.
-    fn deliver(&mut self, mut window: Window, failures: &mut Vec<(usize, Failure)>) {
+    fn deliver(&mut self, mut window: Window, failures: &mut Vec<(usize, MessageError)>) {
         window.request_acknowledgement();
-        if let Err(error) = self.send(window.bytes()) {
-            window.fail(Failure::Unsent(error.raw_os_error().unwrap_or(0)), failures);
+        if let Err(error) = self.socket.send(window.bytes()) {
+            window.fail(MessageError::Unsent(error.raw_os_error().unwrap_or(0)), failures);
             return;
         }
         let mut lost = false;
         loop {
             // Once replies are lost the last one may be among them. All that will ever come are
             // queued by now, so reading until there are none neither blocks nor misses any.
-            match self.receive(if lost { MSG_DONTWAIT } else { 0 }) {
-                Ok(()) => {
-                    if window.feed(&self.datagram) && !lost {
+            match self.socket.receive(if lost { MSG_DONTWAIT } else { 0 }) {
+                Ok(datagram) => {
+                    if window.feed(datagram) && !lost {
                         break;
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => lost = true,
                 Err(error) if lost && error.kind() == io::ErrorKind::WouldBlock => break,
+                // The socket is broken, so nothing is known of the rest.
                 Err(_) => {
                     lost = true;
                     break;
@@ -202,87 +172,22 @@ where
         }
         window.finish(lost, failures);
     }
-
-    /// Sends `request` and collects its replies up to the end of the dump or the acknowledgement.
-    fn exchange<T>(
-        &mut self,
-        request: &(impl GenlFamily + Emitable),
-        family: u16,
-        flags: u16,
-        parse: impl Fn(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<Result<T, DecodeError>>, Error> {
-        let mut cause = "";
-        'attempt: for _ in 0..ATTEMPTS {
-            self.sequence = self.sequence.wrapping_add(1);
-            let header = Header { family, flags: NLM_F_REQUEST | flags, sequence: self.sequence };
-            let mut bytes = Vec::new();
-            wire::append(&mut bytes, request, wire::length(request), header);
-            self.send(&bytes).map_err(Error::Send)?;
-            let mut replies = Replies::new(self.sequence, family);
-            loop {
-                let progress = match self.receive(0) {
-                    Ok(()) => replies.feed(&self.datagram, &parse),
-                    Err(error) if error.raw_os_error() == Some(ENOBUFS) => Progress::Lost,
-                    Err(error) => return Err(Error::Receive(error)),
-                };
-                match progress {
-                    Progress::More => {}
-                    Progress::Done => return Ok(replies.into_messages()),
-                    Progress::Interrupted => {
-                        cause = "the table changes all the time";
-                        continue 'attempt;
-                    }
-                    Progress::Refused(EBUSY) | Progress::Lost => {
-                        cause = "replies are lost";
-                        (self.socket, self.window) = open_socket()?;
-                        continue 'attempt;
-                    }
-                    Progress::Refused(errno) => {
-                        return Err(Error::Refused(io::Error::from_raw_os_error(errno)));
-                    }
-                }
-            }
-        }
-        Err(Error::Incomplete(cause))
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        loop {
-            match self.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Receives the next datagram from the kernel; one that is too long counts as lost.
-    fn receive(&mut self, flags: i32) -> io::Result<()> {
-        loop {
-            self.datagram.clear();
-            match self.socket.recv_from(&mut self.datagram, flags | MSG_TRUNC) {
-                Ok((_, sender)) if sender.port_number() != 0 => {}
-                Ok((length, _)) if length > self.datagram.len() => {
-                    return Err(io::Error::from_raw_os_error(ENOBUFS));
-                }
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
 
-/// A socket connected to the kernel, and the number of error replies that fit its buffer.
-fn open_socket() -> Result<(Socket, usize), Error> {
-    let mut socket = Socket::new(NETLINK_GENERIC).map_err(Error::Open)?;
-    socket.bind_auto().map_err(Error::Open)?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(Error::Open)?;
-    // Both only save room and are missing from old kernels.
-    let _ = socket.set_cap_ack(true);
-    let _ = socket.set_rx_buf_sz(SOCKET_BUFFER);
-    let room = socket.get_rx_buf_sz().map_err(Error::Open)?;
-    Ok((socket, (room / REPLY_COST).max(1)))
+/// A message behind the header of its generic netlink family.
+struct Genl<'a, F>(&'a F);
+
+impl<F: GenlFamily + Emitable> Emitable for Genl<'_, F> {
+    fn buffer_len(&self) -> usize {
+        GENL_HDRLEN + self.0.buffer_len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        if let Some((head, rest)) = buffer.split_at_mut_checked(GENL_HDRLEN) {
+            GenlHeader { cmd: self.0.command(), version: self.0.version() }.emit(head);
+            self.0.emit(rest);
+        }
+    }
 }
 
 fn decode<F>(bytes: &[u8], family: u16) -> Result<F, DecodeError>
@@ -294,11 +199,8 @@ where
 
 /// The family's number in an answer of the controller, whose other attributes do not matter.
 fn family_number(bytes: &[u8]) -> Result<u16, DecodeError> {
-    for nla in NlasIterator::new(bytes.get(GENL_HDRLEN..).unwrap_or_default()) {
-        let nla = nla?;
-        if nla.kind() == CTRL_ATTR_FAMILY_ID {
-            return parse_u16(nla.value());
-        }
+    match nla::find(bytes.get(GENL_HDRLEN..).unwrap_or_default(), CTRL_ATTR_FAMILY_ID)? {
+        Some(number) => parse_u16(number),
+        None => Err(DecodeError::from("the family has no number")),
     }
-    Err(DecodeError::from("the family has no number"))
 }

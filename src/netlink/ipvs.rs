@@ -3,8 +3,7 @@
 //! A message is a command and a list of attributes, as in the rust-netlink crates; services and
 //! destinations (real servers) are nested lists of their own in [`service`] and [`destination`].
 //! Attributes that this codec does not know survive as `Other`. Bytes that do not fit their
-//! attribute are an error of that message; nothing here panics on what a kernel, or anybody else,
-//! sent. Sockets, sequence numbers and dumps are left to the caller.
+//! attribute are an error of that message; nothing here panics on received bytes. Sockets, sequence numbers and dumps are left to the caller.
 //!
 //! `IPVS_CMD_FLUSH` cannot be sent with this codec: the kernel keeps removed destinations in a list
 //! that it searches whenever one is added, so that filling the table again after a flush takes a
@@ -15,13 +14,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
-mod nla;
-
 pub mod destination;
 pub mod service;
 pub mod stats;
 
-use nla::{number, put};
+use super::nla::{self, number, put};
 
 pub use destination::DestinationAttribute;
 pub use service::{Flags, ServiceAttribute};
@@ -68,7 +65,7 @@ pub struct IpvsMessage {
     pub attributes: Vec<IpvsAttribute>,
 }
 
-/// What a message asks for or answers (`IPVS_CMD_*`).
+/// Command of a request or answer (`IPVS_CMD_*`).
 ///
 /// The kernel answers `GetService` with `NewService`, `GetDestination` with `NewDestination`,
 /// `GetConfig` with `SetConfig` and `GetInfo` with `SetInfo`.
@@ -227,6 +224,7 @@ impl Emitable for IpvsMessage {
 impl ParseableParametrized<[u8], GenlHeader> for IpvsMessage {
     fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
         let command = IpvsCommand::from(header.cmd);
+        // Answers to GetInfo use the same numbers for other attributes.
         let attributes = match command {
             IpvsCommand::SetInfo => nla::parse(bytes, IpvsAttribute::parse_info),
             _ => nla::parse(bytes, IpvsAttribute::parse),

@@ -1,4 +1,5 @@
-//! News from the kernel: that something changed, not what. Whoever listens looks for himself.
+//! Notifications that links, addresses, routes or netfilter rules changed, without saying which: the
+//! listener reads the kernel again.
 
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ const ROUTE_GROUPS: &[u32] = &[
 /// Netfilter rules (`linux/netfilter/nfnetlink.h`, `NFNLGRP_NFTABLES`).
 const NETFILTER_GROUPS: &[u32] = &[7];
 
-/// Why the kernel can't be listened to.
+/// Failure to subscribe.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen to changes of {what}: {error}")]
+#[error("cannot subscribe to the kernel's changes of {what}: {error}")]
 pub struct Error {
     what: &'static str,
     error: std::io::Error,
@@ -56,8 +57,8 @@ impl Monitor {
         subscribe().map(|socket| Self { what, socket }).map_err(|error| Error { what, error })
     }
 
-    /// Passes every change on until `shutdown`. Where the kernel had more news than it could keep, that
-    /// is a change as well.
+    /// Passes every change on until `shutdown`. Notifications that the kernel had to drop count as a
+    /// change.
     pub async fn run(self, changed: Arc<Notify>, shutdown: CancellationToken) {
         loop {
             let news = tokio::select! {
@@ -66,16 +67,15 @@ impl Monitor {
             };
             match news {
                 Ok(_) => changed.notify_one(),
-                Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed.notify_one(),
+                // Notifications came faster than they were read, and some are lost.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed.notify_one(),
                 Err(error) => {
                     let what = self.what;
-                    tracing::warn!(%error, what, "the kernel no longer reports changes, audits go on");
+                    tracing::warn!(%error, what, "the kernel no longer reports changes, only regular audits find them");
+                    // Ending here would end the daemon, which can do without.
                     return shutdown.cancelled().await;
                 }
             }
         }
     }
 }
-
-/// The kernel dropped messages that were not read in time (`asm-generic/errno.h`).
-const ENOBUFS: i32 = 105;

@@ -9,10 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::cluster::{Protocol, Skipped};
-use crate::dataplane::ebpf;
-use crate::dataplane::rules::{REQUIRED_SYSCTLS, RuleSet, STICKY_SYSCTLS};
+use crate::dataplane::rules::{self, RuleSet};
 use crate::dataplane::{
-    Foreign, Link, Node, Plane, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
+    Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
 use crate::vip::{Backend, Host, Vip, VipKey, VipTable, reserved};
@@ -141,8 +140,7 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
     desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
     let surroundings = &mut desired.surroundings;
-    if node.plane == Plane::Ebpf {
-        // No packet has the address of a VIP, so nothing has to be done with packets.
+    if !node.capabilities.packets {
         surroundings.routes =
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
@@ -152,8 +150,7 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
     let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
-    let sysctls = REQUIRED_SYSCTLS.iter().chain(STICKY_SYSCTLS.iter().filter(|_| is_sticky));
-    surroundings.sysctls = sysctls.map(|(path, value)| ((*path).into(), (*value).into())).collect();
+    surroundings.sysctls = rules::sysctls(node.capabilities, is_sticky);
     surroundings.rules = Some(RuleSet::new(&networks, &node.connected));
     surroundings.timeouts = Some(settings.timeouts);
     desired
@@ -239,10 +236,9 @@ impl Inputs<'_> {
                 });
                 continue;
             }
-            // A socket that connects there itself passes every port mapping, as if there was no VIP.
-            let here = match self.node.plane {
-                Plane::Ipvs => backend.seen_from(seen, &self.node.addresses),
-                Plane::Ebpf => seen,
+            let here = match self.node.capabilities.bypasses_port_mappings {
+                true => backend.seen_from(seen, &self.node.addresses),
+                false => seen,
             };
             // Two tasks can claim one address for a moment; the one that takes connections has it.
             match servers.get(&here) {
@@ -252,9 +248,9 @@ impl Inputs<'_> {
                 }
             }
         }
-        let scheduling = match self.node.plane {
-            Plane::Ipvs => scheduling(vip, &self.settings.scheduler),
-            Plane::Ebpf => Scheduling { scheduler: ebpf::SCHEDULER.to_owned(), flags: 0 },
+        let scheduling = match self.node.capabilities.own_scheduler {
+            Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
+            None => scheduling(vip, &self.settings.scheduler),
         };
         let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
         desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names });

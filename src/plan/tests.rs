@@ -6,7 +6,9 @@ use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
-use crate::dataplane::{DataPlane, Depth, Foreign, Op, Plane, ServiceKey, State};
+use crate::dataplane::plane::ebpf::EbpfPlane;
+use crate::dataplane::plane::ipvs::IpvsPlane;
+use crate::dataplane::{DataPlane, Depth, Foreign, Op, ServiceKey, State};
 use crate::mesos;
 
 const LINGER: i64 = 600;
@@ -284,17 +286,17 @@ fn sockets_need_no_packets_to_be_changed() {
     learn(&mut planner, document(&[mapped("web")]));
     let own: IpAddr = "10.0.0.2".parse().unwrap();
     let mut node = Node { addresses: [own].into(), ..node() };
-    let mut backends = |plane| {
-        node.plane = plane;
+    let mut backends = |capabilities| {
+        node.capabilities = capabilities;
         let actual = Actual { node: node.clone(), ..Actual::default() };
         let plan = planner.plan(&actual, at(0)).unwrap();
         let backends: Vec<_> =
             plan.state.services.values().flat_map(|service| service.servers.keys().copied()).collect();
         (plan.state.clone(), backends)
     };
-    let (_, servers) = backends(Plane::Ipvs);
+    let (_, servers) = backends(IpvsPlane::CAPABILITIES);
     assert_eq!(servers, [SocketAddr::from(([172, 17, 0, 2], 80))]);
-    let (state, servers) = backends(Plane::Ebpf);
+    let (state, servers) = backends(EbpfPlane::CAPABILITIES);
     assert_eq!(servers, [SocketAddr::from(([10, 0, 0, 2], 1000))], "the mapping is that of any client");
     assert!(state.rules.is_none() && state.sysctls.is_empty() && state.timeouts.is_none());
     assert!(state.routes.iter().any(|route| route.destination.contains(&IpAddr::from([11, 0, 0, 1]))));

@@ -7,13 +7,13 @@ use ipnet::IpNet;
 
 use super::desired::{Desired, Sources};
 use crate::cluster::Protocol;
-use crate::dataplane::{Node, Plane, ServiceKey};
+use crate::dataplane::{Node, ServiceKey};
 use crate::vip::summarize;
 
 /// Returns the warnings for a desired state. All of them are about packets, which only some planes
 /// handle.
 pub fn warnings(desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
-    if node.plane == Plane::Ebpf {
+    if !node.capabilities.packets {
         return Vec::new();
     }
     let mut warnings = shared_backends(desired);

@@ -155,7 +155,7 @@ impl<D: DataPlane> Passes<D> {
         let applying = Instant::now();
         report.failed = self.apply(&ops, report.is_repair).await;
         let is_complete = report.failed.is_empty();
-        report.error = self.dataplane.conclude(is_complete).await.err();
+        report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
         report.operations = ops;

@@ -11,6 +11,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::daemon::wiring;
+use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::protocol::record::encode;
@@ -723,7 +724,7 @@ proptest! {
         node.nameservers.insert(IpAddr::from([10, 0, 0, 53]));
         let document = any_document(&tasks);
         let parsed = Config::parse(Path::new("test"), config).unwrap();
-        node.plane = parsed.dataplane.kind.0.unwrap_or_default();
+        node.capabilities = capabilities(parsed.dataplane.kind.0.unwrap_or_default());
         let situation = Situation {
             settings: wiring::planner(&parsed),
             persisted: Persisted::default(),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Report};
+use super::report::{Failure, Report};
 use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, Belief, Patience};
 

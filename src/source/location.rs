@@ -1,39 +1,39 @@
-//! Where masters are looked for: addresses of masters, a ZooKeeper ensemble, or a file.
+//! Locations of the cluster's state: a master, a ZooKeeper ensemble, or a file; and operations on URLs.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::secret::Secret;
-
-/// ZooKeeper's port, where a server is given without one.
+/// Port of a ZooKeeper server that is given without one.
 const ZOOKEEPER_PORT: u16 = 2181;
 
-/// Where a state document is.
+/// Location of the cluster's state, as configured.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Location {
-    /// A master, perhaps with a user and a password.
+    /// A master, agent or Marathon, perhaps with a user and a password.
     Http(Url),
-    /// Where masters elect their leader.
+    /// The election of masters.
     Zk(Ensemble),
+    /// A state document on disk.
     File(PathBuf),
 }
 
 /// ZooKeeper servers, and the node below which masters stand for election.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ensemble {
     /// `HOST:PORT`, at least one.
     pub servers: Vec<String>,
-    /// Such as `/mesos`.
+    /// Path of the node, such as `/mesos`.
     pub path: String,
     /// `USER:PASSWORD` of the digest scheme.
-    pub credentials: Option<Secret>,
+    pub credentials: Option<SecretString>,
 }
 
-/// Why a text is no location.
+/// Reason why a text is no location.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{text:?} is neither http://HOST:PORT, https://HOST:PORT, zk://HOST:PORT/PATH nor file:/PATH{detail}"
@@ -45,7 +45,7 @@ pub struct LocationError {
 }
 
 impl Location {
-    /// The URL of a server, if it is one.
+    /// Returns the URL of a server; `None` for an election or a file.
     pub fn url(&self) -> Option<&Url> {
         match self {
             Self::Http(url) => Some(url),
@@ -85,8 +85,21 @@ impl std::str::FromStr for Location {
     }
 }
 
+impl PartialEq for Ensemble {
+    fn eq(&self, other: &Self) -> bool {
+        // A secret itself has no comparison.
+        let credentials = self.credentials.as_ref().map(ExposeSecret::expose_secret);
+        let others = other.credentials.as_ref().map(ExposeSecret::expose_secret);
+        self.servers == other.servers && self.path == other.path && credentials == others
+    }
+}
+
+impl Eq for Ensemble {}
+
 impl Ensemble {
+    /// Parses the part behind `zk://`.
     fn parse(text: &str) -> Result<Self, &'static str> {
+        // The last one: a password may contain it.
         let (credentials, rest) = match text.rsplit_once('@') {
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, text),
@@ -103,13 +116,15 @@ impl Ensemble {
         Ok(Self {
             servers: servers.ok_or("a server must be HOST:PORT")?,
             path: format!("/{path}"),
-            credentials: credentials.map(Secret::new),
+            credentials: credentials.map(SecretString::from),
         })
     }
 }
 
+/// Returns a server with its port, which may be left out.
 fn server(text: &str) -> Option<String> {
     let text = text.trim();
+    // Colons of an address in brackets are not in front of a port.
     let bare_v6 = text.starts_with('[') && text.ends_with(']');
     match text.rsplit_once(':').filter(|_| !bare_v6) {
         Some((host, port)) => {
@@ -119,7 +134,7 @@ fn server(text: &str) -> Option<String> {
     }
 }
 
-/// Without the password.
+/// Shows no credentials.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,6 +145,7 @@ impl fmt::Display for Location {
     }
 }
 
+/// Shows no credentials, unlike `Url`.
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -142,7 +158,7 @@ impl fmt::Display for Ensemble {
     }
 }
 
-/// The address of a URL, as people may see it.
+/// Returns a URL as people may see it.
 pub fn without_credentials(url: &Url) -> String {
     let mut shown = url.clone();
     // These fail only for URLs that have no host, hence no credentials.
@@ -151,13 +167,20 @@ pub fn without_credentials(url: &Url) -> String {
     shown.as_str().trim_end_matches('/').to_owned()
 }
 
-/// The same for a text that need not be a URL.
-fn hide_credentials(text: &str) -> String {
+/// Returns a text that need not be a URL without what could be credentials in one.
+pub fn hide_credentials(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
         (None, Some((_, rest))) => rest.to_owned(),
         _ => text.to_owned(),
     }
+}
+
+/// Returns the URL of a path below another URL.
+pub fn below(root: &Url, path: &str) -> Url {
+    let mut url = root.clone();
+    url.set_path(&format!("{}{path}", root.path().trim_end_matches('/')));
+    url
 }
 
 #[cfg(test)]
@@ -183,7 +206,7 @@ mod tests {
         assert_eq!(show("zk://z1/mesos").unwrap(), "zk://z1:2181/mesos");
         assert_eq!(show("zk://u:secret@z1:1,[::1]/a/b/").unwrap(), "zk://z1:1,[::1]:2181/a/b");
         let Location::Zk(ensemble) = "zk://u:p@ss@z1:1/mesos".parse().unwrap() else { panic!() };
-        assert_eq!(ensemble.credentials.unwrap().expose(), "u:p@ss");
+        assert_eq!(ensemble.credentials.unwrap().expose_secret(), "u:p@ss");
         for text in [
             "zk://",
             "zk://z1",

@@ -1,7 +1,7 @@
-//! Asks Marathon, again when its events say that something has changed.
+//! Marathon as a source, asked in intervals and after its events.
 //!
-//! Events have no promised order and may get lost, so that they only trigger questions. Every
-//! Marathon answers for the leader, except for events, for which it redirects.
+//! Events have no promised order and may get lost, so that they only trigger requests. Every Marathon
+//! answers for the leader, except for events, for which it redirects.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,50 +13,52 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{Accept, Ask, Http, cause};
-use super::location::without_credentials;
-use super::masters::below;
-use super::pace::Pace;
+use super::http::{Accept, Call, HttpClient, cause};
+use super::location::{below, without_credentials};
+use super::schedule::{PollSchedule, jittered};
 use super::settings;
 use super::{Error, Fetched, Location, Source};
-use crate::marathon::{APPS, INFO, Info, PODS, View};
+use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS};
 
 /// Pause before events are followed again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Events that come together make one question, and no two questions are closer than `SPACING`.
+/// Events that come within `SETTLE` make one request, and requests are at least `SPACING` apart.
 const SETTLE: Duration = Duration::from_millis(20);
 const SPACING: Duration = Duration::from_millis(500);
 
-/// Longest wait for the addresses of all agents.
+/// Longest wait for the resolver to find the addresses of all agents.
 const RESOLVING: Duration = Duration::from_secs(5);
 
-/// Events after which tasks, their health or the apps themselves may be others.
+/// Path of the events after which tasks, their health or apps may have changed.
 const EVENTS: &str = "/v2/events?plan-format=light&event_type=status_update_event\
     &event_type=instance_health_changed_event&event_type=health_status_changed_event\
     &event_type=instance_changed_event&event_type=deployment_step_success&event_type=deployment_success\
     &event_type=deployment_failed";
 
-/// The Marathons of a cluster, of which any will do.
-#[derive(Debug)]
-pub struct Marathon {
-    http: Arc<Http>,
+/// The Marathons of a cluster, any of which answers for all.
+///
+/// Has no `Debug`: URLs may hold credentials.
+pub struct MarathonSource {
+    http: Arc<HttpClient>,
     urls: Vec<Url>,
     interval: Duration,
-    /// Whether agents' addresses are needed, because nobody else tells them.
+    /// Set if Marathon is the only source: agents' addresses are then known by their names only.
     alone: bool,
-    /// Addresses by the names of hosts, as they were last found.
+    /// Addresses of hosts by their names, as they were last found.
     hosts: BTreeMap<String, IpAddr>,
-    last: Option<(String, View)>,
+    /// URL and content of the last good answer.
+    last: Option<(String, MarathonView)>,
+    /// Time of the last request.
     asked: Option<Instant>,
     events: Arc<Notify>,
     _following: AbortOnDropHandle<()>,
 }
 
-impl Marathon {
-    /// Starts to follow events; needs an async runtime.
+impl MarathonSource {
+    /// Starts to follow events, which needs an async runtime.
     pub fn new(marathon: &settings::Marathon, source: &settings::Source) -> Result<Self, Error> {
-        let http = Arc::new(Http::new(&marathon.access(source), source.timeout.0)?);
+        let http = Arc::new(HttpClient::new(&marathon.access(source), source.timeout.0)?);
         let urls: Vec<Url> = marathon.urls.iter().filter_map(Location::url).cloned().collect();
         let events = Arc::new(Notify::new());
         let following = tokio::spawn(follow(http.clone(), urls.clone(), events.clone()));
@@ -73,30 +75,35 @@ impl Marathon {
         })
     }
 
-    async fn ask(&self, marathon: &Url) -> Result<View, String> {
+    /// Puts the answers of one Marathon together.
+    async fn ask(&self, marathon: &Url) -> Result<MarathonView, String> {
         let fail = |error: String| format!("{}: {error}", without_credentials(marathon));
-        let info = Info::parse(&self.get(marathon, INFO).await?).map_err(|error| fail(error.to_string()))?;
+        let info =
+            MarathonInfo::parse(&self.get(marathon, INFO).await?).map_err(|error| fail(error.to_string()))?;
         let apps = self.get(marathon, APPS).await?;
         let pods = if info.has_pods() { Some(self.get(marathon, PODS).await?) } else { None };
-        let parsed = tokio::task::spawn_blocking(move || View::parse(&info, &apps, pods.as_deref())).await;
+        let parsed =
+            tokio::task::spawn_blocking(move || MarathonView::parse(&info, &apps, pods.as_deref())).await;
         parsed.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))
     }
 
     async fn get(&self, marathon: &Url, path: &str) -> Result<Vec<u8>, String> {
-        let (url, document) = self.http.document(&at(marathon, path), Ask::Get).await?;
+        let (url, document) = self.http.document(&at(marathon, path), Call::Get).await?;
         let decoded =
             tokio::task::spawn_blocking(|| document.decode()).await.map_err(|error| error.to_string())?;
-        decoded.map_err(|error| format!("{}: {error}", without_credentials(&url)))
+        decoded
+            .map_err(|error| format!("{}: cannot decompress the answer: {error}", without_credentials(&url)))
     }
 
-    /// Finds the addresses of agents that are known by name. One that can't be found any more keeps
-    /// its last.
-    async fn resolve(&mut self, view: &mut View) {
+    /// Finds the addresses of agents that are known by name. An agent that cannot be found any more
+    /// keeps its last address.
+    async fn resolve(&mut self, view: &mut MarathonView) {
         let agents = view.snapshot.agents.values_mut().filter(|agent| agent.address.is_none());
         let lookups = agents.map(async |agent| {
             let found = tokio::net::lookup_host((agent.hostname.as_str(), 0)).await;
             agent.address = found.ok().and_then(|mut found| found.next()).map(|address| address.ip());
         });
+        // All at once: in a large cluster one slow name would otherwise delay the rest.
         let _ = tokio::time::timeout(RESOLVING, futures_util::future::join_all(lookups)).await;
         for agent in view.snapshot.agents.values_mut() {
             match agent.address {
@@ -107,7 +114,7 @@ impl Marathon {
     }
 }
 
-/// A path with a query below the address of a Marathon.
+/// Returns the URL of a path with a query below the address of a Marathon.
 fn at(marathon: &Url, path: &str) -> Url {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut url = below(marathon, path);
@@ -115,12 +122,13 @@ fn at(marathon: &Url, path: &str) -> Url {
     url
 }
 
-impl Source for Marathon {
-    type Item = View;
+impl Source for MarathonSource {
+    type Item = MarathonView;
 
-    async fn next(&mut self) -> Result<Fetched<View>, Error> {
+    async fn next(&mut self) -> Result<Fetched<MarathonView>, Error> {
         self.asked = Some(Instant::now());
         let mut failures = Vec::new();
+        // The first that answers: each of them asks the leader.
         for marathon in &self.urls {
             let mut view = match self.ask(marathon).await {
                 Ok(view) => view,
@@ -129,30 +137,28 @@ impl Source for Marathon {
                     continue;
                 }
             };
-            let place = without_credentials(marathon);
+            let origin = without_credentials(marathon);
             if self.alone {
                 self.resolve(&mut view).await;
             }
-            if self.last.as_ref().is_some_and(|(_, last)| *last == view) {
-                self.last = Some((place, view));
-                return Ok(Fetched::Unchanged);
-            }
-            self.last = Some((place, view.clone()));
-            return Ok(Fetched::New(view));
+            let is_known = self.last.as_ref().is_some_and(|(_, last)| *last == view);
+            self.last = Some((origin, view.clone()));
+            return Ok(if is_known { Fetched::Unchanged } else { Fetched::New(view) });
         }
         Err(Error::Marathon(failures))
     }
 
-    fn place(&self) -> String {
-        self.last.as_ref().map(|(place, _)| place.clone()).unwrap_or_default()
+    fn origin(&self) -> String {
+        self.last.as_ref().map(|(origin, _)| origin.clone()).unwrap_or_default()
     }
 
-    fn pace(&self) -> Pace {
-        Pace { interval: self.interval, ..Pace::default() }
+    fn schedule(&self) -> PollSchedule {
+        PollSchedule { interval: self.interval, ..PollSchedule::default() }
     }
 
     async fn wake(&mut self) {
         self.events.notified().await;
+        // A deployment makes many events at once.
         tokio::time::sleep(SETTLE).await;
         if let Some(asked) = self.asked {
             tokio::time::sleep_until(asked + SPACING).await;
@@ -160,27 +166,28 @@ impl Source for Marathon {
     }
 }
 
-/// Tells of every event, for as long as this is not dropped.
-async fn follow(http: Arc<Http>, urls: Vec<Url>, events: Arc<Notify>) {
+/// Notifies of every event, at one Marathon after the other and without an end.
+async fn follow(http: Arc<HttpClient>, urls: Vec<Url>, events: Arc<Notify>) {
     loop {
         for url in &urls {
             if let Err(error) = listen(&http, url, &events).await {
-                tracing::debug!(error, "cannot follow Marathon's events, asking in intervals only");
+                tracing::debug!(error, "cannot follow the events of Marathon, asking it in intervals only");
             }
         }
-        tokio::time::sleep(RETRY.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
+        tokio::time::sleep(jittered(RETRY)).await;
     }
 }
 
-async fn listen(http: &Http, marathon: &Url, events: &Notify) -> Result<(), String> {
-    let (url, mut response) = http.stream(&at(marathon, EVENTS), Ask::Get, Accept::Events).await?;
-    // What happened before may not have been told.
+/// Notifies of the events of one Marathon until their stream ends.
+async fn listen(http: &HttpClient, marathon: &Url, events: &Notify) -> Result<(), String> {
+    let (url, mut response) = http.stream(&at(marathon, EVENTS), Call::Get, Accept::Events).await?;
+    // Changes before the stream began had no event.
     events.notify_one();
     let read = async |response: &mut reqwest::Response| response.chunk().await.map_err(|error| cause(&error));
     while let Some(piece) =
         read(&mut response).await.map_err(|e| format!("{}: {e}", without_credentials(&url)))?
     {
-        // Lines that say nothing only keep the connection alive.
+        // Empty lines and comments only keep the connection alive.
         if piece.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b':') {
             events.notify_one();
         }

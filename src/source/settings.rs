@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use super::credentials::{Access, TokenScheme};
-use super::secret::Keeper;
+use super::http::credentials::{Access, TokenScheme};
+use super::http::secret::SecretRef;
 use super::{Location, Mode};
 use crate::units::{Rate, Span};
 
@@ -69,12 +69,12 @@ pub struct Source {
     /// the URL of a master has precedence.
     ///
     /// Example: `"file:/etc/l4lbd/password"`
-    pub basic: Option<Keeper>,
+    pub basic: Option<SecretRef>,
 
     /// Place of the token for masters and agent: `file:/PATH` or `env:NAME`, read again for every request. Only one of source.basic, source.token and source.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/token"`
-    pub token: Option<Keeper>,
+    pub token: Option<SecretRef>,
 
     /// Form in which source.token is sent: `bearer` as "Authorization: Bearer TOKEN", `token` as
     /// "Authorization: token=TOKEN", which DC/OS expects.
@@ -86,7 +86,7 @@ pub struct Source {
     /// of source.basic, source.token and source.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/service-account.json"`
-    pub service_account: Option<Keeper>,
+    pub service_account: Option<SecretRef>,
 
     /// PEM file with the authorities that sign the certificates of masters, agent and Marathon, instead of the
     /// system's. If set, masters that are found through ZooKeeper are asked by https.
@@ -144,13 +144,13 @@ pub struct Marathon {
     /// settings are those for masters, such as source.tls_ca.
     ///
     /// Example: `"file:/etc/l4lbd/marathon-password"`
-    pub basic: Option<Keeper>,
+    pub basic: Option<SecretRef>,
 
     /// Place of the token for Marathon: `file:/PATH` or `env:NAME`, read again for every request.
     /// Only one of marathon.basic, marathon.token and marathon.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/marathon-token"`
-    pub token: Option<Keeper>,
+    pub token: Option<SecretRef>,
 
     /// Form in which marathon.token is sent: `bearer` as "Authorization: Bearer TOKEN", `token` as
     /// "Authorization: token=TOKEN", which DC/OS expects.
@@ -162,7 +162,7 @@ pub struct Marathon {
     /// marathon.basic, marathon.token and marathon.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/service-account.json"`
-    pub service_account: Option<Keeper>,
+    pub service_account: Option<SecretRef>,
 }
 
 impl Marathon {

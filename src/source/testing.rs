@@ -11,9 +11,10 @@ use tokio::net::TcpListener;
 
 type Reply = Box<dyn Fn(&HeaderMap) -> Response + Send>;
 
-/// What a server was asked: path, and the credentials it got.
+/// Requests to a server: path, and the credentials in them.
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
+/// A server that gives the same reply to every request.
 #[derive(Clone)]
 pub struct Server {
     pub address: SocketAddr,
@@ -46,7 +47,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// What it was asked since the last time.
+    /// Returns the requests since the last call.
     pub fn asked(&self) -> Vec<(String, Option<String>)> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }

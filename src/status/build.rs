@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Status;
 use super::pass::PassReport;
 use super::text::age;
-use crate::dataplane::{Actual, Op, OpError, Plane, ServiceKey, ebpf};
+use crate::dataplane::{Actual, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Member, Programmed};
 use crate::plan::{ClusterView, Plan, Planner};
@@ -109,10 +109,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
 }
 
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    let usual = match actual.node.plane {
-        Plane::Ipvs => &planner.settings.desired.scheduler,
-        Plane::Ebpf => ebpf::SCHEDULER,
-    };
+    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
         let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
             address: address.ip(),

@@ -1,4 +1,4 @@
-//! The other processes of a test: this program, started with [`ARGUMENT`].
+//! Other processes of a test: this program, started with [`ARGUMENT`].
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::{place, toolkit};
 
 pub const ARGUMENT: &str = "--helper";
 
-/// A process of ours that speaks in lines.
+/// Child process that reports in lines.
 pub struct Helper {
     pub child: Child,
     input: ChildStdin,
@@ -33,7 +33,7 @@ impl Helper {
         Self { child, input, output: BufReader::new(output) }
     }
 
-    /// The next line that it says.
+    /// Waits for the next line of the process.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("read from a helper");
@@ -77,7 +77,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Holds connections until it is killed.
+/// Opens connections and holds them until it is killed.
 fn hold(vip: SocketAddr, count: usize) {
     let held: Vec<_> = (0..count).map(|_| toolkit::connect(vip).unwrap()).collect();
     say("ready");
@@ -85,7 +85,7 @@ fn hold(vip: SocketAddr, count: usize) {
     drop(held);
 }
 
-/// Connects once it may, and says how that went.
+/// Waits for a line, then connects and prints the result.
 fn attempt(vip: SocketAddr) {
     wait();
     say(match TcpStream::connect(vip) {
@@ -94,7 +94,7 @@ fn attempt(vip: SocketAddr) {
     });
 }
 
-/// Connects through a VIP in a network namespace of its own to a server there, and says how that ends.
+/// Connects through a VIP to a server in a network namespace of its own, and prints how the connection ends.
 fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     place::loopback_up().unwrap();
@@ -105,7 +105,7 @@ fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
     say(client.read(&mut [0]).unwrap_err().kind());
 }
 
-/// Is the daemon: makes a service and waits.
+/// Stands in for the daemon: creates a service and waits.
 fn load(cgroup: &str, pins: &str, vip: &str, backends: &[&str]) {
     let options = Options { cgroup: Some(PathBuf::from(cgroup)), pins: PathBuf::from(pins) };
     let mut ebpf = Ebpf::open(&options).unwrap();

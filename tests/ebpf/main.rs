@@ -1,7 +1,7 @@
 //! The eBPF data plane on the running kernel, with real sockets.
 //!
 //! Runs as root, in a cgroup, network namespace and mount namespace of its own ([`place`]), so that
-//! nothing of the machine's is balanced and nothing stays. One test at a time: all of them attach to
+//! no other process is balanced and nothing stays. One test at a time: all of them attach to
 //! the one cgroup that this process is in. The program runs itself as the other processes ([`helper`]).
 //!
 //! Without root, cgroup v2 or a kernel with the hooks the tests fail.
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// The program of the data plane, for who is to be somebody else here.
+/// Programs of the data plane, for a test that stands in for another tool.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    // Listing has no need of a place.
+    // Listing the tests needs no namespaces.
     let place = if arguments.list { Ok(None) } else { place::enter().map(Some) };
     let trials = suite::TESTS.iter().map(|(name, test)| {
         let refused = place.as_ref().err().cloned();

@@ -1,4 +1,4 @@
-//! Where the tests run: namespaces and a cgroup of their own.
+//! Namespaces and a cgroup of the tests' own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use l4lbd::dataplane::ebpf::cgroup_tree;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Where the tests keep their pins: a BPF file system in this process's mount namespace only.
+/// Directory of the tests' pins: a BPF file system that only this process's mount namespace has.
 pub const BPF: &str = "/run/l4lbd-ebpf-test";
 
-/// The cgroup of this process, for all tests.
+/// Cgroup that this process moved to, which the tests attach to.
 static CGROUP: OnceLock<PathBuf> = OnceLock::new();
-/// The one that it came from.
+/// Cgroup that this process came from.
 static OUTSIDE: OnceLock<PathBuf> = OnceLock::new();
 
 pub struct Place {
@@ -30,7 +30,7 @@ pub fn outside() -> &'static Path {
     OUTSIDE.get().expect("entered")
 }
 
-/// Enters the place; must be called while there is one thread.
+/// Enters namespaces and a cgroup. Must be called while the process has one thread.
 pub fn enter() -> Result<Place, String> {
     let tree = cgroup_tree().ok_or("these tests need a cgroup v2 tree, and none is mounted here")?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)

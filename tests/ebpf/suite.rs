@@ -1,6 +1,7 @@
-//! The tests, by what they are about.
+//! List of the tests, by subject.
 
 mod drain;
+mod object;
 mod pins;
 mod spread;
 mod traffic;
@@ -9,6 +10,10 @@ mod traffic;
 pub type Test = (&'static str, fn());
 
 pub const TESTS: &[Test] = &[
+    (
+        "object::the_committed_one_is_compiled_from_the_source",
+        object::the_committed_one_is_compiled_from_the_source,
+    ),
     ("traffic::a_connection", traffic::a_connection),
     ("traffic::connected_udp", traffic::connected_udp),
     ("traffic::connected_udp_that_names_its_vip_again", traffic::connected_udp_that_names_its_vip_again),

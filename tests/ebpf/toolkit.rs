@@ -9,18 +9,18 @@ use std::thread;
 use std::time::Duration;
 
 use l4lbd::cluster::Protocol;
-use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, Table};
+use l4lbd::dataplane::ebpf::{Ebpf, EbpfReading, Options, SCHEDULER};
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
 use socket2::{Domain, Socket, Type};
 
 use crate::place;
 
-/// After this a test waits in vain.
+/// Timeout of reads, after which a test fails.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
 pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 
-/// A data plane; its pins go with it.
+/// Data plane with pins of its own, which are removed when it is dropped.
 pub struct Plane {
     pub ebpf: Ebpf,
     pub options: Options,
@@ -50,7 +50,7 @@ impl Plane {
         Self { ebpf: Ebpf::open(&options).expect("open"), options }
     }
 
-    /// Another process's view, so to speak: what is pinned, opened anew.
+    /// Opens what is pinned anew, as the next process would.
     pub fn reopen(&mut self) {
         self.ebpf = Ebpf::open(&self.options).expect("open again");
     }
@@ -61,18 +61,18 @@ impl Plane {
         self.ebpf.conclude(true).expect("conclude");
     }
 
-    /// The text of the failure of one operation.
+    /// Returns the message of an operation that fails.
     pub fn refusal(&mut self, op: Op) -> String {
         let failures = self.ebpf.apply(&[&op]);
         let [(0, error)] = failures.as_slice() else { panic!("{failures:?}") };
         error.to_string()
     }
 
-    pub fn read(&mut self) -> Table {
+    pub fn read(&mut self) -> EbpfReading {
         self.ebpf.read().expect("read")
     }
 
-    /// Connections of a server now.
+    /// Returns the number of connections of a server.
     pub fn count(&mut self, key: ServiceKey, server: SocketAddr) -> u32 {
         self.read().connections[&(key, server)].active
     }
@@ -99,7 +99,7 @@ pub fn address(key: ServiceKey) -> SocketAddr {
     SocketAddr::new(key.address, key.port)
 }
 
-/// The operations that make a service.
+/// Lists the operations that create a service.
 pub fn service(key: ServiceKey, servers: &[SocketAddr]) -> Vec<Op> {
     let scheduling = Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 };
     let add = servers.iter().map(|server| Op::AddServer(key, *server, RealServer::masquerade(1)));
@@ -114,7 +114,7 @@ pub fn route(network: &str) -> Route {
     Route { destination: network.parse().unwrap(), source: None }
 }
 
-/// The IPv4 address in an IPv6 one.
+/// Returns an IPv4 address in its IPv6 form.
 pub fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), address.port()),
@@ -122,7 +122,7 @@ pub fn mapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Starts a TCP server that says its port to everybody, then returns what it is sent.
+/// Starts a TCP server that sends its port to each client, then returns what it is sent.
 pub fn tcp_server(host: &str) -> SocketAddr {
     let listener = TcpListener::bind((host, 0)).expect("listen");
     let address = listener.local_addr().unwrap();
@@ -143,7 +143,7 @@ pub fn tcp_server(host: &str) -> SocketAddr {
     address
 }
 
-/// Starts a UDP server that answers everything with its port.
+/// Starts a UDP server that answers every datagram with its port.
 pub fn udp_server(host: &str) -> SocketAddr {
     let socket = UdpSocket::bind((host, 0)).expect("bind");
     let address = socket.local_addr().unwrap();
@@ -156,7 +156,7 @@ pub fn udp_server(host: &str) -> SocketAddr {
     address
 }
 
-/// A TCP connection and the port of the server that it reached.
+/// Opens a TCP connection; returns it with the port of the server that it reached.
 pub fn connect(to: SocketAddr) -> std::io::Result<(TcpStream, u16)> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(PATIENCE)?;
@@ -170,13 +170,13 @@ pub fn greeting(stream: &mut TcpStream) -> std::io::Result<u16> {
     Ok(u16::from_be_bytes(port))
 }
 
-/// Whether a connection still carries something there and back.
+/// Returns true if a connection still carries a byte there and back.
 pub fn is_alive(stream: &mut TcpStream) -> bool {
     let mut bytes = [0; 1];
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut bytes).is_ok()
 }
 
-/// Opens an IPv6 socket that speaks IPv4 as well, and connects it.
+/// Connects an IPv6 socket that may use IPv4 as well.
 pub fn dual(kind: Type, to: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, kind, None)?;
     socket.set_only_v6(false)?;
@@ -185,7 +185,7 @@ pub fn dual(kind: Type, to: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// A UDP socket that may send to any address of that family.
+/// Opens a UDP socket that may send to any address of the family of `like`.
 pub fn udp_socket(like: SocketAddr) -> UdpSocket {
     let any = if like.is_ipv4() { IpAddr::from([0, 0, 0, 0]) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).expect("bind");
@@ -193,7 +193,7 @@ pub fn udp_socket(like: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// Asks on a connected socket; the port of who answered.
+/// Sends a datagram on a connected socket; returns the port that the server answers.
 pub fn ask(socket: &UdpSocket) -> std::io::Result<u16> {
     socket.send(b"?")?;
     let mut port = [0; 2];
@@ -201,7 +201,7 @@ pub fn ask(socket: &UdpSocket) -> std::io::Result<u16> {
     Ok(u16::from_be_bytes(port))
 }
 
-/// Asks with `sendto`; the port of who answered and the address that the answer shows.
+/// Sends a datagram with `sendto`; returns the port that the server answers, and the answer's sender.
 pub fn ask_at(socket: &UdpSocket, to: SocketAddr) -> std::io::Result<(u16, SocketAddr)> {
     socket.send_to(b"?", to)?;
     let mut port = [0; 2];
@@ -209,7 +209,7 @@ pub fn ask_at(socket: &UdpSocket, to: SocketAddr) -> std::io::Result<(u16, Socke
     Ok((u16::from_be_bytes(port), from))
 }
 
-/// How often each port was reached.
+/// Counts how often each port was reached.
 pub fn tally(ports: impl IntoIterator<Item = u16>) -> BTreeMap<u16, u32> {
     let mut tally = BTreeMap::new();
     for port in ports {
@@ -218,16 +218,16 @@ pub fn tally(ports: impl IntoIterator<Item = u16>) -> BTreeMap<u16, u32> {
     tally
 }
 
-/// Asserts that a connection or datagram was refused by our program.
+/// Asserts that a connection or datagram was refused by our programs.
 pub fn refused<T: std::fmt::Debug>(result: std::io::Result<T>) {
     let error = result.expect_err("this should be refused");
-    // A program can say how only since 5.18.
+    // Programs cannot choose the error before 5.18.
     let expected =
         if kernel() < (5, 18) { ErrorKind::PermissionDenied } else { ErrorKind::ConnectionRefused };
     assert_eq!(error.kind(), expected, "{error}");
 }
 
-/// Its version.
+/// Returns the version of the running kernel.
 pub fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel has a release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());

@@ -45,7 +45,7 @@ fn kernel_is_opened_as_configured_by_present_and_old_names() {
         let options = kernel(&config(&format!("{text}[ebpf]\ncgroup = \"/c\"\npins = \"/p\"\n")));
         assert_eq!(
             (options.plane, options.link.as_str()),
-            (Some(crate::dataplane::Plane::Ebpf), "vips"),
+            (Some(crate::dataplane::PlaneKind::Ebpf), "vips"),
             "{text}"
         );
         assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into() });

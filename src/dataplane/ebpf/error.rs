@@ -1,24 +1,34 @@
-//! What can go wrong, with what to do about it.
+//! Errors of the eBPF data plane, each with its likely cause and what to do.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use caps::Capability;
 use ipnet::IpNet;
 
-use super::sockets;
-use crate::dataplane::{Op, ServiceKey};
+use super::options::SCHEDULER;
+use super::{abort, capabilities};
+use crate::dataplane::op::Op;
+use crate::dataplane::state::ServiceKey;
 
-/// Why the eBPF data plane can't be opened, read or changed.
+/// Reason why the eBPF data plane cannot be opened, read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("not allowed to use eBPF: {0}")]
+    #[error("{0}")]
     Permission(String),
-    #[error("this node has no cgroup v2 tree (try: mount -t cgroup2 none /sys/fs/cgroup)")]
+    #[error(
+        "no cgroup v2 tree is mounted on this node, and eBPF programs attach to one (try: mount -t cgroup2 none \
+         /sys/fs/cgroup)"
+    )]
     NoCgroup,
-    #[error("cannot open the cgroup {}: {source}", path.display())]
+    #[error("cannot open the cgroup {} (see ebpf.cgroup): {source}", path.display())]
     Cgroup { path: PathBuf, source: io::Error },
-    #[error("{} is not in a cgroup v2 tree (a v1 hierarchy has no eBPF programs)", .0.display())]
+    #[error(
+        "{} is not in a cgroup v2 tree, and eBPF programs attach to no other; set ebpf.cgroup to a directory in one, \
+         or leave it out to balance all processes of this node", .0.display()
+    )]
     CgroupVersion(PathBuf),
     #[error(
         "{} is not on a BPF file system, and none can be mounted on {}: {source} (try: mount -t bpf bpf /sys/fs/bpf)",
@@ -26,121 +36,96 @@ pub enum Error {
     )]
     Mount { path: PathBuf, parent: PathBuf, source: io::Error },
     #[error(
-        "{} is not on a BPF file system, and {} has other files in it (is the path right? one is usually mounted on /sys/fs/bpf)",
+        "{} is not on a BPF file system, and none is mounted on {}, because that is not empty; set ebpf.pins to a \
+         directory in a BPF file system, which is usually /sys/fs/bpf",
         path.display(), parent.display()
     )]
     NotBpf { path: PathBuf, parent: PathBuf },
-    #[error("cannot use the pin {}: {source}", path.display())]
+    #[error("cannot use the pin {} (see ebpf.pins): {source}", path.display())]
     Pin { path: PathBuf, source: io::Error },
-    #[error("{} is pinned and is not ours (remove it, or name another directory for the pins)", .0.display())]
+    #[error(
+        "{} is pinned, but is not the map or link of l4lbd that belongs there; remove it, or set ebpf.pins to another \
+         directory", .0.display()
+    )]
     Foreign(PathBuf),
-    #[error("the kernel does not take the program: {0}")]
+    #[error("{0}")]
     Load(String),
     #[error(
-        "cannot attach {hook} to the cgroup {}: {source}; another tool's program may be attached there for itself \
-         alone (see: bpftool cgroup show {0})", cgroup.display()
+        "cannot attach the program {hook} to the cgroup {}: {source}; another tool may have attached its own program \
+         exclusively (see: bpftool cgroup show {0})", cgroup.display()
     )]
     Exclusive { hook: &'static str, cgroup: PathBuf, source: io::Error },
-    #[error("cannot attach {hook} to the cgroup {}: {source}", cgroup.display())]
+    #[error("cannot attach the program {hook} to the cgroup {}: {source}", cgroup.display())]
     Attach { hook: &'static str, cgroup: PathBuf, source: io::Error },
-    #[error("cannot use the map {map}: {source}")]
+    #[error("cannot read or write the eBPF map {map}: {source}")]
     Map { map: &'static str, source: io::Error },
-    #[error("{what} are full: {limit} at most")]
+    #[error("the eBPF maps are full: they hold {limit} {what} at most")]
     Full { what: &'static str, limit: u32 },
-    #[error("the service does not exist (did somebody remove it?)")]
+    #[error("the service does not exist (was it removed by another program?)")]
     NoService,
     #[error("the service {0} exists already")]
     Exists(ServiceKey),
-    #[error("the service has no server {0} (did somebody remove it?)")]
+    #[error("the service has no server {0} (was it removed by another program?)")]
     NoServer(SocketAddr),
     #[error("the service has the server {0} already")]
     HasServer(SocketAddr),
-    #[error("the service {0} has 65535 servers, and no more are possible")]
+    #[error("the service {0} has 65535 servers already, which is the most that eBPF maps can hold")]
     TooMany(ServiceKey),
-    #[error("the server {server} needs the address family of the service {service}")]
+    #[error("the server {server} is not of the same address family as its service {service}")]
     Family { server: SocketAddr, service: ServiceKey },
-    #[error("{0} is an IPv4 address in an IPv6 one; give the IPv4 address itself")]
+    #[error("{0} is an IPv4 address in IPv6 form; use the IPv4 address itself")]
     Mapped(IpAddr),
-    #[error("servers have a weight here, and neither another forwarding nor limits of connections")]
+    #[error(
+        "the eBPF data plane knows no forwarding methods and connection limits of servers, only their weights"
+    )]
     Limits,
     #[error(
-        "there is one way to choose here, {}, and not {scheduler:?} with flags {flags}",
-        super::SCHEDULER
+        "the eBPF data plane has only the scheduler {SCHEDULER} without flags, not {scheduler:?} with flags {flags}"
     )]
     Scheduler { scheduler: String, flags: u32 },
-    #[error("the network {0} has all IPv4 addresses in it")]
+    #[error("the network {0} includes all IPv4 addresses; use a longer prefix")]
     Network(IpNet),
-    #[error("there is no network {0}")]
+    #[error("there is no network {0} in the eBPF maps (was it removed by another program?)")]
     NoNetwork(IpNet),
     #[error("not an operation for the eBPF data plane: {0}")]
     Unsupported(Op),
-    #[error("the server is deleted, but connections to it remain: {0}")]
-    Sockets(#[source] sockets::Error),
+    #[error("connections to servers that were deleted stay open until the next pass: {0}")]
+    Sockets(#[source] abort::Error),
 }
 
 impl Error {
-    /// Whether the directory of the pins is closed to this process.
+    /// Returns true if this process may not enter the directory of the pins.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Pin { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
-const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
-/// To find the network namespaces of other users' processes, and to enter them.
-const FOR_NAMESPACES: [(u32, &str); 2] = [(19, "CAP_SYS_PTRACE"), (CAP_SYS_ADMIN, "CAP_SYS_ADMIN")];
-const CAP_SYS_ADMIN: u32 = 21;
-
-/// What a refusal of the kernel's to this process means.
+/// Explains why the kernel refuses eBPF to this process.
 pub fn permission() -> Error {
-    let missing = missing(&own_status());
+    let missing = capabilities::missing_for_ebpf();
     Error::Permission(match missing.is_empty() {
-        true => "this process has the capabilities; is the kernel locked down, or bpf(2) filtered (seccomp)?"
-            .to_owned(),
-        false => {
-            format!(
-                "this process lacks {} (a service has them by systemd/drop-ins/ebpf.conf)",
-                missing.join(", ")
-            )
+        true => {
+            "the kernel refuses eBPF to this process although it has the capabilities; is the kernel locked \
+                 down, or bpf(2) blocked by seccomp (systemd: SystemCallFilter=bpf)?"
+                .to_owned()
         }
+        false => format!(
+            "this process lacks {}, which eBPF needs (systemd: install systemd/drop-ins/ebpf.conf)",
+            capabilities::names(&missing)
+        ),
     })
 }
 
-/// What it means that a pin can't be used: without rights the directory is usually closed, too.
+/// Explains why a pin cannot be used. A process without the capabilities may usually not enter the
+/// directory either, and then they are what is missing.
 pub fn pin(path: &Path, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::PermissionDenied if !missing(&own_status()).is_empty() => permission(),
+        io::ErrorKind::PermissionDenied if !capabilities::missing_for_ebpf().is_empty() => permission(),
         _ => Error::Pin { path: path.to_owned(), source },
     }
 }
 
-/// What this process lacks to end connections in the network namespaces of others.
-pub fn missing_for_namespaces() -> Vec<&'static str> {
-    lacking(&own_status(), &FOR_NAMESPACES)
-}
-
-fn own_status() -> String {
-    std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default()
-}
-
-/// The capabilities for eBPF that a process lacks, by its `/proc/PID/status`.
-fn missing(status: &str) -> Vec<&'static str> {
-    if lacking(status, &[(CAP_SYS_ADMIN, "")]).is_empty() {
-        // Which stands for the two others.
-        return lacking(status, &[(12, "CAP_NET_ADMIN")]);
-    }
-    lacking(status, &CAPABILITIES)
-}
-
-/// Those of `wanted` that a process lacks; none where that can't be told.
-fn lacking(status: &str, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else {
-        return Vec::new();
-    };
-    wanted.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
-}
-
-/// Makes an error of what aya says.
+/// Converts an error of aya, with all its causes.
 pub fn load(error: &(dyn std::error::Error + 'static)) -> Error {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -149,6 +134,7 @@ pub fn load(error: &(dyn std::error::Error + 'static)) -> Error {
         if let Some(io) = inner.downcast_ref::<io::Error>() {
             code = io.raw_os_error();
         }
+        // Many of them repeat the text of their cause.
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
             text = format!("{text}: {inner_text}");
@@ -157,16 +143,30 @@ pub fn load(error: &(dyn std::error::Error + 'static)) -> Error {
     }
     match code {
         Some(libc::EPERM) => permission(),
-        // The verifier takes more liberties from who may watch the kernel.
-        Some(libc::EACCES) if matches!(permission(), Error::Permission(text) if text.contains("CAP_PERFMON")) => {
+        // The verifier refuses more programs of a process without CAP_PERFMON, and says nothing of it.
+        Some(libc::EACCES) if capabilities::missing_for_ebpf().contains(&Capability::CAP_PERFMON) => {
             permission()
         }
-        Some(libc::ENOSYS) => Error::Load(format!("{text} (is this kernel built without bpf(2)?)")),
-        _ => Error::Load(shortened(&text)),
+        Some(libc::ENOSYS) => Error::Load(format!(
+            "this kernel ({}) has no bpf(2) (CONFIG_BPF_SYSCALL); use another kernel, or IPVS",
+            kernel_release()
+        )),
+        _ => Error::Load(format!(
+            "this kernel ({}) refuses the eBPF program, which needs 5.10 or newer: {}",
+            kernel_release(),
+            shortened(&text)
+        )),
     }
 }
 
-/// The end of a verifier's log tells what was wrong, and all of it may be megabytes.
+/// Reads the release of the running kernel, such as `6.1.0-18-amd64`.
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown release".to_owned(), |release| release.trim().to_owned())
+}
+
+/// Cuts the middle out of a long text. A verifier's log may have megabytes, and names the reason at
+/// its end.
 fn shortened(text: &str) -> String {
     const KEPT: usize = 600;
     let count = text.chars().count();
@@ -182,24 +182,21 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const ROOT: &str = "Name:\tx\nCapEff:\t000001ffffffffff\n";
-
     #[test]
-    fn names_the_missing_capabilities() {
-        assert!(missing(ROOT).is_empty());
-        assert_eq!(missing("CapEff:\t0000000000000000\n"), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
-        assert_eq!(missing("CapEff:\t0000008000001000\n"), ["CAP_PERFMON"]);
-        assert_eq!(missing("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
-        assert!(missing("CapEff:\t0000000000201000\n").is_empty());
-        assert!(missing("").is_empty());
-        assert_eq!(lacking("CapEff:\t0000000000200000\n", &FOR_NAMESPACES), ["CAP_SYS_PTRACE"]);
-    }
-
-    #[test]
-    fn keeps_both_ends_of_a_long_log() {
+    fn shortened_keeps_both_ends_of_a_long_log() {
         let log = format!("first{}last", "x".repeat(100_000));
         let short = shortened(&log);
         assert!(short.len() < 1300 && short.starts_with("first") && short.ends_with("last"));
         assert_eq!(shortened("as it is"), "as it is");
+    }
+
+    #[test]
+    fn load_names_the_kernel_and_all_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the program cannot be loaded")]
+        struct Outer(#[source] io::Error);
+        let text = load(&Outer(io::Error::from_raw_os_error(libc::EINVAL))).to_string();
+        assert!(text.contains(&kernel_release()), "{text}");
+        assert!(text.ends_with("the program cannot be loaded: Invalid argument (os error 22)"), "{text}");
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sends connections and datagrams for a VIP to one of its backends, in the client's own socket calls.
+// Redirects connections and datagrams for a VIP to one of its servers, in the client's own socket calls.
 //
-// Every address is 16 bytes with IPv4 as ::ffff:a.b.c.d, because one socket may meet both hooks: an
+// Every address is 16 bytes, with IPv4 as ::ffff:a.b.c.d, because both hooks may run for one socket: an
 // AF_INET6 socket that sends to ::ffff:VIP runs sendmsg4, and recvmsg6 for the answer. Addresses and
 // ports are in network byte order. layout.rs has the same types; the two change together, and with
-// them the layout's version there.
+// them the layout's version there. After any change run ./compile, which updates l4lbd.bpf.o.
 //
-// Uses no kernel structure, so it needs no BTF of the kernel; meant for 5.10 and newer.
+// The programs use no kernel structures, so they need no BTF of the kernel. Linux 5.10 or newer.
 
 #include <stddef.h>
 #include <linux/types.h>
@@ -36,8 +36,8 @@ struct vip {
 	__u8 zero;
 };
 
-// A server of a VIP. It names the VIP, because an element of a hash that was just replaced may
-// already hold another VIP's value when a program that found it reads it.
+// Server of a VIP. It names the VIP, because the kernel may reuse an element of a hash for another key
+// while a program that just looked it up reads its value.
 struct slot {
 	struct vip vip;
 	struct address address;
@@ -47,7 +47,7 @@ struct slot {
 	__u32 weight;
 };
 
-// What a connected socket was given.
+// Server that a connected socket was given.
 struct taken {
 	struct vip vip;
 	struct address address;
@@ -56,11 +56,13 @@ struct taken {
 	__u32 id;
 };
 
+// Network of VIPs: number of leading bits and address.
 struct network {
 	__u32 prefix;
 	struct address address;
 };
 
+// Sender of datagrams to an unconnected socket, which is identified by its cookie.
 struct reply {
 	__u64 cookie;
 	struct address address;
@@ -68,13 +70,15 @@ struct reply {
 	__u32 zero;
 };
 
+// Address that an unconnected socket is shown as the sender.
 struct shown {
 	struct address address;
 	__u32 port;
 };
 
-// The value is one word, so that no reader sees a part of it: first slot in bits 0 to 31, servers
-// that take connections in 32 to 47, all servers in 48 to 63. Those with weight 0 stand last.
+// Services. The value is one word, so that a reader never sees half a change: the first slot in bits 0
+// to 31, the number of servers that take connections in 32 to 47, of all servers in 48 to 63. Servers
+// with weight 0 come last.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_VIPS);
@@ -89,7 +93,7 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-// Sockets that are connected through us, by the server's id.
+// Numbers of sockets that these programs connected, by the server's id.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_SERVERS);
@@ -97,6 +101,7 @@ struct {
 	__type(value, __u64);
 } counts SEC(".maps");
 
+// Networks in which connections are refused that are for no service.
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -105,6 +110,7 @@ struct {
 	__type(value, __u32);
 } networks SEC(".maps");
 
+// Servers of connected sockets.
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -112,8 +118,8 @@ struct {
 	__type(value, struct taken);
 } sockets SEC(".maps");
 
-// Connected UDP sockets by cookie, with the id of their server. The kernel's socket diagnostics show
-// the storage of TCP sockets only.
+// Ids of the servers of connected UDP sockets, by the socket's cookie. The daemon needs them to end such
+// sockets: the kernel's socket diagnostics list the storage of TCP sockets only.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_DATAGRAMS);
@@ -121,8 +127,8 @@ struct {
 	__type(value, __u32);
 } datagrams SEC(".maps");
 
-// Where the answers to unconnected UDP sockets appear to come from. A socket may await answers for
-// several VIPs, hence not the socket's storage.
+// VIPs that unconnected UDP sockets are shown as the senders of answers. A socket may wait for answers
+// from several VIPs, for which its storage has no room.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_REPLIES);
@@ -130,12 +136,12 @@ struct {
 	__type(value, struct shown);
 } replies SEC(".maps");
 
-// Whether the kernel has bpf_set_retval (5.18); without it a refusal is EPERM.
+// Set if the kernel has bpf_set_retval (5.18). Without it a refused call fails with EPERM.
 const volatile __u32 has_set_retval = 1;
 
 enum verdict { PASS, REFUSE, SEND };
 
-// Where something is sent instead.
+// Server that replaces the address in a call.
 struct target {
 	const struct address *address;
 	__u16 port;
@@ -170,19 +176,20 @@ static __always_inline struct slot *slot_of(const struct vip *vip, __u32 index)
 	return slot && same_vip(&slot->vip, vip) ? slot : NULL;
 }
 
-// Connections that a server would have for each unit of its weight, times the other's weight.
+// Connections that a server would have with one more, times the weight of the other. Comparing two such
+// products compares the connections for each unit of weight, without a division.
 static __always_inline __u64 load_of(const struct slot *slot, const struct slot *other)
 {
 	__s64 *count = bpf_map_lookup_elem(&counts, &slot->id);
-	// Less than none are there where somebody made the map anew under sockets that were counted in the old one.
+	// The count can go negative if the map was recreated while counted sockets were open.
 	return count && *count >= 0 ? (*count + 1) * other->weight : 0;
 }
 
-// Chooses a server: of two at random the one with fewer connections, or, for a datagram, whose
-// socket is counted nowhere, just one at random.
+// Chooses a server: of two random ones the one with fewer connections for its weight. The socket of a
+// datagram is not counted, so datagrams go to a random server.
 static __always_inline enum verdict choose(const struct vip *vip, int connects, struct slot **chosen)
 {
-	// A replaced element is met once in a great while, and a second time in a row never.
+	// Reading an element while it is replaced is rare. Three times in a row does not happen in practice.
 #pragma unroll
 	for (int attempt = 0; attempt < 3; attempt++) {
 		__u64 *found = bpf_map_lookup_elem(&vips, vip);
@@ -193,7 +200,7 @@ static __always_inline enum verdict choose(const struct vip *vip, int connects, 
 		__u64 value = *(volatile __u64 *)found;
 		__u32 base = (__u32)value;
 		__u64 active = (value >> 32) & 0xffff;
-		// Of this VIP, or of the one that has the replaced element now.
+		// No server takes connections, or the element has another VIP's value by now.
 		if (!active)
 			continue;
 		__u64 first = (bpf_get_prandom_u32() * active) >> 32;
@@ -214,6 +221,7 @@ static __always_inline enum verdict choose(const struct vip *vip, int connects, 
 	return REFUSE;
 }
 
+// Adds a difference to the connections of a server.
 static __always_inline void add(__u32 id, __u64 difference)
 {
 	__u64 *count = bpf_map_lookup_elem(&counts, &id);
@@ -221,6 +229,7 @@ static __always_inline void add(__u32 id, __u64 difference)
 		__sync_fetch_and_add(count, difference);
 }
 
+// Stops counting a socket.
 static __always_inline void release(struct taken *taken, __u64 cookie)
 {
 	if (!taken->counted)
@@ -250,14 +259,15 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	struct slot *slot = NULL;
 	enum verdict verdict = choose(&vip, 1, &slot);
 	struct bpf_sock *sk = context->sk;
-	// What is refused stays as it is: a UDP socket keeps the peer that it has.
+	// A refused call changes nothing: a connected UDP socket keeps its peer.
 	if (verdict == REFUSE)
 		return verdict;
 	if (slot)
 		*target = (struct target){ &slot->address, slot->port };
 	if (!sk)
 		return verdict;
-	// A UDP socket may connect again, and so may a TCP one that was refused.
+	// The socket may have been given a server before: a UDP socket may connect again, and so may a TCP
+	// socket whose connection was refused.
 	struct taken *taken =
 		bpf_sk_storage_get(&sockets, sk, NULL, verdict == SEND ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (!taken)
@@ -286,7 +296,7 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 		return PASS;
 	struct vip vip = vip_of(context, address);
 	struct bpf_sock *sk = context->sk;
-	// A connected socket hears its own server only, so that one that names its VIP once more means it.
+	// A connected socket receives from its own server only, so a datagram to its VIP must go there.
 	if (sk && sk->state == BPF_TCP_ESTABLISHED) {
 		struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 		if (taken && same_vip(&taken->vip, &vip)) {
@@ -301,7 +311,7 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 	*target = (struct target){ &slot->address, slot->port };
 	struct reply reply = { bpf_get_socket_cookie(context), slot->address, slot->port, 0 };
 	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
-	// Looking is far cheaper than writing, and most datagrams are not the first.
+	// A lookup is far cheaper than an update, and most datagrams are not the first to their server.
 	if (!known || known->port != vip.port || !same(&known->address, &vip.address)) {
 		struct shown shown = { vip.address, vip.port };
 		bpf_map_update_elem(&replies, &reply, &shown, BPF_ANY);
@@ -309,7 +319,7 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 	return verdict;
 }
 
-// What the socket's own view of its peer is; NULL where the peer is not ours.
+// Server of a socket, if `address` and the context's port are those of that server; otherwise NULL.
 static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, const struct address *address)
 {
 	struct bpf_sock *sk = context->sk;
@@ -321,6 +331,7 @@ static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, cons
 	return taken;
 }
 
+// Finds the VIP to show instead of a server that sent a datagram; returns 0 if there is none.
 static __always_inline int from_vip(struct bpf_sock_addr *context, const struct address *from,
 				    struct shown *shown)
 {

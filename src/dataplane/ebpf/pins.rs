@@ -1,7 +1,14 @@
-//! Programs, maps and links in the kernel, and the files that keep them there.
+//! Programs, maps and links in the kernel, and the pins that keep them there.
 //!
-//! A link that is pinned goes on balancing while no process of ours is there, with the maps that its
-//! program has. The next process finds both by their pins, and puts its own program into the link.
+//! A pinned link goes on balancing while no process of ours runs, with the maps that its program has.
+//! The next process finds both by their pins and puts its own program into the link:
+//!
+//! ```text
+//! /sys/fs/bpf/l4lbd/          Options::pins
+//!   v1/                       one directory for each layout of the maps
+//!     vips slots counts ...   maps
+//!     connect4 connect6 ...   links of programs to the cgroup
+//! ```
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,186 +16,126 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::EbpfLoader;
-use aya::programs::{CgroupSock, CgroupSockAddr, Program};
+use aya::programs::Program;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-use super::layout::{self, HOOKS, Hook, MAPS, MapLayout};
-use super::places::{self, Cgroup};
-use super::sys::{self, Map};
-use super::{Error, Options, error};
+use super::bpf;
+use super::error::{self, Error};
+use super::layout::{self, HOOKS, Hook, MAPS};
+use super::maps::{self, Maps};
+use super::mounts::{self, Cgroup};
+use super::object;
+use super::options::Options;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
-
-/// `BPF_LINK_TYPE_CGROUP`.
-const CGROUP_LINK: u32 = 3;
-
-/// The maps that the programs work with.
-#[derive(Debug)]
-pub struct Maps {
-    pub vips: Map,
-    pub slots: Map,
-    pub counts: Map,
-    pub networks: Map,
-    pub sockets: Map,
-    pub datagrams: Map,
-}
-
-impl Maps {
-    /// Those that are pinned below `root`; `None` where there are none, or not all.
-    pub fn look(root: &Path) -> Result<Option<Self>, Error> {
-        let directory = root.join(layout::VERSION);
-        for map in &MAPS {
-            if !check_map(&directory.join(map.name), map)? {
-                return Ok(None);
-            }
-        }
-        Self::open(&directory).map(Some)
-    }
-
-    fn open(directory: &Path) -> Result<Self, Error> {
-        let open = |map: &MapLayout| {
-            let path = directory.join(map.name);
-            sys::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
-        };
-        Ok(Self {
-            vips: open(&layout::VIPS)?,
-            slots: open(&layout::SLOTS_MAP)?,
-            counts: open(&layout::COUNTS)?,
-            networks: open(&layout::NETWORKS)?,
-            sockets: open(&layout::SOCKETS)?,
-            datagrams: open(&layout::DATAGRAMS)?,
-        })
-    }
-}
-
-/// What is loaded, attached and pinned.
+/// Loaded programs with their maps, attached to a cgroup and pinned.
 #[derive(Debug)]
 pub struct Pins {
     pub maps: Maps,
     programs: aya::Ebpf,
     cgroup: Cgroup,
-    /// Where that is said to be; without it, it is the root of the tree, which stays.
-    place: Option<PathBuf>,
-    /// Of all layouts.
-    root: PathBuf,
-    /// Of this one.
+    /// Path of the cgroup as configured. Without one it is the root of the tree, which never changes.
+    configured_cgroup: Option<PathBuf>,
+    /// Directory for the pins of this layout.
     directory: PathBuf,
-    /// Directories of other layouts, whose programs work until ours know as much.
+    /// Directories of other layouts, whose programs balance until our maps are filled.
     others: Vec<PathBuf>,
 }
 
 impl Pins {
+    /// Opens what is pinned, and creates, attaches and pins the rest.
+    ///
+    /// # Errors
+    /// Without the capabilities, a cgroup v2 tree or a BPF file system, and if something else is
+    /// pinned under our names.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let cgroup = places::cgroup(options.cgroup.as_deref())?;
-        places::prepare(&options.pins)?;
+        let cgroup = mounts::cgroup(options.cgroup.as_deref())?;
+        mounts::prepare(&options.pins)?;
         let directory = options.pins.join(layout::VERSION);
         fs::create_dir_all(&directory).map_err(|source| Error::Pin { path: directory.clone(), source })?;
+        // The loader would take any pinned map, so foreign ones are refused before it sees them.
         for map in &MAPS {
-            check_map(&directory.join(map.name), map)?;
+            maps::is_pinned(&directory, map)?;
         }
         allow_locked_memory();
-        // Kernels below 5.18 have no bpf_set_retval, and what else is wrong is wrong without it, too.
-        let programs = load(&directory, true).or_else(|_| load(&directory, false))?;
-        let mut pins = Self {
-            maps: Maps::open(&directory)?,
-            programs,
-            cgroup,
-            place: options.cgroup.clone(),
-            root: options.pins.clone(),
-            directory,
-            others: Vec::new(),
-        };
-        pins.others =
-            directories(&pins.root).map_err(|source| Error::Pin { path: pins.root.clone(), source })?;
-        pins.others.retain(|other| *other != pins.directory);
+        let programs = object::load(&directory)?;
+        let maps = Maps::open(&directory)?;
+        let mut others =
+            directories(&options.pins).map_err(|source| Error::Pin { path: options.pins.clone(), source })?;
+        others.retain(|other| *other != directory);
+        let configured_cgroup = options.cgroup.clone();
+        let pins = Self { maps, programs, cgroup, configured_cgroup, directory, others };
         for hook in &HOOKS {
             pins.attach(hook)?;
         }
         Ok(pins)
     }
 
-    /// Attaches again what was detached, and pins again what is not; returns whether anything was.
+    /// Attaches a program again that was detached, and pins it again if its pin was removed. Returns
+    /// true if it had to.
     pub fn repair(&self, hook: &Hook) -> Result<bool, Error> {
         match self.pinned(hook)? {
-            Some((_, State::Ours)) => Ok(false),
+            Some((_, LinkState::OnOurCgroup)) => Ok(false),
             _ => self.attach(hook).map(|()| true),
         }
     }
 
-    /// Finds the configured cgroup again, which may have been removed and made anew.
+    /// Opens the configured cgroup again, which may have been removed and created anew.
     pub fn find_cgroup(&mut self) -> Result<(), Error> {
-        if self.place.is_some() {
-            self.cgroup = places::cgroup(self.place.as_deref())?;
+        if self.configured_cgroup.is_some() {
+            self.cgroup = mounts::cgroup(self.configured_cgroup.as_deref())?;
         }
         Ok(())
     }
 
-    /// Pins the maps again whose pins were removed.
-    pub fn check_maps(&self) -> Result<(), Error> {
-        let Maps { vips, slots, counts, networks, sockets, datagrams } = &self.maps;
-        let used = [vips, slots, counts, networks, sockets, datagrams];
-        for (map, layout) in used.into_iter().zip(&MAPS) {
-            let path = self.directory.join(layout.name);
-            let pinned = match sys::get(&path) {
-                Ok(fd) => {
-                    sys::map_info(fd.as_fd()).map_err(|source| Error::Pin { path: path.clone(), source })?
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    sys::pin(map.as_fd(), &path)
-                        .map_err(|source| Error::Pin { path: path.clone(), source })?;
-                    continue;
-                }
-                Err(source) => return Err(Error::Pin { path, source }),
-            };
-            if pinned != *map.info() {
-                return Err(Error::Foreign(path));
-            }
-        }
-        Ok(())
+    /// Pins maps again whose pins were removed.
+    pub fn repair_maps(&self) -> Result<(), Error> {
+        self.maps.repair(&self.directory)
     }
 
-    /// Has the current program in a pinned link on the cgroup.
+    /// Puts the current program into the hook's pinned link, or into a new one.
     fn attach(&self, hook: &Hook) -> Result<(), Error> {
         let path = self.directory.join(hook.name);
         let pin_failed = |source| Error::Pin { path: path.clone(), source };
         let program = self.program(hook.name)?;
         let old = match self.pinned(hook)? {
-            Some((link, State::Ours)) => match sys::replace(link.as_fd(), program) {
+            // The usual case of a restart, in which no connection is missed.
+            Some((link, LinkState::OnOurCgroup)) => match bpf::replace(link.as_fd(), program) {
                 Ok(()) => return Ok(()),
                 Err(_) => Some(link),
             },
-            Some((link, State::Elsewhere)) => Some(link),
+            Some((link, LinkState::Elsewhere)) => Some(link),
             None => None,
         };
-        let link = sys::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
+        let link = bpf::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
             let (hook, cgroup) = (hook.name, self.cgroup.path.clone());
             match source.raw_os_error() {
                 Some(libc::EPERM) => Error::Exclusive { hook, cgroup, source },
                 _ => Error::Attach { hook, cgroup, source },
             }
         })?;
+        // Only after the new link is there, so that connections are balanced all the time.
         if let Some(old) = old {
-            // It may be on a cgroup that is configured no more; on one that is removed there is nothing to detach.
-            let _ = sys::detach(old.as_fd());
+            // This fails if the cgroup of the old link was removed, and then there is nothing to detach.
+            let _ = bpf::detach(old.as_fd());
             fs::remove_file(&path).map_err(pin_failed)?;
         }
-        sys::pin(link.as_fd(), &path).map_err(pin_failed)
+        bpf::pin(link.as_fd(), &path).map_err(pin_failed)
     }
 
-    /// The link of a hook, and where it is attached; `None` without a pin.
-    fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, State)>, Error> {
+    /// Opens the pinned link of a hook; `None` if it is not pinned.
+    fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, LinkState)>, Error> {
         let path = self.directory.join(hook.name);
-        let link = match sys::get(&path) {
+        let link = match bpf::get(&path) {
             Ok(link) => link,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Pin { path, source }),
         };
-        let info = match sys::link_info(link.as_fd()) {
-            Ok(info) if info.kind == CGROUP_LINK && info.hook == hook.number => info,
+        let info = match bpf::link_info(link.as_fd()) {
+            Ok(info) if info.kind == bpf::CGROUP_LINK && info.hook == hook.number => info,
             Ok(_) => return Err(Error::Foreign(path)),
             Err(source) => return Err(Error::Pin { path, source }),
         };
-        let state = if info.cgroup == self.cgroup.id { State::Ours } else { State::Elsewhere };
+        let state = if info.cgroup == self.cgroup.id { LinkState::OnOurCgroup } else { LinkState::Elsewhere };
         Ok(Some((link, state)))
     }
 
@@ -196,12 +143,12 @@ impl Pins {
         let found = match self.programs.program(name) {
             Some(Program::CgroupSockAddr(program)) => program.fd(),
             Some(Program::CgroupSock(program)) => program.fd(),
-            _ => return Err(Error::Load(format!("the object has no program {name}"))),
+            _ => return Err(Error::Load(format!("the compiled eBPF object has no program {name}"))),
         };
         Ok(found.map_err(|error| error::load(&error))?.as_fd())
     }
 
-    /// Ends the work of other layouts' programs, once ours know what they knew.
+    /// Detaches the programs of other layouts. The caller has filled our maps.
     pub fn retire_others(&mut self) -> Result<(), Error> {
         while let Some(other) = self.others.last() {
             remove(other)?;
@@ -211,22 +158,24 @@ impl Pins {
     }
 }
 
-/// Of a pinned link.
-enum State {
-    /// On our cgroup.
-    Ours,
-    /// On none, or on another.
+/// State of a pinned link.
+enum LinkState {
+    OnOurCgroup,
+    /// On another cgroup, on one that was removed, or detached.
     Elsewhere,
 }
 
-/// Detaches and removes everything below `root`.
+/// Detaches all programs and removes all pins below `root`; succeeds if there are none.
+///
+/// # Errors
+/// `NotBpf` if `root` is a directory on another file system, where nothing is removed.
 pub fn purge(root: &Path) -> Result<(), Error> {
     let failed = |source| Error::Pin { path: root.to_owned(), source };
     if !root.try_exists().map_err(failed)? {
         return Ok(());
     }
-    // Anything may be below a wrong path.
-    if !places::is_bpf(root).map_err(failed)? {
+    // A mistyped path could hold any files.
+    if !mounts::is_bpf(root).map_err(failed)? {
         let parent = root.parent().unwrap_or(Path::new("/")).to_owned();
         return Err(Error::NotBpf { path: root.to_owned(), parent });
     }
@@ -234,7 +183,8 @@ pub fn purge(root: &Path) -> Result<(), Error> {
         remove(&directory)?;
     }
     match fs::remove_dir(root) {
-        // A service is given its directory, by a mount or in one that is not its own; and others may use it, too.
+        // It stays if it is a mount point (systemd's BindPaths=), is in a directory of another user, or
+        // has pins of other programs in it.
         Err(error)
             if matches!(
                 error.raw_os_error(),
@@ -247,7 +197,7 @@ pub fn purge(root: &Path) -> Result<(), Error> {
     }
 }
 
-/// The directories of layouts; what else is there is somebody else's.
+/// Lists the directories of layouts; anything else below `root` belongs to other programs.
 fn directories(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root)? {
@@ -265,58 +215,25 @@ fn is_version(name: &OsStr) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
-/// Detaches and unpins what is in a layout's directory, and removes it.
+/// Detaches and unpins everything in the directory of a layout, and removes it.
 fn remove(directory: &Path) -> Result<(), Error> {
     let failed = |source| Error::Pin { path: directory.to_owned(), source };
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if let Ok(found) = sys::get(&path)
-            && sys::link_info(found.as_fd()).is_ok_and(|info| info.kind == CGROUP_LINK)
+        if let Ok(found) = bpf::get(&path)
+            && bpf::link_info(found.as_fd()).is_ok_and(|info| info.kind == bpf::CGROUP_LINK)
         {
-            // Without this it would be attached until the kernel comes to it. One without a cgroup is detached.
-            let _ = sys::detach(found.as_fd());
+            // Otherwise the program stays attached until the kernel frees the link, some time later. This
+            // fails if the cgroup was removed, and then there is nothing to detach.
+            let _ = bpf::detach(found.as_fd());
         }
         fs::remove_file(&path).map_err(|source| Error::Pin { path, source })?;
     }
     fs::remove_dir(directory).map_err(failed)
 }
 
-/// Whether there is a pin, which has to be such a map.
-fn check_map(path: &Path, map: &MapLayout) -> Result<bool, Error> {
-    let failed = |source| Error::Pin { path: path.to_owned(), source };
-    match sys::get(path) {
-        Ok(fd) if map.describes(&sys::map_info(fd.as_fd()).map_err(failed)?) => Ok(true),
-        Ok(_) => Err(Error::Foreign(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error::permission()),
-        Err(source) => Err(failed(source)),
-    }
-}
-
-/// Loads the programs with the maps that are pinned in `directory`, and pins those that are not.
-fn load(directory: &Path, set_retval: bool) -> Result<aya::Ebpf, Error> {
-    let flag = u32::from(set_retval);
-    let mut loader = EbpfLoader::new();
-    // Nothing in the program depends on the kernel's types, and reading them takes a while.
-    loader.btf(None).override_global("has_set_retval", &flag, true);
-    for map in &MAPS {
-        loader.map_pin_path(map.name, directory.join(map.name));
-    }
-    let mut programs = loader.load(OBJECT).map_err(|error| error::load(&error))?;
-    for (_, program) in programs.programs_mut() {
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
-            Program::CgroupSock(program) => CgroupSock::load(program),
-            _ => continue,
-        };
-        loaded.map_err(|error| error::load(&error))?;
-    }
-    Ok(programs)
-}
-
-/// Kernels below 5.11 count maps as locked memory, of which a process may have little.
+/// Lifts the limit of locked memory, which kernels before 5.11 count maps as.
 fn allow_locked_memory() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    // Where it is refused and matters, the kernel refuses the map.
+    // If this is refused and the limit matters, creating a map fails and says so.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }

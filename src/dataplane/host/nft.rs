@@ -1,10 +1,8 @@
-//! The few constant netfilter rules, in one nftables table of our own.
+//! Our nftables table, written and listed by the program `nft`.
 //!
-//! They let traffic of the VIP range pass by the port mappings of container runtimes, masquerade
-//! connections that would leave by the link they came from, and refuse ports without a service. The
-//! rules never name a service, so that the table changes only with the node's networks and with
-//! literal VIPs. `nft` applies a script as one transaction; it is also what an operator would use to
-//! look at the result.
+//! The rules are text ([`RuleSet`]), few and constant, and are compared as text. `nft` applies a script
+//! as one transaction; it is also what an operator would use to look at the result. Listing takes a
+//! process, so the table is listed again only when the generation of the rules has changed.
 
 use std::process::Stdio;
 
@@ -14,35 +12,38 @@ use tokio::process::Command;
 use crate::dataplane::rules::{RuleSet, TABLE};
 use crate::netlink::nftables::Generations;
 
-/// Why rules could not be read or written.
+/// Failure to list or replace the rules.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot run nft: {0} (is the package nftables installed?)")]
+    #[error("cannot run nft, which writes the netfilter rules: {0} (install the package nftables)")]
     Run(#[from] std::io::Error),
-    #[error("nft failed: {0}")]
+    #[error("nft refused the table inet {TABLE}: {0}")]
     Nft(String),
 }
 
 /// The rules in the kernel, through the `nft` command.
 pub struct Netfilter {
-    /// `None` where the kernel does not tell generations; every reading is a listing then.
+    /// `None` if the kernel does not tell generations; every reading is a listing then.
     generations: Option<Generations>,
-    /// Our table as listed in a generation of the rules.
+    /// Our table as it was listed last, with the generation of the rules at that time.
     listed: Option<(u32, Option<RuleSet>)>,
-    /// What we wrote last, and how the kernel lists it: another version of nft may print it
-    /// differently from what we expect.
+    /// The rules written last, and their listing: another version of nft may print them differently
+    /// from what we expect.
     written: Option<(RuleSet, RuleSet)>,
 }
 
 impl Netfilter {
-    /// For the rules of the current network namespace.
+    /// Prepares for the rules of the current network namespace.
     pub fn open() -> Self {
         let generations = Generations::open()
-            .inspect_err(|error| tracing::debug!(%error, "cannot follow generations of netfilter rules"));
+            .inspect_err(|error| tracing::debug!(%error, "cannot follow generations of netfilter rules, so nft lists them in every pass"));
         Self { generations: generations.ok(), listed: None, written: None }
     }
 
-    /// Our table, or `None` without one.
+    /// Returns our table, or `None` without one.
+    ///
+    /// # Errors
+    /// When `nft` is missing, or may not list rules.
     pub async fn read(&mut self) -> Result<Option<RuleSet>, Error> {
         // Asked before listing: a change in between makes the next reading list again.
         let generation = self.generations.as_mut().and_then(|generations| generations.current().ok());
@@ -54,6 +55,7 @@ impl Netfilter {
                 rules
             }
         };
+        // Rules that are listed as those written last are those, in whatever form nft prints them.
         Ok(match (listed, &self.written) {
             (Some(listed), Some((written, as_listed))) if *as_listed == listed => Some(written.clone()),
             (listed, _) => listed,
@@ -61,13 +63,20 @@ impl Netfilter {
     }
 
     /// Replaces our table in one transaction.
+    ///
+    /// # Errors
+    /// When `nft` is missing, or refuses the rules. The table is unchanged then.
     pub async fn replace(&mut self, rules: &RuleSet) -> Result<(), Error> {
         nft(&["-f", "-"], &rules.script()).await?;
+        // Listed at once, before another program can change the table.
         self.written = list().await?.map(|listed| (rules.clone(), listed));
         Ok(())
     }
 
-    /// Deletes our table.
+    /// Deletes our table; fine without one.
+    ///
+    /// # Errors
+    /// When `nft` is missing, or may not change rules.
     pub async fn delete(&mut self) -> Result<(), Error> {
         self.written = None;
         nft(&["-f", "-"], &format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")).await.map(drop)
@@ -75,6 +84,7 @@ impl Netfilter {
 }
 
 async fn list() -> Result<Option<RuleSet>, Error> {
+    // Without counters and with numeric priorities, which versions of nft name differently.
     match nft(&["-s", "-y", "list", "table", "inet", TABLE], "").await {
         Ok(text) => Ok(Some(RuleSet::listed(&text))),
         Err(Error::Nft(text)) if text.contains("No such file") => Ok(None),
@@ -85,6 +95,7 @@ async fn list() -> Result<Option<RuleSet>, Error> {
 async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
     let mut child = Command::new("nft")
         .args(arguments)
+        // A missing table is told from other errors by its English text.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -99,7 +110,7 @@ async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        // The script that nft quotes below its first line is long and ours.
+        // The first line has the cause. Below it nft quotes the script, which is long and ours.
         let text = String::from_utf8_lossy(&output.stderr);
         Err(Error::Nft(text.lines().next().unwrap_or("no message").to_owned()))
     }

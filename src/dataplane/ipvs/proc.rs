@@ -14,16 +14,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::dataplane::{Connections, Forwarding};
+use crate::dataplane::state::{Connections, Forwarding};
 use crate::netlink::ipvs::service;
 
 #[cfg(test)]
 mod tests;
 
-/// Lines before the first service.
+/// Number of lines before the first service.
 const HEADINGS: usize = 3;
 
-/// What identifies a service.
+/// Identity of a service, whatever its attributes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Identity {
     /// Protocol, as the kernel names it, and address.
@@ -32,41 +32,41 @@ pub(super) enum Identity {
     FirewallMark(u32),
 }
 
-/// What the file shows of a service.
+/// Line of a service, without its real servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Sight {
+pub(super) struct ProcEntry {
     pub identity: Identity,
     pub scheduler: String,
-    /// Never shown for a service at an IPv6 address.
+    /// Always false at an IPv6 address, because the kernel does not print it there.
     pub one_packet: bool,
     pub persistent: bool,
 }
 
 /// A service with its real servers, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub sight: Sight,
-    pub servers: Vec<SeenServer>,
+pub(super) struct ProcService {
+    pub entry: ProcEntry,
+    pub servers: Vec<ProcServer>,
 }
 
-/// What the file shows of a real server.
+/// Line of a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SeenServer {
+pub(super) struct ProcServer {
     pub address: SocketAddr,
     pub forwarding: Forwarding,
     pub weight: u32,
     pub connections: Connections,
 }
 
-impl Sight {
-    /// How a service with these attributes appears.
-    pub(super) fn of(identity: Identity, scheduler: &str, flags: u32) -> Self {
+impl ProcEntry {
+    /// Returns the line of a service with these attributes.
+    pub(super) fn new(identity: Identity, scheduler: &str, flags: u32) -> Self {
         let one_packet = one_packet(&identity, flags);
         let persistent = flags & service::FLAG_PERSISTENT != 0;
         Self { identity, scheduler: scheduler.to_owned(), one_packet, persistent }
     }
 
-    /// Whether a service of this identity with these attributes appears so.
+    /// Returns true if this is the line of a service with these attributes.
     pub(super) fn shows(&self, scheduler: &str, flags: u32) -> bool {
         self.scheduler == scheduler
             && self.one_packet == one_packet(&self.identity, flags)
@@ -74,17 +74,19 @@ impl Sight {
     }
 }
 
-/// Reads the file's text; `None` when any of it is not as expected.
-pub(super) fn parse(text: &str) -> Option<Vec<Seen>> {
+/// Parses the file's text. Returns `None` if any of it is not as expected: a reader would rather ask the
+/// kernel by netlink than miss something.
+pub(super) fn parse(text: &str) -> Option<Vec<ProcService>> {
     let mut lines = text.lines();
     for _ in 0..HEADINGS {
         lines.next()?;
     }
-    let mut services: Vec<Seen> = Vec::new();
+    let mut services: Vec<ProcService> = Vec::new();
     for line in lines {
+        // Lines of servers follow that of their service.
         match line.trim_start().strip_prefix("-> ") {
             Some(server) => services.last_mut()?.servers.push(parse_server(server)?),
-            None => services.push(Seen { sight: parse_service(line)?, servers: Vec::new() }),
+            None => services.push(ProcService { entry: parse_service(line)?, servers: Vec::new() }),
         }
     }
     Some(services)
@@ -95,7 +97,7 @@ fn one_packet(identity: &Identity, flags: u32) -> bool {
     !hidden && flags & service::FLAG_ONE_PACKET != 0
 }
 
-fn parse_service(line: &str) -> Option<Sight> {
+fn parse_service(line: &str) -> Option<ProcEntry> {
     let mut words = line.split_ascii_whitespace();
     let (protocol, address) = (words.next()?, words.next()?);
     let identity = if protocol == "FWM" {
@@ -114,13 +116,14 @@ fn parse_service(line: &str) -> Option<Sight> {
                 words.next()?;
                 persistent = true;
             }
+            // A flag of a later kernel may change how the service has to be read.
             _ => return None,
         }
     }
-    Some(Sight { identity, scheduler, one_packet, persistent })
+    Some(ProcEntry { identity, scheduler, one_packet, persistent })
 }
 
-fn parse_server(line: &str) -> Option<SeenServer> {
+fn parse_server(line: &str) -> Option<ProcServer> {
     let mut words = line.split_ascii_whitespace();
     let address = parse_address(words.next()?)?;
     let forwarding = match words.next()? {
@@ -135,13 +138,13 @@ fn parse_server(line: &str) -> Option<SeenServer> {
     let inactive = words.next()?.parse().ok()?;
     match words.next() {
         None => {
-            Some(SeenServer { address, forwarding, weight, connections: Connections { active, inactive } })
+            Some(ProcServer { address, forwarding, weight, connections: Connections { active, inactive } })
         }
         Some(_) => None,
     }
 }
 
-/// An address as in `0B000001:0050` or `[fd01:000c:...:0001]:0050`.
+/// Parses an address as in `0B000001:0050` or `[fd01:000c:...:0001]:0050`.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.rsplit_once(':')?;
     let address: IpAddr = match address.strip_prefix('[') {

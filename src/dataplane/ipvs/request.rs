@@ -1,27 +1,23 @@
-//! Messages to the kernel for the operations on services and real servers, and its refusals in
-//! words.
+//! Messages to the kernel for the operations on services, real servers and timeouts, and its refusals
+//! in words.
 
 use std::io;
 use std::net::SocketAddr;
 
+use libc::{EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EPERM, ERANGE, ESRCH};
+
 use crate::cluster::Protocol;
-use crate::netlink::batch::{self, Failure};
+use crate::netlink::batch::{self, MessageError};
 use crate::netlink::ipvs::{
-    DestinationAttribute, Flags, IpvsCommand, IpvsMessage, ServiceAttribute, destination, service,
+    DestinationAttribute, Flags, IpvsAttribute, IpvsCommand, IpvsMessage, ServiceAttribute, destination,
+    service,
 };
 
 use super::OWNER_TAG;
-use crate::dataplane::{Forwarding, Op, RealServer, Scheduling, ServiceKey};
+use crate::dataplane::op::Op;
+use crate::dataplane::state::{Forwarding, RealServer, Scheduling, ServiceKey};
 
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ESRCH: i32 = 3;
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
-const ERANGE: i32 = 34;
-const EAFNOSUPPORT: i32 = 97;
-
-/// Why an operation had no effect, or none that is known.
+/// Reason for which an operation had no effect, or none that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
@@ -32,16 +28,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// What the kernel's answer to `op` means.
-    pub(super) fn new(op: &Op, failure: Failure) -> Self {
+    /// Explains the kernel's answer to `op`.
+    pub(super) fn new(op: &Op, failure: MessageError) -> Self {
         match failure {
-            Failure::Refused(errno) => Self::refused(op, errno),
-            Failure::Unsent(errno) => Self { errno: Some(errno), text: failure.to_string() },
-            Failure::Unknown => Self { errno: None, text: failure.to_string() },
+            MessageError::Refused(errno) => Self::refused(op, errno),
+            MessageError::Unsent(errno) => Self { errno: Some(errno), text: failure.to_string() },
+            MessageError::Unknown => Self { errno: None, text: failure.to_string() },
         }
     }
 
-    /// The operation was not tried.
+    /// An operation that was not tried, because the kernel could not be reached.
     pub(super) fn unsent(error: &batch::Error) -> Self {
         Self { errno: None, text: error.to_string() }
     }
@@ -52,7 +48,10 @@ impl Refusal {
     }
 }
 
-/// The message that carries out `op`, or why there can be none.
+/// Returns the message that carries out `op`.
+///
+/// # Errors
+/// When the kernel would misread the operation, or it is not one of IPVS.
 pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
     Ok(match op {
         Op::AddService(key, scheduling) => {
@@ -77,6 +76,14 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
             identify(*key),
             identify_server(*address),
         ),
+        Op::SetTimeouts(timeouts) => IpvsMessage {
+            command: IpvsCommand::SetConfig,
+            attributes: vec![
+                IpvsAttribute::TimeoutTcp(timeouts.tcp),
+                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
+                IpvsAttribute::TimeoutUdp(timeouts.udp),
+            ],
+        },
         other => {
             debug_assert!(false, "not an operation of IPVS: {other}");
             return Err(Refusal { errno: None, text: "not an operation of IPVS".to_owned() });
@@ -84,13 +91,13 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
     })
 }
 
-/// The request for the real servers of a service.
+/// Returns the request for the real servers of a service.
 pub(super) fn list_servers(key: ServiceKey) -> IpvsMessage {
     IpvsMessage::with_service(IpvsCommand::GetDestination, identify(key))
 }
 
 fn identify(key: ServiceKey) -> Vec<ServiceAttribute> {
-    // Room for what `describe` adds.
+    // With room for the four that `describe` adds.
     let mut attributes = Vec::with_capacity(8);
     attributes.extend([
         ServiceAttribute::Family(service::family(key.address)),
@@ -106,16 +113,19 @@ fn identify(key: ServiceKey) -> Vec<ServiceAttribute> {
 
 fn describe(key: ServiceKey, scheduling: &Scheduling) -> Result<Vec<ServiceAttribute>, Refusal> {
     let Scheduling { scheduler, flags } = scheduling;
+    // A NUL would end the name early, and the kernel does not say that a name is too long.
     if scheduler.is_empty() || scheduler.len() > service::NAME_MAX || scheduler.contains('\0') {
         return Err(Refusal {
             errno: Some(EINVAL),
-            text: format!("{scheduler:?} can't be a scheduler (1 to 15 bytes, such as wlc)"),
+            text: format!("{scheduler:?} can't be the name of a scheduler (1 to 15 bytes, such as wlc)"),
         });
     }
     let mut attributes = identify(key);
     attributes.extend([
         ServiceAttribute::Scheduler(scheduler.clone()),
+        // All flags, so that one which another program set is cleared.
         ServiceAttribute::Flags(Flags { flags: *flags, mask: u32::MAX }),
+        // The kernel keeps it unused, because the service is not persistent.
         ServiceAttribute::Timeout(OWNER_TAG),
         ServiceAttribute::Netmask(service::netmask(key.address)),
     ]);
@@ -149,32 +159,47 @@ fn describe_server(address: SocketAddr, server: &RealServer) -> Vec<DestinationA
     attributes
 }
 
-/// What `errno` means for `op`, where the kernel's source tells more than the number.
+/// Returns the meaning of `errno` for `op`, where the kernel's source (`ip_vs_ctl.c`) tells more than the
+/// number.
 fn hint(op: &Op, errno: i32) -> Option<String> {
     let text = match (errno, op) {
         (EPERM, _) => "not allowed to program IPVS (needs CAP_NET_ADMIN)".to_owned(),
+        // The kernel tried to load the module itself before it answered.
         (ENOENT, Op::AddService(_, s) | Op::SetService(_, s)) => {
             let module = format!("ip_vs_{}", s.scheduler);
             format!("scheduler module {module} is not available (try: modprobe {module})")
         }
         (EEXIST, Op::AddService(..)) => {
-            "a service with this address exists already, maybe somebody else's (see: ipvsadm -Ln)".to_owned()
+            "a service with this address exists already, which l4lbd did not make (see: ipvsadm -Ln)"
+                .to_owned()
         }
-        (ESRCH, _) => "the service does not exist (did somebody remove it?)".to_owned(),
+        (ESRCH, _) => {
+            "the service does not exist, another program has removed it; the next pass adds it again"
+                .to_owned()
+        }
         (EEXIST, Op::AddServer(..)) => "the service has this real server already".to_owned(),
         (ENOENT, Op::SetServer(..) | Op::DelServer(..)) => {
-            "the service has no such real server (did somebody remove it?)".to_owned()
+            "the service has no such real server, another program has removed it; the next pass corrects it"
+                .to_owned()
         }
+        // Only tunnels may lead to another address family.
         (EINVAL, Op::AddServer(key, server, _) | Op::SetServer(key, server, _))
             if key.address.is_ipv4() != server.is_ipv4() =>
         {
             "a masqueraded real server needs the address family of its service".to_owned()
         }
+        // The kernel looks the address up in its routes and takes unicast and local ones.
         (EINVAL, Op::AddServer(..) | Op::SetServer(..)) => {
-            "not an address for a real server (must be unicast; is lo up?)".to_owned()
+            "not an address for a real server: it has to be unicast, and the link lo has to be up".to_owned()
         }
         (ERANGE, Op::AddServer(..) | Op::SetServer(..)) => {
-            "weight above 2147483647, or lower threshold above the upper one".to_owned()
+            "the weight is above 2147483647, or the lower threshold above the upper one".to_owned()
+        }
+        // The kernel counts them in ticks of its clock, in 31 bits.
+        (EINVAL, Op::SetTimeouts(_)) => {
+            "a timeout is too long, with 1000 ticks a second more than 2147483 s (lower ipvs.tcp_timeout, \
+             ipvs.tcp_fin_timeout or ipvs.udp_timeout)"
+                .to_owned()
         }
         (EAFNOSUPPORT, _) => "the kernel has no IPVS for this address family".to_owned(),
         _ => return None,

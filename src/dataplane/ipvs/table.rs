@@ -1,4 +1,4 @@
-//! What the kernel's netlink messages say about services and real servers.
+//! Decoder of the kernel's dumps: our services, foreign ones, and real servers.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use crate::netlink::ipvs::{
 };
 
 use super::OWNER_TAG;
-use super::proc::{Identity, Sight};
-use crate::dataplane::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
+use super::proc::{Identity, ProcEntry};
+use crate::dataplane::state::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
 
-/// A service in a dump.
+/// A service in a dump, by its owner.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum DumpedService {
     Ours(ServiceKey, Scheduling),
-    /// With how it appears in `/proc`, if that is known.
-    Foreign(Foreign, Option<Sight>),
+    /// Not ours, with its line in `/proc` if that is known.
+    Foreign(Foreign, Option<ProcEntry>),
 }
 
-/// The attributes of a service that matter here.
+/// Attributes of a service that tell identity, owner and scheduling.
 #[derive(Default)]
 struct Raw<'a> {
     family: Option<u16>,
@@ -34,8 +34,8 @@ struct Raw<'a> {
     timeout: u32,
 }
 
-impl Entry {
-    /// Sorts a reply into ours and others. What can't be decoded or understood is not ours.
+impl DumpedService {
+    /// Sorts a reply by owner. A service that can't be decoded or understood is not ours.
     pub(super) fn from_reply(reply: Result<IpvsMessage, DecodeError>) -> Self {
         match &reply {
             Ok(message) => match message.service() {
@@ -48,16 +48,18 @@ impl Entry {
 
     fn from_attributes(attributes: &[ServiceAttribute]) -> Self {
         let raw = Raw::new(attributes);
-        let sight = |identity| Sight::of(identity, raw.scheduler, raw.flags);
+        let entry = |identity| ProcEntry::new(identity, raw.scheduler, raw.flags);
+        // We make no services by firewall mark. They have no address.
         if raw.mark != 0 {
             let family = if raw.family == Some(AF_INET6) { " IPv6" } else { "" };
             let text = format!("fwmark {}{family}", raw.mark);
-            let sight = sight(Identity::FirewallMark(raw.mark));
-            return Self::Foreign(Foreign { service: text, key: None }, Some(sight));
+            let entry = entry(Identity::FirewallMark(raw.mark));
+            return Self::Foreign(Foreign { service: text, key: None }, Some(entry));
         }
         let (Some(protocol), Some(address)) = (raw.protocol, raw.address()) else {
             return Self::unintelligible("no protocol, address or port");
         };
+        // SCTP and the like have no key, because no VIP of ours can want it.
         let name = protocol_name(protocol);
         let key = protocol_of(protocol).map(|protocol| ServiceKey {
             protocol,
@@ -66,13 +68,14 @@ impl Entry {
         });
         match key {
             Some(key) if raw.flags & service::FLAG_PERSISTENT == 0 && raw.timeout == OWNER_TAG => {
+                // The kernel's own bit is no part of what was asked for.
                 let flags = raw.flags & !service::FLAG_HASHED;
                 Self::Ours(key, Scheduling { scheduler: raw.scheduler.to_owned(), flags })
             }
             _ => {
                 let text = format!("{} {address}", name.to_ascii_lowercase());
-                let sight = sight(Identity::Address(name, address));
-                Self::Foreign(Foreign { service: text, key }, Some(sight))
+                let entry = entry(Identity::Address(name, address));
+                Self::Foreign(Foreign { service: text, key }, Some(entry))
             }
         }
     }
@@ -82,12 +85,13 @@ impl Entry {
     }
 }
 
-/// A real server of `key` in a dump; `None` when the reply is not about one.
+/// Decodes a real server of `key` in a dump; `None` if the reply is not about one.
 pub(super) fn server(
     key: ServiceKey,
     reply: Result<IpvsMessage, DecodeError>,
 ) -> Option<(SocketAddr, RealServer, Connections)> {
     let message = reply.ok()?;
+    // Before Linux 3.18 servers have no family of their own.
     let mut family = service::family(key.address);
     let (mut address, mut port) = (None, None);
     let mut server = RealServer::masquerade(0);
@@ -110,7 +114,7 @@ pub(super) fn server(
     Some((SocketAddr::new(address, port?), server, connections))
 }
 
-/// The forwarding method of a number.
+/// Returns the forwarding method of a number (`IP_VS_CONN_F_*`).
 pub(super) const fn forwarding(method: u32) -> Forwarding {
     match method {
         destination::FORWARD_MASQUERADE => Forwarding::Masquerade,

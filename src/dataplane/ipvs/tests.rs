@@ -2,12 +2,12 @@ use std::net::SocketAddr;
 
 use netlink_packet_core::DecodeError;
 
-use super::proc::{Identity, Seen, SeenServer, Sight};
-use super::table::Entry;
+use super::proc::{Identity, ProcEntry, ProcServer, ProcService};
+use super::table::DumpedService;
 use super::*;
 use crate::cluster::Protocol;
 use crate::dataplane::{Forwarding, RealServer, Scheduling};
-use crate::netlink::batch::Failure;
+use crate::netlink::batch::MessageError;
 use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, destination, service};
 
 pub(super) fn address(text: &str) -> SocketAddr {
@@ -23,14 +23,14 @@ pub(super) fn scheduling(scheduler: &str, flags: u32) -> Scheduling {
     Scheduling { scheduler: scheduler.to_owned(), flags }
 }
 
-pub(super) fn seen(protocol: &str, text: &str, scheduler: &str, servers: &[SeenServer]) -> Seen {
+pub(super) fn shown(protocol: &str, text: &str, scheduler: &str, servers: &[ProcServer]) -> ProcService {
     let identity = Identity::Address(protocol.to_owned(), address(text));
-    Seen { sight: Sight::of(identity, scheduler, 0), servers: servers.to_vec() }
+    ProcService { entry: ProcEntry::new(identity, scheduler, 0), servers: servers.to_vec() }
 }
 
-pub(super) fn server(text: &str, forwarding: Forwarding, weight: u32) -> SeenServer {
+pub(super) fn server(text: &str, forwarding: Forwarding, weight: u32) -> ProcServer {
     let connections = Connections::default();
-    SeenServer { address: address(text), forwarding, weight, connections }
+    ProcServer { address: address(text), forwarding, weight, connections }
 }
 
 /// A service message at 11.0.0.1:80 with some attributes replaced.
@@ -46,23 +46,23 @@ fn reply(protocol: u16, flags: u32, timeout: u32) -> Vec<ServiceAttribute> {
     ]
 }
 
-fn entry(service: Vec<ServiceAttribute>) -> Entry {
-    Entry::from_reply(Ok(IpvsMessage::with_service(IpvsCommand::NewService, service)))
+fn entry(service: Vec<ServiceAttribute>) -> DumpedService {
+    DumpedService::from_reply(Ok(IpvsMessage::with_service(IpvsCommand::NewService, service)))
 }
 
-fn foreign_text(entry: Entry) -> (String, Option<ServiceKey>) {
+fn foreign_text(entry: DumpedService) -> (String, Option<ServiceKey>) {
     match entry {
-        Entry::Foreign(foreign, _) => (foreign.service, foreign.key),
-        Entry::Ours(..) => panic!("{entry:?}"),
+        DumpedService::Foreign(foreign, _) => (foreign.service, foreign.key),
+        DumpedService::Ours(..) => panic!("{entry:?}"),
     }
 }
 
 #[test]
 fn tells_ours_from_others() {
     let ours = key(Protocol::Tcp, "11.0.0.1:80");
-    let expected = Entry::Ours(ours, scheduling("wlc", 0x8));
+    let expected = DumpedService::Ours(ours, scheduling("wlc", 0x8));
     assert_eq!(entry(reply(service::PROTOCOL_TCP, 0x8, OWNER_TAG)), expected);
-    assert!(matches!(entry(reply(service::PROTOCOL_UDP, 0, OWNER_TAG)), Entry::Ours(..)));
+    assert!(matches!(entry(reply(service::PROTOCOL_UDP, 0, OWNER_TAG)), DumpedService::Ours(..)));
 
     for (flags, timeout) in [(0, 0), (0, 300), (service::FLAG_PERSISTENT, OWNER_TAG)] {
         let entry = entry(reply(service::PROTOCOL_TCP, flags, timeout));
@@ -83,7 +83,7 @@ fn tells_ours_from_others() {
     assert_eq!(foreign_text(entry(mark(10))), ("fwmark 7 IPv6".to_owned(), None));
     let unknown_family = entry([reply(6, 0, OWNER_TAG), vec![ServiceAttribute::Family(99)]].concat());
     assert!(foreign_text(unknown_family).0.starts_with("unintelligible"));
-    let undecodable = Entry::from_reply(Err(DecodeError::from("too short")));
+    let undecodable = DumpedService::from_reply(Err(DecodeError::from("too short")));
     assert_eq!(foreign_text(undecodable).0, "unintelligible (too short)");
 }
 
@@ -172,6 +172,18 @@ fn encodes_real_servers() {
 }
 
 #[test]
+fn encodes_timeouts() {
+    let op = Op::SetTimeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+    let message = request::change(&op).unwrap();
+    assert_eq!(message.command, IpvsCommand::SetConfig);
+    let expected =
+        [IpvsAttribute::TimeoutTcp(900), IpvsAttribute::TimeoutTcpFin(120), IpvsAttribute::TimeoutUdp(300)];
+    assert_eq!(message.attributes, expected);
+    let refusal = Refusal::new(&op, MessageError::Refused(22));
+    assert!(refusal.text.contains("ipvs.tcp_timeout"), "{refusal}");
+}
+
+#[test]
 fn explains_refusals() {
     let service = key(Protocol::Tcp, "11.0.0.1:80");
     let add = Op::AddService(service, scheduling("wrr", 0));
@@ -188,11 +200,11 @@ fn explains_refusals() {
         (&backend("224.0.0.1:80"), 22, "not an address for a real server"),
         (&Op::DelServer(service, address("10.0.0.1:80")), 2, "the service has no such real server"),
     ] {
-        let refusal = Refusal::new(op, Failure::Refused(errno));
+        let refusal = Refusal::new(op, MessageError::Refused(errno));
         assert_eq!(refusal.errno, Some(errno));
         assert!(refusal.to_string().starts_with(text), "{op}: {refusal}");
     }
-    let unknown = Refusal::new(&add, Failure::Unknown);
+    let unknown = Refusal::new(&add, MessageError::Unknown);
     assert_eq!(unknown.errno, None);
-    assert!(unknown.text.contains("read the kernel again"), "{unknown}");
+    assert!(unknown.text.contains("reads the kernel again"), "{unknown}");
 }

@@ -61,7 +61,7 @@ fn view<'a>(status: &'a Status, tally: &'a Tally) -> View<'a> {
         chapter: Chapter::Unhealthy,
         elapsed: Duration::from_secs(21),
         duration: Duration::from_secs(60),
-        plane: Plane::Ipvs,
+        plane: PlaneKind::Ipvs,
         status: Some(status),
         daemon_runs: true,
         tally,

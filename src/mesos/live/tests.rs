@@ -1,5 +1,6 @@
 //! Against event streams of a real master.
 
+use super::kept::{KeptTask, MAX_STATUSES};
 use super::*;
 use crate::mesos::{self, Format};
 
@@ -11,8 +12,8 @@ fn records(name: &str) -> Vec<String> {
     capture(name).lines().map(str::to_owned).collect()
 }
 
-fn fold(records: &[String]) -> Live {
-    let mut live = Live::default();
+fn fold(records: &[String]) -> LiveCluster {
+    let mut live = LiveCluster::default();
     for record in records {
         live.record(record).unwrap();
     }
@@ -22,11 +23,11 @@ fn fold(records: &[String]) -> Live {
 #[test]
 fn a_subscription_tells_its_heartbeat() {
     let records = records("subscribe_master.jsonl");
-    let mut live = Live::default();
+    let mut live = LiveCluster::default();
     assert!(!live.is_subscribed());
-    assert_eq!(live.record(&records[0]).unwrap(), Told::Subscribed(Some(Duration::from_secs(15))));
+    assert_eq!(live.record(&records[0]).unwrap(), EventEffect::Subscribed(Some(Duration::from_secs(15))));
     assert!(live.is_subscribed());
-    assert_eq!(live.record(r#"{"type":"HEARTBEAT"}"#).unwrap(), Told::Nothing);
+    assert_eq!(live.record(r#"{"type":"HEARTBEAT"}"#).unwrap(), EventEffect::None);
 }
 
 /// Every event may be told again: the state of a task is its last one's.
@@ -35,7 +36,7 @@ fn repeated_events_change_nothing() {
     for name in ["subscribe_master.jsonl", "subscribe_failover.jsonl", "subscribe_failover_late_new.jsonl"] {
         let records = records(name);
         let once = fold(&records);
-        let mut twice = Live::default();
+        let mut twice = LiveCluster::default();
         for record in &records {
             twice.record(record).unwrap();
             twice.record(record).unwrap();
@@ -44,25 +45,31 @@ fn repeated_events_change_nothing() {
     }
 }
 
-/// What was told since a state was asked for may be in that state already, or not yet.
+/// An event since the request for a state may be in the answer already, or not yet.
 #[test]
 fn a_full_state_in_between_loses_no_event() {
     let records = records("subscribe_master.jsonl");
-    let all = fold(&records);
-    let state = |live: &Live| -> String {
+    // The cluster after each number of records.
+    let mut after = vec![LiveCluster::default()];
+    for record in &records {
+        let mut live = after.last().unwrap().clone();
+        live.record(record).unwrap();
+        after.push(live);
+    }
+    let answer = |live: &LiveCluster| -> String {
         // The tasks as they are now, in the form of an answer.
-        let tasks: Vec<&str> = live.tasks.values().map(|kept| &*kept.task).collect();
+        let tasks: Vec<&str> = live.tasks.values().map(|kept| &*kept.json).collect();
         format!(r#"{{"get_state":{{"get_tasks":{{"tasks":[{}]}}}}}}"#, tasks.join(","))
     };
+    let known = |live: &LiveCluster| live.tasks.keys().cloned().collect::<Vec<_>>();
+    let all = known(after.last().unwrap());
     for asked in 1..records.len() {
-        let mut live = fold(&records[..asked]);
         // The master answered at some moment after it was asked.
         for answered in [asked, (asked + 3).min(records.len())] {
-            let answer = state(&fold(&records[..answered]));
+            let mut live = after[asked].clone();
             let since = records[asked..].iter().map(String::as_str);
-            live.resync(&answer, since).unwrap();
-            let known = |live: &Live| live.tasks.keys().cloned().collect::<Vec<_>>();
-            assert_eq!(known(&live), known(&all), "asked after {asked}, answered after {answered}");
+            live.resync(&answer(&after[answered]), since).unwrap();
+            assert_eq!(known(&live), all, "asked after {asked}, answered after {answered}");
         }
     }
 }
@@ -80,7 +87,7 @@ fn a_real_state_gives_the_same_from_both_ends() {
 
 #[test]
 fn updates_of_one_state_replace_each_other() {
-    let mut kept = Kept::new(r#"{"id":"t","state":"TASK_STAGING"}"#);
+    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#);
     for n in 0..100 {
         let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
         let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);

@@ -1,18 +1,19 @@
 //! Attribution of replies without a socket, and the socket with the controller family `nlctrl`,
 //! which every Linux kernel has and any user may ask.
 
+use libc::{EBUSY, EEXIST, EOPNOTSUPP};
 use netlink_packet_core::{
-    NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer,
+    NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::netlink::frame::split;
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
+use crate::netlink::replies::{Progress, Replies};
 
 const FAMILY: u16 = 33;
-const EOPNOTSUPP: i32 = 95;
-const EEXIST: i32 = 17;
 
 fn frame(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 16];
@@ -42,12 +43,12 @@ fn window(base: u32, messages: usize) -> Window {
     let mut window = Window::new(100, base);
     let message = IpvsMessage::new(IpvsCommand::GetInfo);
     for _ in 0..messages {
-        window.push(&message, wire::length(&message), FAMILY);
+        window.push(&message, frame::length(&Genl(&message)), FAMILY);
     }
     window
 }
 
-fn finish(window: Window, lost: bool) -> Vec<(usize, Failure)> {
+fn finish(window: Window, lost: bool) -> Vec<(usize, MessageError)> {
     let mut failures = Vec::new();
     window.finish(lost, &mut failures);
     failures
@@ -63,7 +64,7 @@ fn errors_belong_to_their_messages() {
         assert!(!window.feed(&error(sequence(6), EBUSY)), "the next send's");
         assert!(!window.feed(&error(sequence(0), EBUSY)), "the previous send's");
         assert!(window.feed(&error(sequence(5), 0)));
-        let expected = [(101, Failure::Refused(EEXIST)), (103, Failure::Refused(EBUSY))];
+        let expected = [(101, MessageError::Refused(EEXIST)), (103, MessageError::Refused(EBUSY))];
         assert_eq!(finish(window, false), expected);
     }
 }
@@ -72,7 +73,7 @@ fn errors_belong_to_their_messages() {
 fn the_last_message_may_fail() {
     let mut window = window(0, 2);
     assert!(window.feed(&[error(1, EEXIST), error(2, ENOENT)].concat()));
-    let expected = [(100, Failure::Refused(EEXIST)), (101, Failure::Refused(ENOENT))];
+    let expected = [(100, MessageError::Refused(EEXIST)), (101, MessageError::Refused(ENOENT))];
     assert_eq!(finish(window, false), expected);
 }
 
@@ -80,7 +81,8 @@ fn the_last_message_may_fail() {
 fn lost_replies_leave_outcomes_unknown() {
     let mut window = window(0, 3);
     assert!(!window.feed(&error(2, EEXIST)));
-    let expected = [(100, Failure::Unknown), (101, Failure::Refused(EEXIST)), (102, Failure::Unknown)];
+    let expected =
+        [(100, MessageError::Unknown), (101, MessageError::Refused(EEXIST)), (102, MessageError::Unknown)];
     assert_eq!(finish(window, true), expected);
 }
 
@@ -88,16 +90,16 @@ fn lost_replies_leave_outcomes_unknown() {
 fn only_the_last_message_asks_for_an_acknowledgement() {
     let mut window = window(0, 3);
     window.request_acknowledgement();
-    let flags: Vec<_> = wire::split(window.bytes()).map(|message| message.flags()).collect();
+    let flags: Vec<_> = split(window.bytes()).map(|message| message.flags()).collect();
     assert_eq!(flags, [NLM_F_REQUEST, NLM_F_REQUEST, NLM_F_REQUEST | NLM_F_ACK]);
-    let numbers: Vec<_> = wire::split(window.bytes()).map(|message| message.sequence_number()).collect();
+    let numbers: Vec<_> = split(window.bytes()).map(|message| message.sequence_number()).collect();
     assert_eq!(numbers, [1, 2, 3]);
 }
 
 #[test]
 fn dumps_come_in_parts() {
     let timeout = |seconds| frame(FAMILY, NLM_F_MULTIPART, 7, &config(seconds));
-    let mut replies = Replies::new(7, FAMILY);
+    let mut replies = Replies::new(7);
     let mut feed = |datagram: &[u8]| replies.feed(datagram, |bytes| decode(bytes, FAMILY));
     assert_eq!(feed(&[timeout(1), timeout(2)].concat()), Progress::More);
     assert_eq!(feed(&frame(FAMILY, NLM_F_MULTIPART, 6, &config(9))), Progress::More);
@@ -134,7 +136,7 @@ fn requests_end_in_several_ways() {
         (frame(NLMSG_OVERRUN, 0, 7, &[]), Progress::Lost),
         (vec![0; 40], Progress::More),
     ] {
-        let mut replies = Replies::new(7, FAMILY);
+        let mut replies = Replies::new(7);
         let parse = |bytes: &[u8]| decode::<IpvsMessage>(bytes, FAMILY);
         assert_eq!(replies.feed(&datagram, parse), progress, "{datagram:?}");
     }
@@ -142,7 +144,7 @@ fn requests_end_in_several_ways() {
 
 #[test]
 fn finds_families() {
-    let mut connection = Connection::<GenlCtrl>::open().unwrap();
+    let mut connection = GenlConnection::<GenlCtrl>::open().unwrap();
     assert_eq!(connection.family, GENL_ID_CTRL);
     let request = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: Vec::new() };
     let families = connection.dump(&request).unwrap();
@@ -186,14 +188,14 @@ impl ParseableParametrized<[u8], GenlHeader> for Nobody {
 
 #[test]
 fn names_a_missing_family() {
-    let error = Connection::<Nobody>::open().unwrap_err();
+    let error = GenlConnection::<Nobody>::open().unwrap_err();
     assert!(matches!(error, Error::NoFamily("l4lbd-nobody")), "{error}");
 }
 
 /// The controller has no command to add families, and answers a question about one.
 #[test]
 fn pipelines_over_several_sends() {
-    let mut connection = Connection::<GenlCtrl>::open().unwrap();
+    let mut connection = GenlConnection::<GenlCtrl>::open().unwrap();
     let good = |index: usize| index % 40 == 1;
     let messages = (0..5000).map(|index| match good(index) {
         true => GenlCtrl {
@@ -203,23 +205,25 @@ fn pipelines_over_several_sends() {
         false => GenlCtrl { cmd: GenlCtrlCmd::NewFamily, nlas: Vec::new() },
     });
     let failures = connection.pipeline(messages);
-    let expected: Vec<_> =
-        (0..5000).filter(|index| !good(*index)).map(|index| (index, Failure::Refused(EOPNOTSUPP))).collect();
+    let expected: Vec<_> = (0..5000)
+        .filter(|index| !good(*index))
+        .map(|index| (index, MessageError::Refused(EOPNOTSUPP)))
+        .collect();
     assert_eq!(failures, expected);
-    assert!(connection.sequence > 5000);
+    assert!(connection.socket.sequence > 5000);
 }
 
 /// With room for a few replies only, the others are lost; the next send is sound again.
 #[test]
 fn reports_lost_replies() {
-    let mut connection = Connection::<GenlCtrl>::open().unwrap();
-    connection.socket.set_rx_buf_sz(4096_i32).unwrap();
+    let mut connection = GenlConnection::<GenlCtrl>::open().unwrap();
+    connection.socket.socket.set_rx_buf_sz(4096_i32).unwrap();
     let bad = || GenlCtrl { cmd: GenlCtrlCmd::NewFamily, nlas: Vec::new() };
     let failures = connection.pipeline((0..200).map(|_| bad()));
     assert_eq!(failures.len(), 200);
-    let unknown = failures.iter().filter(|(_, failure)| *failure == Failure::Unknown).count();
+    let unknown = failures.iter().filter(|(_, failure)| *failure == MessageError::Unknown).count();
     assert!((1..200).contains(&unknown), "{unknown}");
-    assert_eq!(connection.pipeline([bad()]), [(0, Failure::Refused(EOPNOTSUPP))]);
+    assert_eq!(connection.pipeline([bad()]), [(0, MessageError::Refused(EOPNOTSUPP))]);
 }
 
 proptest! {
@@ -237,7 +241,7 @@ proptest! {
             let mut window = window(0, 2);
             window.feed(&datagram);
             finish(window, true);
-            let mut replies = Replies::new(sequence, FAMILY);
+            let mut replies = Replies::new(sequence);
             replies.feed(&datagram, |bytes| decode::<IpvsMessage>(bytes, FAMILY));
             let _ = family_number(&datagram);
         }

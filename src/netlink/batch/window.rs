@@ -1,10 +1,10 @@
-//! The messages of one send and what is known of their outcome, without the socket.
+//! The messages of one send with the outcome of each, without the socket.
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer};
 use netlink_packet_generic::GenlFamily;
 
-use super::wire::{self, Header};
-use super::{Failure, replies};
+use super::{Genl, MessageError};
+use crate::netlink::frame::{self, FrameHeader};
 
 /// A send in the making, then in flight. Its messages have consecutive sequence numbers.
 pub(super) struct Window {
@@ -13,9 +13,9 @@ pub(super) struct Window {
     /// Sequence number before the first message's.
     base: u32,
     bytes: Vec<u8>,
-    /// Where the last message begins.
+    /// Offset of the last message.
     last: usize,
-    /// For every message the errno that it was answered with, 0 for an acknowledgement.
+    /// Errno that each message was answered with, 0 for an acknowledgement, `None` without an answer.
     answers: Vec<Option<i32>>,
 }
 
@@ -38,7 +38,7 @@ impl Window {
         &self.bytes
     }
 
-    /// Appends a message of a known [`wire::length`] and returns its sequence number.
+    /// Appends a message of a known [`frame::length`] and returns its sequence number.
     pub(super) fn push<F>(&mut self, message: &F, length: usize, family: u16) -> u32
     where
         F: GenlFamily + Emitable,
@@ -46,8 +46,9 @@ impl Window {
         self.last = self.bytes.len();
         self.answers.push(None);
         let sequence = self.last_sequence();
-        let header = Header { family, flags: NLM_F_REQUEST, sequence };
-        wire::append(&mut self.bytes, message, length, header);
+        // Without asking for an acknowledgement: the kernel then answers failures only.
+        let header = FrameHeader { kind: family, flags: NLM_F_REQUEST, sequence };
+        frame::append(&mut self.bytes, header, &Genl(message), length);
         sequence
     }
 
@@ -62,12 +63,13 @@ impl Window {
     pub(super) fn feed(&mut self, datagram: &[u8]) -> bool {
         let last = self.last_sequence();
         let mut complete = false;
-        for message in wire::split(datagram) {
+        for message in frame::split(datagram) {
             let sequence = message.sequence_number();
+            // Answers to another send fall outside of the positions, also where numbers wrap around.
             let position = sequence.wrapping_sub(self.base).wrapping_sub(1);
             let answer = usize::try_from(position).ok().and_then(|at| self.answers.get_mut(at));
             if let (NLMSG_ERROR, Some(answer)) = (message.message_type(), answer) {
-                *answer = Some(replies::error_number(message.payload()));
+                *answer = Some(frame::errno(message.payload()));
                 complete |= sequence == last;
             }
         }
@@ -75,12 +77,13 @@ impl Window {
     }
 
     /// Reports the failures; when replies were lost, also every message without an answer.
-    pub(super) fn finish(self, lost: bool, failures: &mut Vec<(usize, Failure)>) {
+    pub(super) fn finish(self, lost: bool, failures: &mut Vec<(usize, MessageError)>) {
         for (position, answer) in self.answers.iter().enumerate() {
             let failure = match answer {
                 Some(0) => continue,
-                Some(errno) => Failure::Refused(*errno),
-                None if lost => Failure::Unknown,
+                Some(errno) => MessageError::Refused(*errno),
+                // Its failure may have been among the lost replies.
+                None if lost => MessageError::Unknown,
                 None => continue,
             };
             failures.push((self.first + position, failure));
@@ -88,7 +91,7 @@ impl Window {
     }
 
     /// Reports `failure` for all messages.
-    pub(super) fn fail(self, failure: Failure, failures: &mut Vec<(usize, Failure)>) {
+    pub(super) fn fail(self, failure: MessageError, failures: &mut Vec<(usize, MessageError)>) {
         failures.extend((0..self.len()).map(|position| (self.first + position, failure)));
     }
 

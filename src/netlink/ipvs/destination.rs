@@ -4,8 +4,8 @@
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_F_NESTED, NLA_TYPE_MASK, Nla};
 
-use super::nla::{array, number, put};
 use super::stats::{Stats, Width};
+use crate::netlink::nla::{array, number, put};
 
 const IPVS_DEST_ATTR_ADDR: u16 = 1;
 const IPVS_DEST_ATTR_PORT: u16 = 2;
@@ -38,7 +38,7 @@ pub enum DestinationAttribute {
     /// Always 16 bytes; an IPv4 address is in the first four.
     Address([u8; 16]),
     Port(u16),
-    /// [`FORWARD_MASQUERADE`] and the others.
+    /// One of [`FORWARD_MASQUERADE`], [`FORWARD_LOCAL`], [`FORWARD_TUNNEL`] and [`FORWARD_ROUTE`].
     ForwardMethod(u32),
     /// Share of new connections; 0 takes none. The kernel refuses more than `i32::MAX`.
     Weight(u32),

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_F_NESTED, NLA_TYPE_MASK, Nla};
 
-use super::nla::{array, number, put};
 use super::stats::{Stats, Width};
 use super::{AF_INET, AF_INET6};
+use crate::netlink::nla::{array, number, put};
 
 const IPVS_SVC_ATTR_AF: u16 = 1;
 const IPVS_SVC_ATTR_PROTOCOL: u16 = 2;
@@ -69,7 +69,7 @@ pub enum ServiceAttribute {
     Other(DefaultNla),
 }
 
-/// `struct ip_vs_flags`: the bits of `mask` are to be set as in `flags`, the others are left.
+/// `struct ip_vs_flags`: the bits of `mask` are to be set as in `flags`, the rest is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags {
     pub flags: u32,
@@ -106,7 +106,7 @@ pub fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
 }
 
 /// The netmask of one address: an IPv4 mask in network byte order, but for IPv6 a prefix length in
-/// host byte order (the kernel refuses others than 1 to 128).
+/// host byte order (from 1 to 128, or the kernel refuses it).
 pub const fn netmask(address: IpAddr) -> [u8; 4] {
     match address {
         IpAddr::V4(_) => [0xff; 4],

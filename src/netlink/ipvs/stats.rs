@@ -5,7 +5,7 @@
 
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_TYPE_MASK, Nla};
 
-use super::nla::{self, put};
+use crate::netlink::nla::{self, put};
 
 const IPVS_STATS_ATTR_CONNS: u16 = 1;
 const IPVS_STATS_ATTR_INPKTS: u16 = 2;
@@ -19,7 +19,7 @@ const IPVS_STATS_ATTR_INBPS: u16 = 9;
 const IPVS_STATS_ATTR_OUTBPS: u16 = 10;
 const IPVS_STATS_ATTR_PAD: u16 = 11;
 
-/// What passed since the counters were last zeroed, and the kernel's estimate of current rates.
+/// Counters since they were last zeroed, and the kernel's estimate of current rates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections scheduled.
@@ -40,7 +40,7 @@ pub struct Stats {
     pub other: Vec<DefaultNla>,
 }
 
-/// How wide the numbers of an encoded list are.
+/// Width of the numbers of an encoded list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     /// 32 bits, bytes 64 bits; larger numbers are written as the largest.

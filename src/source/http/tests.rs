@@ -14,26 +14,26 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
-use crate::source::credentials::TokenScheme;
-use crate::source::secret::Keeper;
+use crate::source::http::credentials::TokenScheme;
+use crate::source::http::secret::SecretRef;
 use crate::source::testing::Server;
 
 const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
 
-async fn ask(http: &Http, url: &str) -> Result<String, String> {
-    let (_, document) = http.document(&Url::parse(url).unwrap(), Ask::Get).await?;
+async fn ask(http: &HttpClient, url: &str) -> Result<String, String> {
+    let (_, document) = http.document(&Url::parse(url).unwrap(), Call::Get).await?;
     Ok(String::from_utf8(document.decode().unwrap()).unwrap())
 }
 
-fn http(access: &Access) -> Http {
-    Http::new(access, Duration::from_secs(10)).unwrap()
+fn http(access: &Access) -> HttpClient {
+    HttpClient::new(access, Duration::from_secs(10)).unwrap()
 }
 
 /// A file with this text.
-fn keep(directory: &TempDir, text: &str) -> Keeper {
+fn keep(directory: &TempDir, text: &str) -> SecretRef {
     let path = directory.path().join("secret");
     std::fs::write(&path, text).unwrap();
-    Keeper::File(path)
+    SecretRef::File(path)
 }
 
 fn unauthorized() -> Response {
@@ -118,7 +118,7 @@ async fn a_service_account_logs_in_once_and_again_when_its_session_ends() {
 async fn the_answer_must_come_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let http = Http::new(&Access::default(), Duration::from_millis(100)).unwrap();
+    let http = HttpClient::new(&Access::default(), Duration::from_millis(100)).unwrap();
     assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
 }
 
@@ -244,7 +244,8 @@ fn files_that_are_no_certificates_are_named() {
     let path = directory.path().join("ca.pem");
     for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&path, text).unwrap();
-        let made = Http::new(&Access { tls_ca: Some(path.clone()), ..Access::default() }, CONNECT_TIMEOUT);
+        let made =
+            HttpClient::new(&Access { tls_ca: Some(path.clone()), ..Access::default() }, CONNECT_TIMEOUT);
         assert!(made.is_err(), "{text}");
     }
 }

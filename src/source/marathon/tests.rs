@@ -109,12 +109,12 @@ fn settings(marathons: &[&StandIn]) -> (settings::Marathon, settings::Source) {
     (marathon, settings::Source { masters: Vec::new(), ..settings::Source::default() })
 }
 
-fn asking(marathons: &[&StandIn]) -> Marathon {
+fn asking(marathons: &[&StandIn]) -> MarathonSource {
     let (marathon, source) = settings(marathons);
-    Marathon::new(&marathon, &source).unwrap()
+    MarathonSource::new(&marathon, &source).unwrap()
 }
 
-async fn view(marathon: &mut Marathon) -> View {
+async fn view(marathon: &mut MarathonSource) -> MarathonView {
     match marathon.next().await.unwrap() {
         Fetched::New(view) => view,
         Fetched::Unchanged => panic!("unchanged"),
@@ -129,7 +129,7 @@ async fn alone_it_finds_the_addresses_of_agents() {
     assert!(view.snapshot.agents["S"].address.unwrap().is_loopback());
     assert!(view.verdicts["web.instance-1._app.1"]);
     assert!(matches!(marathon.next().await, Ok(Fetched::Unchanged)));
-    assert_eq!(marathon.place(), format!("http://{}", leader.own));
+    assert_eq!(marathon.origin(), format!("http://{}", leader.own));
 }
 
 #[tokio::test]
@@ -163,8 +163,8 @@ async fn credentials_of_its_own_are_sent() {
     let path = directory.path().join("password");
     std::fs::write(&path, "user:secret").unwrap();
     let (mut marathon, source) = settings(&[&leader]);
-    marathon.basic = Some(crate::source::secret::Keeper::File(path));
-    view(&mut Marathon::new(&marathon, &source).unwrap()).await;
+    marathon.basic = Some(crate::source::http::secret::SecretRef::File(path));
+    view(&mut MarathonSource::new(&marathon, &source).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");
 }

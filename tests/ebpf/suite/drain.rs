@@ -1,4 +1,4 @@
-//! Connections to servers that are gone.
+//! Connections to deleted servers.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -91,7 +91,7 @@ pub fn ends_later_what_it_could_not_end() {
     plane.apply(&service(vip, &[gone]));
     let (mut stream, _) = connect(address(vip)).unwrap();
     assert!(plane.ebpf.apply(&[&Op::DelServer(vip, gone)]).is_empty());
-    // Without room for one more descriptor there is no way to the kernel's diagnostics.
+    // Without a free file descriptor no netlink socket can be opened.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
     let concluded = plane.ebpf.conclude(true);

@@ -1,4 +1,4 @@
-//! What stays when the daemon goes, and what the next one makes of it.
+//! Pins: what stays when the daemon ends, and what the next one does with it.
 
 use std::fs;
 use std::net::TcpStream;
@@ -46,7 +46,7 @@ pub fn a_killed_daemon() {
     assert_eq!(before.0.peer_addr().unwrap(), address(vip));
     drop((before, meanwhile));
     assert_eq!(plane.total(), 0);
-    // What is adopted can be changed: the next connection finds another server.
+    // The adopted service can be changed: the next connection reaches another server.
     let third = tcp_server("127.0.0.1");
     let mut ops = vec![Op::AddServer(vip, third, l4lbd::dataplane::RealServer::masquerade(1))];
     ops.extend(servers.map(|server| Op::DelServer(vip, server)));
@@ -84,21 +84,21 @@ pub fn that_were_removed() {
     for name in ["connect4", "sock_release"] {
         fs::remove_file(plane.options.pins.join("v1").join(name)).unwrap();
         assert_eq!(plane.ebpf.repair().unwrap(), [name]);
-        // The kernel detaches a moment after the last descriptor is gone. Until then both are attached, and
-        // the second one takes what the first one has chosen for an address that is not a VIP.
+        // The kernel detaches the old program a moment after its last descriptor is closed. Until then both run,
+        // and the second one sees the server's address, which is not a VIP.
         while connect(address(vip)).unwrap().0.peer_addr().unwrap() != address(vip) {
             thread::yield_now();
         }
         assert_eq!(plane.total(), 0);
     }
-    // A map without its pin would be lost with this process.
+    // A map without a pin would be lost with this process.
     let pin = plane.options.pins.join("v1/vips");
     fs::remove_file(&pin).unwrap();
     assert!(plane.ebpf.repair().unwrap().is_empty());
     let table = plane.read();
     plane.reopen();
     assert_eq!(plane.read(), table);
-    // All gone, and nobody there to hold them: the next start is a first one.
+    // With its pin removed and no process that has it open, the map is gone: the next start begins empty.
     fs::remove_file(&pin).unwrap();
     plane.reopen();
     assert!(plane.read().services.is_empty());
@@ -106,7 +106,7 @@ pub fn that_were_removed() {
     connect(address(vip)).unwrap();
 }
 
-/// As `l4lbd plan` does, which must not mend what it finds.
+/// `l4lbd plan` reads pins and must not repair them.
 pub fn that_are_only_looked_at() {
     let options = options();
     assert_eq!(Ebpf::look(&options).unwrap(), Default::default());
@@ -179,7 +179,7 @@ pub fn another_layout_goes_on_until_ours_is_filled() {
     let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
     plane.apply(&service(vip, &servers[..1]));
     let mut held = connect(address(vip)).unwrap();
-    // What is here under another layout's name is, for all that we know, of that layout.
+    // Pins in another layout's directory count as that layout's, whatever they are.
     let (ours, other) = (plane.options.pins.join("v1"), plane.options.pins.join("v0"));
     fs::create_dir(&other).unwrap();
     for entry in fs::read_dir(&ours).unwrap() {
@@ -189,7 +189,7 @@ pub fn another_layout_goes_on_until_ours_is_filled() {
     plane.reopen();
     assert!(plane.read().services.is_empty());
     assert_eq!(connect(address(vip)).unwrap().1, servers[0].port());
-    // One of several calls that it may take.
+    // A pass may take several calls until all services are in the maps.
     let ops = service(vip, &servers[1..]);
     assert!(plane.ebpf.apply(&ops.iter().collect::<Vec<_>>()).is_empty());
     plane.ebpf.conclude(false).unwrap();
@@ -200,7 +200,7 @@ pub fn another_layout_goes_on_until_ours_is_filled() {
     assert!(is_alive(&mut held.0));
 }
 
-/// The directory may be the BPF file system's own, where everybody pins.
+/// The directory may be the root of the BPF file system, where other tools pin as well.
 pub fn beside_those_of_others() {
     let mut plane = Plane::new();
     let theirs = plane.options.pins.join("theirs");
@@ -244,7 +244,7 @@ pub fn places_that_will_not_do() {
     assert!(text.contains("not in a cgroup v2 tree"), "{text}");
     let text = open(&place::cgroup().join("absent"), options().pins);
     assert!(text.contains("cannot open the cgroup"), "{text}");
-    // An empty directory is given a BPF file system.
+    // On an empty directory a BPF file system is mounted.
     let empty = tempfile::tempdir().unwrap();
     let options = Options { cgroup: Some(place::cgroup().to_owned()), pins: empty.path().join("pins") };
     drop(Plane::open(options));
@@ -261,7 +261,7 @@ pub fn an_exclusive_program_of_somebody_else() {
     fs::remove_dir(&inner).unwrap();
 }
 
-/// Another tool's program, attached for itself alone.
+/// Program of another tool, attached exclusively.
 mod theirs {
     use std::fs::File;
     use std::os::fd::{AsFd, AsRawFd};
@@ -270,12 +270,12 @@ mod theirs {
     use aya::programs::CgroupSockAddr;
     use nix::libc;
 
-    /// `BPF_PROG_ATTACH` and the number of the connect4 hook; aya attaches by links only, which share.
+    /// `BPF_PROG_ATTACH` and the attach type of connect4. aya attaches by links only, which are never exclusive.
     const ATTACH: libc::c_int = 8;
     const CONNECT4: u32 = 10;
 
     pub fn attach(cgroup: &Path) {
-        // Without the helper that only kernels since 5.18 have.
+        // Without bpf_set_retval, which kernels before 5.18 lack.
         let mut loader = aya::EbpfLoader::new();
         let mut programs =
             loader.override_global("has_set_retval", &0_u32, true).load(crate::OBJECT).unwrap();
@@ -284,7 +284,7 @@ mod theirs {
         let cgroup = File::open(cgroup).unwrap();
         let program = program.fd().unwrap().as_fd().as_raw_fd();
         let attributes = [cgroup.as_raw_fd().unsigned_abs(), program.unsigned_abs(), CONNECT4, 0];
-        // SAFETY: the kernel reads as many bytes as it is told of.
+        // SAFETY: the kernel reads as many bytes as the size says.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, ATTACH, attributes.as_ptr(), size_of_val(&attributes)) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());

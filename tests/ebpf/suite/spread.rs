@@ -1,4 +1,4 @@
-//! Who gets how many, and changes of that.
+//! Distribution of connections over servers, and changes of services.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -60,7 +60,7 @@ pub fn counts_go_up_and_back_to_0() {
     let socket = udp_socket("127.0.0.1:1".parse().unwrap());
     socket.connect(address(datagram)).unwrap();
     assert_eq!(plane.total(), 8);
-    // Publishing anew keeps the counts.
+    // Writing the service again keeps the counts.
     plane.apply(&[Op::AddServer(stream, "127.0.0.1:9".parse().unwrap(), RealServer::masquerade(0))]);
     assert_eq!(plane.total(), 8);
     let mut helper = Helper::start(&["hold", "10.99.0.1:80", "5"]);
@@ -80,7 +80,7 @@ pub fn to_who_has_fewer() {
     plane.apply(&service(key, &[old]));
     let _held: Vec<_> = (0..20).map(|_| connect(address(key)).unwrap()).collect();
     plane.apply(&[Op::AddServer(key, new, RealServer::masquerade(1))]);
-    // Of two servers both are always compared.
+    // With two servers, both are compared for every connection.
     let ports = tally((0..20).map(|_| connect(address(key)).unwrap().1));
     assert_eq!(ports, [(new.port(), 20)].into());
 }
@@ -151,7 +151,7 @@ pub fn operations_that_are_refused() {
     assert!(plane.refusal(Op::AddRoute(route("::/0"))).contains("IPv4"));
     assert!(plane.refusal(Op::DelRoute(route("10.1.0.0/16"))).contains("no network"));
     assert!(plane.refusal(Op::AddLink).contains("not an operation"));
-    // The others of a batch are carried out.
+    // The other operations of a call are carried out.
     let ops = [Op::AddServer(key, server, server_of(1)), Op::AddServer(key, absent, server_of(1))];
     let failures = plane.ebpf.apply(&[&ops[0], &ops[1]]);
     assert_eq!(failures.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0]);

@@ -1,4 +1,4 @@
-//! What one connection or datagram meets.
+//! Single connections and datagrams.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -38,7 +38,7 @@ pub fn connected_udp() {
     }
 }
 
-/// Such a socket hears its own server only.
+/// A connected socket receives from its own server only.
 pub fn connected_udp_that_names_its_vip_again() {
     let mut plane = Plane::new();
     for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
@@ -53,7 +53,7 @@ pub fn connected_udp_that_names_its_vip_again() {
     }
 }
 
-/// The kernel leaves such a socket connected as it was.
+/// The kernel leaves a refused socket connected as it was.
 pub fn an_udp_socket_that_is_refused_another_vip() {
     let mut plane = Plane::new();
     let (vip, empty) = (udp("10.99.0.1:53"), udp("10.99.0.2:53"));
@@ -83,7 +83,7 @@ pub fn unconnected_udp() {
             port
         }));
         assert_eq!(ports.len(), 2, "each datagram is for itself: {ports:?}");
-        // The same server, asked without us by another socket.
+        // The same server, without a VIP, from another socket.
         let direct = udp_socket(vip);
         assert_eq!(ask_at(&direct, servers[0]).unwrap(), (servers[0].port(), servers[0]));
     }
@@ -200,7 +200,7 @@ pub fn refused_at_once() {
     plane.apply(&service(tcp("10.99.0.9:80"), &[server]));
     refused(udp_socket(server).send_to(b"?", "10.99.0.9:80"));
     assert_eq!(connect("10.99.0.9:80".parse().unwrap()).unwrap().1, server.port());
-    // Outside the networks nothing is refused by us: here it has no route.
+    // Outside the networks our programs refuse nothing. Here the address has no route.
     plane.apply(&[Op::DelRoute(route("10.99.0.0/24"))]);
     let error = TcpStream::connect("10.99.0.200:80").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::ENETUNREACH));

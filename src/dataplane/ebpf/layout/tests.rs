@@ -1,6 +1,13 @@
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+
 use proptest::prelude::*;
 
 use super::*;
+
+mod btf;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
 fn services() -> impl Strategy<Value = ServiceKey> {
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
@@ -13,58 +20,98 @@ fn services() -> impl Strategy<Value = ServiceKey> {
 
 proptest! {
     #[test]
-    fn services_come_back(key in services()) {
-        prop_assert_eq!(decode_vip(&vip(&key)), Some(key));
+    fn vip_key_returns_its_service(key in services()) {
+        prop_assert_eq!(VipKey::from(key).service(), Some(key));
     }
 
     #[test]
-    fn slots_come_back(service in services(), server: IpAddr, port: u16, id: u32, weight: u32) {
-        let slot = Slot { service, server: SocketAddr::new(server.to_canonical(), port), id, weight };
-        prop_assert_eq!(Slot::decode(&slot.encode()), Some(slot));
+    fn slot_returns_its_parts(service in services(), server: IpAddr, port: u16, id: u32, weight: u32) {
+        let server = SocketAddr::new(server.to_canonical(), port);
+        let slot = Slot::new(service, server, id, weight);
+        prop_assert_eq!((slot.service(), slot.server(), slot.id, slot.weight), (Some(service), server, id, weight));
     }
 
     #[test]
-    fn regions_come_back(base: u32, active: u16, total: u16) {
+    fn region_returns_from_its_word(base: u32, active: u16, total: u16) {
         let region = Region { base, active, total };
-        prop_assert_eq!(Region::decode(region.encode()), region);
+        prop_assert_eq!(Region::from_word(region.word()), region);
     }
 
     #[test]
-    fn networks_come_back(address: IpAddr, prefix in 0_u8..=128) {
+    fn network_key_returns_its_network(address: IpAddr, prefix in 0_u8..=128) {
         let prefix = if address.is_ipv4() { prefix.min(32) } else { prefix };
         let net = IpNet::new(address, prefix).unwrap().trunc();
-        // IPv6 networks around or in the mapped addresses are refused, or not told apart.
+        // An IPv6 network around or in the mapped addresses is refused, or is the same as an IPv4 one.
         prop_assume!(net.network().to_canonical() == net.network());
-        prop_assert_eq!(decode_network(&network(&net)), Some(net));
+        prop_assert_eq!(NetworkKey::from(&net).network(), Some(net));
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(slot: [[u8; 16]; 3], key: [u8; 20]) {
-        let _ = Slot::decode(slot.as_flattened().try_into().unwrap());
-        let _ = (decode_vip(&key), decode_network(&key));
+    fn decoding_takes_any_bytes(slot: [[u8; 16]; 3], key: [u8; 20]) {
+        let slot = Slot::read_from_bytes(slot.as_flattened()).unwrap();
+        let _ = (slot.service(), slot.server());
+        let _ = VipKey::read_from_bytes(&key).unwrap().service();
+        let _ = NetworkKey::read_from_bytes(&key).unwrap().network();
     }
 }
 
 #[test]
-fn bytes_are_those_of_the_program() {
+fn bytes_are_in_network_order_where_the_program_expects_it() {
     let service = ServiceKey { protocol: Protocol::Udp, address: "10.1.2.3".parse().unwrap(), port: 53 };
     let key = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3, 0, 53, 17, 0];
-    assert_eq!(vip(&service), key);
-    let slot = Slot { service, server: "10.1.2.4:258".parse().unwrap(), id: 7, weight: 1 };
-    let bytes = slot.encode();
+    assert_eq!(VipKey::from(service).as_bytes(), key);
+    let slot = Slot::new(service, "10.1.2.4:258".parse().unwrap(), 7, 1);
+    let bytes = slot.as_bytes();
     assert_eq!(bytes[..20], key);
     assert_eq!(bytes[20..40], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 4, 1, 2, 0, 0]);
     assert_eq!(bytes[40..], [7_u32.to_ne_bytes(), 1_u32.to_ne_bytes()].concat());
-    let mut taken = [0; TAKEN_SIZE];
-    taken[40..].copy_from_slice(&7_u32.to_ne_bytes());
-    assert_eq!(taken_id(&taken), Some(7));
-    assert_eq!(network(&"10.0.0.0/8".parse().unwrap())[..4], 104_u32.to_ne_bytes());
+    let network = NetworkKey::from(&"10.0.0.0/8".parse().unwrap());
+    assert_eq!(network.as_bytes()[..4], 104_u32.to_ne_bytes());
 }
 
 #[test]
-fn sizes_are_those_of_the_maps() {
-    assert_eq!(VIPS.key_size as usize, VIP_SIZE);
-    assert_eq!(SLOTS_MAP.value_size as usize, SLOT_SIZE);
-    assert_eq!(SOCKETS.value_size as usize, TAKEN_SIZE);
+fn maps_are_those_of_the_compiled_program() {
+    let object = aya_obj::Object::parse(OBJECT).unwrap();
+    let mut maps: BTreeMap<&str, [u32; 5]> = BTreeMap::new();
+    for (name, map) in &object.maps {
+        let sizes = [map.map_type(), map.key_size(), map.value_size(), map.max_entries(), map.map_flags()];
+        maps.insert(name, sizes);
+    }
+    // The program's constants, which are no map of ours.
+    assert!(maps.remove(".rodata").is_some());
+    let ours =
+        MAPS.map(|map| (map.name, [map.kind, map.key_size, map.value_size, map.max_entries, map.flags]));
+    assert_eq!(maps, ours.into());
     assert_eq!(SERVERS_PER_SERVICE, usize::from(u16::MAX));
+}
+
+#[test]
+fn hooks_are_those_of_the_compiled_program() {
+    let object = aya_obj::Object::parse(OBJECT).unwrap();
+    let mut names: Vec<&str> = object.programs.keys().map(String::as_str).collect();
+    let mut ours = HOOKS.map(|hook| hook.name);
+    names.sort_unstable();
+    ours.sort_unstable();
+    assert_eq!(names, ours);
+}
+
+/// Size of a type here, and offset and size of each of its fields.
+macro_rules! layout_of {
+    ($type:ty { $($field:ident),* $(,)? }) => {
+        btf::Layout {
+            size: size_of::<$type>(),
+            fields: [$((stringify!($field).to_owned(), offset_of!($type, $field))),*].into(),
+        }
+    };
+}
+
+#[test]
+fn types_are_those_of_the_compiled_program() {
+    let object = aya_obj::Object::parse(OBJECT).unwrap();
+    let structs = btf::structs(&object.btf.unwrap().to_bytes());
+    assert_eq!(structs["address"].size, size_of::<MappedAddress>());
+    assert_eq!(structs["vip"], layout_of!(VipKey { address, port, protocol, zero }));
+    assert_eq!(structs["slot"], layout_of!(Slot { vip, address, port, zero, id, weight }));
+    assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
+    assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
 }

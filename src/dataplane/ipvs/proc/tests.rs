@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::tests::{seen, server};
+use super::super::tests::{server, shown};
 use super::*;
 
 /// As a Linux 6.1 kernel showed it.
@@ -29,25 +29,25 @@ FWM  00000007 wrr
 
 #[test]
 fn parses_proc() {
-    let with = |mut seen: Seen, one_packet, persistent| {
-        (seen.sight.one_packet, seen.sight.persistent) = (one_packet, persistent);
-        seen
+    let with = |mut shown: ProcService, one_packet, persistent| {
+        (shown.entry.one_packet, shown.entry.persistent) = (one_packet, persistent);
+        shown
     };
-    let mark = |persistent, servers: &[SeenServer]| {
-        let sight = Sight {
+    let mark = |persistent, servers: &[ProcServer]| {
+        let entry = ProcEntry {
             identity: Identity::FirewallMark(7),
             scheduler: "wrr".to_owned(),
             one_packet: false,
             persistent,
         };
-        Seen { sight, servers: servers.to_vec() }
+        ProcService { entry, servers: servers.to_vec() }
     };
     let inactive = Connections { active: 0, inactive: 1 };
     let both = Connections { active: 12, inactive: 345 };
     let masquerade = Forwarding::Masquerade;
     let expected = vec![
-        with(seen("TCP", "11.0.0.1:81", "sh", &[]), false, true),
-        seen(
+        with(shown("TCP", "11.0.0.1:81", "sh", &[]), false, true),
+        shown(
             "TCP",
             "11.0.0.1:80",
             "wlc",
@@ -57,21 +57,21 @@ fn parses_proc() {
                 server("10.0.2.2:8080", masquerade, 3),
             ],
         ),
-        with(seen("TCP", "[fd01:c::1]:81", "rr", &[]), false, true),
-        seen("SCTP", "11.0.0.1:36412", "rr", &[server("10.0.2.2:36412", masquerade, 1)]),
-        with(seen("UDP", "11.0.0.1:53", "rr", &[]), true, false),
-        seen("UDP", "[fd01:c::1]:53", "rr", &[]),
-        seen(
+        with(shown("TCP", "[fd01:c::1]:81", "rr", &[]), false, true),
+        shown("SCTP", "11.0.0.1:36412", "rr", &[server("10.0.2.2:36412", masquerade, 1)]),
+        with(shown("UDP", "11.0.0.1:53", "rr", &[]), true, false),
+        shown("UDP", "[fd01:c::1]:53", "rr", &[]),
+        shown(
             "UDP",
             "11.0.0.1:5353",
             "rr",
-            &[SeenServer { connections: inactive, ..server("10.0.2.2:5353", masquerade, 5) }],
+            &[ProcServer { connections: inactive, ..server("10.0.2.2:5353", masquerade, 5) }],
         ),
-        seen(
+        shown(
             "TCP",
             "[fd01:c::1]:443",
             "rr",
-            &[SeenServer { connections: both, ..server("[fd01:c::99]:8443", masquerade, 2_147_483_647) }],
+            &[ProcServer { connections: both, ..server("[fd01:c::99]:8443", masquerade, 2_147_483_647) }],
         ),
         mark(true, &[]),
         mark(false, &[server("10.0.2.2:0", Forwarding::Route, 1)]),

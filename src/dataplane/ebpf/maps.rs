@@ -1,0 +1,100 @@
+//! The pinned maps of the programs.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::bpf::{self, Element, Map};
+use super::error::{self, Error};
+use super::layout::{self, MAPS, MapLayout, NetworkKey, Slot, SocketServer, VipKey};
+
+/// Maps that this program reads or writes; the programs in the kernel have one more, `replies`.
+#[derive(Debug)]
+pub struct Maps {
+    pub vips: Map<VipKey, u64>,
+    pub slots: Map<u32, Slot>,
+    pub counts: Map<u32, i64>,
+    pub networks: Map<NetworkKey, u32>,
+    pub sockets: Map<u32, SocketServer>,
+    pub datagrams: Map<u64, u32>,
+}
+
+impl Maps {
+    /// Opens the maps that are pinned below `root`; `None` if one of them is not pinned.
+    pub fn look(root: &Path) -> Result<Option<Self>, Error> {
+        let directory = root.join(layout::VERSION);
+        for map in &MAPS {
+            if !is_pinned(&directory, map)? {
+                return Ok(None);
+            }
+        }
+        Self::open(&directory).map(Some)
+    }
+
+    /// Opens the maps that are pinned in `directory`.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            vips: open(directory, &layout::VIPS)?,
+            slots: open(directory, &layout::SLOTS_MAP)?,
+            counts: open(directory, &layout::COUNTS)?,
+            networks: open(directory, &layout::NETWORKS)?,
+            sockets: open(directory, &layout::SOCKETS)?,
+            datagrams: open(directory, &layout::DATAGRAMS)?,
+        })
+    }
+
+    /// Pins those maps in `directory` again whose pins were removed.
+    ///
+    /// # Errors
+    /// `Foreign` if something else was pinned in a map's place.
+    pub fn repair(&self, directory: &Path) -> Result<(), Error> {
+        let Self { vips, slots, counts, networks, sockets, datagrams } = self;
+        repair(directory, &layout::VIPS, vips)?;
+        repair(directory, &layout::SLOTS_MAP, slots)?;
+        repair(directory, &layout::COUNTS, counts)?;
+        repair(directory, &layout::NETWORKS, networks)?;
+        repair(directory, &layout::SOCKETS, sockets)?;
+        repair(directory, &layout::DATAGRAMS, datagrams)
+    }
+}
+
+fn open<K: Element, V: Element>(directory: &Path, layout: &MapLayout) -> Result<Map<K, V>, Error> {
+    let path = directory.join(layout.name);
+    bpf::get(&path).and_then(Map::new).map_err(|source| Error::Pin { path, source })
+}
+
+fn repair<K: Element, V: Element>(
+    directory: &Path,
+    layout: &MapLayout,
+    map: &Map<K, V>,
+) -> Result<(), Error> {
+    let path = directory.join(layout.name);
+    let found = match bpf::get(&path) {
+        Ok(fd) => bpf::map_info(fd.as_fd()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return bpf::pin(map.as_fd(), &path).map_err(|source| Error::Pin { path, source });
+        }
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(info) if info == *map.info() => Ok(()),
+        Ok(_) => Err(Error::Foreign(path)),
+        Err(source) => Err(Error::Pin { path, source }),
+    }
+}
+
+/// Returns true if the map is pinned in `directory`.
+///
+/// # Errors
+/// `Foreign` if the pin is no map, or one of another definition.
+pub fn is_pinned(directory: &Path, map: &MapLayout) -> Result<bool, Error> {
+    let path = directory.join(map.name);
+    let failed = |source| Error::Pin { path: path.clone(), source };
+    match bpf::get(&path) {
+        Ok(fd) if map.describes(&bpf::map_info(fd.as_fd()).map_err(failed)?) => Ok(true),
+        Ok(_) => Err(Error::Foreign(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error::permission()),
+        Err(source) => Err(failed(source)),
+    }
+}

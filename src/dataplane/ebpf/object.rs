@@ -1,0 +1,66 @@
+//! The compiled programs, and loading them into the kernel.
+
+use std::path::Path;
+
+use aya::EbpfLoader;
+use aya::programs::{CgroupSock, CgroupSockAddr, Program};
+
+use super::error::{self, Error};
+use super::layout::MAPS;
+
+/// `l4lbd.bpf.c`, compiled: the committed `l4lbd.bpf.o`, unless `build.rs` had to make another one.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
+
+/// Loads the programs with the maps that are pinned in `directory`, and creates and pins those that
+/// are not.
+///
+/// # Errors
+/// If the kernel or this process's capabilities do not suffice.
+pub fn load(directory: &Path) -> Result<aya::Ebpf, Error> {
+    // Kernels before 5.18 have no bpf_set_retval. Any other cause fails the second attempt as well.
+    load_with(directory, true).or_else(|_| load_with(directory, false))
+}
+
+fn load_with(directory: &Path, set_retval: bool) -> Result<aya::Ebpf, Error> {
+    let flag = u32::from(set_retval);
+    let mut loader = EbpfLoader::new();
+    // The programs use no structure of the kernel, and reading the kernel's BTF takes a while.
+    loader.btf(None).override_global("has_set_retval", &flag, true);
+    for map in &MAPS {
+        loader.map_pin_path(map.name, directory.join(map.name));
+    }
+    let mut programs = loader.load(OBJECT).map_err(|error| error::load(&error))?;
+    for (_, program) in programs.programs_mut() {
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
+            Program::CgroupSock(program) => CgroupSock::load(program),
+            _ => continue,
+        };
+        loaded.map_err(|error| error::load(&error))?;
+    }
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use sha1::{Digest, Sha1};
+
+    /// A test of the eBPF suite compiles the source again and compares the code.
+    #[test]
+    fn committed_object_is_of_the_committed_source() {
+        let files: [(&str, &[u8]); 3] = [
+            ("l4lbd.bpf.c", include_bytes!("l4lbd.bpf.c")),
+            ("compile", include_bytes!("compile")),
+            ("l4lbd.bpf.o", include_bytes!("l4lbd.bpf.o")),
+        ];
+        let lines = files.map(|(name, content)| {
+            let digest: String = Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digest}  {name}\n")
+        });
+        assert_eq!(
+            include_str!("l4lbd.bpf.sha1"),
+            lines.concat(),
+            "run src/dataplane/ebpf/compile and commit"
+        );
+    }
+}

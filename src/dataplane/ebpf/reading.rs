@@ -1,0 +1,77 @@
+//! Reading the maps: services, networks and connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::error::Error;
+use super::layout::{self, MapLayout};
+use super::maps::Maps;
+use super::table::{self, PlacedService, ServiceTable};
+use crate::dataplane::state::{Connections, Service, ServiceKey};
+
+/// Content of the maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EbpfReading {
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Networks in which connections are refused that are for no service.
+    pub networks: BTreeSet<IpNet>,
+    /// Sockets that are connected through our programs, for each server.
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+}
+
+impl EbpfReading {
+    /// Adds the networks and connections in the maps to the services in `table`.
+    pub fn new(maps: &Maps, table: &ServiceTable) -> Result<Self, Error> {
+        let counts =
+            Counts::read(maps, table.ids_end()).map_err(|source| map_error(&layout::COUNTS, source))?;
+        let mut reading = Self { networks: networks(maps)?, ..Self::default() };
+        for (key, placed) in &table.services {
+            for (address, server) in &placed.servers {
+                // Every connection needs a file descriptor, so their number fits into 32 bits.
+                let active = counts.of(server.id).unwrap_or(0) as u32;
+                reading.connections.insert((*key, *address), Connections { active, inactive: 0 });
+            }
+            reading.services.insert(*key, placed.service());
+        }
+        Ok(reading)
+    }
+}
+
+/// Reads all services.
+pub fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, PlacedService>, Error> {
+    let (keys, regions) = maps.vips.read(usize::MAX).map_err(|source| map_error(&layout::VIPS, source))?;
+    let (_, slots) = maps
+        .slots
+        .read(table::slots_in_use(&regions))
+        .map_err(|source| map_error(&layout::SLOTS_MAP, source))?;
+    Ok(table::decode(&keys, &regions, &slots))
+}
+
+fn networks(maps: &Maps) -> Result<BTreeSet<IpNet>, Error> {
+    let keys = maps.networks.keys().map_err(|source| map_error(&layout::NETWORKS, source))?;
+    Ok(keys.iter().filter_map(|key| key.network()).collect())
+}
+
+/// Numbers of connections of the servers with the lowest ids.
+pub struct Counts(Vec<i64>);
+
+impl Counts {
+    /// Reads the counts of the ids below `limit`.
+    pub fn read(maps: &Maps, limit: usize) -> io::Result<Self> {
+        maps.counts.read(limit.min(layout::SERVERS as usize)).map(|(_, counts)| Self(counts))
+    }
+
+    /// Returns the connections of a server; `None` if its count was not read.
+    pub fn of(&self, id: u32) -> Option<u64> {
+        // A count goes negative if the map was created anew while counted sockets were open.
+        self.0.get(id as usize).map(|count| count.max(&0).unsigned_abs())
+    }
+}
+
+/// Converts a failure to read or write a map.
+pub fn map_error(map: &MapLayout, source: io::Error) -> Error {
+    Error::Map { map: map.name, source }
+}

@@ -1,0 +1,132 @@
+//! The IPVS table as it should be between full readings, to complete what `/proc` shows.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::Protocol;
+
+use super::IpvsTable;
+use super::proc::{Identity, ProcEntry, ProcService};
+use crate::dataplane::op::Op;
+use crate::dataplane::state::{Foreign, RealServer, Scheduling, Service, ServiceKey};
+
+#[cfg(test)]
+mod tests;
+
+/// The services that `/proc` should show, with the attributes that it does not show.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Services that are not ours. Several may look alike: firewall marks of both families.
+    foreign: BTreeMap<ProcEntry, Vec<Foreign>>,
+    /// True if there are services that cannot be recognised in `/proc`, which then is no use.
+    unrecognised: bool,
+}
+
+impl Cache {
+    /// Remembers a full reading; services that are not ours come with their line in `/proc`, if that is
+    /// known.
+    pub(super) fn new(
+        services: BTreeMap<ServiceKey, Service>,
+        others: Vec<(Foreign, Option<ProcEntry>)>,
+    ) -> Self {
+        let mut cache = Self { services, ..Self::default() };
+        for (foreign, entry) in others {
+            match entry {
+                Some(entry) => cache.foreign.entry(entry).or_default().push(foreign),
+                None => cache.unrecognised = true,
+            }
+        }
+        cache
+    }
+
+    /// Follows an operation that the kernel carried out.
+    pub(super) fn apply(&mut self, op: &Op) {
+        match op {
+            Op::AddService(key, scheduling) => {
+                let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
+                self.services.insert(*key, service);
+            }
+            Op::SetService(key, scheduling) => {
+                if let Some(service) = self.services.get_mut(key) {
+                    service.scheduling.clone_from(scheduling);
+                }
+            }
+            Op::DelService(key) => {
+                self.services.remove(key);
+            }
+            Op::AddServer(key, address, server) | Op::SetServer(key, address, server) => {
+                if let Some(service) = self.services.get_mut(key) {
+                    service.servers.insert(*address, *server);
+                }
+            }
+            Op::DelServer(key, address) => {
+                if let Some(service) = self.services.get_mut(key) {
+                    service.servers.remove(address);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Completes the services that `/proc` shows to a table. Returns `None` if it shows anything that is
+    /// not in the cache: a service or real server, another scheduler or forwarding method, or other
+    /// services that are not ours.
+    ///
+    /// Services and real servers that vanished are forgotten.
+    pub(super) fn complete(&mut self, shown: Vec<ProcService>) -> Option<IpvsTable> {
+        let mut table = IpvsTable::default();
+        let mut foreign: BTreeMap<&ProcEntry, usize> = BTreeMap::new();
+        for service in &shown {
+            let Some((key, known)) = self.ours(&service.entry) else {
+                *foreign.entry(&service.entry).or_default() += 1;
+                continue;
+            };
+            let mut servers = BTreeMap::new();
+            for shown in &service.servers {
+                let known = known.servers.get(&shown.address)?;
+                if known.forwarding != shown.forwarding {
+                    return None;
+                }
+                // Another program may have changed the weight, which the file has; thresholds it lacks.
+                let server = RealServer { weight: shown.weight, ..*known };
+                servers.insert(shown.address, server);
+                table.connections.insert((key, shown.address), shown.connections);
+            }
+            let service = Service { scheduling: known.scheduling.clone(), servers };
+            // A service twice in the file was moved while it was read.
+            if table.services.insert(key, service).is_some() {
+                return None;
+            }
+        }
+        // Foreign services are shown in the status, so a new or changed one has to be read in full.
+        let expected = self.foreign.iter().map(|(entry, foreign)| (entry, foreign.len()));
+        if self.unrecognised || !expected.eq(foreign) {
+            return None;
+        }
+        table.foreign = self.foreign.values().flatten().cloned().collect();
+        table.foreign.sort();
+        // A server that comes back later was not added by us, and is to be read in full.
+        self.services.clone_from(&table.services);
+        Some(table)
+    }
+
+    /// Returns our service that appears as `entry`.
+    fn ours(&self, entry: &ProcEntry) -> Option<(ServiceKey, &Service)> {
+        let key = key(&entry.identity)?;
+        let service = self.services.get(&key)?;
+        let Scheduling { scheduler, flags } = &service.scheduling;
+        entry.shows(scheduler, *flags).then_some((key, service))
+    }
+}
+
+fn key(identity: &Identity) -> Option<ServiceKey> {
+    let Identity::Address(protocol, address) = identity else {
+        return None;
+    };
+    let protocol = match protocol.as_str() {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        _ => return None,
+    };
+    Some(ServiceKey { protocol, address: address.ip(), port: address.port() })
+}

@@ -1,0 +1,120 @@
+//! The seam between the node's kernel and what spreads connections in it: one [`Plane`] per mechanism.
+//!
+//! What belongs here: the trait, and one file for each implementation. A plane holds services and their
+//! servers, and states its [`Capabilities`] once; from these the core knows what the desired state
+//! needs beside services. Links, addresses, netfilter rules and kernel settings are the same for every
+//! plane and belong to [`super::host`]. [`super::kernel`] chooses and opens a plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::node::{Capabilities, PlaneKind};
+use super::op::Op;
+use super::reading::Depth;
+use super::state::{Connections, Foreign, Route, Service, ServiceKey, Timeouts};
+
+pub mod ebpf;
+pub mod ipvs;
+
+/// A mechanism of the kernel that spreads connections to VIPs over backends. All calls block, mostly
+/// for microseconds, and act in the network namespace in which the plane was opened.
+pub trait Plane: Send {
+    /// The plane's name in configuration and status.
+    fn kind(&self) -> PlaneKind;
+
+    /// Properties that decide what the desired state needs beside services.
+    fn capabilities(&self) -> Capabilities;
+
+    /// True if the plane itself carries out this operation; if not, the host does.
+    fn takes(&self, op: &Op) -> bool;
+
+    /// Reads everything of ours that the plane holds, with counters.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or with something that cannot be understood.
+    fn read(&mut self, depth: Depth) -> Result<PlaneReading, PlaneError>;
+
+    /// Carries out operations that the plane [takes](Self::takes), in order, and goes on after a
+    /// failure. Returns the failures by index into `ops`, in words.
+    fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)>;
+
+    /// Ends a pass: does what had to wait for its last operation. With `all_programmed` the table is
+    /// complete, so that what stood in for it may go.
+    ///
+    /// # Errors
+    /// The step that failed, in words. The next pass tries it again.
+    fn finish_pass(&mut self, all_programmed: bool) -> Result<(), String> {
+        // A plane whose operations take effect at once has nothing left to do.
+        let _ = all_programmed;
+        Ok(())
+    }
+
+    /// Removes at once what no single operation removes, such as attached programs. Returns the number
+    /// of services that were removed with it, or `None` if nothing was there.
+    ///
+    /// # Errors
+    /// When something was left.
+    fn purge(&mut self) -> Result<Option<usize>, PlaneError> {
+        Ok(None)
+    }
+}
+
+/// Everything that a plane holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlaneReading {
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Services in the same table that are not ours.
+    pub foreign: Vec<Foreign>,
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    /// Idle timeouts, if the plane has any.
+    pub timeouts: Option<Timeouts>,
+    /// Networks of VIPs, if the plane keeps them itself instead of as routes on our link.
+    pub networks: Option<BTreeSet<Route>>,
+    /// Buckets of the connection table, if the plane has one of fixed size.
+    pub connection_buckets: Option<u32>,
+}
+
+/// Failure to open, read or purge a plane.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct PlaneError {
+    pub plane: PlaneKind,
+    /// True if the kernel lacks the mechanism altogether, so that nothing of ours can be in it.
+    pub is_absence: bool,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl PlaneError {
+    /// An error of a mechanism that the kernel has.
+    pub fn new(plane: PlaneKind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { plane, is_absence: false, source: Box::new(source) }
+    }
+
+    /// An error of a mechanism that the kernel lacks.
+    pub fn absence(plane: PlaneKind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { plane, is_absence: true, source: Box::new(source) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ebpf::EbpfPlane;
+    use super::ipvs::IpvsPlane;
+    use super::*;
+
+    #[test]
+    fn planes_differ_in_packets_schedulers_and_port_mappings() {
+        let Capabilities { packets, own_scheduler, bypasses_port_mappings } = IpvsPlane::CAPABILITIES;
+        assert!(packets && bypasses_port_mappings);
+        assert_eq!(own_scheduler, None);
+        let Capabilities { packets, own_scheduler, bypasses_port_mappings } = EbpfPlane::CAPABILITIES;
+        assert!(!packets && !bypasses_port_mappings);
+        assert_eq!(own_scheduler, Some("least-of-two"));
+    }
+
+    #[test]
+    fn capabilities_by_default_are_those_of_the_first_plane() {
+        assert_eq!(PlaneKind::ALL.first(), Some(&PlaneKind::Ipvs));
+        assert_eq!(Capabilities::default(), IpvsPlane::CAPABILITIES);
+    }
+}

@@ -1,0 +1,197 @@
+//! The plane of programs that change where sockets connect to.
+
+use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Options, SCHEDULER};
+use crate::dataplane::node::{Capabilities, PlaneKind};
+use crate::dataplane::op::Op;
+use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
+use crate::dataplane::reading::Depth;
+use crate::dataplane::state::Route;
+
+/// Programs at a cgroup with their pinned maps.
+pub struct EbpfPlane {
+    options: Options,
+    /// `None` if nothing may be attached; what is pinned is only looked at then.
+    attached: Option<Ebpf>,
+}
+
+/// Programs that an earlier run may have left pinned, while this run uses another plane. Clients would
+/// still be sent to the backends of that time.
+#[derive(Debug)]
+pub struct Leftovers {
+    /// `None` once they are gone.
+    options: Option<Options>,
+}
+
+impl EbpfPlane {
+    /// The capabilities of the programs. No packet ever has the address of a VIP, and a connection to a
+    /// mapped port of this node is mapped as any other.
+    pub const CAPABILITIES: Capabilities =
+        Capabilities { packets: false, own_scheduler: Some(SCHEDULER), bypasses_port_mappings: false };
+
+    /// Takes over what is pinned, and attaches what is not.
+    ///
+    /// # Errors
+    /// Without the rights, a cgroup v2 tree, or a place for the pins.
+    pub fn attach(options: &Options) -> Result<Self, PlaneError> {
+        let attached = Some(Ebpf::open(options).map_err(error)?);
+        Ok(Self { options: options.clone(), attached })
+    }
+
+    /// Looks at what is pinned without changing it; every operation is refused.
+    pub fn look(options: &Options) -> Self {
+        Self { options: options.clone(), attached: None }
+    }
+}
+
+impl Plane for EbpfPlane {
+    fn kind(&self) -> PlaneKind {
+        PlaneKind::Ebpf
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Self::CAPABILITIES
+    }
+
+    fn takes(&self, op: &Op) -> bool {
+        // The networks of VIPs are a map here.
+        op.service().is_some() || matches!(op, Op::AddRoute(_) | Op::DelRoute(_))
+    }
+
+    fn read(&mut self, _: Depth) -> Result<PlaneReading, PlaneError> {
+        let Some(ebpf) = &mut self.attached else {
+            return Ebpf::look(&self.options).map(PlaneReading::from).map_err(error);
+        };
+        let repaired = ebpf.repair().map_err(error)?;
+        if !repaired.is_empty() {
+            tracing::warn!(
+                hooks = repaired.join(", "),
+                "eBPF programs had been detached or unpinned by another program, attached again"
+            );
+        }
+        ebpf.read().map(PlaneReading::from).map_err(error)
+    }
+
+    fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {
+        match &mut self.attached {
+            Some(ebpf) => {
+                ebpf.apply(ops).into_iter().map(|(index, error)| (index, error.to_string())).collect()
+            }
+            None => (0..ops.len()).map(|index| (index, "opened for reading only".to_owned())).collect(),
+        }
+    }
+
+    fn finish_pass(&mut self, all_programmed: bool) -> Result<(), String> {
+        match &mut self.attached {
+            Some(ebpf) => ebpf.conclude(all_programmed).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn purge(&mut self) -> Result<Option<usize>, PlaneError> {
+        // Reading while attached would attach again.
+        self.attached = None;
+        if !self.options.pins.exists() {
+            return Ok(None);
+        }
+        // Maps that can't be read are removed all the same.
+        let services = Ebpf::look(&self.options).map_or(0, |table| table.services.len());
+        Ebpf::purge(&self.options).map_err(error)?;
+        Ok(Some(services))
+    }
+}
+
+impl Leftovers {
+    /// Expects programs pinned where these options say.
+    pub fn new(options: Options) -> Self {
+        Self { options: Some(options) }
+    }
+
+    /// Detaches the programs and removes their pins, once. Their connections go on.
+    ///
+    /// # Errors
+    /// When something was left, in words.
+    pub fn remove(&mut self) -> Result<(), String> {
+        let Some(options) = &self.options else { return Ok(()) };
+        match Ebpf::purge(options) {
+            // Only root may look into /sys/fs/bpf on most nodes, and a daemon with IPVS need not be.
+            Err(error) if error.is_denied() => tracing::info!(
+                %error,
+                "cannot look for eBPF programs of an earlier run: if it used the data plane ebpf, run as root: \
+                 l4lbd purge"
+            ),
+            purged => purged.map_err(|error| {
+                format!(
+                    "cannot remove the eBPF programs of an earlier run, which still redirect clients: {error}"
+                )
+            })?,
+        }
+        self.options = None;
+        Ok(())
+    }
+}
+
+impl From<EbpfReading> for PlaneReading {
+    fn from(table: EbpfReading) -> Self {
+        let route = |destination| Route { destination, source: None };
+        Self {
+            services: table.services,
+            connections: table.connections,
+            networks: Some(table.networks.into_iter().map(route).collect()),
+            ..Self::default()
+        }
+    }
+}
+
+fn error(error: Error) -> PlaneError {
+    PlaneError::new(PlaneKind::Ebpf, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Protocol;
+    use crate::dataplane::ServiceKey;
+
+    /// A plane that may attach nothing, where nothing is pinned.
+    fn nothing_pinned(directory: &tempfile::TempDir) -> EbpfPlane {
+        EbpfPlane::look(&Options { cgroup: None, pins: directory.path().join("pins") })
+    }
+
+    fn ops() -> [Op; 4] {
+        let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 };
+        let route = Route { destination: "11.0.0.0/8".parse().unwrap(), source: None };
+        [Op::DelService(key), Op::AddRoute(route), Op::DelRules, Op::AddLink]
+    }
+
+    #[test]
+    fn plane_takes_services_and_networks() {
+        let directory = tempfile::tempdir().unwrap();
+        let plane = nothing_pinned(&directory);
+        assert_eq!(ops().map(|op| plane.takes(&op)), [true, true, false, false]);
+        assert_eq!((plane.kind(), plane.capabilities()), (PlaneKind::Ebpf, EbpfPlane::CAPABILITIES));
+    }
+
+    #[test]
+    fn plane_without_attaching_refuses_changes_and_is_empty_without_pins() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut plane = nothing_pinned(&directory);
+        let [service, route, ..] = ops();
+        let refused = plane.apply(&[&service, &route]);
+        assert_eq!(refused.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(plane.finish_pass(true), Ok(()));
+        let empty = PlaneReading { networks: Some([].into()), ..PlaneReading::default() };
+        assert_eq!(plane.read(Depth::Full).unwrap(), empty);
+        assert_eq!(plane.purge().unwrap(), None);
+    }
+
+    #[test]
+    fn leftovers_are_looked_for_until_they_are_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let pins = directory.path().join("pins");
+        let mut leftovers = Leftovers::new(Options { cgroup: None, pins: pins.clone() });
+        assert_eq!(leftovers.remove(), Ok(()));
+        // A directory of that name that appears later is not of an earlier run.
+        std::fs::create_dir(&pins).unwrap();
+        assert_eq!(leftovers.remove(), Ok(()));
+    }
+}

@@ -1,0 +1,95 @@
+use super::*;
+
+/// A listing as `nft -s -y list table inet l4lbd` prints it: indented by tabs, long elements wrapped.
+const LISTED: &str = "\
+table inet l4lbd {
+\tset vips4 {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 11.0.0.0/8, 192.0.2.7,
+\t\t\t     198.51.100.0/24 }
+\t}
+
+\tset connected4 {
+\t\ttype ipv4_addr . ifname
+\t\tflags interval
+\t\telements = { 10.0.0.0/24 . \"eth0\",
+\t\t\t     172.17.0.0/16 . \"docker0\" }
+\t}
+
+\tset vips6 {
+\t\ttype ipv6_addr
+\t\tflags interval
+\t\telements = { fd01:c::/64 }
+\t}
+
+\tset connected6 {
+\t\ttype ipv6_addr . ifname
+\t\tflags interval
+\t}
+";
+
+fn networks(texts: &[&str]) -> BTreeSet<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn links(pairs: &[(&str, &str)]) -> BTreeSet<(IpNet, String)> {
+    pairs.iter().map(|(network, link)| (network.parse().unwrap(), (*link).to_owned())).collect()
+}
+
+fn rules() -> RuleSet {
+    // Host bits are not part of a network.
+    let vips = networks(&["11.0.0.0/8", "192.0.2.7/32", "198.51.100.9/24", "fd01:c::/64"]);
+    RuleSet::new(&vips, &links(&[("10.0.0.5/24", "eth0"), ("172.17.0.0/16", "docker0")]))
+}
+
+#[test]
+fn new_equals_the_listing_of_nft() {
+    assert_eq!(rules(), RuleSet::listed(&format!("{LISTED}{CHAINS}")));
+}
+
+#[test]
+fn new_differs_by_network_link_and_family() {
+    let vips = networks(&["11.0.0.0/8"]);
+    let connected = links(&[("10.0.0.0/24", "eth0")]);
+    let base = RuleSet::new(&vips, &connected);
+    for (vips, connected) in [
+        (networks(&["11.0.0.0/9"]), connected.clone()),
+        (networks(&["11.0.0.0/8", "fd01:c::/64"]), connected.clone()),
+        (vips.clone(), links(&[("10.0.0.0/24", "eth1")])),
+        (vips, links(&[])),
+    ] {
+        assert_ne!(RuleSet::new(&vips, &connected), base, "{vips:?} {connected:?}");
+    }
+}
+
+#[test]
+fn listed_ignores_indentation_and_wrapping_only() {
+    let one = RuleSet::listed("set a {\n\telements = { 1,\n\t\t2 }\n}\n");
+    assert_eq!(one, RuleSet::listed("set a {\nelements = { 1, 2 }\n\n}"));
+    assert_ne!(one, RuleSet::listed("set a {\nelements = { 2, 1 }\n}"));
+    assert_ne!(one, RuleSet::listed("set a {\nelements = { 1 }\n}"));
+}
+
+#[test]
+fn script_replaces_whatever_the_table_holds() {
+    let script = rules().script();
+    let lines: Vec<&str> = script.lines().take(3).collect();
+    assert_eq!(lines, ["add table inet l4lbd", "delete table inet l4lbd", "table inet l4lbd {"]);
+    assert_eq!(script.matches('{').count(), script.matches('}').count());
+    assert!(script.contains("elements = { 11.0.0.0/8, 192.0.2.7, 198.51.100.0/24 }"), "{script}");
+}
+
+#[test]
+fn sysctls_are_for_planes_that_packets_pass() {
+    let packets = Capabilities { packets: true, ..Capabilities::default() };
+    let sockets = Capabilities { packets: false, ..Capabilities::default() };
+    let wanted = sysctls(packets, false);
+    assert!(wanted.contains_key("net/ipv4/vs/conntrack") && wanted.contains_key("net/ipv4/ip_forward"));
+    assert!(wanted.values().all(|value| value == "1"));
+    let sticky = sysctls(packets, true);
+    let more: Vec<&String> = sticky.keys().filter(|path| !wanted.contains_key(*path)).collect();
+    assert_eq!(more, ["net/ipv4/vs/sloppy_tcp"]);
+    assert!(wanted.keys().all(|path| sticky.contains_key(path)));
+    assert!(sysctls(sockets, false).is_empty() && sysctls(sockets, true).is_empty());
+}

@@ -1,0 +1,27 @@
+//! Reasons to refuse a whole document of Mesos.
+
+use std::path::PathBuf;
+
+use super::recordio::FrameError;
+
+/// Reason to refuse a whole document; what is wrong inside of one is in `Snapshot::skipped`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}: {error}")]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("the document is empty")]
+    Empty,
+    #[error("not JSON: {0}; is this a document of Mesos?")]
+    Json(#[from] serde_json::Error),
+    /// Holds the missing member.
+    #[error("not a Mesos state document: it has no {0:?}; is this the answer of /master/state?")]
+    Missing(&'static str),
+    #[error("record {record} of the event stream cannot be read: {error}")]
+    Event {
+        /// Counted from 1.
+        record: usize,
+        error: serde_json::Error,
+    },
+    #[error(transparent)]
+    RecordIo(#[from] FrameError),
+}

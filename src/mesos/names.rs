@@ -1,0 +1,47 @@
+//! The registry of running tasks, which DNS names are made of.
+
+use std::sync::Arc;
+
+use super::discovery::DiscoveredPort;
+use super::networks::{container_address, texts};
+use super::ports::valid_port;
+use super::wire::{MesosTask, NetworkInfo};
+use crate::cluster::registry::{Described, NamedPort};
+use crate::cluster::{Protocol, Snapshot, dns_label};
+
+/// Registers a running task, with or without VIPs.
+///
+/// `is_published` is true if any port of it is one of the agent's.
+pub fn register(
+    snapshot: &mut Snapshot,
+    task: &MesosTask<'_>,
+    networks: &[&NetworkInfo<'_>],
+    discovered: &[DiscoveredPort<'_>],
+    is_published: bool,
+) {
+    let (Some(framework), Some(agent)) = (&task.framework_id, &task.slave_id) else { return };
+    let discovery_name = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
+    let discovery_name = discovery_name.filter(|name| !name.is_empty());
+    let addresses = networks.iter().flat_map(|network| texts(network));
+    let described = Described {
+        name: discovery_name.or(task.name.as_deref()).unwrap_or_default(),
+        is_published,
+        addresses: addresses.filter_map(container_address).collect(),
+        // Without a name, discovery information is there for VIPs only.
+        ports: discovery_name.map(|_| discovered.iter().filter_map(named_port).collect()),
+        resources: &task.resources.0,
+    };
+    Arc::make_mut(&mut snapshot.names).add(&task.id.0, &framework.0, &agent.0, described);
+}
+
+/// A port without a protocol is one of both.
+fn named_port(port: &DiscoveredPort<'_>) -> Option<NamedPort> {
+    let port = port.announced;
+    // SRV records exist for TCP and UDP only.
+    let protocol = match port.protocol.as_deref() {
+        None | Some("") => None,
+        Some(protocol) => Some(Protocol::parse(protocol)?),
+    };
+    let label = dns_label::label(port.name.as_deref().unwrap_or_default()).into();
+    Some(NamedPort { label, protocol, number: valid_port(port.number?)? })
+}

@@ -1,0 +1,213 @@
+//! Merging of the lists that describe a task's ports.
+//!
+//! The rules of the peer that l4lbd replaces decide what a port is: the container's port mappings,
+//! legacy `vip_portN` labels ([`super::legacy`]) and discovery ports ([`super::discovery`]) are merged,
+//! in this order. Two entries are the same port if their protocol and either of their numbers agree.
+//! Unlike the peer's, an entry that makes no sense costs that entry alone and is recorded.
+//!
+//! For example, the mapping `80 -> agent's 31000, tcp` and the discovery port `80, tcp, VIP_0=/web:80`
+//! make one port with both numbers and the label.
+
+use std::collections::BTreeSet;
+
+use super::skip::SkipLog;
+use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, readable};
+use crate::cluster::{MAX_LABELS, MAX_VALUE, PortOptions, Protocol, Skipped, TaskPort, VipLabel};
+
+/// An entry of one of the lists, and after [`merge`] a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    pub name: Option<String>,
+    pub protocol: Protocol,
+    /// Number at the container's address.
+    pub port: Option<u16>,
+    /// Number at the agent's address.
+    pub host_port: Option<u16>,
+    pub networks: BTreeSet<String>,
+    pub labels: Vec<VipLabel>,
+    pub options: PortOptions,
+}
+
+impl PortEntry {
+    /// An entry without numbers and labels.
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            name: None,
+            protocol,
+            port: None,
+            host_port: None,
+            networks: BTreeSet::new(),
+            labels: Vec::new(),
+            options: PortOptions::default(),
+        }
+    }
+
+    fn is_same_port(&self, other: &Self) -> bool {
+        let agrees = |a: Option<u16>, b: Option<u16>| a.is_some() && a == b;
+        self.protocol == other.protocol
+            && (agrees(self.port, other.port) || agrees(self.host_port, other.host_port))
+    }
+
+    /// Takes over what an entry for the same port adds.
+    fn absorb(&mut self, other: Self) {
+        self.name = self.name.take().or(other.name);
+        self.port = self.port.or(other.port);
+        self.host_port = self.host_port.or(other.host_port);
+        self.networks.extend(other.networks);
+        // Options are taken from one entry as a whole: parts of two would fit neither.
+        if self.options.is_empty() {
+            self.options = other.options;
+        }
+        for label in other.labels {
+            if !self.labels.contains(&label) {
+                self.labels.push(label);
+            }
+        }
+    }
+}
+
+/// Returns true for keys of labels that ask for a VIP, such as `VIP_0` and `vip_port1`.
+pub fn is_vip_key(key: &str) -> bool {
+    key.starts_with("VIP") || key.starts_with("vip")
+}
+
+/// Returns the reason to drop a label that is longer than any VIP needs: labels are written by tenants,
+/// and every node of the cluster keeps them.
+pub fn oversize(label: &VipLabel) -> Option<String> {
+    let length = label.value.len().max(label.key.len());
+    (length > MAX_VALUE)
+        .then(|| format!("the label has {length} bytes, and a VIP never needs more than {MAX_VALUE}"))
+}
+
+/// Returns a port number in 1-65535.
+pub fn valid_port(number: u64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|&port| port != 0)
+}
+
+/// Reads the port mappings of the container: Docker keeps its own, other containers have them per
+/// network, and pods only in the networks of their status, `status_networks`.
+pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> Vec<PortEntry> {
+    let container = task.container.as_ref();
+    let lists: Vec<&LenientList<PortMapping<'_>>> = match container {
+        // A Docker container without mappings has none elsewhere either.
+        Some(container) if container.kind.as_deref() == Some("DOCKER") => {
+            container.docker.iter().map(|docker| &docker.port_mappings).collect()
+        }
+        Some(container) if container.network_infos.is_some() => {
+            readable(&container.network_infos).map(|network| &network.port_mappings).collect()
+        }
+        _ => status_networks.iter().map(|network| &network.port_mappings).collect(),
+    };
+    let entry = |mapping: &PortMapping<'_>| {
+        let protocol = Protocol::parse(mapping.protocol.as_deref().unwrap_or("tcp"))?;
+        let port = Some(valid_port(mapping.container_port)?);
+        let host_port = Some(valid_port(mapping.host_port)?);
+        Some(PortEntry { port, host_port, ..PortEntry::new(protocol) })
+    };
+    lists.into_iter().flat_map(readable).filter_map(entry).collect()
+}
+
+/// Merges entries into ports and returns those with VIP labels.
+pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+    // A list, because the first entry of a port decides its name and place; tasks have few ports.
+    let mut ports: Vec<PortEntry> = Vec::new();
+    for entry in entries {
+        match ports.iter_mut().find(|port| port.is_same_port(&entry)) {
+            Some(port) => port.absorb(entry),
+            None => ports.push(entry),
+        }
+    }
+    limit_labels(&mut ports, log);
+    let labelled = ports.into_iter().filter(|port| !port.labels.is_empty());
+    let task_port = |port: PortEntry| TaskPort {
+        name: port.name.unwrap_or_else(|| "default".to_owned()),
+        protocol: port.protocol,
+        port: port.port,
+        host_port: port.host_port,
+        networks: port.networks,
+        labels: port.labels,
+        options: port.options,
+    };
+    labelled.map(task_port).collect()
+}
+
+/// Drops labels that no VIP needs. Labels are written by tenants, and each one costs every node of the
+/// cluster memory and time.
+fn limit_labels(ports: &mut [PortEntry], log: &mut SkipLog<'_>) {
+    let mut room = MAX_LABELS;
+    let mut beyond = 0;
+    for port in ports {
+        for label in std::mem::take(&mut port.labels) {
+            if let Some(reason) = oversize(&label) {
+                log.add(Skipped {
+                    port: port.name.clone(),
+                    label: Some(label.key),
+                    value: Some(label.value),
+                    reason,
+                    ..Skipped::default()
+                });
+            } else if room > 0 {
+                room -= 1;
+                port.labels.push(label);
+            } else {
+                beyond += 1;
+            }
+        }
+    }
+    // One record for all of them: a record each would cost as much as the labels.
+    if beyond > 0 {
+        let reason = format!("a task can have {MAX_LABELS} VIP labels, and this has {beyond} more");
+        log.add(Skipped { reason, ..Skipped::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::TaskState;
+
+    fn label(value: &str) -> VipLabel {
+        VipLabel { key: "VIP_0".to_owned(), value: value.to_owned() }
+    }
+
+    fn merged(entries: Vec<PortEntry>) -> Vec<TaskPort> {
+        merge(entries.into_iter(), &mut SkipLog::new(&mut Vec::new(), "t", TaskState::Running))
+    }
+
+    #[test]
+    fn merge_joins_a_mapping_with_the_discovery_port_of_either_number() {
+        let mapping = PortEntry { port: Some(80), host_port: Some(31000), ..PortEntry::new(Protocol::Tcp) };
+        for (port, host_port) in [(Some(80), None), (None, Some(31000))] {
+            let name = Some("web".to_owned());
+            let labels = vec![label("web:80")];
+            let discovered = PortEntry { name, port, host_port, labels, ..PortEntry::new(Protocol::Tcp) };
+            let ports = merged(vec![mapping.clone(), discovered]);
+            assert_eq!(ports.len(), 1);
+            assert_eq!((ports[0].port, ports[0].host_port), (Some(80), Some(31000)));
+            assert_eq!((ports[0].name.as_str(), &ports[0].labels[..]), ("web", &[label("web:80")][..]));
+        }
+    }
+
+    #[test]
+    fn merge_keeps_protocols_and_numbers_apart_and_drops_ports_without_labels() {
+        let port = |protocol, port, labels: &[&str]| PortEntry {
+            port: Some(port),
+            labels: labels.iter().map(|value| label(value)).collect(),
+            ..PortEntry::new(protocol)
+        };
+        let ports = merged(vec![
+            port(Protocol::Tcp, 53, &["dns:53"]),
+            port(Protocol::Udp, 53, &["dns:53"]),
+            port(Protocol::Tcp, 80, &[]),
+            port(Protocol::Tcp, 53, &["dns:53", "dns:54"]),
+        ]);
+        let found: Vec<_> = ports.iter().map(|port| (port.protocol, port.port, port.labels.len())).collect();
+        assert_eq!(found, [(Protocol::Tcp, Some(53), 2), (Protocol::Udp, Some(53), 1)]);
+        assert_eq!(ports[0].name, "default");
+    }
+
+    #[test]
+    fn valid_port_refuses_zero_and_numbers_beyond_16_bits() {
+        assert_eq!([0, 1, 65535, 65536, u64::MAX].map(valid_port), [None, Some(1), Some(65535), None, None]);
+    }
+}

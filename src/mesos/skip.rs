@@ -1,0 +1,51 @@
+//! Records of the parts of a document that yield nothing, with the reason.
+
+use super::wire::Lenient;
+use crate::cluster::{Skipped, Snapshot, TaskState, shortened};
+
+/// Collector of what is left out of one task.
+///
+/// Only tasks that serve connections are worth a record: a task that is being staged may well be
+/// incomplete, and an operator can do nothing about it.
+pub struct SkipLog<'s> {
+    skipped: &'s mut Vec<Skipped>,
+    task: &'s str,
+    is_serving: bool,
+}
+
+impl<'s> SkipLog<'s> {
+    /// Collects into `skipped` on behalf of the task with id `task`.
+    pub fn new(skipped: &'s mut Vec<Skipped>, task: &'s str, state: TaskState) -> Self {
+        Self { skipped, task, is_serving: state.is_serving() }
+    }
+
+    /// Adds a record; the task's id is filled in, and texts of tenants are shortened. A text inside of
+    /// `reason` has to be short already.
+    pub fn add(&mut self, record: Skipped) {
+        if self.is_serving {
+            self.skipped.push(Skipped {
+                task: self.task.to_owned(),
+                port: record.port.map(shortened),
+                label: record.label.map(shortened),
+                value: record.value.map(shortened),
+                reason: record.reason,
+            });
+        }
+    }
+}
+
+/// Returns the value, or records that `what` in the list or event `at` cannot be read.
+pub fn read_or_skip<T>(snapshot: &mut Snapshot, value: Lenient<T>, at: &str, what: &str) -> Option<T> {
+    match value {
+        Lenient::Read(value) => Some(value),
+        Lenient::Unreadable { error, json } => {
+            snapshot.skipped.push(Skipped {
+                task: at.to_owned(),
+                value: Some(json),
+                reason: format!("{what} that cannot be read: {error}"),
+                ..Skipped::default()
+            });
+            None
+        }
+    }
+}

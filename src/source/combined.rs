@@ -1,0 +1,214 @@
+//! Several sources as one: masters, the node's own agent, and Marathon.
+//!
+//! Each is asked by itself, in its own time. Their answers are put together anew whenever one of them
+//! changes:
+//!
+//! - The agent's view of its own tasks wins. While it does not answer, the masters' view is used.
+//! - Marathon's verdicts are added to the tasks of its framework.
+//! - No snapshot is published until the masters, if there are some, have given a state, and each other
+//!   source has answered or failed: half of a cluster would look like the loss of the other half.
+//!
+//! For example, with a task that the masters call running and its agent calls killing, the task is
+//! killing; when the agent stops answering, it is running again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::configured::ConfiguredSources;
+use super::driver::{Backoff, run};
+use super::{Error, Failure, Report, settings};
+use crate::cluster::Snapshot;
+use crate::marathon::MarathonView;
+
+/// The configured sources, as one.
+pub struct CombinedSource {
+    sources: ConfiguredSources,
+    backoff: Backoff,
+    marathon_backoff: Backoff,
+}
+
+/// Last report of each source; `None` for those that are not configured.
+#[derive(Clone, Debug, Default)]
+struct LatestReports {
+    cluster: Option<Report>,
+    agent: Option<Report>,
+    marathon: Option<Report<MarathonView>>,
+}
+
+impl CombinedSource {
+    /// Opens the configured sources, which needs an async runtime.
+    pub fn new(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
+        let sources = ConfiguredSources::open(source, marathon)?;
+        let backoff = Backoff { interval: source.interval.0, max: source.max_backoff.0 };
+        let marathon_backoff = Backoff { interval: marathon.interval.0, ..backoff };
+        Ok(Self { sources, backoff, marathon_backoff })
+    }
+
+    /// Asks all sources until `shutdown` and publishes their combined report.
+    pub async fn run(self, reports: watch::Sender<Report>, shutdown: CancellationToken) {
+        let Self { sources, backoff, marathon_backoff } = self;
+        let ConfiguredSources { cluster, agent, marathon } = sources;
+        let cluster = match (cluster, &agent, &marathon) {
+            // The usual case needs no copy of the snapshot.
+            (Some(cluster), None, None) => return run(cluster, backoff, reports, shutdown).await,
+            (cluster, _, _) => cluster,
+        };
+        // One loop for each source: a slow one must not hold up the rest.
+        let mut tasks = JoinSet::new();
+        let (cluster_sender, mut clusters) = watch::channel(Report::default());
+        let (agent_sender, mut agents) = watch::channel(Report::default());
+        let (marathon_sender, mut marathons) = watch::channel(Report::default());
+        let present = (cluster.is_some(), agent.is_some(), marathon.is_some());
+        if let Some(cluster) = cluster {
+            tasks.spawn(run(cluster, backoff, cluster_sender, shutdown.clone()));
+        }
+        if let Some(agent) = agent {
+            tasks.spawn(run(agent, backoff, agent_sender, shutdown.clone()));
+        }
+        if let Some(marathon) = marathon {
+            tasks.spawn(run(marathon, marathon_backoff, marathon_sender, shutdown.clone()));
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Ok(()) = clusters.changed(), if present.0 => {}
+                Ok(()) = agents.changed(), if present.1 => {}
+                Ok(()) = marathons.changed(), if present.2 => {}
+                else => break,
+            }
+            let latest = LatestReports {
+                cluster: present.0.then(|| clusters.borrow_and_update().clone()),
+                agent: present.1.then(|| agents.borrow_and_update().clone()),
+                marathon: present.2.then(|| marathons.borrow_and_update().clone()),
+            };
+            reports.send_modify(|report| latest.combine(report));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Asks until there is a state, or until so many attempts have failed.
+    pub async fn first(self, attempts: u32) -> Report {
+        let (sender, mut reports) = watch::channel(Report::default());
+        let asking = CancellationToken::new();
+        let asked = tokio::spawn(self.run(sender, asking.clone()));
+        let enough = |report: &Report| {
+            report.snapshot.is_some()
+                || report.failure.as_ref().is_some_and(|failure| failure.attempts >= attempts)
+        };
+        let report = reports.wait_for(enough).await.map(|report| report.clone()).unwrap_or_default();
+        asking.cancel();
+        let _ = asked.await;
+        report
+    }
+}
+
+/// Returns true if a source has given a snapshot or failed, or is not configured.
+fn answered<T>(report: Option<&Report<T>>) -> bool {
+    report.is_none_or(|report| report.snapshot.is_some() || report.failure.is_some())
+}
+
+impl LatestReports {
+    /// Makes one report of them, based on the last one.
+    fn combine(self, report: &mut Report) {
+        let mut health = Health::default();
+        for part in [&self.cluster, &self.agent].into_iter().flatten() {
+            health.add(part);
+        }
+        if let Some(part) = &self.marathon {
+            health.add(part);
+        }
+        report.failure = health.failure;
+        report.place = health.origins.join(" and ");
+        report.pace = health.schedules.join("; ");
+        // Health is published at once, a snapshot only when it is whole.
+        let known = self.cluster.as_ref().is_none_or(|cluster| cluster.snapshot.is_some());
+        if !known || !answered(self.agent.as_ref()) || !answered(self.marathon.as_ref()) {
+            return;
+        }
+        let Some(snapshot) = self.snapshot() else { return };
+        report.good_at = health.good_at;
+        // Most answers say what the last ones said, and readers take each sequence for a change.
+        if report.snapshot.as_deref() != Some(&snapshot) {
+            report.snapshot = Some(Arc::new(snapshot));
+            report.sequence += 1;
+        }
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let cluster = self.cluster.as_ref().and_then(|report| report.snapshot.as_deref());
+        let view = self.marathon.as_ref().and_then(|report| report.snapshot.as_deref());
+        let agent = self.agent.as_ref();
+        let own = agent.and_then(|report| report.snapshot.as_deref());
+        // Without masters even the last answer of the agent is better than none.
+        let own = own.filter(|_| cluster.is_none() || agent.is_some_and(|report| report.failure.is_none()));
+        let mut snapshot = match (cluster, own, view) {
+            (Some(cluster), Some(own), _) => overlay(cluster, own),
+            (Some(cluster), None, _) | (None, Some(cluster), _) => cluster.clone(),
+            // Alone, Marathon's tasks have its verdicts already.
+            (None, None, Some(view)) => return Some(view.snapshot.clone()),
+            (None, None, None) => return None,
+        };
+        if let Some(view) = view {
+            view.judge(&mut snapshot);
+        }
+        Some(snapshot)
+    }
+}
+
+/// Health of several sources together.
+#[derive(Default)]
+struct Health {
+    failure: Option<Failure>,
+    origins: Vec<String>,
+    schedules: Vec<String>,
+    /// Time of the oldest part of the snapshot.
+    good_at: Option<jiff::Timestamp>,
+}
+
+impl Health {
+    fn add<T>(&mut self, part: &Report<T>) {
+        self.failure = match (self.failure.take(), part.failure.clone()) {
+            (Some(a), Some(b)) => Some(Failure {
+                error: format!("{}; {}", a.error, b.error),
+                at: a.at.min(b.at),
+                attempts: a.attempts.max(b.attempts),
+            }),
+            (a, b) => a.or(b),
+        };
+        self.origins.extend((!part.place.is_empty()).then(|| part.place.clone()));
+        self.schedules.extend((!part.pace.is_empty()).then(|| part.pace.clone()));
+        self.good_at = self.good_at.into_iter().chain(part.good_at).min();
+    }
+}
+
+/// Returns the cluster as masters see it, with an agent's own view of its tasks.
+fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
+    let mut merged = cluster.clone();
+    let here = |agent: &String| own.agents.contains_key(agent);
+    // Tasks that the agent does not have any more have ended, and did not just vanish: belief holds no
+    // backends for them.
+    let gone =
+        cluster.tasks.values().filter(|task| here(&task.agent_id) && !own.tasks.contains_key(&task.key));
+    merged.ended.extend(gone.map(|task| task.key.clone()));
+    merged.ended.extend(own.ended.iter().cloned());
+    merged.ended.retain(|key| !own.tasks.contains_key(key));
+    merged.lost.retain(|key| !own.tasks.contains_key(key));
+    merged.tasks.retain(|_, task| !here(&task.agent_id));
+    merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), task.clone())));
+    merged.agents.extend(own.agents.iter().map(|(id, agent)| (id.clone(), agent.clone())));
+    merged.recovered.retain(|agent| !here(agent));
+    for (id, name) in &own.frameworks {
+        merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
+    }
+    // Both read the same tasks, and mostly skip the same labels.
+    let known: BTreeSet<_> = cluster.skipped.iter().collect();
+    merged.skipped.extend(own.skipped.iter().filter(|skipped| !known.contains(skipped)).cloned());
+    merged
+}
+
+#[cfg(test)]
+mod tests;

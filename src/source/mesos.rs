@@ -1,0 +1,10 @@
+//! Masters and agents of Mesos as sources.
+//!
+//! [`poll`] asks for the state document, [`stream`] follows the events of the operator API. Both find
+//! the leading master through [`masters`], which in turn follows [`election`]s in ZooKeeper.
+
+pub mod election;
+pub mod masters;
+pub mod poll;
+pub mod stream;
+mod subscription;

@@ -1,0 +1,112 @@
+//! `GET /master/state` of the leading master, or `GET /state` of the node's own agent, again and again.
+
+use std::time::Duration;
+
+use super::masters::{self, Masters};
+use crate::cluster::Snapshot;
+use crate::mesos::{self, Format};
+use crate::source::http::{Call, HttpDocument};
+use crate::source::location::{below, without_credentials};
+use crate::source::schedule::PollSchedule;
+use crate::source::{Error, Fetched, Location, Source, settings};
+
+/// Pause between an election and the request to the new leader, which needs a moment until it answers.
+const ELECTED: Duration = Duration::from_millis(100);
+
+/// A source that polls the state document of masters, or of the node's own agent.
+pub struct MesosPoll {
+    masters: Masters,
+    config: settings::Source,
+    is_agent: bool,
+    last: Option<PolledDocument>,
+}
+
+/// Properties of the last good answer.
+struct PolledDocument {
+    origin: String,
+    hash: u64,
+    agents: usize,
+    bytes: usize,
+}
+
+impl MesosPoll {
+    /// Polls the leading one of `config.masters`, which needs an async runtime if there are elections.
+    pub fn new(config: &settings::Source) -> Result<Self, Error> {
+        Ok(Self { masters: Masters::new(config)?, config: config.clone(), is_agent: false, last: None })
+    }
+
+    /// Polls the node's own agent, whose document has the same shape.
+    pub fn agent(config: &settings::Source) -> Result<Self, Error> {
+        let state = config.agent.url().map(|agent| Location::Http(below(agent, "/state")));
+        let masters = state.into_iter().collect();
+        let poll = Self::new(&settings::Source { masters, ..config.clone() })?;
+        Ok(Self { is_agent: true, ..poll })
+    }
+}
+
+impl Source for MesosPoll {
+    type Item = Snapshot;
+
+    async fn next(&mut self) -> Result<Fetched, Error> {
+        let (candidates, mut failures) = self.masters.candidates().await;
+        for master in candidates {
+            let url = masters::state(&master);
+            let (url, document) = match self.masters.http.document(&url, Call::Get).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    failures.push(failure);
+                    continue;
+                }
+            };
+            let origin = without_credentials(&url);
+            // Most documents are those of the last time, and need not be read again.
+            let (hash, bytes) = (document.hash(), document.wire_size());
+            if let Some(last) = self.last.as_mut().filter(|last| last.hash == hash) {
+                last.origin = origin;
+                self.masters.set_leader(&url);
+                return Ok(Fetched::Unchanged);
+            }
+            // Documents may have many megabytes, which would keep an async thread busy for seconds.
+            match tokio::task::spawn_blocking(move || read(document)).await? {
+                Ok(snapshot) => {
+                    self.masters.set_leader(&url);
+                    self.last = Some(PolledDocument { origin, hash, agents: snapshot.agents.len(), bytes });
+                    return Ok(Fetched::New(snapshot));
+                }
+                Err(error) => failures.push(format!("{origin}: {error}")),
+            }
+        }
+        // Next time the listed masters come first again: the leader may be another one.
+        self.masters.forget_leader();
+        Err(if self.is_agent { Error::Agent(failures) } else { Error::Masters(failures) })
+    }
+
+    fn origin(&self) -> String {
+        self.last.as_ref().map(|last| last.origin.clone()).unwrap_or_default()
+    }
+
+    fn schedule(&self) -> PollSchedule {
+        let (agents, bytes) = self.last.as_ref().map_or((0, 0), |last| (last.agents, last.bytes));
+        PollSchedule::within(self.config.budget, self.config.interval.0, agents, bytes)
+    }
+
+    async fn wake(&mut self) {
+        self.masters.leader_changed().await;
+        tokio::time::sleep(ELECTED).await;
+    }
+}
+
+/// Decompresses and reads a state document.
+fn read(document: HttpDocument) -> Result<Snapshot, String> {
+    let bytes = document.decode().map_err(|error| format!("cannot decompress the answer: {error}"))?;
+    let snapshot = mesos::parse(&bytes, Some(Format::State)).map_err(|error| error.to_string())?;
+    // Without rights to see tasks a document looks like that of an empty cluster, and every VIP would
+    // go.
+    if snapshot.tasks.is_empty() && mesos::hides_tasks(&bytes) {
+        return Err(mesos::HIDDEN.to_owned());
+    }
+    Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests;
