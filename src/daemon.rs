@@ -2,10 +2,8 @@
 
 pub mod wiring;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -17,22 +15,20 @@ use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice};
-use crate::dns;
+use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
+use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
+use crate::status::Status;
 use crate::status::pass::Cause;
-use crate::status::{self, Status};
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
 
 /// Inquiries that may wait; more get the last status.
 const REQUESTS: usize = 16;
-
-/// Pause before DNS tries again to listen on an address that another program uses.
-const DNS_RETRY: Duration = Duration::from_secs(5);
 
 /// Attempts of `run --once`, for the source and for the kernel.
 const ONCE_ATTEMPTS: u32 = 3;
@@ -47,7 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
-    Zone(#[from] dns::zone::Error),
+    Zone(#[from] dns::zones::vips::Error),
     #[error("dns.forward or dns.mesos: {0}")]
     Forward(#[from] dns::forward::Error),
     #[error(transparent)]
@@ -65,7 +61,7 @@ pub enum Error {
 pub struct Bound {
     pub socket: PathBuf,
     /// Addresses of the DNS server, as soon as it listens.
-    pub dns: watch::Receiver<status::Dns>,
+    pub dns: watch::Receiver<DnsState>,
 }
 
 /// A daemon whose parts are running.
@@ -99,19 +95,21 @@ impl Daemon {
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(wiring::catalog(config)?));
         let (reports, report_receiver) = watch::channel(Report::default());
-        let (dns_states, dns_receiver) = watch::channel(status::Dns::default());
+        let (dns_states, dns_receiver) = watch::channel(DnsState::default());
         let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
+        let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let (requests, request_receiver) = mpsc::channel(REQUESTS);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
 
-        let names = dns::publisher::Inputs {
+        let names = dns::publisher::CatalogInputs {
             vips: zone_receiver,
             feeds: feed_receiver.clone(),
-            statuses: status_receiver.clone(),
+            nodes: node_receiver.clone(),
         };
-        let reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
+        let reconciler =
+            Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses, nodes });
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -126,13 +124,14 @@ impl Daemon {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
         parts.spawn(dns::publisher::run(wiring::publisher(config), names, catalogs, shutdown.clone()));
-        let service = dns::Serving {
+        let service = dns::Responder {
             catalogs: catalog_receiver,
+            nodes: node_receiver,
             clients: config.dns.clients.clone(),
             forwarder: wiring::forwarder(config)?,
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
-        parts.spawn(serve_dns(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
+        parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
     }
@@ -170,7 +169,9 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let settings = wiring::reconciler(config)?;
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
-    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses });
+    let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
+    let outputs = Outputs { zones, statuses, nodes };
+    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));
     for _ in 0..ONCE_ATTEMPTS {
         reconciler.pass(Cause::Start).await;
@@ -179,39 +180,6 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         }
     }
     Err(Error::Refused(status.borrow().pass.errors.clone()))
-}
-
-/// Listens as soon as that is possible: VIPs work by address in the meantime.
-async fn serve_dns(
-    listen: Vec<SocketAddr>,
-    service: dns::Serving,
-    states: watch::Sender<status::Dns>,
-    shutdown: CancellationToken,
-) {
-    while !listen.is_empty() && !shutdown.is_cancelled() {
-        let error = match dns::Listener::bind(&listen).await {
-            Ok(listener) => {
-                let addresses: Vec<SocketAddr> = listener.addresses().collect();
-                tracing::info!(?addresses, "dns is listening");
-                states.send_modify(|state| (state.addresses, state.error) = (addresses, None));
-                match listener.serve(service.clone(), shutdown.clone()).await {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => error,
-        };
-        let error = error.to_string();
-        if states.borrow().error.as_ref() != Some(&error) {
-            tracing::error!(error, "dns is not served, will try again");
-        }
-        states.send_modify(|state| (state.addresses, state.error) = (Vec::new(), Some(error)));
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(DNS_RETRY) => {}
-        }
-    }
-    shutdown.cancelled().await;
 }
 
 /// Notifies the service manager of the first pass, and of the status from then on.

@@ -54,6 +54,14 @@ pub struct PlannerSettings {
     pub node: Sources,
 }
 
+/// The node as the last reading of the kernel found it, for consumers that take no part in programming.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    pub node: Node,
+    /// The node's own addresses; unknown until the first plan.
+    pub sources: Sources,
+}
+
 /// Remembers what documents said, which addresses names have, and what is leaving.
 #[derive(Debug)]
 pub struct Planner {

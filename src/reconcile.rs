@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::DataPlane;
+use crate::dns::DnsState;
 use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
 use crate::status::Status;
@@ -63,7 +64,7 @@ pub struct Inputs {
     pub requests: mpsc::Receiver<StatusRequest>,
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
-    pub dns: watch::Receiver<crate::status::Dns>,
+    pub dns: watch::Receiver<DnsState>,
 }
 
 impl<D: DataPlane> Reconciler<D> {

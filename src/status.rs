@@ -3,7 +3,7 @@
 //! What belongs here: the document (this file), what it is made of ([`build`], [`pass`]), its text
 //! form ([`text`]), and the table of a document without a kernel ([`explain`]).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
+use crate::dns::DnsState;
 use crate::source::Failure;
 use crate::vip::Condition;
 
@@ -29,7 +30,7 @@ pub struct Status {
     pub node: Node,
     pub source: Source,
     pub pass: Pass,
-    pub dns: Dns,
+    pub dns: DnsState,
     /// Shared, because it is large and seldom changes.
     pub vips: Arc<Vec<Vip>>,
     /// Labels and tasks that yield nothing, and why; the first of them.
@@ -71,18 +72,6 @@ pub struct Source {
     pub tasks: usize,
     /// Reasons for which tasks are kept although the newest document lacks them.
     pub held: Vec<String>,
-}
-
-/// The DNS server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dns {
-    /// Addresses on which it listens.
-    pub addresses: Vec<SocketAddr>,
-    /// Reason for which it does not listen.
-    pub error: Option<String>,
-    /// Reason for which systemd-resolved does not ask it, where resolved runs and should.
-    #[serde(default)]
-    pub resolved: Option<String>,
 }
 
 /// The last comparison of the kernel with what it should hold.

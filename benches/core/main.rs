@@ -21,8 +21,8 @@ use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
-use l4lbd::dns::message::{Transport, respond};
-use l4lbd::dns::zone::{Service, Zone};
+use l4lbd::dns::protocol::message::{Transport, respond};
+use l4lbd::dns::zones::vips::{NamedService, ServicePort, Zone};
 use l4lbd::mesos::{self, Format};
 use l4lbd::plan::Planner;
 use l4lbd::plan::addresses::assign as assign_addresses;
@@ -255,7 +255,8 @@ mod pass {
         let statuses = watch::Sender::new(Arc::new(Status::default()));
         let status = statuses.subscribe();
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
-        let outputs = Outputs { zones, statuses };
+        let nodes = watch::Sender::new(Arc::default());
+        let outputs = Outputs { zones, statuses, nodes };
         (
             Reconciler::new(simulated(), wiring::reconciler(&config).unwrap(), saver, persisted, outputs),
             status,
@@ -276,7 +277,7 @@ mod dns {
     #[divan::bench(args = ["scaleapp5000.marathon", "unknown.marathon"])]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
         let zone = build(&wiring::zone(&defaults()).unwrap(), &records());
-        let catalog = wiring::catalog(&defaults()).unwrap().with_vips(Arc::new(zone), Arc::default());
+        let catalog = wiring::catalog(&defaults()).unwrap().with_vips(Arc::new(zone));
         let name = Name::from_ascii(format!("{name}.l4lb.thisdcos.directory.")).unwrap();
         let mut query = Message::query();
         query.add_query(Query::query(name, RecordType::A));
@@ -287,15 +288,18 @@ mod dns {
             .bench_local(move || respond(&catalog, &query, Transport::Udp, &mut reply));
     }
 
-    fn records() -> Vec<Service> {
+    fn records() -> Vec<NamedService> {
         let address = |name: u32| IpAddr::from(Ipv4Addr::from_bits(0x0B00_0000 + name));
-        let port = Some((Protocol::Tcp, 80));
-        let service =
-            |name: u32| Service { name: format!("scaleapp{name}.marathon"), address: address(name), port };
+        let port = || Some(ServicePort::from((Protocol::Tcp, 80)));
+        let service = |name: u32| NamedService {
+            name: format!("scaleapp{name}.marathon"),
+            address: address(name),
+            port: port(),
+        };
         (0..10_000).map(service).collect()
     }
 
-    fn build(empty: &Zone, records: &[Service]) -> Zone {
+    fn build(empty: &Zone, records: &[NamedService]) -> Zone {
         let (zone, left_out) = empty.with_services(1, records);
         assert!(left_out.is_empty());
         zone

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
-use l4lbd::dns::catalog::Catalog;
-use l4lbd::dns::clients::Client;
-use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
-use l4lbd::dns::{Listener, Serving};
+use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::zones::catalog::Catalog;
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
+use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,16 +46,16 @@ fn catalog(names: u32) -> Catalog {
     let mut config = Config::defaults().unwrap();
     config.dns.listen.clear();
     let catalog = wiring::catalog(&config).unwrap();
-    let services: Vec<Service> = (0..names)
-        .map(|number| Service {
+    let services: Vec<NamedService> = (0..names)
+        .map(|number| NamedService {
             name: name(number),
             address: address(number).into(),
-            port: Some((Protocol::Tcp, 80)),
+            port: Some(ServicePort::from((Protocol::Tcp, 80))),
         })
         .collect();
     let (zone, left_out) = catalog.vips().with_services(1, &services);
     assert!(left_out.is_empty());
-    catalog.with_vips(Arc::new(zone), Arc::default())
+    catalog.with_vips(Arc::new(zone))
 }
 
 /// As the daemon does it.
@@ -64,7 +64,9 @@ fn serve(address: &str, names: u32) {
     runtime.block_on(async {
         let listener = Listener::bind(&[address.parse().expect("ADDRESS:PORT")]).await.unwrap();
         let (_catalogs, catalogs) = watch::channel(Arc::new(catalog(names)));
-        let serving = Serving { catalogs, clients: vec![Client::Node], forwarder: None };
+        // Clients are on loopback, which needs no view of the node.
+        let nodes = watch::Sender::new(Arc::default()).subscribe();
+        let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
         listener.serve(serving, CancellationToken::new()).await.unwrap();
     });
 }

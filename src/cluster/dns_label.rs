@@ -1,7 +1,16 @@
 //! Names of VIPs, by the peer's rules: `<label>.<framework>`, each made safe for DNS byte by byte.
+//! The limits of DNS are here too, once for the whole crate.
 
-/// Longest DNS label, in octets (RFC 1035, 2.3.4).
-const MAX_LABEL: usize = 63;
+/// Longest label, in octets (RFC 1035 section 2.3.4).
+pub const MAX_LABEL: usize = 63;
+
+/// Longest name on the wire, in octets: every label with its length octet, and the root
+/// (RFC 1035 section 2.3.4).
+pub const MAX_NAME: usize = 255;
+
+/// Longest name as text, in octets without the final dot: the first length octet and the root have
+/// no place in it.
+pub const MAX_NAME_TEXT: usize = MAX_NAME - 2;
 
 /// Each dotted part as a DNS label. Parts that are empty from the start vanish, those that become
 /// empty stay.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Config;
 use super::renamed::WrittenNames;
 use crate::dns::forward::Mesos;
-use crate::dns::record::encode_origin;
+use crate::dns::protocol::record::encode_origin;
 use crate::dns::settings::{DCOS_ZONES, is_within};
-use crate::dns::zone::{self, Zone};
+use crate::dns::zones::vips::{self, Zone};
 use crate::source::Location;
 use crate::units::Span;
 use crate::vip::alloc::AddressRange;
@@ -183,7 +183,7 @@ fn names(config: &Config, written: &WrittenNames) -> Vec<String> {
     }
     for alias in &config.dns.aliases {
         if let Err(reason) = encode_origin(alias) {
-            let error = zone::Error::Origin { origin: alias.clone(), reason };
+            let error = vips::Error::Origin { origin: alias.clone(), reason };
             problems.push(format!("dns.aliases: {error}"));
         }
     }

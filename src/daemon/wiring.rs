@@ -7,11 +7,12 @@ use crate::cluster::belief::Patience;
 use crate::config::Config;
 use crate::dataplane::kernel::KernelOptions;
 use crate::dataplane::{Timeouts, ebpf};
-use crate::dns::catalog::Catalog;
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::settings::{DCOS_ZONES, is_within};
-use crate::dns::zone::{self, Zone};
-use crate::dns::{publisher, resolved, reverse};
+use crate::dns::zones::catalog::Catalog;
+use crate::dns::zones::reverse;
+use crate::dns::zones::vips::{self, Zone};
+use crate::dns::{publisher, resolved};
 use crate::plan::PlannerSettings;
 use crate::plan::desired::{DesiredSettings, Sources};
 use crate::reconcile::{PublisherSettings, ReconcilerSettings};
@@ -93,7 +94,7 @@ pub fn is_file(config: &Config) -> bool {
 ///
 /// # Errors
 /// When the zone's origin is no name, which no valid configuration has.
-pub fn reconciler(config: &Config) -> Result<ReconcilerSettings, zone::Error> {
+pub fn reconciler(config: &Config) -> Result<ReconcilerSettings, vips::Error> {
     Ok(ReconcilerSettings {
         planner: planner(config),
         publisher: PublisherSettings {
@@ -119,7 +120,7 @@ pub fn kernel(config: &Config) -> KernelOptions {
 ///
 /// # Errors
 /// When the origin is no name, which no valid configuration has.
-pub fn zone(config: &Config) -> Result<Zone, zone::Error> {
+pub fn zone(config: &Config) -> Result<Zone, vips::Error> {
     Zone::new(&config.dns.zone)
 }
 
@@ -127,7 +128,7 @@ pub fn zone(config: &Config) -> Result<Zone, zone::Error> {
 ///
 /// # Errors
 /// When an origin is no name, which no valid configuration has.
-pub fn catalog(config: &Config) -> Result<Catalog, zone::Error> {
+pub fn catalog(config: &Config) -> Result<Catalog, vips::Error> {
     config.dns.catalog(&[config.vips.range4, config.vips.range6], config.serves_mesos())
 }
 
@@ -153,7 +154,7 @@ pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
 }
 
 /// Returns the zones for which systemd-resolved is to ask this server.
-pub fn resolved(config: &Config) -> resolved::Settings {
+pub fn resolved(config: &Config) -> resolved::ResolvedSettings {
     // The zones of DC/OS cover the usual names, so only what is outside of them is named besides.
     let names = std::iter::once(&config.dns.zone).chain(&config.dns.aliases);
     let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
@@ -163,7 +164,7 @@ pub fn resolved(config: &Config) -> resolved::Settings {
     let ranges = [config.vips.range4, config.vips.range6];
     let reverse = ranges.iter().flat_map(reverse::origins).take(MAX_REVERSE);
     let domains = DCOS_ZONES.map(str::to_owned).into_iter().chain(further).chain(mesos).chain(reverse);
-    resolved::Settings {
+    resolved::ResolvedSettings {
         mode: config.dns.resolved,
         link: config.dataplane.link.clone(),
         domains: domains.collect(),
@@ -171,12 +172,8 @@ pub fn resolved(config: &Config) -> resolved::Settings {
 }
 
 /// Returns the settings of the publisher of names.
-pub fn publisher(config: &Config) -> publisher::Settings {
-    publisher::Settings {
-        masters: master_addresses(config).collect(),
-        patience: config.source.failover_hold.0,
-        tasks: config.dns.tasks,
-    }
+pub fn publisher(config: &Config) -> publisher::CatalogSettings {
+    publisher::CatalogSettings { masters: master_addresses(config).collect(), tasks: config.dns.tasks }
 }
 
 /// Returns the addresses of the masters that are configured by address.

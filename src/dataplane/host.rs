@@ -12,10 +12,12 @@ use super::node::{Capabilities, Node};
 use super::op::Op;
 use super::rules::{self, RuleSet};
 use super::state::{Link, Route};
+use inventory::Inventory;
 use link::Routing;
 use nft::Netfilter;
 use resolv::Nameservers;
 
+pub mod inventory;
 pub mod link;
 pub mod nft;
 pub mod resolv;
@@ -65,7 +67,7 @@ impl Host {
     /// # Errors
     /// When rtnetlink or `nft` fail. A setting that the kernel lacks is left out.
     pub async fn read(&mut self) -> Result<HostReading, Error> {
-        let link::Reading { link, addresses, routes, mut node } = self.routing.read().await?;
+        let Inventory { link, addresses, routes, mut node } = self.routing.read().await?;
         // Without this setting bridged packets skip netfilter, so none has to be turned around.
         if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
             node.no_hairpin.clear();

@@ -68,6 +68,9 @@ pub struct Node {
     pub addresses: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
     pub connected: BTreeSet<(IpNet, String)>,
+    /// Networks that are inside this node: its own addresses, and directly connected networks on links
+    /// that do not lead out of it. Containers are inside, neighbours are not.
+    pub inside: BTreeSet<IpNet>,
     /// Address that the kernel prefers towards the default route, per family.
     pub default_source4: Option<IpAddr>,
     pub default_source6: Option<IpAddr>,

@@ -1,142 +1,157 @@
-//! Keeps the catalog up to date: names of VIPs after the kernel holds them, names of tasks after each
-//! document.
+//! The task that keeps the catalog up to date: names of VIPs after the kernel holds them, names of tasks
+//! after each document.
 //!
-//! The reconcile loop decides when a VIP's name appears; this task only puts its zone beside the
-//! others. Names of tasks do not depend on the kernel and follow the source directly.
+//! The reconcile loop decides when a VIP's name appears; this task only puts that zone into the catalog.
+//! Names of tasks do not depend on the kernel and follow the believed cluster directly. Putting the parts
+//! together is pure ([`Composer`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::Catalog;
-use super::tasks::{Directory, Tasks};
-use super::zone::{PortNames, Zone, port_label};
-use crate::cluster::Snapshot;
+use super::zones::Directory;
+use super::zones::catalog::Catalog;
+use super::zones::tasks::TaskZone;
+use super::zones::vips::Zone;
 use crate::cluster::belief::{Accepted, SyncState};
+use crate::plan::NodeView;
+use crate::plan::desired::Sources;
 use crate::source::Feed;
-use crate::status::Status;
-use crate::vip::label::{self, LabelHost};
-use crate::vip::vip_name;
 
-/// What the catalog is made of.
-pub struct Inputs {
+/// Sources of the catalog's parts.
+pub struct CatalogInputs {
     pub vips: watch::Receiver<Arc<Zone>>,
     pub feeds: watch::Receiver<Feed>,
-    /// For the node's own address.
-    pub statuses: watch::Receiver<Arc<Status>>,
+    /// The node, for its own addresses.
+    pub nodes: watch::Receiver<Arc<NodeView>>,
 }
 
-/// What stays as long as the daemon runs.
+/// Operator's decisions about names of tasks.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CatalogSettings {
     /// Masters by configuration that are given by their addresses.
     pub masters: Vec<IpAddr>,
-    /// How long names are kept of agents that a new master has not heard of.
-    pub patience: Duration,
-    /// Whether names of tasks are served.
+    /// True if names of tasks are served.
     pub tasks: bool,
 }
 
-/// What was learned from documents so far.
-#[derive(Clone, Debug, Default)]
-struct Learned {
-    directory: Directory,
-    port_names: PortNames,
+/// The newest state of all parts.
+struct Parts {
+    vips: Arc<Zone>,
+    accepted: Option<Arc<Accepted>>,
+    sources: Sources,
+}
+
+impl CatalogInputs {
+    /// The newest parts, which count as seen from now on.
+    fn take(&mut self) -> Parts {
+        Parts {
+            vips: self.vips.borrow_and_update().clone(),
+            accepted: self.feeds.borrow_and_update().accepted.clone(),
+            sources: self.nodes.borrow_and_update().sources,
+        }
+    }
 }
 
 /// Publishes a new catalog after every change, until `shutdown`.
 pub async fn run(
-    settings: Settings,
-    mut inputs: Inputs,
+    settings: CatalogSettings,
+    mut inputs: CatalogInputs,
     catalogs: watch::Sender<Arc<Catalog>>,
     shutdown: CancellationToken,
 ) {
-    let mut catalog = Catalog::clone(&catalogs.borrow());
-    let mut learned = Learned::default();
-    let mut known: Option<Arc<Accepted>> = None;
+    let mut composer = Composer::new(settings, Catalog::clone(&catalogs.borrow()));
     loop {
-        let vips = inputs.vips.borrow_and_update().clone();
-        let accepted = inputs.feeds.borrow_and_update().accepted.clone();
-        let status = inputs.statuses.borrow_and_update().clone();
-
-        let mut changed = false;
-        // An earlier run's cluster has no names of tasks.
-        let told = accepted.filter(|accepted| accepted.sync != SyncState::Cold);
-        if let Some(accepted) =
-            told.filter(|new| !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, new)))
-        {
-            let snapshot = Arc::clone(&accepted.snapshot);
-            known = Some(accepted);
-            let before = std::mem::take(&mut learned);
-            let (tasks, patience) = (settings.tasks, settings.patience);
-            let learn = move || before.learn(&snapshot, patience, tasks);
-            let Ok(new) = tokio::task::spawn_blocking(learn).await else { return };
-            learned = new;
-            if settings.tasks {
-                let tasks = Tasks::new(learned.directory.clone(), &settings.masters, serial());
-                catalog = catalog.with_tasks(Arc::new(tasks));
+        let parts = inputs.take();
+        // An index of 100,000 tasks takes longer than other tasks of this thread may wait.
+        let composing = tokio::task::spawn_blocking(move || {
+            let composed = composer.compose(parts, serial());
+            (composer, composed)
+        });
+        let composed;
+        (composer, composed) = match composing.await {
+            Ok(done) => done,
+            // Without a composer there is nothing to go on with; the daemon ends all its parts.
+            Err(error) => {
+                tracing::error!(%error, "dns names cannot be updated any more: a catalog could not be composed");
+                return;
             }
-            changed = true;
-        }
-        if changed || !Arc::ptr_eq(&vips, catalog.vips()) {
-            let port_names = vips.port_names(&learned.port_names);
-            catalog = catalog.with_vips(vips, Arc::new(port_names));
-            changed = true;
-        }
-        let node = [status.node.address, status.node.address6];
-        if !catalog.is_node(node.into_iter().flatten()) {
-            catalog = catalog.with_node(node.into_iter().flatten());
-            changed = true;
-        }
-        if changed {
-            catalogs.send_replace(Arc::new(catalog.clone()));
-        }
-        let some = tokio::select! {
-            () = shutdown.cancelled() => return,
-            some = inputs.vips.changed() => some,
-            some = inputs.feeds.changed() => some,
-            some = inputs.statuses.changed() => some,
         };
-        if some.is_err() {
-            // Somebody else ended; what is published stays.
+        if let Some(catalog) = composed {
+            catalogs.send_replace(Arc::new(catalog));
+        }
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = inputs.vips.changed() => changed,
+            changed = inputs.feeds.changed() => changed,
+            changed = inputs.nodes.changed() => changed,
+        };
+        if changed.is_err() {
+            // A sender has ended, which happens at shutdown; what is published stays until then.
             return shutdown.cancelled().await;
         }
     }
 }
 
-impl Learned {
-    fn learn(self, snapshot: &Snapshot, patience: Duration, tasks: bool) -> Self {
-        let directory = match tasks {
-            true => self.directory.learn(snapshot, Timestamp::now(), patience),
-            false => self.directory,
-        };
-        Self { directory, port_names: port_names(snapshot) }
-    }
+/// Puts the parts of a catalog together.
+struct Composer {
+    settings: CatalogSettings,
+    /// The last catalog.
+    catalog: Catalog,
+    /// The cluster whose tasks it has.
+    indexed: Option<Arc<Accepted>>,
 }
 
-/// Which names the ports behind VIPs have.
-fn port_names(snapshot: &Snapshot) -> PortNames {
-    let mut names = PortNames::new();
-    for task in snapshot.tasks.values().filter(|task| task.state.is_serving()) {
-        let Some(framework) = snapshot.frameworks.get(&task.key.framework) else { continue };
-        for port in &task.ports {
-            let Some(port_label) = port_label(&port.name) else { continue };
-            for label in &port.labels {
-                if let Ok((LabelHost::Named(host), number)) = label::parse(&label.value) {
-                    let key = (vip_name(host, framework), port.protocol, number);
-                    names.entry(key).or_default().insert(port_label.clone());
-                }
-            }
-        }
+impl Composer {
+    fn new(settings: CatalogSettings, catalog: Catalog) -> Self {
+        Self { settings, catalog, indexed: None }
     }
-    names
+
+    /// The catalog of these parts, or `None` if it is the last one. `serial` goes into the SOA of the zones
+    /// of tasks (RFC 1982: later is greater).
+    fn compose(&mut self, parts: Parts, serial: u32) -> Option<Catalog> {
+        let mut catalog = self.catalog.clone();
+        let mut is_new = false;
+        if self.settings.tasks
+            && let Some(accepted) = parts.accepted.filter(|accepted| self.is_unknown(accepted))
+        {
+            let directory = Directory::new(&accepted.snapshot);
+            catalog = catalog.with_tasks(Arc::new(TaskZone::new(directory, &self.settings.masters, serial)));
+            // The cluster is kept, so that its place in memory cannot become another one's.
+            self.indexed = Some(accepted);
+            is_new = true;
+        }
+        // The reconcile loop sends a zone only when its records have changed.
+        if !Arc::ptr_eq(&parts.vips, catalog.vips()) {
+            catalog = catalog.with_vips(parts.vips);
+            is_new = true;
+        }
+        let node = || [parts.sources.v4, parts.sources.v6].into_iter().flatten();
+        if !catalog.is_node(node()) {
+            catalog = catalog.with_node(node());
+            is_new = true;
+        }
+        is_new.then(|| {
+            self.catalog = catalog.clone();
+            catalog
+        })
+    }
+
+    /// True if the names of a cluster's tasks are not in the catalog yet, and are known: what an earlier run
+    /// left on disk has VIPs only.
+    fn is_unknown(&self, accepted: &Arc<Accepted>) -> bool {
+        let is_indexed = self.indexed.as_ref().is_some_and(|indexed| Arc::ptr_eq(indexed, accepted));
+        accepted.sync != SyncState::Cold && !is_indexed
+    }
 }
 
 /// Seconds since the epoch: later zones have greater serials, also after a restart.
 fn serial() -> u32 {
     u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

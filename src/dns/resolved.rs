@@ -1,10 +1,10 @@
-//! systemd-resolved: has it ask us for our zones, and nobody else for them.
+//! The registration with systemd-resolved, which has it ask this server for our zones.
 //!
 //! Done with `resolvectl` on our own link, as an operator would do by hand: `~ZONE` routes names below
-//! a zone to the link's server (split DNS) and everything else stays where it was. A D-Bus client
-//! library would be larger than everything else here for two calls at the start. resolved forgets it
-//! with the link, so that it is repeated: after the link came up, and now and then because resolved
-//! may have been restarted.
+//! a zone to the link's server (split DNS) and everything else stays as it was. A D-Bus client library
+//! would be larger than everything else here for three calls. resolved forgets the settings with the
+//! link, so that they are repeated: after the link came up, and now and then because resolved may have
+//! been restarted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,43 +17,45 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::status;
+use super::DnsState;
 
-/// How often the settings are repeated. It is one call, and changes nothing if nothing has changed.
+/// Pause before the settings are repeated, which changes nothing if nothing has changed.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// The same while they are not accepted, or while there is no link yet.
+/// Pause before a retry, while the settings are not accepted or there is no link yet.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// resolved answers within 25 s or not at all.
+/// Longest wait for `resolvectl`; D-Bus itself gives up after 25 s.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// There while resolved runs.
+/// Directory that exists while resolved runs.
 const RUNNING: &str = "/run/systemd/resolve";
 
-/// `dns.resolved`.
+/// `dns.resolved`: the registration with systemd-resolved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resolved {
+    /// Never.
     Off,
-    /// Where it runs.
+    /// Only on nodes where resolved runs.
     #[default]
     Auto,
-    /// Where it runs, and say so where it doesn't.
+    /// Always; a node without resolved gets a warning.
     On,
 }
 
-/// What resolved is told.
+/// Settings of the registration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ResolvedSettings {
     pub mode: Resolved,
+    /// Name of our link.
     pub link: String,
-    /// Zones without their dot.
+    /// Origins of the zones, without the dot at the end.
     pub domains: BTreeSet<String>,
 }
 
-impl Settings {
-    /// The arguments of `resolvectl` that say it.
+impl ResolvedSettings {
+    /// The arguments of each call of `resolvectl`.
     fn commands(&self, servers: &[SocketAddr]) -> [Vec<String>; 3] {
         let servers = servers.iter().map(|server| match (server.port(), server.ip()) {
             (53, address) => address.to_string(),
@@ -69,8 +71,13 @@ impl Settings {
     }
 }
 
-/// Keeps resolved informed while we listen, and lets it forget us at the end.
-pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shutdown: CancellationToken) {
+/// Registers the server while it listens, and takes that back at the end. Publishes in `publisher` why
+/// resolved does not ask this server.
+pub async fn run(
+    settings: ResolvedSettings,
+    publisher: watch::Sender<DnsState>,
+    shutdown: CancellationToken,
+) {
     let mut states = publisher.subscribe();
     if settings.mode == Resolved::Off {
         return shutdown.cancelled().await;
@@ -79,16 +86,22 @@ pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shut
     loop {
         let servers = states.borrow_and_update().addresses.clone();
         let runs = Path::new(RUNNING).exists();
-        // The first pass makes it.
+        // The link is made by the first pass of the reconcile loop.
         let has_link = Path::new("/sys/class/net").join(&settings.link).exists();
+        // resolved would ask an address where nothing answers, or refuse a link that it does not know.
         if !servers.is_empty() && has_link && (runs || settings.mode == Resolved::On) {
             let told = tell(&settings, &servers).await;
             match &told {
+                // Only a change is logged: the calls are repeated for ever.
                 _ if last.as_ref() == Some(&told) => {}
-                Ok(()) => tracing::info!(link = settings.link, "systemd-resolved asks us for our zones"),
-                Err(error) => {
-                    tracing::warn!(error, "systemd-resolved does not know of us: see dns.resolved");
+                Ok(()) => {
+                    tracing::info!(link = settings.link, "systemd-resolved asks this server for its zones");
                 }
+                Err(error) => tracing::warn!(
+                    error,
+                    "systemd-resolved does not ask this server for its zones, trying again; dns.resolved = \
+                     \"off\" ends that"
+                ),
             }
             publisher.send_if_modified(|state| {
                 let before = std::mem::replace(&mut state.resolved, told.clone().err());
@@ -102,30 +115,34 @@ pub async fn run(settings: Settings, publisher: watch::Sender<status::Dns>, shut
             () = tokio::time::sleep(if last == Some(Ok(())) { REPEAT } else { RETRY }) => {}
         }
     }
+    // Settings of an operator are left alone if ours never took their place.
     if last == Some(Ok(())) {
-        // Best effort: resolved asks others again as soon as we do not answer.
+        // An error has no consequence: resolved asks its other servers when this one does not answer.
         let _ = call(&["revert".to_owned(), settings.link.clone()]).await;
     }
 }
 
-async fn tell(settings: &Settings, servers: &[SocketAddr]) -> Result<(), String> {
+/// Makes all calls, and ends with the first error.
+async fn tell(settings: &ResolvedSettings, servers: &[SocketAddr]) -> Result<(), String> {
     for command in settings.commands(servers) {
         call(&command).await?;
     }
     Ok(())
 }
 
+/// Runs `resolvectl`; an error names the command and what it said.
 async fn call(arguments: &[String]) -> Result<(), String> {
     let shown = format!("resolvectl {}", arguments.join(" "));
     let child = Command::new("resolvectl").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match tokio::time::timeout(PATIENCE, child).await {
         Ok(output) => output.map_err(|error| format!("{shown}: {error}"))?,
-        Err(_) => return Err(format!("{shown}: no answer in {} s", PATIENCE.as_secs())),
+        Err(_) => return Err(format!("{shown}: no answer within {} s", PATIENCE.as_secs())),
     };
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
+    // resolved asks polkit, which refuses a service that no rule names.
     let denied = said.contains("authentication") || said.contains("denied");
     let hint = if denied { " (is systemd/polkit-1/l4lbd.rules installed?)" } else { "" };
     Err(format!("{shown}: {}{hint}", said.trim()))
@@ -137,7 +154,7 @@ mod tests {
 
     #[test]
     fn resolved_is_told_of_our_server_and_our_zones_only() {
-        let settings = Settings {
+        let settings = ResolvedSettings {
             mode: Resolved::Auto,
             link: "minuteman".to_owned(),
             domains: ["mesos", "thisdcos.directory"].map(str::to_owned).into(),
@@ -158,10 +175,13 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told() {
         let listening =
-            status::Dns { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..status::Dns::default() };
+            DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() };
         let (publisher, mut states) = watch::channel(listening);
-        let settings =
-            Settings { mode: Resolved::On, link: "lo".to_owned(), domains: ["mesos".to_owned()].into() };
+        let settings = ResolvedSettings {
+            mode: Resolved::On,
+            link: "lo".to_owned(),
+            domains: ["mesos".to_owned()].into(),
+        };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(settings, publisher, shutdown.clone()));
         let told = states.wait_for(|state| state.resolved.is_some()).await.unwrap().resolved.clone();

@@ -5,11 +5,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::catalog::{Catalog, Layout};
-use super::clients::Client;
 use super::forward::{Forward, Mesos};
 use super::resolved::Resolved;
-use super::zone::{Error, Zone};
+use super::server::clients::ClientRule;
+use super::zones::catalog::{Catalog, Layout};
+use super::zones::vips::{Error, Zone};
 use crate::units::{self, Span};
 use crate::vip::alloc::AddressRange;
 
@@ -51,7 +51,7 @@ pub struct DnsSettings {
     /// Clients that are answered: `"node"` for processes and containers of this node, networks such as
     /// `"10.0.0.0/8"`, or `"any"`.
     #[config(default = ["node"])]
-    pub clients: Vec<Client>,
+    pub clients: Vec<ClientRule>,
 
     /// Registration with systemd-resolved, which then asks this server for names in its zones. `auto`: if
     /// systemd-resolved runs. `on`: always, with a warning in l4lbd status if it does not run. `off`: never.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::publish::{Publisher, StatusInputs};
 use crate::dataplane::diff::{diff, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
-use crate::dns::zone::Service;
+use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner};
 use crate::source::Feed;
 use crate::status::build::held_names;
@@ -136,11 +136,14 @@ impl<D: DataPlane> Passes<D> {
             }
         };
         report.timings.read = started.elapsed();
+        // DNS waits for the node's networks, and a plan that is carried out can take seconds.
+        self.publisher.publish_node(&actual.node, None);
         let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
             return self.prepare(report, &actual, is_asked).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
         self.due = plan.due;
+        self.publisher.publish_node(&actual.node, Some(plan.sources));
         // Addresses are on disk before the kernel has them.
         self.saver.save(&self.planner.persisted);
 
@@ -189,8 +192,9 @@ impl<D: DataPlane> Passes<D> {
         let persisted = &self.planner.persisted;
         let names = persisted.leases4.iter().chain(persisted.leases6.iter());
         let served = names.filter(|(_, address)| programmed.contains(address));
-        let records =
-            served.map(|(name, address)| Service { name: name.to_owned(), address, port: None }).collect();
+        let records = served
+            .map(|(name, address)| NamedService { name: name.to_owned(), address, port: None })
+            .collect();
         self.publisher.publish_zone(records);
         self.publisher.set_foreign(actual);
         self.publish_status(&report, None, is_asked);

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::{Actual, Op, PlaneChoice};
-use crate::dns::zone::{Service, Zone};
-use crate::plan::{Plan, Planner};
+use crate::dataplane::{Actual, Node, Op, PlaneChoice};
+use crate::dns::DnsState;
+use crate::dns::zones::vips::{NamedService, Zone};
+use crate::plan::desired::Sources;
+use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
@@ -33,6 +35,9 @@ pub struct PublisherSettings {
 pub struct Outputs {
     pub zones: watch::Sender<Arc<Zone>>,
     pub statuses: watch::Sender<Arc<Status>>,
+    /// Receives the node after each reading of the kernel that found it changed; the last one stays when a
+    /// reading fails.
+    pub nodes: watch::Sender<Arc<NodeView>>,
 }
 
 /// Ingredients of a status, besides what the publisher remembers.
@@ -51,10 +56,11 @@ pub(super) struct StatusInputs<'a> {
 pub(super) struct Publisher {
     zones: watch::Sender<Arc<Zone>>,
     statuses: watch::Sender<Arc<Status>>,
+    nodes: watch::Sender<Arc<NodeView>>,
     status: Status,
     settings: PublisherSettings,
     /// Records of the published zone.
-    records: Option<BTreeSet<Service>>,
+    records: Option<BTreeSet<NamedService>>,
     /// Warnings about names that DNS can't carry.
     unnamed: Vec<String>,
     /// Revision of the plan that was last shown, and true if it was all in the kernel then.
@@ -72,6 +78,7 @@ impl Publisher {
         Self {
             zones: outputs.zones,
             statuses: outputs.statuses,
+            nodes: outputs.nodes,
             status,
             settings,
             records: None,
@@ -93,7 +100,7 @@ impl Publisher {
         !self.status.pass.errors.is_empty()
     }
 
-    pub(super) fn set_dns(&mut self, dns: status::Dns) {
+    pub(super) fn set_dns(&mut self, dns: DnsState) {
         self.status.dns = dns;
     }
 
@@ -155,8 +162,20 @@ impl Publisher {
         }
     }
 
+    /// Publishes the node if it has changed; without a plan its own addresses stay as they were.
+    pub(super) fn publish_node(&self, node: &Node, sources: Option<Sources>) {
+        self.nodes.send_if_modified(|view| {
+            let sources = sources.unwrap_or(view.sources);
+            let is_new = view.node != *node || view.sources != sources;
+            if is_new {
+                *view = Arc::new(NodeView { node: node.clone(), sources });
+            }
+            is_new
+        });
+    }
+
     /// Publishes names with their addresses.
-    pub(super) fn publish_zone(&mut self, records: BTreeSet<Service>) {
+    pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
         if self.records.as_ref() == Some(&records) {
             return;
         }

@@ -14,12 +14,13 @@ use crate::daemon::wiring;
 use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
-use crate::dns::record::encode;
-use crate::dns::zone::Zone;
+use crate::dns::protocol::record::encode;
+use crate::dns::zones::vips::Zone;
 use crate::mesos;
+use crate::plan::NodeView;
+use crate::plan::desired::Sources;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
-use crate::status;
 use crate::status::explain::{Situation, explain};
 use crate::store::Store;
 use crate::store::saver::Loaded;
@@ -33,6 +34,7 @@ struct Bench {
     sequence: u64,
     zones: watch::Receiver<Arc<Zone>>,
     statuses: watch::Receiver<Arc<Status>>,
+    nodes: watch::Receiver<Arc<NodeView>>,
     directory: tempfile::TempDir,
 }
 
@@ -58,11 +60,20 @@ impl Bench {
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(directory.path()), !wiring::is_file(&config));
         let believer = Believer::new(wiring::patience(&config), cluster);
-        let outputs = Outputs { zones, statuses };
+        let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
+        let outputs = Outputs { zones, statuses, nodes };
         let settings = wiring::reconciler(&config).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
-        Self { reconciler, believer, sequence: 0, zones: zone_receiver, statuses: status_receiver, directory }
+        Self {
+            reconciler,
+            believer,
+            sequence: 0,
+            zones: zone_receiver,
+            statuses: status_receiver,
+            nodes: node_receiver,
+            directory,
+        }
     }
 
     /// Stops the daemon and starts another on what it leaves.
@@ -192,7 +203,7 @@ async fn what_resolved_refuses_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
     let resolved = Some("resolvectl dns: denied".to_owned());
-    bench.reconciler.passes.publisher.set_dns(status::Dns { resolved, ..status::Dns::default() });
+    bench.reconciler.passes.publisher.set_dns(DnsState { resolved, ..DnsState::default() });
     let status = bench.ask().await;
     assert!(status.warnings.iter().any(|warning| warning.ends_with("resolvectl dns: denied")), "{status:?}");
 }
@@ -564,6 +575,28 @@ async fn a_small_table_of_many_connections_is_warned_of() {
     }
 }
 
+#[tokio::test]
+async fn the_node_is_published_when_a_reading_finds_it_changed() {
+    let mut bench = Bench::new();
+    assert_eq!(**bench.nodes.borrow_and_update(), NodeView::default());
+    bench.pass().await;
+    let first = bench.nodes.borrow_and_update().clone();
+    assert_eq!((&first.node, first.sources), (&node(), Sources::default()), "before the first document");
+
+    bench.learn(&document(&["/web:80"])).await;
+    let planned = bench.nodes.borrow_and_update().clone();
+    assert_eq!((&planned.node, planned.sources.v4), (&node(), node().default_source4));
+    bench.pass().await;
+    assert!(!bench.nodes.has_changed().unwrap(), "nothing has changed");
+
+    let network = "172.18.0.0/16".parse().unwrap();
+    bench.kernel().node.inside.insert(network);
+    bench.pass().await;
+    let changed = bench.nodes.borrow_and_update().clone();
+    assert!(changed.node.inside.contains(&network));
+    assert_eq!(changed.sources, planned.sources);
+}
+
 /// A first pass can take seconds, and the pause after a change of the network goes by that.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_the_network_to_settle() {
@@ -572,7 +605,7 @@ async fn nobody_waits_for_the_network_to_settle() {
     bench.kernel().delay = pass;
     let (feeds, feed_receiver) = watch::channel(Feed::default());
     let (requests, request_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(status::Dns::default());
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
     let network = Arc::new(Notify::new());
     let inputs = Inputs {
         feeds: feed_receiver,

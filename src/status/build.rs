@@ -10,7 +10,7 @@ use super::Status;
 use super::pass::PassReport;
 use super::text::age;
 use crate::dataplane::{Actual, Op, OpError, ServiceKey};
-use crate::dns::zone::{NameError, Service};
+use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Member, Programmed};
 use crate::plan::{ClusterView, Plan, Planner};
 use crate::status;
@@ -88,7 +88,7 @@ pub fn unnamed_warnings(left_out: impl IntoIterator<Item = (String, NameError)>)
 }
 
 /// The names whose services the kernel holds.
-pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
+pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedService> {
     let refused: BTreeSet<_> = errors
         .iter()
         .filter_map(|error| match &error.op {
@@ -99,8 +99,9 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<Service> {
     let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
         Host::Named(name) => {
-            let port = Some((key.protocol, key.port));
-            Some(Service { name: name.clone(), address: key.address, port })
+            let names = programmed.port_names.clone();
+            let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
+            Some(NamedService { name: name.clone(), address: key.address, port })
         }
         Host::Literal(_) => None,
     })

@@ -11,7 +11,7 @@ use crate::cluster::belief::{Accepted, SyncState};
 use crate::cluster::{Skipped, Snapshot};
 use crate::dataplane::memory::SimulatedKernel;
 use crate::dataplane::{Node, State};
-use crate::dns::zone::Zone;
+use crate::dns::zones::vips::Zone;
 use crate::plan::{Planner, PlannerSettings};
 use crate::store::Persisted;
 

@@ -7,9 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::reserved;
-
-/// Longest name in DNS, in octets as text without the final dot (RFC 1035, 2.3.4).
-const MAX_NAME: usize = 253;
+use crate::cluster::dns_label::MAX_NAME_TEXT;
 
 /// Operator's decisions about labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +60,8 @@ impl LabelPolicy {
     /// Returns the reason why DNS can't carry a name of this length.
     pub fn refuse_name(&self, name: &str) -> Option<String> {
         let length = name.len() + 1 + self.zone.len();
-        (length > MAX_NAME).then(|| {
-            format!("the name would have {length} characters with its zone, and DNS ends at {MAX_NAME}")
+        (length > MAX_NAME_TEXT).then(|| {
+            format!("the name would have {length} characters with its zone, and DNS ends at {MAX_NAME_TEXT}")
         })
     }
 }
@@ -114,7 +112,7 @@ mod tests {
     #[test]
     fn names_end_where_dns_does() {
         let rules = LabelPolicy::default();
-        let room = MAX_NAME - rules.zone.len() - 1;
+        let room = MAX_NAME_TEXT - rules.zone.len() - 1;
         assert!(rules.refuse_name(&"a".repeat(room)).is_none());
         assert!(rules.refuse_name(&"a".repeat(room + 1)).is_some());
     }

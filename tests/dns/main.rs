@@ -17,18 +17,17 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use jiff::Timestamp;
 use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
-use l4lbd::dns::catalog::Catalog;
-use l4lbd::dns::clients::Client;
-use l4lbd::dns::record::{Data, encode};
-use l4lbd::dns::tasks::Directory;
-use l4lbd::dns::tasks::Tasks;
-use l4lbd::dns::wire::labels;
-use l4lbd::dns::zone::Service;
-use l4lbd::dns::{Listener, Serving};
+use l4lbd::dns::protocol::record::{RData, encode};
+use l4lbd::dns::protocol::wire::labels;
+use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::zones::Directory;
+use l4lbd::dns::zones::catalog::Catalog;
+use l4lbd::dns::zones::tasks::TaskZone;
+use l4lbd::dns::zones::vips::{NamedService, ServicePort};
+use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -161,7 +160,11 @@ fn catalog() -> Catalog {
     config.source.masters = vec!["http://127.0.0.1:5050".parse().unwrap()];
     config.dns.listen = vec!["127.0.0.1:53".parse().unwrap()];
     let port = Some((Protocol::Tcp, 80));
-    let service = |name: &str, address: IpAddr, port| Service { name: name.to_owned(), address, port };
+    let service = |name: &str, address: IpAddr, port: Option<(Protocol, u16)>| NamedService {
+        name: name.to_owned(),
+        address,
+        port: port.map(ServicePort::from),
+    };
     let mut services = vec![
         service("web.marathon", [11, 0, 0, 1].into(), port),
         service("web.marathon", "fd01:c::1".parse().unwrap(), port),
@@ -172,26 +175,26 @@ fn catalog() -> Catalog {
     let (zone, _) = catalog.vips().with_services(1, &services);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-    let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
-    catalog.with_vips(Arc::new(zone), Arc::default()).with_tasks(Arc::new(Tasks::new(directory, &[], 1)))
+    let directory = Directory::new(&snapshot);
+    catalog.with_vips(Arc::new(zone)).with_tasks(Arc::new(TaskZone::new(directory, &[], 1)))
 }
 
 fn text(name: &[u8]) -> String {
     labels(name).map(String::from_utf8_lossy).collect::<Vec<_>>().join(".")
 }
 
-fn show(data: &Data) -> String {
+fn show(data: &RData) -> String {
     match data {
-        Data::A(address) => format!("A {address}"),
-        Data::Aaaa(address) => format!("AAAA {address}"),
-        Data::Srv { port, target } => format!("SRV 0 0 {port} {}", text(target)),
-        Data::Ptr(name) => format!("PTR {}.", text(name)),
+        RData::A(address) => format!("A {address}"),
+        RData::Aaaa(address) => format!("AAAA {address}"),
+        RData::Srv { port, target } => format!("SRV 0 0 {port} {}", text(target)),
+        RData::Ptr(name) => format!("PTR {}.", text(name)),
     }
 }
 
 /// The zones, written down by the rules of their names.
 fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
-    let set = |records: &[Data]| records.iter().map(show).collect::<BTreeSet<_>>();
+    let set = |records: &[RData]| records.iter().map(show).collect::<BTreeSet<_>>();
     let vips: Records = catalog.vips().iter().map(|(name, records)| (text(name), set(records))).collect();
     let reverse = |(name, records): (&String, &BTreeSet<String>)| -> Vec<(String, BTreeSet<String>)> {
         let addresses = records.iter().filter_map(|record| record.strip_prefix("A ")?.parse().ok());
@@ -206,8 +209,8 @@ fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/captures/master_state.json");
     let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-    let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
-    let tasks = Tasks::new(directory.clone(), &[], 1);
+    let directory = Directory::new(&snapshot);
+    let tasks = TaskZone::new(directory.clone(), &[], 1);
     let mut names: BTreeSet<(bool, String)> = ["leader", "master"]
         .iter()
         .flat_map(|name| [true, false].map(|dcos| (dcos, (*name).to_owned())))
@@ -313,7 +316,9 @@ fn answers_are_those_of_nsd() {
     let listener = runtime.block_on(Listener::bind(&["127.0.0.1:0".parse().unwrap()])).unwrap();
     let ours = listener.addresses().next().unwrap();
     let (_catalogs, catalogs) = watch::channel(Arc::new(catalog));
-    let serving = Serving { catalogs, clients: vec![Client::Node], forwarder: None };
+    // Clients are on loopback, which needs no view of the node.
+    let nodes = watch::Sender::new(Arc::default()).subscribe();
+    let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
     runtime.spawn(listener.serve(serving, CancellationToken::new()));
 
     let kinds = ["A", "AAAA", "SRV", "PTR", "SOA", "NS", "TXT", "ANY"]

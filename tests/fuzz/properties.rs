@@ -14,9 +14,9 @@ use hickory_proto::rr::{Name, RecordType};
 use l4lbd::cluster::{Protocol, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
-use l4lbd::dns::catalog::Catalog;
-use l4lbd::dns::message::{MAX_UDP_PAYLOAD, Outcome, Transport};
-use l4lbd::dns::zone::{DEFAULT_ORIGIN, Service};
+use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
+use l4lbd::dns::zones::catalog::Catalog;
+use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 use l4lbd::mesos::{self, Format};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
@@ -111,8 +111,8 @@ fn resolves(catalog: &Catalog, name: Name) -> bool {
 /// The server's answer, where there is one.
 fn answer(catalog: &Catalog, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut reply = Vec::new();
-    let outcome = l4lbd::dns::message::respond(catalog, request, transport, &mut reply);
-    (outcome != Outcome::Ignored).then_some(reply)
+    let outcome = l4lbd::dns::protocol::message::respond(catalog, request, transport, &mut reply);
+    (outcome != ResponseKind::Ignored).then_some(reply)
 }
 
 /// A message of the kernel is decoded or refused, and what was decoded is the same after it was
@@ -194,9 +194,9 @@ fn about_our_zones_alone(reply: &Message) {
 fn catalog(
     names: impl IntoIterator<Item = (String, IpAddr)>,
 ) -> (Catalog, std::collections::BTreeMap<String, String>) {
-    let port = Some((Protocol::Tcp, 80));
-    let services: Vec<Service> =
-        names.into_iter().map(|(name, address)| Service { name, address, port }).collect();
+    let port = || Some(ServicePort::from((Protocol::Tcp, 80)));
+    let services: Vec<NamedService> =
+        names.into_iter().map(|(name, address)| NamedService { name, address, port: port() }).collect();
     let mut config = Config::defaults().expect("the defaults");
     // Nobody is looked up in the zone mesos, so that we have it.
     config.source.masters = vec!["http://127.0.0.1:5050".parse().expect("an address")];
@@ -204,7 +204,7 @@ fn catalog(
     let (zone, left_out) = catalog.vips().with_services(7, &services);
     let left_out =
         left_out.into_iter().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
-    (catalog.with_vips(Arc::new(zone), Arc::default()), left_out)
+    (catalog.with_vips(Arc::new(zone)), left_out)
 }
 
 /// With a name that has too many addresses for UDP.

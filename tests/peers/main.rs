@@ -8,11 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use jiff::Timestamp;
-use l4lbd::dns::record::{Data, encode};
-use l4lbd::dns::tasks::{Directory, Tasks};
+use l4lbd::dns::protocol::record::{RData, encode};
+use l4lbd::dns::zones::{Directory, tasks::TaskZone};
 use serde_json::{Value, json};
 
 /// Protocol, name or address, port; and the backends with their weights.
@@ -134,8 +132,8 @@ fn dcos_names_of_dcos_net_fixtures() {
         let name = text(&fixture["fixture"]);
         let path = shared(&format!("fixtures/dcos-net/{name}"));
         let snapshot = l4lbd::mesos::parse(&std::fs::read(path).unwrap(), None).unwrap();
-        let directory = Directory::default().learn(&snapshot, Timestamp::UNIX_EPOCH, Duration::ZERO);
-        let tasks = Tasks::new(directory, &[], 1);
+        let directory = Directory::new(&snapshot);
+        let tasks = TaskZone::new(directory, &[], 1);
         let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for task in list(&fixture["tasks"]) {
             for (name, addresses) in task["dns"].as_object().into_iter().flatten() {
@@ -148,8 +146,8 @@ fn dcos_names_of_dcos_net_fixtures() {
             let found: BTreeSet<String> = records
                 .iter()
                 .map(|data| match data {
-                    Data::A(address) => address.to_string(),
-                    Data::Aaaa(address) => address.to_string(),
+                    RData::A(address) => address.to_string(),
+                    RData::Aaaa(address) => address.to_string(),
                     other => panic!("{other:?}"),
                 })
                 .collect();

@@ -88,6 +88,7 @@ impl Nameservers {
     /// this program in turn.
     pub fn upstreams(&self) -> impl Iterator<Item = &Nameserver> {
         let is_stub = |nameserver: &&Nameserver| STUBS.contains(&nameserver.address);
+        // An empty file stands for a server on this machine (resolv.conf(5)), which need not be resolved.
         let is_resolved = !self.own.is_empty() && self.own.iter().all(|nameserver| is_stub(&nameserver));
         let found = if is_resolved { &self.resolved } else { &self.own };
         found.iter().filter(move |nameserver| !is_stub(nameserver))

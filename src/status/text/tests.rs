@@ -3,8 +3,9 @@ use std::sync::Arc;
 use super::*;
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign};
+use crate::dns::DnsState;
 use crate::source::Failure;
-use crate::status::{Dns, Node};
+use crate::status::Node;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -64,7 +65,7 @@ fn status() -> Status {
             changed_at: Some(at(940)),
             ..Pass::default()
         },
-        dns: Dns { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..Dns::default() },
+        dns: DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() },
         vips: Arc::new(vips),
         at: at(1000),
         ..Status::default()
@@ -98,7 +99,7 @@ fn a_degraded_status_has_its_reasons_first() {
         }]),
         skipped_total: 7,
         foreign: vec![Foreign { service: "fwmark 7".to_owned(), key: None }],
-        dns: Dns::default(),
+        dns: DnsState::default(),
         ..status()
     };
     status.source.failure = Some(failure);

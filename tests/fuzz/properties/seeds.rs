@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use l4lbd::dns::zone::DEFAULT_ORIGIN;
+use l4lbd::dns::zones::vips::DEFAULT_ORIGIN;
 use l4lbd::store::{Persisted, Store};
 use l4lbd::vip::alloc::AddressRange;
 use l4lbd::{mesos, vip};

@@ -1,0 +1,182 @@
+//! The index of all running tasks by framework and name, from which answers are worked out.
+//!
+//! Pure: one [`Directory`] is one snapshot, as it is believed. Tasks that are held over a fail-over are in
+//! the snapshot already ([`crate::cluster::belief`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::cluster::Snapshot;
+use crate::cluster::dns_label::{fragment, label};
+use crate::cluster::registry::{RegisteredTask, Scheduler, TaskRegistry};
+
+/// Running tasks of one snapshot, sorted by framework name and task name.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    registry: Arc<TaskRegistry>,
+    /// Ids of agents with their addresses; entries refer to places in this list.
+    agents: Vec<(String, Option<IpAddr>)>,
+    groups: Vec<Group>,
+    entries: Vec<TaskEntry>,
+}
+
+/// All frameworks with one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub name: String,
+    /// The name as one DNS label, as the dcos zone has it.
+    pub label: String,
+    /// The name as several DNS labels, as mesos-dns has it.
+    pub fragment: String,
+    pub schedulers: Vec<Scheduler>,
+}
+
+/// A task of the registry, with its agent and its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskEntry {
+    task: u32,
+    agent: u32,
+    group: u32,
+}
+
+impl Directory {
+    /// Indexes the tasks of a snapshot. Tasks of a framework without a name have no name either.
+    pub fn new(snapshot: &Snapshot) -> Self {
+        let registry = &snapshot.names;
+        let mut index = Index::default();
+        // Agents come first, so that their addresses count: the registry knows ids only.
+        for (id, agent) in &snapshot.agents {
+            index.agent(id, agent.address);
+        }
+        // A framework without tasks has a name as well if its scheduler has an address.
+        for (id, name) in &snapshot.frameworks {
+            if let Some(scheduler) = registry.schedulers.get(id) {
+                let group = index.group(name);
+                if let Some(group) = index.groups.get_mut(group as usize) {
+                    group.schedulers.push(*scheduler);
+                }
+            }
+        }
+        // The registry has numbers of its own for agents and frameworks.
+        let agents: BTreeMap<u32, u32> =
+            registry.agents.iter().map(|(id, number)| (*number, index.agent(id, None))).collect();
+        let groups: BTreeMap<u32, u32> = registry
+            .frameworks
+            .iter()
+            .filter_map(|(id, number)| Some((*number, snapshot.frameworks.get(id)?)))
+            .map(|(number, name)| (number, index.group(name)))
+            .collect();
+        let tasks = (0..).zip(&registry.tasks);
+        let entries = tasks.filter_map(|(number, task)| {
+            let (agent, group) = (*agents.get(&task.agent)?, *groups.get(&task.framework)?);
+            Some((group, &*task.label, number, agent))
+        });
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_unstable();
+        let entry = |(group, _, task, agent): (u32, &str, u32, u32)| TaskEntry { task, agent, group };
+        Self {
+            entries: entries.into_iter().map(entry).collect(),
+            registry: Arc::clone(registry),
+            agents: index.agents,
+            groups: index.groups,
+        }
+    }
+
+    /// Address and port of the leading master.
+    pub fn leader(&self) -> Option<(IpAddr, u16)> {
+        self.registry.leader.map(|leader| (leader.ip(), leader.port()))
+    }
+
+    /// Addresses of all agents.
+    pub fn agents(&self) -> impl Iterator<Item = IpAddr> {
+        self.agents.iter().filter_map(|(_, address)| *address)
+    }
+
+    /// All framework names, each with its number.
+    pub fn groups(&self) -> impl Iterator<Item = (u32, &Group)> {
+        (0..).zip(&self.groups)
+    }
+
+    /// Number of tasks that have names.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Tasks of a framework name, only those with one label if `label` is given.
+    pub fn tasks(
+        &self,
+        group: u32,
+        label: Option<&str>,
+    ) -> impl Iterator<Item = (&RegisteredTask, &TaskEntry)> {
+        let is_before = |entry: &TaskEntry| match label {
+            Some(label) => (entry.group, self.label(entry)) < (group, label),
+            None => entry.group < group,
+        };
+        let first = self.entries.partition_point(is_before);
+        let entries = self.entries.get(first..).unwrap_or_default();
+        let is_wanted = move |entry: &&TaskEntry| {
+            entry.group == group && label.is_none_or(|label| self.label(entry) == label)
+        };
+        entries.iter().take_while(is_wanted).filter_map(|entry| Some((self.task(entry)?, entry)))
+    }
+
+    /// Address of the agent that a task runs on.
+    pub fn agent_address(&self, entry: &TaskEntry) -> Option<IpAddr> {
+        self.agents.get(entry.agent as usize).and_then(|(_, address)| *address)
+    }
+
+    /// Id of the agent that a task runs on.
+    pub fn agent_id(&self, entry: &TaskEntry) -> &str {
+        self.agents.get(entry.agent as usize).map(|(id, _)| id.as_str()).unwrap_or_default()
+    }
+
+    fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
+        self.registry.tasks.get(entry.task as usize)
+    }
+
+    fn label(&self, entry: &TaskEntry) -> &str {
+        self.task(entry).map(|task| &*task.label).unwrap_or_default()
+    }
+}
+
+/// Agents and groups with the numbers that they get in the order of their appearance.
+#[derive(Default)]
+struct Index {
+    agents: Vec<(String, Option<IpAddr>)>,
+    agent_numbers: BTreeMap<String, u32>,
+    groups: Vec<Group>,
+    group_numbers: BTreeMap<String, u32>,
+}
+
+impl Index {
+    /// Number of an agent. `address` counts where the agent is met for the first time.
+    fn agent(&mut self, id: &str, address: Option<IpAddr>) -> u32 {
+        if let Some(number) = self.agent_numbers.get(id) {
+            return *number;
+        }
+        let number = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
+        self.agents.push((id.to_owned(), address));
+        self.agent_numbers.insert(id.to_owned(), number);
+        number
+    }
+
+    /// Number of the group of frameworks with this name.
+    fn group(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.group_numbers.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        let (label, fragment) = (label(name), fragment(name));
+        self.groups.push(Group { name: name.to_owned(), label, fragment, schedulers: Vec::new() });
+        self.group_numbers.insert(name.to_owned(), number);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests;
