@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::Error;
 use super::client::NAME;
-use super::stage::{NODE, Stage};
+use super::sandbox::{NODE, Stage};
 use crate::api;
 use crate::config::Config;
 use crate::dataplane::ebpf::Options;
