@@ -60,8 +60,7 @@ pub fn config(stage: &Stage, plane: Plane) -> String {
 
 /// What `l4lbd status` is told; `None` when the daemon is not there.
 pub async fn status(socket: &Path) -> Option<Status> {
-    let body = api::client::ask(socket, Method::GET, "/status").await.ok()?;
-    serde_json::from_slice(&body).ok()
+    Some(api::client::ask(socket, Method::GET, "/status").await.ok()?.status)
 }
 
 /// The VIP that is dialled.
