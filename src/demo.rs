@@ -12,8 +12,8 @@
 //!
 //! The host is not touched: namespaces and mounts have no names and end with the last process that is in them,
 //! every other process ends with this one even if that is killed, and the control group is removed by a process
-//! that waits for just that (`cgroup`). [`story`] says what happens when, without clocks and sockets;
-//! `director` makes it happen.
+//! that waits for just that (`cgroup`). [`scenario`] says what happens when, without clocks and sockets;
+//! `runner` makes it happen.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,19 +23,19 @@ mod agent;
 mod cgroup;
 mod client;
 mod daemon;
-mod director;
 mod document;
-mod hands;
-pub mod part;
-mod screen;
-mod stage;
-pub mod story;
+pub mod process;
+mod runner;
+mod sandbox;
+pub mod scenario;
 mod tally;
+mod tools;
+mod view;
 
 use crate::dataplane::PlaneKind;
 use cgroup::Cgroup;
-use stage::Stage;
-use story::Story;
+use sandbox::Stage;
+use scenario::Story;
 
 /// A program that is needed besides the kernel, and the package that has it.
 type Tool = (&'static str, &'static str);
@@ -117,12 +117,12 @@ fn show(options: Options, cgroup: Option<&Path>) -> Result<Outcome, Error> {
         if plane == PlaneKind::Ipvs {
             must_have(NFT)?;
         }
-        director::perform(stage, story, plane).await
+        runner::perform(stage, story, plane).await
     })
 }
 
 fn must_have((program, package): Tool) -> Result<(), Error> {
-    let path = part::search_path();
+    let path = tools::search_path();
     match std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
         true => Ok(()),
         false => Err(Error::Missing { program, package }),

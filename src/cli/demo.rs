@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::UNAVAILABLE;
 use crate::dataplane::PlaneKind;
-use crate::demo::story::{SHORTEST, USUAL};
+use crate::demo::scenario::{SHORTEST, USUAL};
 use crate::demo::{self, Error, Options};
 
 /// What scripts can go by.
@@ -66,7 +66,7 @@ impl Args {
 #[derive(Debug, clap::Args)]
 pub struct PartArgs {
     #[command(flatten)]
-    part: demo::part::Args,
+    part: demo::process::Args,
 }
 
 impl PartArgs {

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::ip;
-use super::story::Instance;
+use super::scenario::Instance;
+use super::tools::ip;
 
 /// How long an instance takes what its listener still has when it stops listening.
 const LAST_ORDERS: Duration = Duration::from_millis(250);

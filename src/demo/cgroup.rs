@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Error, part};
+use super::{Error, process};
 use crate::dataplane::ebpf::cgroup_tree;
 
 /// How long processes that were killed may take to go.
@@ -40,7 +40,8 @@ impl Cgroup {
                 path
             }
         };
-        let sweeper = part::command(&part::Part::Sweep { group: path.clone() }).stdin(Stdio::piped()).spawn();
+        let sweeper =
+            process::command(&process::Part::Sweep { group: path.clone() }).stdin(Stdio::piped()).spawn();
         match sweeper {
             Ok(sweeper) => Ok(Some(Self { path, sweeper })),
             Err(error) => {

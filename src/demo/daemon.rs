@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::Error;
 use super::client::NAME;
-use super::stage::{NODE, Stage};
+use super::sandbox::{NODE, Stage};
 use crate::api;
 use crate::config::Config;
 use crate::daemon::wiring;
@@ -66,8 +66,7 @@ fn text(stage: &Stage, kind: &str) -> String {
 
 /// What `l4lbd status` is told; `None` when the daemon is not there.
 pub async fn status(socket: &Path) -> Option<Status> {
-    let body = api::client::ask(socket, Method::GET, "/status").await.ok()?;
-    serde_json::from_slice(&body).ok()
+    Some(api::client::ask(socket, Method::GET, "/status").await.ok()?.status)
 }
 
 /// The VIP that is dialled.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::story::{Agent, Cast, Instance, Life};
+use super::scenario::{Agent, Cast, Instance, Life};
 
 /// What the tasks' ports ask for.
 const LABEL: &str = "/web:80";

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::daemon::vip;
-use super::story::Chapter;
+use super::scenario::Chapter;
 use super::tally::{Spread, Tally};
 use crate::dataplane::PlaneKind;
 use crate::status::Status;

@@ -1,16 +1,14 @@
 //! The stage: namespaces and mounts of this process and its children, which go with the last of them.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::part::search_path;
-use super::story::Agent;
+use super::scenario::Agent;
+use super::tools::ip;
 use super::{Error, step};
 use crate::dataplane::ebpf;
 
@@ -121,28 +119,6 @@ pub fn connect(agent: Agent, process: u32) -> io::Result<()> {
 /// Takes an agent off the network.
 pub fn disconnect(agent: Agent) -> io::Result<()> {
     ip(&format!("link set {} down\n", port(agent)))
-}
-
-/// Runs commands of `ip` in the calling thread's network namespace.
-pub fn ip(commands: &str) -> io::Result<()> {
-    let mut child = Command::new("ip")
-        .env("PATH", search_path())
-        .args(["-batch", "-"])
-        // It is not meant by the terminal's signals, as nobody is but the director.
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(commands.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(said.lines().next().unwrap_or("ip failed").to_owned()))
 }
 
 fn bind(from: &Path, to: &Path) -> io::Result<PathBuf> {

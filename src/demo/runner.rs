@@ -19,12 +19,11 @@ use super::agent::{Order, Report};
 use super::client::Record;
 use super::daemon::{self, is_ready, takes_connections, vip};
 use super::document::document;
-use super::hands::{Hand, Note, Notes};
-use super::part::{self, Part};
-use super::screen::{Screen, View, verdict};
-use super::stage::{self, Stage};
-use super::story::{Agent, Cast, Chapter, Cue, Instance, Story};
+use super::process::{self, Hand, Note, Notes, Part};
+use super::sandbox::{self, Stage};
+use super::scenario::{Agent, Cast, Chapter, Cue, Instance, Story};
 use super::tally::Tally;
+use super::view::{Screen, View, verdict};
 use super::{Error, Outcome, step};
 use crate::dataplane::PlaneKind;
 use crate::status::Status;
@@ -200,7 +199,7 @@ impl Director {
             let process = hand.id().ok_or_else(|| Error::Ended(agent.to_string()))?;
             self.agents.insert(agent, hand);
             self.await_report(agent, &Report::Entered).await?;
-            stage::connect(agent, process).map_err(|error| step("connect an agent", error))?;
+            sandbox::connect(agent, process).map_err(|error| step("connect an agent", error))?;
             self.order(agent, &Order::Address(agent.address())).await?;
             self.await_report(agent, &Report::Reachable).await?;
         }
@@ -373,7 +372,7 @@ impl Director {
             Cue::Stop(instance) => self.order(instance.agent(), &Order::Stop(instance.0)).await?,
             Cue::End(instance) => self.order(instance.agent(), &Order::End(instance.0)).await?,
             Cue::Cut(agent) => {
-                stage::disconnect(agent).map_err(|error| step("take an agent off the network", error))?;
+                sandbox::disconnect(agent).map_err(|error| step("take an agent off the network", error))?;
             }
             Cue::KillDaemon => {
                 if let Some(mut daemon) = self.daemon.take() {
@@ -401,7 +400,7 @@ impl Director {
         let started = || {
             let log = File::options().create(true).append(true).open(&self.stage.log)?;
             let part = Part::Daemon { config: self.stage.config.clone() };
-            let mut command = Command::from(part::command_of_ours(&part, self.stage.cgroup.as_deref()));
+            let mut command = Command::from(process::command_of_ours(&part, self.stage.cgroup.as_deref()));
             command.env("L4LBD_LOG", "info").stderr(log).kill_on_drop(true).spawn()
         };
         self.daemon = Some(started().map_err(|error| step("start the daemon", error))?);

@@ -1,18 +1,27 @@
-//! The demonstration's other processes: this program again, with a hidden command.
+//! The demonstration's other processes: this program again, with a hidden command; and how the director holds them.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
+use super::agent::Report;
+use super::client::Record;
+use super::scenario::Agent;
+use super::tools::search_path;
 use super::{agent, cgroup, client};
-
-/// Where `ip`, `nft` and `modprobe` are besides, which is not in everybody's `PATH`.
-pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+use crate::status::Status;
 
 /// A process and what it is for.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -97,15 +106,85 @@ pub fn command_of_ours(part: &Part, cgroup: Option<&Path>) -> Command {
     command
 }
 
-/// Where programs are looked for.
-pub fn search_path() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":");
-    path.push(SYSTEM_PATH);
-    path
-}
-
 /// This program, by its name if that leads to it from here.
 fn program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+/// How long a part may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(7);
+
+/// What the director hears.
+#[derive(Debug)]
+pub enum Note {
+    Agent(Agent, Report),
+    Client(Record),
+    Status(Box<Status>),
+    /// Somebody says nothing any more.
+    Silent(String),
+}
+
+pub type Notes = mpsc::UnboundedSender<Note>;
+
+/// A process that is told things, and tells.
+pub struct Hand {
+    child: Child,
+    orders: Option<ChildStdin>,
+    listening: JoinHandle<()>,
+}
+
+impl Hand {
+    /// Starts the part; what it says becomes notes.
+    pub fn start<T: DeserializeOwned>(
+        part: &Part,
+        cgroup: Option<&Path>,
+        name: String,
+        notes: Notes,
+        note: impl Fn(T) -> Note + Send + 'static,
+    ) -> io::Result<Self> {
+        let mut command = tokio::process::Command::from(command_of_ours(part, cgroup));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let orders = child.stdin.take();
+        let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let listening = tokio::spawn(async move {
+            let mut lines = BufReader::new(output).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let heard = serde_json::from_str(&line).map(&note);
+                if heard.is_ok_and(|heard| notes.send(heard).is_err()) {
+                    return;
+                }
+            }
+            let _ = notes.send(Note::Silent(name));
+        });
+        Ok(Self { child, orders, listening })
+    }
+
+    /// Its process, while it lives.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub async fn order(&mut self, order: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        match &mut self.orders {
+            Some(orders) => orders.write_all(line.as_bytes()).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Lets it finish, and returns when everything that it said has become notes.
+    pub async fn dismiss(mut self) {
+        drop(self.orders.take());
+        if tokio::time::timeout(PATIENCE, &mut self.listening).await.is_err() {
+            self.listening.abort();
+        }
+        self.end().await;
+    }
+
+    /// Kills it.
+    pub async fn end(mut self) {
+        // It may have ended before.
+        let _ = self.child.kill().await;
+    }
 }
