@@ -47,7 +47,7 @@ enum Command {
     /// See it at work on this machine, in namespaces of its own, without Mesos; needs root
     Demo(demo::Args),
     #[command(hide = true)]
-    DemoPart(demo::PartArgs),
+    DemoRole(demo::RoleArgs),
     /// Run the daemon
     Run(run::Args),
     /// Show how the running daemon is doing; exit code 2 when it needs you
@@ -92,7 +92,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Demo(args) => args.run(),
-            Command::DemoPart(args) => args.run(),
+            Command::DemoRole(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),
