@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use self::agents::Agents;
+use self::agents::AgentFleet;
 use self::daemon::DaemonProcess;
 use self::event::{EventSender, RunnerEvent};
 use self::journal::Journal;
@@ -69,7 +69,7 @@ struct Runner {
     sandbox: Sandbox,
     plane: Plane,
     playback: Playback,
-    agents: Agents,
+    agents: AgentFleet,
     daemon: DaemonProcess,
     client: Option<ChildProcess>,
     journal: Journal,
@@ -90,7 +90,7 @@ impl Runner {
             sandbox,
             plane,
             playback: Playback::new(scenario),
-            agents: Agents::default(),
+            agents: AgentFleet::default(),
             daemon: DaemonProcess::default(),
             client: None,
             journal: Journal::new(output),
@@ -235,8 +235,9 @@ impl Runner {
             match self.playback.next(self.journal.now(), &node) {
                 Due::Nothing => return Ok(()),
                 Due::Overdue(step) => {
-                    let problem =
-                        format!("the daemon's table is not as it should be, 60 s after this was due: {step}");
+                    let problem = format!(
+                        "the daemon has not followed the cluster for 60 s, so this step cannot come: {step}"
+                    );
                     return Err(daemon::failure(&self.sandbox, problem));
                 }
                 Due::Now { step, changes_document } => {

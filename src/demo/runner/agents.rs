@@ -12,7 +12,7 @@ use crate::demo::scenario::{AgentId, InstanceId};
 
 /// All agents of the demonstration.
 #[derive(Default)]
-pub struct Agents {
+pub struct AgentFleet {
     agents: BTreeMap<AgentId, AgentProcess>,
     /// Instances that have begun to listen.
     pub listening: BTreeSet<InstanceId>,
@@ -23,7 +23,7 @@ struct AgentProcess {
     last_report: Option<AgentReport>,
 }
 
-impl Agents {
+impl AgentFleet {
     /// Starts the process of an agent, which then enters a network namespace.
     ///
     /// # Errors
