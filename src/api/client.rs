@@ -32,7 +32,7 @@ pub enum ClientError {
 
 /// The daemon's status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct StatusAnswer {
     /// JSON as the daemon sent it.
     pub body: Vec<u8>,
     pub status: Status,
@@ -42,7 +42,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// When no daemon answers in time, or it refuses the request.
-pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<Answer, ClientError> {
+pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnswer, ClientError> {
     // The HTTP library does not tell why it could not connect.
     if let Err(error) = UnixStream::connect(socket).await {
         let socket = socket.to_owned();
@@ -58,7 +58,7 @@ pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<Answer, Cl
         source,
     })?;
     match serde_json::from_slice(&body) {
-        Ok(status) => Ok(Answer { body, status }),
+        Ok(status) => Ok(StatusAnswer { body, status }),
         Err(error) => Err(ClientError::Answer { socket: socket.to_owned(), error }),
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Answers one request with this body; the connections before it are the look whether a daemon is there.
-    async fn answered_with(status: &str, body: &str) -> Result<Answer, ClientError> {
+    async fn answered_with(status: &str, body: &str) -> Result<StatusAnswer, ClientError> {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("l4lbd.sock");
         let listener = UnixListener::bind(&socket).unwrap();

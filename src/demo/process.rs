@@ -1,4 +1,5 @@
-//! The demonstration's other processes: this program again, with a hidden command; and how the director holds them.
+//! The demonstration's other processes: this program again, with a hidden command. Here are that command, the command
+//! lines that start it, and the parent's side of such a process.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -13,51 +14,50 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use super::agent::Report;
-use super::client::Record;
-use super::scenario::Agent;
 use super::tools::search_path;
 use super::{agent, cgroup, client};
-use crate::status::Status;
 
-/// A process and what it is for.
+/// Longest wait for a process to end by itself. The client takes at most its own timeout of 5 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Job of a process.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum Part {
-    /// A machine with instances on it, in a network namespace of its own
+pub enum Role {
+    /// An agent with instances on it, in a network namespace of its own
     Agent,
-    /// A client, which dials until its input ends
+    /// A client that makes connections until its standard input ends
     Client,
     /// The daemon
     Daemon { config: PathBuf },
-    /// Removes a control group once its input has ended
+    /// Removes a control group once standard input has ended
     Sweep { group: PathBuf },
 }
 
-/// For whom it works.
+/// Arguments of the hidden command.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct RoleOptions {
     #[command(subcommand)]
-    part: Part,
-    /// Process without which this one has to end
+    role: Role,
+    /// Id of the process without which this one has to end
     #[arg(long, global = true)]
     parent: Option<i32>,
-    /// Control group to be in
+    /// Control group to move to
     #[arg(long, global = true)]
     cgroup: Option<PathBuf>,
 }
 
-impl Args {
-    /// Plays the part to its end.
+impl RoleOptions {
+    /// Does the job to its end.
     ///
     /// # Errors
-    /// Those of the part.
+    /// Those of the job.
     pub fn run(self) -> io::Result<()> {
         if let Some(parent) = self.parent {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // It may have died before it was asked for.
+            // The parent may have ended before the line above.
             if getppid() != Pid::from_raw(parent) {
                 return Ok(());
             }
@@ -65,39 +65,40 @@ impl Args {
         if let Some(group) = &self.cgroup {
             cgroup::join(group)?;
         }
-        match self.part {
-            Part::Agent => agent::run(),
-            Part::Client => client::run(),
-            // Stays under the parent's hand: what was asked of the kernel above outlives an exec.
-            Part::Daemon { config } => {
+        match self.role {
+            Role::Agent => agent::run(),
+            Role::Client => client::run(),
+            // The signal on the parent's death and the control group outlive an exec.
+            Role::Daemon { config } => {
                 Err(Command::new(program()).arg0("l4lbd").arg("run").arg("--config").arg(config).exec())
             }
-            Part::Sweep { group } => cgroup::sweep(&group),
+            Role::Sweep { group } => cgroup::sweep(&group),
         }
     }
 }
 
-/// A command that plays the part and does not see the terminal's signals; it says nothing to anybody.
-pub fn command(part: &Part) -> Command {
+/// Returns the command for a role, in a process group of its own, which the terminal's signals do not reach. Standard
+/// input, output and error are closed.
+pub fn command(role: &Role) -> Command {
     let mut command = Command::new(program());
-    command.arg0("l4lbd").arg("demo-part");
-    match part {
-        Part::Agent => command.arg("agent"),
-        Part::Client => command.arg("client"),
-        Part::Daemon { config } => command.arg("daemon").arg(config),
-        Part::Sweep { group } => command.arg("sweep").arg(group),
+    command.arg0("l4lbd").arg("demo-role");
+    match role {
+        Role::Agent => command.arg("agent"),
+        Role::Client => command.arg("client"),
+        Role::Daemon { config } => command.arg("daemon").arg(config),
+        Role::Sweep { group } => command.arg("sweep").arg(group),
     };
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// The same for one that ends with this process, in the given control group.
-pub fn command_of_ours(part: &Part, cgroup: Option<&Path>) -> Command {
-    let mut command = command(part);
+/// Returns the command for a role that ends with this process, in the given control group.
+pub fn bound_command(role: &Role, cgroup: Option<&Path>) -> Command {
+    let mut command = command(role);
     command
         .args(["--parent", &std::process::id().to_string()])
         .env("PATH", search_path())
-        // Only the host's service manager would be there.
+        // The demonstration's daemon has no business with the service manager of the host.
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC");
     if let Some(cgroup) = cgroup {
@@ -106,85 +107,84 @@ pub fn command_of_ours(part: &Part, cgroup: Option<&Path>) -> Command {
     command
 }
 
-/// This program, by its name if that leads to it from here.
-fn program() -> PathBuf {
-    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+/// Output of a process.
+pub enum ChildOutput<T> {
+    Line(T),
+    /// No more comes: the process has ended, or is about to.
+    Closed,
 }
 
-/// How long a part may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(7);
-
-/// What the director hears.
-#[derive(Debug)]
-pub enum Note {
-    Agent(Agent, Report),
-    Client(Record),
-    Status(Box<Status>),
-    /// Somebody says nothing any more.
-    Silent(String),
-}
-
-pub type Notes = mpsc::UnboundedSender<Note>;
-
-/// A process that is told things, and tells.
-pub struct Hand {
+/// A process that takes commands and reports, one line of JSON each. It is killed when this is dropped.
+pub struct ChildProcess {
     child: Child,
-    orders: Option<ChildStdin>,
-    listening: JoinHandle<()>,
+    commands: Option<ChildStdin>,
+    reader: JoinHandle<()>,
 }
 
-impl Hand {
-    /// Starts the part; what it says becomes notes.
-    pub fn start<T: DeserializeOwned>(
-        part: &Part,
+impl ChildProcess {
+    /// Starts a process. `event` turns what it reports into events for the channel.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start<T: DeserializeOwned, E: Send + 'static>(
+        role: &Role,
         cgroup: Option<&Path>,
-        name: String,
-        notes: Notes,
-        note: impl Fn(T) -> Note + Send + 'static,
+        events: UnboundedSender<E>,
+        event: impl Fn(ChildOutput<T>) -> E + Send + 'static,
     ) -> io::Result<Self> {
-        let mut command = tokio::process::Command::from(command_of_ours(part, cgroup));
+        let mut command = tokio::process::Command::from(bound_command(role, cgroup));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let orders = child.stdin.take();
+        let commands = child.stdin.take();
         let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let listening = tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let heard = serde_json::from_str(&line).map(&note);
-                if heard.is_ok_and(|heard| notes.send(heard).is_err()) {
+                let report = serde_json::from_str(&line).map(|report| event(ChildOutput::Line(report)));
+                if report.is_ok_and(|report| events.send(report).is_err()) {
                     return;
                 }
             }
-            let _ = notes.send(Note::Silent(name));
+            // The demonstration may have ended meanwhile.
+            let _ = events.send(event(ChildOutput::Closed));
         });
-        Ok(Self { child, orders, listening })
+        Ok(Self { child, commands, reader })
     }
 
-    /// Its process, while it lives.
+    /// Returns the process id while the process runs.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    pub async fn order(&mut self, order: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_string(order)?;
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub async fn send(&mut self, command: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_string(command)?;
         line.push('\n');
-        match &mut self.orders {
-            Some(orders) => orders.write_all(line.as_bytes()).await,
+        match &mut self.commands {
+            Some(commands) => commands.write_all(line.as_bytes()).await,
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
-    /// Lets it finish, and returns when everything that it said has become notes.
-    pub async fn dismiss(mut self) {
-        drop(self.orders.take());
-        if tokio::time::timeout(PATIENCE, &mut self.listening).await.is_err() {
-            self.listening.abort();
+    /// Lets the process finish its work, and returns when all its reports are in the channel.
+    pub async fn finish(mut self) {
+        drop(self.commands.take());
+        if tokio::time::timeout(STOP_TIMEOUT, &mut self.reader).await.is_err() {
+            self.reader.abort();
         }
-        self.end().await;
+        self.kill().await;
     }
 
-    /// Kills it.
-    pub async fn end(mut self) {
-        // It may have ended before.
+    /// Kills the process, and returns when it is gone.
+    pub async fn kill(mut self) {
+        // Fails if it has ended before, which is as good.
         let _ = self.child.kill().await;
     }
+}
+
+/// Returns the path of this program, or of its file if no path leads there in the sandbox.
+fn program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }

@@ -1,78 +1,82 @@
-//! What is shown, and when: from a time to the state of the cluster, without any clock.
+//! The scenario: every step with its time, and the state of the cluster that follows from the steps. No clock here.
 //!
-//! The whole story is one list of cues. Everything that is true at some moment follows from the cues up to
-//! it, so that each moment's document can be checked without a kernel.
+//! The whole scenario is one list of steps. The state of the cluster at any moment follows from the steps up to it, so
+//! that each moment's document can be checked without a kernel. For example, after the steps
+//! `Start(3)`, `BecomeHealthy(3)` and `BecomeUnhealthy(2)` of a model that begins with instances 1 and 2, the healthy
+//! instances are 1 and 3.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Shortest story: below that a node has no time to follow it.
+use serde::{Deserialize, Serialize};
+
+/// Shortest duration: below that a node has no time to follow the steps.
 pub const SHORTEST: Duration = Duration::from_secs(15);
 
-/// How long it takes unless said otherwise.
-pub const USUAL: Duration = Duration::from_secs(60);
+/// Duration unless another one is requested.
+pub const DEFAULT_DURATION: Duration = Duration::from_secs(60);
 
-/// The length of the story in the units of [`SCRIPT`].
+/// Length of the scenario in the units of [`STEPS`].
 const LENGTH: u32 = 600;
 
-/// For how long the daemon is dead.
-const ABSENCE: u32 = 30;
+/// Time without a daemon, in the same units.
+const DOWNTIME: u32 = 30;
 
-/// Longest time without the daemon: a service manager starts it again sooner.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(2);
+/// Longest time without a daemon: a service manager restarts it sooner.
+const LONGEST_DOWNTIME: Duration = Duration::from_secs(2);
 
-/// A part of the story.
+/// A part of the scenario that shows one capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chapter {
+pub enum Phase {
     Opening,
     ScaleUp,
     Unhealthy,
-    Absence,
+    DaemonRestart,
     Upgrade,
-    Loss,
-    Rest,
+    AgentLoss,
+    Closing,
 }
 
-impl Chapter {
-    /// In their order.
-    pub const ALL: [Self; 7] =
-        [Self::Opening, Self::ScaleUp, Self::Unhealthy, Self::Absence, Self::Upgrade, Self::Loss, Self::Rest];
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 7] = [
+        Self::Opening,
+        Self::ScaleUp,
+        Self::Unhealthy,
+        Self::DaemonRestart,
+        Self::Upgrade,
+        Self::AgentLoss,
+        Self::Closing,
+    ];
 
-    /// From 1 on.
+    /// Number of the phase, from 1 on.
     pub fn number(self) -> usize {
-        Self::ALL.iter().position(|chapter| *chapter == self).unwrap_or_default() + 1
+        Self::ALL.iter().position(|phase| *phase == self).unwrap_or_default() + 1
     }
 }
 
-impl fmt::Display for Chapter {
+/// A sentence for the screen, short enough for an event of 80 columns.
+impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Opening => "Two instances of /web serve its VIP, on two agents",
-            Self::ScaleUp => {
-                "Scale up: two more instances, which get connections as soon as they are healthy"
-            }
-            Self::Unhealthy => {
-                "An instance fails its health check: it gets no new connections until it recovers"
-            }
-            Self::Absence => "The daemon is killed (SIGKILL) and starts again: the kernel goes on without it",
-            Self::Upgrade => {
-                "Rolling upgrade from v1 to v2: start a new one, wait until it is healthy, end an old one"
-            }
-            Self::Loss => {
-                "An agent is lost: its instances leave at once, and Marathon starts others elsewhere"
-            }
-            Self::Rest => "Four instances of v2 on the two agents that are left",
+            Self::ScaleUp => "Scale up: two more instances get connections once healthy",
+            Self::Unhealthy => "A health check fails: no new connections until it passes again",
+            Self::DaemonRestart => "Daemon killed and restarted: the kernel goes on without it",
+            Self::Upgrade => "Rolling upgrade to v2: start one, wait until healthy, stop one",
+            Self::AgentLoss => "Agent lost: its instances leave at once, others start elsewhere",
+            Self::Closing => "Four instances of v2 serve the VIP, on the two agents left",
         })
     }
 }
 
-/// A machine with instances on it, from 1 on.
+/// Number of an agent, from 1 on. Each agent is a network namespace with instances in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Agent(pub u8);
+pub struct AgentId(pub u8);
 
-impl Agent {
+impl AgentId {
     pub const ALL: [Self; 3] = [Self(1), Self(2), Self(3)];
 
     pub fn address(self) -> Ipv4Addr {
@@ -80,17 +84,17 @@ impl Agent {
     }
 }
 
-impl fmt::Display for Agent {
+impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "agent-{}", self.0)
     }
 }
 
-/// An instance of /web, from 1 on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instance(pub u8);
+/// Number of an instance of /web, from 1 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InstanceId(pub u8);
 
-impl Instance {
+impl InstanceId {
     pub const ALL: [Self; 10] =
         [Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7), Self(8), Self(9), Self(10)];
 
@@ -98,8 +102,9 @@ impl Instance {
         if self.0 <= 4 { "v1" } else { "v2" }
     }
 
-    pub fn agent(self) -> Agent {
-        Agent(match self.0 {
+    /// Returns the agent that the instance runs on.
+    pub fn agent(self) -> AgentId {
+        AgentId(match self.0 {
             1 | 4 | 7 | 9 => 1,
             2 | 5 | 8 => 2,
             _ => 3,
@@ -110,22 +115,22 @@ impl Instance {
         31_000 + u16::from(self.0)
     }
 
-    /// The instance with this task id.
+    /// Returns the instance with this task id.
     pub fn of_task(id: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|instance| instance.to_string() == id)
     }
 }
 
-/// The id of its task.
-impl fmt::Display for Instance {
+/// The id of the instance's task.
+impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "web-{}.{}", self.version(), self.0)
     }
 }
 
-/// How an instance is.
+/// State of an instance as the master reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum InstanceState {
     Starting,
     Healthy,
     Unhealthy,
@@ -135,161 +140,155 @@ pub enum Life {
     Unreachable,
 }
 
-/// Something that happens.
+/// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cue {
-    Begin(Chapter),
-    Start(Instance),
+pub enum Step {
+    Begin(Phase),
+    Start(InstanceId),
     /// The health check passes, for the first time or again.
-    Pass(Instance),
-    Fail(Instance),
-    Stop(Instance),
-    End(Instance),
-    /// Mesos gives the agent up.
-    Lose(Agent),
-    /// The agent's machine is really gone.
-    Cut(Agent),
+    BecomeHealthy(InstanceId),
+    BecomeUnhealthy(InstanceId),
+    Stop(InstanceId),
+    End(InstanceId),
+    /// The master declares the agent unreachable.
+    Lose(AgentId),
+    /// The agent's network is really gone.
+    Disconnect(AgentId),
     KillDaemon,
     StartDaemon,
 }
 
-/// One line for whoever watches.
-impl fmt::Display for Cue {
+/// One line for the screen.
+impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Begin(chapter) => chapter.fmt(f),
+            Self::Begin(phase) => phase.fmt(f),
             Self::Start(instance) => write!(f, "{instance} starts on {}", instance.agent()),
-            Self::Pass(instance) => write!(f, "{instance} is healthy"),
-            Self::Fail(instance) => write!(f, "{instance} fails its health check"),
+            Self::BecomeHealthy(instance) => write!(f, "{instance} is healthy"),
+            Self::BecomeUnhealthy(instance) => write!(f, "{instance} fails its health check"),
             Self::Stop(instance) => write!(f, "{instance} is told to stop"),
             Self::End(instance) => write!(f, "{instance} has ended"),
-            Self::Lose(agent) => write!(f, "{agent} is unreachable, says the master"),
-            Self::Cut(agent) => write!(f, "{agent} goes off the network"),
-            Self::KillDaemon => f.write_str("kill -9 of the daemon"),
-            Self::StartDaemon => f.write_str("the daemon starts again"),
+            Self::Lose(agent) => write!(f, "{agent} is reported as unreachable by the master"),
+            Self::Disconnect(agent) => write!(f, "{agent} is cut off the network"),
+            Self::KillDaemon => f.write_str("the daemon is killed (SIGKILL)"),
+            Self::StartDaemon => f.write_str("the daemon is started again"),
         }
     }
 }
 
-/// Every cue with its time, in order.
-const SCRIPT: &[(u32, Cue)] = &[
-    (0, Cue::Begin(Chapter::Opening)),
-    (60, Cue::Begin(Chapter::ScaleUp)),
-    (62, Cue::Start(Instance(3))),
-    (66, Cue::Start(Instance(4))),
-    (85, Cue::Pass(Instance(3))),
-    (92, Cue::Pass(Instance(4))),
-    (140, Cue::Begin(Chapter::Unhealthy)),
-    (145, Cue::Fail(Instance(2))),
-    (200, Cue::Pass(Instance(2))),
-    (215, Cue::Begin(Chapter::Absence)),
-    (220, Cue::KillDaemon),
-    (220, Cue::StartDaemon),
-    (290, Cue::Begin(Chapter::Upgrade)),
-    (295, Cue::Start(Instance(5))),
-    (305, Cue::Pass(Instance(5))),
-    (307, Cue::Stop(Instance(1))),
-    (323, Cue::End(Instance(1))),
-    (333, Cue::Start(Instance(6))),
-    (343, Cue::Pass(Instance(6))),
-    (345, Cue::Stop(Instance(2))),
-    (361, Cue::End(Instance(2))),
-    (371, Cue::Start(Instance(7))),
-    (381, Cue::Pass(Instance(7))),
-    (383, Cue::Stop(Instance(3))),
-    (399, Cue::End(Instance(3))),
-    (409, Cue::Start(Instance(8))),
-    (419, Cue::Pass(Instance(8))),
-    (421, Cue::Stop(Instance(4))),
-    (437, Cue::End(Instance(4))),
-    (450, Cue::Begin(Chapter::Loss)),
-    (455, Cue::Lose(Agent(2))),
-    (475, Cue::Cut(Agent(2))),
-    (500, Cue::Start(Instance(9))),
-    (505, Cue::Start(Instance(10))),
-    (515, Cue::Pass(Instance(9))),
-    (520, Cue::Pass(Instance(10))),
-    (560, Cue::Begin(Chapter::Rest)),
+/// Every step with its time, in order.
+const STEPS: &[(u32, Step)] = &[
+    (0, Step::Begin(Phase::Opening)),
+    (60, Step::Begin(Phase::ScaleUp)),
+    (62, Step::Start(InstanceId(3))),
+    (66, Step::Start(InstanceId(4))),
+    (85, Step::BecomeHealthy(InstanceId(3))),
+    (92, Step::BecomeHealthy(InstanceId(4))),
+    (140, Step::Begin(Phase::Unhealthy)),
+    (145, Step::BecomeUnhealthy(InstanceId(2))),
+    (200, Step::BecomeHealthy(InstanceId(2))),
+    (215, Step::Begin(Phase::DaemonRestart)),
+    (220, Step::KillDaemon),
+    (220, Step::StartDaemon),
+    (290, Step::Begin(Phase::Upgrade)),
+    (295, Step::Start(InstanceId(5))),
+    (305, Step::BecomeHealthy(InstanceId(5))),
+    (307, Step::Stop(InstanceId(1))),
+    (323, Step::End(InstanceId(1))),
+    (333, Step::Start(InstanceId(6))),
+    (343, Step::BecomeHealthy(InstanceId(6))),
+    (345, Step::Stop(InstanceId(2))),
+    (361, Step::End(InstanceId(2))),
+    (371, Step::Start(InstanceId(7))),
+    (381, Step::BecomeHealthy(InstanceId(7))),
+    (383, Step::Stop(InstanceId(3))),
+    (399, Step::End(InstanceId(3))),
+    (409, Step::Start(InstanceId(8))),
+    (419, Step::BecomeHealthy(InstanceId(8))),
+    (421, Step::Stop(InstanceId(4))),
+    (437, Step::End(InstanceId(4))),
+    (450, Step::Begin(Phase::AgentLoss)),
+    (455, Step::Lose(AgentId(2))),
+    (475, Step::Disconnect(AgentId(2))),
+    (500, Step::Start(InstanceId(9))),
+    (505, Step::Start(InstanceId(10))),
+    (515, Step::BecomeHealthy(InstanceId(9))),
+    (520, Step::BecomeHealthy(InstanceId(10))),
+    (560, Step::Begin(Phase::Closing)),
 ];
 
-/// The cluster at one moment.
+/// State of the cluster between two steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cast {
-    pub instances: BTreeMap<Instance, Life>,
-    /// Agents that the master has given up.
-    pub lost: BTreeSet<Agent>,
+pub struct ClusterModel {
+    pub instances: BTreeMap<InstanceId, InstanceState>,
+    /// Agents that the master has declared unreachable.
+    pub lost: BTreeSet<AgentId>,
     /// Agents that are off the network.
-    pub cut: BTreeSet<Agent>,
+    pub disconnected: BTreeSet<AgentId>,
 }
 
-impl Default for Cast {
-    /// Before the first cue.
+impl Default for ClusterModel {
+    /// Returns the cluster before the first step: two healthy instances.
     fn default() -> Self {
         Self {
-            instances: [(Instance(1), Life::Healthy), (Instance(2), Life::Healthy)].into(),
+            instances: [(InstanceId(1), InstanceState::Healthy), (InstanceId(2), InstanceState::Healthy)]
+                .into(),
             lost: BTreeSet::new(),
-            cut: BTreeSet::new(),
+            disconnected: BTreeSet::new(),
         }
     }
 }
 
-impl Cast {
-    /// Goes on by one cue; whether the master's document says something else then.
-    pub fn perform(&mut self, cue: Cue) -> bool {
-        let mut live = |instance, life| self.instances.insert(instance, life) != Some(life);
-        match cue {
-            Cue::Start(instance) => live(instance, Life::Starting),
-            Cue::Pass(instance) => live(instance, Life::Healthy),
-            Cue::Fail(instance) => live(instance, Life::Unhealthy),
-            Cue::Stop(instance) => live(instance, Life::Stopping),
-            Cue::End(instance) => live(instance, Life::Ended),
-            Cue::Lose(agent) => {
-                for (instance, life) in &mut self.instances {
-                    if instance.agent() == agent && *life != Life::Ended {
-                        *life = Life::Unreachable;
+impl ClusterModel {
+    /// Applies a step. True if the master's document changes by it.
+    pub fn apply(&mut self, step: Step) -> bool {
+        let mut set = |instance, state| self.instances.insert(instance, state) != Some(state);
+        match step {
+            Step::Start(instance) => set(instance, InstanceState::Starting),
+            Step::BecomeHealthy(instance) => set(instance, InstanceState::Healthy),
+            Step::BecomeUnhealthy(instance) => set(instance, InstanceState::Unhealthy),
+            Step::Stop(instance) => set(instance, InstanceState::Stopping),
+            Step::End(instance) => set(instance, InstanceState::Ended),
+            Step::Lose(agent) => {
+                for (instance, state) in &mut self.instances {
+                    if instance.agent() == agent && *state != InstanceState::Ended {
+                        *state = InstanceState::Unreachable;
                     }
                 }
                 self.lost.insert(agent)
             }
-            Cue::Cut(agent) => {
-                self.cut.insert(agent);
+            // The master has lost the agent before: its document says nothing new.
+            Step::Disconnect(agent) => {
+                self.disconnected.insert(agent);
                 false
             }
-            Cue::Begin(_) | Cue::KillDaemon | Cue::StartDaemon => false,
+            Step::Begin(_) | Step::KillDaemon | Step::StartDaemon => false,
         }
     }
 
-    /// Those that should get new connections.
-    pub fn healthy(&self) -> impl Iterator<Item = Instance> {
-        self.instances.iter().filter(|(_, life)| **life == Life::Healthy).map(|(instance, _)| *instance)
+    /// Returns the instances that should get new connections.
+    pub fn healthy(&self) -> impl Iterator<Item = InstanceId> {
+        let healthy = self.instances.iter().filter(|(_, state)| **state == InstanceState::Healthy);
+        healthy.map(|(instance, _)| *instance)
     }
 }
 
-/// The story, told in some time.
+/// The steps, stretched over a duration.
 #[derive(Clone, Copy, Debug)]
-pub struct Story {
+pub struct Scenario {
     pub duration: Duration,
 }
 
-impl Story {
-    /// The cue with this number and its time; `None` after the last one.
-    pub fn cue(&self, number: usize) -> Option<(Duration, Cue)> {
-        let (at, cue) = *SCRIPT.get(number)?;
-        Some((self.duration * at / LENGTH, cue))
+impl Scenario {
+    /// Returns the step with this number, from 0 on, and its time; `None` after the last one.
+    pub fn step(&self, number: usize) -> Option<(Duration, Step)> {
+        let (at, step) = *STEPS.get(number)?;
+        Some((self.duration * at / LENGTH, step))
     }
 
-    /// How long there is no daemon.
-    pub fn absence(&self) -> Duration {
-        (self.duration * ABSENCE / LENGTH).min(LONGEST_ABSENCE)
-    }
-
-    /// The cluster after so many cues.
-    pub fn cast_after(&self, cues: usize) -> Cast {
-        let mut cast = Cast::default();
-        for (_, cue) in SCRIPT.iter().take(cues) {
-            cast.perform(*cue);
-        }
-        cast
+    /// Returns the time for which there is no daemon.
+    pub fn downtime(&self) -> Duration {
+        (self.duration * DOWNTIME / LENGTH).min(LONGEST_DOWNTIME)
     }
 }
 
