@@ -59,7 +59,7 @@ enum Command {
     /// In a pipe it prints lines, the last of which is the verdict.
     Demo(demo::Args),
     #[command(hide = true)]
-    DemoPart(demo::PartArgs),
+    DemoRole(demo::RoleArgs),
     /// Run the daemon
     ///
     /// Follows the cluster, programs the kernel and answers DNS until SIGTERM or SIGINT. Stopping leaves the kernel
@@ -127,7 +127,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Demo(args) => args.run(),
-            Command::DemoPart(args) => args.run(),
+            Command::DemoRole(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),

@@ -45,5 +45,6 @@ pub mod reconcile;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod terminal;
 pub mod units;
 pub mod vip;

@@ -1,23 +1,129 @@
-//! The asking side of the interface.
+//! The client of the status interface, for the commands of this program.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Client, Method};
+use tokio::net::UnixStream;
 
-/// Longest wait for the daemon.
+use crate::status::Status;
+
+/// Longest wait for the daemon's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a request to the daemon whose socket this is, and returns the body of its answer, a
-/// [`Status`](crate::status::Status) as JSON.
+/// Reasons why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(
+        "no daemon answers on {0}; is it running? (systemctl status l4lbd) The kernel keeps forwarding what it last \
+         held, which l4lbd plan compares with the cluster"
+    )]
+    NoDaemon(PathBuf),
+    #[error("no permission to use {0}: run as root or as a member of its group")]
+    Denied(PathBuf),
+    #[error("cannot connect to the daemon on {socket}: {error}")]
+    Connect { socket: PathBuf, error: io::Error },
+    #[error("the request {path} to the daemon on {socket} failed")]
+    Request { socket: PathBuf, path: String, source: reqwest::Error },
+    #[error("the daemon's answer on {socket} is not a status: {error}; is the daemon of another version?")]
+    Answer { socket: PathBuf, error: serde_json::Error },
+}
+
+/// The daemon's status.
+#[derive(Debug)]
+pub struct StatusAnswer {
+    /// JSON as the daemon sent it.
+    pub body: Vec<u8>,
+    pub status: Status,
+}
+
+/// Sends a request to the daemon on this socket, and returns the status that answers it.
 ///
 /// # Errors
-/// When nobody answers in time, or with a refusal.
-pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, reqwest::Error> {
+/// When no daemon answers in time, or it refuses the request.
+pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnswer, ClientError> {
+    // The HTTP library does not tell why it could not connect.
+    if let Err(error) = UnixStream::connect(socket).await {
+        let socket = socket.to_owned();
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon(socket),
+            io::ErrorKind::PermissionDenied => ClientError::Denied(socket),
+            _ => ClientError::Connect { socket, error },
+        });
+    }
+    let body = send(socket, method, path).await.map_err(|source| ClientError::Request {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        source,
+    })?;
+    match serde_json::from_slice(&body) {
+        Ok(status) => Ok(StatusAnswer { body, status }),
+        Err(error) => Err(ClientError::Answer { socket: socket.to_owned(), error }),
+    }
+}
+
+async fn send(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, reqwest::Error> {
     // Fails when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // No certificate is ever looked at on a Unix socket, and reading them all takes long.
+    // A Unix socket has no certificates, and reading those of the system takes long.
     let client = Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
     let response = client.request(method, format!("http://l4lbd{path}")).send().await?.error_for_status()?;
     Ok(response.bytes().await?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers one request with this body; the connections before it are the look whether a daemon is there.
+    async fn answered_with(status: &str, body: &str) -> Result<StatusAnswer, ClientError> {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("l4lbd.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let response = response.clone();
+                tokio::spawn(async move {
+                    if connection.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                        connection.write_all(response.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        ask(&socket, Method::GET, "/status").await
+    }
+
+    #[tokio::test]
+    async fn a_status_is_returned_as_it_was_sent_too() {
+        let sent = serde_json::to_string(&Status { version: "9".into(), ..Status::default() }).unwrap();
+        let answer = answered_with("200 OK", &sent).await.unwrap();
+        assert_eq!(answer.body, sent.as_bytes());
+        assert_eq!(answer.status.version, "9");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_status_is_an_error() {
+        let error = answered_with("200 OK", "[]").await.unwrap_err();
+        assert!(matches!(error, ClientError::Answer { .. }), "{error}");
+        let error = answered_with("500 Internal Server Error", "{}").await.unwrap_err();
+        assert!(matches!(error, ClientError::Request { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_a_daemon_the_error_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("l4lbd.sock");
+        let error = ask(&socket, Method::GET, "/status").await.unwrap_err();
+        assert!(matches!(error, ClientError::NoDaemon(_)), "{error}");
+        // A daemon that was killed leaves its socket behind.
+        drop(UnixListener::bind(&socket).unwrap());
+        let error = ask(&socket, Method::GET, "/status").await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no daemon answers on {}", socket.display())), "{error}");
+        assert!(error.contains("systemctl status l4lbd"), "{error}");
+    }
 }

@@ -53,6 +53,7 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
     if desired.rules.is_none() && actual.rules.is_some() {
         ops.push(Op::DelRules);
     }
+    // Last, because the kernel removes what is left on the link with it.
     if !link_stays && actual.link != Link::Absent {
         ops.push(Op::DelLink);
     }

@@ -14,7 +14,7 @@
 //! Maps and links are pinned and outlive this process. [`Ebpf::open`] takes them over without a gap: it
 //! replaces the programs in the links while they stay attached. Each layout of the maps has its own
 //! directory of pins. After an upgrade to another layout the new programs are attached beside the old
-//! ones, which go on balancing until the new maps are filled ([`Ebpf::conclude`]).
+//! ones, which go on balancing until the new maps are filled ([`Ebpf::finish_pass`]).
 //!
 //! # Connection counts
 //! The programs record the server of each connected socket in the socket's storage, count the
@@ -134,7 +134,7 @@ impl Ebpf {
     /// Returns the failures by their indexes in `ops`.
     ///
     /// A route is a network of VIPs, in which connections for no service are refused. Connections to
-    /// deleted servers are ended by [`Self::conclude`].
+    /// deleted servers are ended by [`Self::finish_pass`].
     pub fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, Error)> {
         let maps = &self.pins.maps;
         let mut failures = Vec::new();
@@ -162,13 +162,13 @@ impl Ebpf {
         failures
     }
 
-    /// Ends the connections to deleted servers. Detaches the programs of other layouts if `complete`,
-    /// that is if all wanted services are in the maps. What fails is tried again in the next call.
+    /// Ends the connections to deleted servers. Detaches the programs of other layouts if
+    /// `all_programmed`, that is if all wanted services are in the maps. What fails is tried again in the next call.
     ///
     /// # Errors
     /// If connections could not be ended, or other programs not be detached.
-    pub fn conclude(&mut self, complete: bool) -> Result<(), Error> {
-        let retired = if complete { self.pins.retire_others() } else { Ok(()) };
+    pub fn finish_pass(&mut self, all_programmed: bool) -> Result<(), Error> {
+        let retired = if all_programmed { self.pins.retire_others() } else { Ok(()) };
         self.end_connections().and(retired)
     }
 

@@ -31,24 +31,11 @@ mod table;
 mod tests;
 
 pub use request::Refusal;
-
-/// Timeout, in seconds, that marks a service as ours.
-pub const OWNER_TAG: u32 = 19508;
+pub use table::{IpvsTable, OWNER_TAG};
 
 /// The kernel's view of the calling thread's network namespace. It lacks thresholds, flags and the
 /// owner tag, but has all real servers in one file.
 const PROC: &str = "/proc/thread-self/net/ip_vs";
-
-/// One reading of the kernel's services.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IpvsTable {
-    /// The services that are ours.
-    pub services: BTreeMap<ServiceKey, Service>,
-    /// All other services, sorted.
-    pub foreign: Vec<Foreign>,
-    /// Connections of every real server of ours.
-    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
-}
 
 /// Failure to open or read the kernel's table.
 #[derive(Debug, thiserror::Error)]

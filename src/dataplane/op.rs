@@ -55,6 +55,7 @@ impl fmt::Display for Op {
             Op::DelLink => write!(f, "delete link"),
             Op::AddAddress(address) => write!(f, "add address {address}"),
             Op::DelAddress(address) => write!(f, "delete address {address}"),
+            // The rules themselves are too long for a line of the log.
             Op::ReplaceRules(_) => write!(f, "replace netfilter rules"),
             Op::DelRules => write!(f, "delete netfilter rules"),
             Op::AddRoute(route) => write!(f, "add route {route}"),

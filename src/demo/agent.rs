@@ -1,4 +1,6 @@
-//! An agent's machine: a network namespace, and in it instances that answer HTTP with their name.
+//! The process of an agent: a network namespace, and in it instances that answer HTTP requests with their name.
+//!
+//! Commands come on standard input and reports go to standard output, one line of JSON each.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,85 +14,87 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::ip;
-use super::story::Instance;
+use super::scenario::InstanceId;
+use super::tools::ip;
 
-/// How long an instance takes what its listener still has when it stops listening.
-const LAST_ORDERS: Duration = Duration::from_millis(250);
+/// Time for which an ended instance still accepts connections that the kernel had queued for it.
+const ACCEPT_GRACE: Duration = Duration::from_millis(250);
 
-/// Longest request; nobody sends one.
-const LONGEST: usize = 64;
+/// Most header lines of a request; the demonstration's client sends fewer.
+const MAX_HEADER_LINES: usize = 64;
 
-/// What an agent is told, one line of JSON each.
+/// A command to an agent.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// The link `eth0` is here: take this address.
+pub enum AgentCommand {
+    /// Take this address on the link `eth0`, which is there now.
     Address(Ipv4Addr),
-    Start(u8),
-    /// Finish what is under way, as after SIGTERM.
-    Stop(u8),
+    Start(InstanceId),
+    /// Close each connection after its next answer, as servers do after SIGTERM.
+    Stop(InstanceId),
     /// Stop listening.
-    End(u8),
+    End(InstanceId),
 }
 
-/// What it answers.
+/// A report of an agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
-    /// The namespace is there.
+pub enum AgentReport {
+    /// The network namespace exists.
     Entered,
+    /// The address is set.
     Reachable,
-    Listening(u8),
+    Listening(InstanceId),
+    /// A command could not be carried out.
     Failed(String),
 }
 
-/// An instance that listens.
-struct Serving {
+/// Handles of an instance that listens.
+struct RunningInstance {
     stopping: CancellationToken,
     ended: CancellationToken,
 }
 
-/// Does what its input says, to the end of that.
+/// Carries out the commands of standard input until it ends.
 ///
 /// # Errors
-/// Without the right to make namespaces, or when nobody listens to the answers.
+/// When namespaces cannot be created, a command cannot be read, or standard output is closed.
 pub fn run() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    report(&Report::Entered)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(obey())
+    report(&AgentReport::Entered)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve_commands())
 }
 
-async fn obey() -> io::Result<()> {
-    let (sender, mut orders) = mpsc::unbounded_channel();
+async fn serve_commands() -> io::Result<()> {
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    // Standard input has no asynchronous reading that ends with the process.
     std::thread::spawn(move || {
         io::stdin().lines().map_while(Result::ok).try_for_each(|line| sender.send(line).map_err(drop))
     });
     let mut address = Ipv4Addr::UNSPECIFIED;
-    let mut serving = BTreeMap::new();
-    while let Some(line) = orders.recv().await {
+    let mut instances: BTreeMap<InstanceId, RunningInstance> = BTreeMap::new();
+    while let Some(line) = commands.recv().await {
         match serde_json::from_str(&line)? {
-            Order::Address(given) => {
+            AgentCommand::Address(given) => {
                 address = given;
                 let commands = format!("link set lo up\naddress add {given}/24 dev eth0\nlink set eth0 up\n");
-                report(&ip(&commands).map_or_else(failed, |()| Report::Reachable))?;
+                report(&ip(&commands).map_or_else(failed, |()| AgentReport::Reachable))?;
             }
-            Order::Start(number) => {
-                let instance = Instance(number);
+            AgentCommand::Start(instance) => {
                 let started = start(instance, SocketAddr::from((address, instance.port()))).await;
                 report(&match started {
                     Ok(started) => {
-                        serving.insert(number, started);
-                        Report::Listening(number)
+                        instances.insert(instance, started);
+                        AgentReport::Listening(instance)
                     }
                     Err(error) => failed(error),
                 })?;
             }
-            Order::Stop(number) => {
-                if let Some(Serving { stopping, .. }) = serving.get(&number) {
+            AgentCommand::Stop(instance) => {
+                if let Some(RunningInstance { stopping, .. }) = instances.get(&instance) {
                     stopping.cancel();
                 }
             }
-            Order::End(number) => {
-                if let Some(Serving { ended, .. }) = serving.remove(&number) {
+            AgentCommand::End(instance) => {
+                if let Some(RunningInstance { ended, .. }) = instances.remove(&instance) {
                     ended.cancel();
                 }
             }
@@ -99,25 +103,26 @@ async fn obey() -> io::Result<()> {
     Ok(())
 }
 
-fn failed(error: io::Error) -> Report {
-    Report::Failed(error.to_string())
+fn failed(error: io::Error) -> AgentReport {
+    AgentReport::Failed(error.to_string())
 }
 
-fn report(report: &Report) -> io::Result<()> {
+fn report(report: &AgentReport) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(report)?)?;
     out.flush()
 }
 
-async fn start(instance: Instance, address: SocketAddr) -> io::Result<Serving> {
+async fn start(instance: InstanceId, address: SocketAddr) -> io::Result<RunningInstance> {
     let listener = TcpListener::bind(address).await?;
     let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
     let greeting = format!("{instance} on {}\n", instance.agent());
-    tokio::spawn(listen(listener, greeting, stopping.clone(), ended.clone()));
-    Ok(Serving { stopping, ended })
+    tokio::spawn(accept_connections(listener, greeting, stopping.clone(), ended.clone()));
+    Ok(RunningInstance { stopping, ended })
 }
 
-async fn listen(
+/// Accepts connections until the instance has ended.
+async fn accept_connections(
     listener: TcpListener,
     greeting: String,
     stopping: CancellationToken,
@@ -125,36 +130,38 @@ async fn listen(
 ) {
     let end = async {
         ended.cancelled().await;
-        tokio::time::sleep(LAST_ORDERS).await;
+        tokio::time::sleep(ACCEPT_GRACE).await;
     };
     tokio::pin!(end);
     loop {
         tokio::select! {
             () = &mut end => return,
             accepted = listener.accept() => if let Ok((connection, _)) = accepted {
-                tokio::spawn(converse(connection, greeting.clone(), stopping.clone()));
+                tokio::spawn(serve_connection(connection, greeting.clone(), stopping.clone()));
             },
         }
     }
 }
 
-/// Answers every request, until the client has enough or is told that this was the last answer.
-async fn converse(mut connection: TcpStream, greeting: String, stopping: CancellationToken) {
+/// Answers requests until the client closes the connection or asks for that, or the instance is stopping.
+async fn serve_connection(mut connection: TcpStream, greeting: String, stopping: CancellationToken) {
     let (reader, mut writer) = connection.split();
     let mut lines = BufReader::new(reader).lines();
     loop {
+        // One request: its header lines up to the empty one. It has no body.
         let mut last = false;
         let mut read = 0;
         loop {
             match lines.next_line().await {
                 Ok(Some(line)) if line.is_empty() => break,
-                Ok(Some(line)) if read < LONGEST => {
+                Ok(Some(line)) if read < MAX_HEADER_LINES => {
                     read += 1;
                     last |= line.eq_ignore_ascii_case("connection: close");
                 }
                 _ => return,
             }
         }
+        // A stopping server finishes this request and tells the client to go elsewhere for the next one.
         last |= stopping.is_cancelled();
         let connection = if last { "close" } else { "keep-alive" };
         let length = greeting.len();

@@ -1,13 +1,11 @@
-//! The daemon of the demonstration: its configuration, and what it says of itself.
+//! The demonstration's daemon: its data plane, its configuration, and the parts of its status that are needed.
 
+use std::io;
 use std::path::Path;
 
-use reqwest::Method;
-
-use super::Error;
 use super::client::NAME;
-use super::stage::{NODE, Stage};
-use crate::api;
+use super::error::{Error, setup};
+use super::sandbox::{NODE, Sandbox};
 use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::ebpf::Options;
@@ -15,41 +13,41 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{DataPlane, PlaneKind};
 use crate::status::{Backend, Status, Vip};
 
-/// Finds a data plane that this kernel has; without a wanted one IPVS before eBPF, as the daemon does. To be called
-/// on the stage, within a runtime.
+/// Returns the data plane to show: the requested one, or else the one that the daemon would choose. To be called in the
+/// sandbox, within a runtime.
 ///
 /// # Errors
-/// When there is none, or not the wanted one.
-pub fn choose(stage: &Stage, wanted: Option<PlaneKind>) -> Result<PlaneKind, Error> {
-    // Without a cgroup of the stage's own, programs would hold for the whole machine.
-    let plane = match (wanted, stage.ebpf()) {
+/// When this kernel lacks it.
+pub fn choose(sandbox: &Sandbox, wanted: Option<PlaneKind>) -> Result<PlaneKind, Error> {
+    // Without the sandbox's own control group, eBPF programs would take effect on the whole machine.
+    let plane = match (wanted, sandbox.ebpf()) {
         (Some(PlaneKind::Ebpf), None) => {
-            return Err(Error::NoDataPlane(
-                "eBPF needs the cgroup v2 tree and the BPF file system".to_owned(),
-            ));
+            return Err(Error::NoDataPlane("eBPF needs cgroup v2 and the BPF file system".to_owned()));
         }
         (None, None) => Some(PlaneKind::Ipvs),
         (wanted, _) => wanted,
     };
     // The same file as the daemon's, so that both open the kernel in the same way.
     let kind = plane.map_or("auto".to_owned(), |plane| plane.to_string());
-    let config = Config::parse(&stage.config, &text(stage, &kind))
-        .map_err(|error| Error::Refused(error.to_string()))?;
-    let options = wiring::kernel(&config);
-    let kernel = Kernel::open(&options).map_err(|error| Error::NoDataPlane(error.to_string()))?;
+    let config = Config::parse(&sandbox.config, &text(sandbox, &kind))
+        .map_err(|error| setup("write the daemon's configuration", io::Error::other(error)))?;
+    let kernel =
+        Kernel::open(&wiring::kernel(&config)).map_err(|error| Error::NoDataPlane(error.to_string()))?;
     Ok(kernel.choice().plane)
 }
 
-/// The configuration file. With IPVS in turn, because a spread is seen soonest that way: by the number of connections,
-/// the usual way, an instance that is new gets them all for a while.
-pub fn config(stage: &Stage, plane: PlaneKind) -> String {
-    text(stage, &plane.to_string())
+/// Returns the text of the configuration file.
+///
+/// IPVS takes backends in turn (`rr`): that shows an even spread soonest. By the default, least connections, a new
+/// instance would get all connections for a while.
+pub fn config(sandbox: &Sandbox, plane: PlaneKind) -> String {
+    text(sandbox, &plane.to_string())
 }
 
-/// The file for a data plane of this kind, which may be `auto`.
-fn text(stage: &Stage, kind: &str) -> String {
+/// Returns the file for a data plane of this kind, which may be `auto`.
+fn text(sandbox: &Sandbox, kind: &str) -> String {
     let show = |path: &Path| path.display().to_string();
-    let (state, state_dir, socket) = (show(&stage.state), show(&stage.state_dir), show(&stage.socket));
+    let (state, state_dir, socket) = (show(&sandbox.state), show(&sandbox.state_dir), show(&sandbox.socket));
     let mut text = format!(
         "[dataplane]\nkind = \"{kind}\"\n\n\
          [source]\nmasters = [\"file:{state}\"]\ninterval = \"250ms\"\n\n\
@@ -58,30 +56,24 @@ fn text(stage: &Stage, kind: &str) -> String {
          [daemon]\nstate_dir = \"{state_dir}\"\nsocket = \"{socket}\"\n\n\
          [dns]\nresolved = \"off\"\n"
     );
-    if let Some(Options { cgroup: Some(cgroup), pins }) = stage.ebpf() {
+    if let Some(Options { cgroup: Some(cgroup), pins }) = sandbox.ebpf() {
         text += &format!("\n[ebpf]\ncgroup = \"{}\"\npins = \"{}\"\n", show(&cgroup), show(&pins));
     }
     text
 }
 
-/// What `l4lbd status` is told; `None` when the daemon is not there.
-pub async fn status(socket: &Path) -> Option<Status> {
-    let body = api::client::ask(socket, Method::GET, "/status").await.ok()?;
-    serde_json::from_slice(&body).ok()
-}
-
-/// The VIP that is dialled.
+/// Returns the VIP that the client uses.
 pub fn vip(status: &Status) -> Option<&Vip> {
     status.vips.iter().find(|vip| vip.name.as_deref() == Some(NAME))
 }
 
-/// Whether clients can be let loose: the VIP is served and its name answered.
+/// True if clients can start: the VIP has a backend, its name is answered, and the last pass had no error.
 pub fn is_ready(status: &Status) -> bool {
     let serves = |vip: &Vip| vip.backends.iter().any(takes_connections);
     status.pass.errors.is_empty() && !status.dns.addresses.is_empty() && vip(status).is_some_and(serves)
 }
 
-/// Whether new connections go there.
+/// True if the backend gets new connections.
 pub fn takes_connections(backend: &Backend) -> bool {
     backend.weight > 0
 }
@@ -92,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid() {
-        let stage = Stage {
+        let sandbox = Sandbox {
             state: "/run/x/state.json".into(),
             config: "/run/x/l4lbd.toml".into(),
             state_dir: "/run/x/state".into(),
@@ -101,9 +93,9 @@ mod tests {
             cgroup: Some("/run/x/cgroup".into()),
             pins: Some("/run/x/bpf".into()),
         };
-        let config = Config::parse(&stage.config, &config(&stage, PlaneKind::Ebpf)).unwrap();
-        assert_eq!(config.daemon.socket, stage.socket);
-        assert_eq!(Some(wiring::kernel(&config).ebpf), stage.ebpf());
+        let config = Config::parse(&sandbox.config, &config(&sandbox, PlaneKind::Ebpf)).unwrap();
+        assert_eq!(config.daemon.socket, sandbox.socket);
+        assert_eq!(Some(wiring::kernel(&config).ebpf), sandbox.ebpf());
         assert_eq!(wiring::origins(&config), ["file:/run/x/state.json"]);
     }
 }

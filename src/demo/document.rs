@@ -1,25 +1,31 @@
-//! The cast as a Mesos master tells of it: a v0 `/state` document.
+//! The cluster model as the v0 `/state` document of a Mesos master.
 
 use serde_json::{Value, json};
 
-use super::story::{Agent, Cast, Instance, Life};
+use super::scenario::{AgentId, ClusterModel, InstanceId, InstanceState};
 
-/// What the tasks' ports ask for.
+/// Label `VIP_0` of each task's port.
 const LABEL: &str = "/web:80";
 
 const CLUSTER: &str = "7d0d4a86-2b0e-4f7c-9d5e-5f0a3c1b8e42";
 
-/// The master's machine, which nobody asks.
+/// Address of the master. Nothing connects to it: the daemon reads the document from a file.
 const MASTER: &str = "10.77.0.250:5050";
 
-/// Seconds since 1970 at which everything has happened; times do not matter to who reads it.
+/// Seconds since 1970 of every event in the document; the daemon's table does not depend on times.
 const EPOCH: f64 = 1_700_000_000.25;
 
-pub fn document(cast: &Cast) -> Value {
+/// Returns the document of the leading master.
+pub fn document(cluster: &ClusterModel) -> Value {
     let agents: Vec<Value> =
-        Agent::ALL.into_iter().filter(|agent| !cast.lost.contains(agent)).map(agent).collect();
-    let tasks = |wanted: fn(Life) -> bool| -> Vec<Value> {
-        cast.instances.iter().filter(|(_, life)| wanted(**life)).map(|(i, life)| task(*i, *life)).collect()
+        AgentId::ALL.into_iter().filter(|agent| !cluster.lost.contains(agent)).map(agent).collect();
+    let tasks = |wanted: fn(InstanceState) -> bool| -> Vec<Value> {
+        cluster
+            .instances
+            .iter()
+            .filter(|(_, state)| wanted(**state))
+            .map(|(instance, state)| task(*instance, *state))
+            .collect()
     };
     json!({
         "version": "1.11.0",
@@ -31,14 +37,14 @@ pub fn document(cast: &Cast) -> Value {
         "elected_time": EPOCH + 1.0,
         "activated_slaves": agents.len(),
         "deactivated_slaves": 0,
-        "unreachable_slaves": cast.lost.len(),
+        "unreachable_slaves": cluster.lost.len(),
         "slaves": agents,
         "recovered_slaves": [],
         "frameworks": [{
             "id": framework(), "name": "marathon", "active": true, "connected": true, "recovered": false,
-            "tasks": tasks(|life| !matches!(life, Life::Ended | Life::Unreachable)),
-            "unreachable_tasks": tasks(|life| life == Life::Unreachable),
-            "completed_tasks": tasks(|life| life == Life::Ended),
+            "tasks": tasks(|state| !matches!(state, InstanceState::Ended | InstanceState::Unreachable)),
+            "unreachable_tasks": tasks(|state| state == InstanceState::Unreachable),
+            "completed_tasks": tasks(|state| state == InstanceState::Ended),
         }],
         "completed_frameworks": [],
         "orphan_tasks": [],
@@ -50,11 +56,11 @@ fn framework() -> String {
     format!("{CLUSTER}-0000")
 }
 
-fn agent_id(agent: Agent) -> String {
+fn agent_id(agent: AgentId) -> String {
     format!("{CLUSTER}-S{}", agent.0)
 }
 
-fn agent(agent: Agent) -> Value {
+fn agent(agent: AgentId) -> Value {
     json!({
         "id": agent_id(agent), "hostname": agent.to_string(), "port": 5051, "active": true, "deactivated": false,
         "pid": format!("slave(1)@{}:5051", agent.address()), "registered_time": EPOCH + 2.0,
@@ -62,17 +68,17 @@ fn agent(agent: Agent) -> Value {
     })
 }
 
-fn task(instance: Instance, life: Life) -> Value {
-    let (state, healthy) = match life {
-        Life::Starting => ("TASK_STARTING", None),
-        Life::Healthy => ("TASK_RUNNING", Some(true)),
-        Life::Unhealthy => ("TASK_RUNNING", Some(false)),
-        Life::Stopping => ("TASK_KILLING", Some(true)),
-        Life::Ended => ("TASK_KILLED", Some(true)),
-        Life::Unreachable => ("TASK_UNREACHABLE", None),
+fn task(instance: InstanceId, state: InstanceState) -> Value {
+    let (task_state, healthy) = match state {
+        InstanceState::Starting => ("TASK_STARTING", None),
+        InstanceState::Healthy => ("TASK_RUNNING", Some(true)),
+        InstanceState::Unhealthy => ("TASK_RUNNING", Some(false)),
+        InstanceState::Stopping => ("TASK_KILLING", Some(true)),
+        InstanceState::Ended => ("TASK_KILLED", Some(true)),
+        InstanceState::Unreachable => ("TASK_UNREACHABLE", None),
     };
     let mut status = json!({
-        "state": state,
+        "state": task_state,
         "timestamp": EPOCH + 60.0,
         "container_status": {
             "container_id": {"value": format!("container-{}", instance.0)},
@@ -86,7 +92,7 @@ fn task(instance: Instance, life: Life) -> Value {
     }
     json!({
         "id": instance.to_string(), "name": "web", "framework_id": framework(), "executor_id": "", "role": "*",
-        "slave_id": agent_id(instance.agent()), "state": state,
+        "slave_id": agent_id(instance.agent()), "state": task_state,
         "resources": {
             "cpus": 0.1, "mem": 32.0, "disk": 0.0, "gpus": 0.0, "ports": format!("[{0}-{0}]", instance.port()),
         },

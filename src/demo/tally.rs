@@ -1,110 +1,112 @@
-//! What became of the client's connections.
+//! Counts of the client's connections: totals, and shares, rate and latency of the last seconds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::client::Record;
+use super::client::ClientRecord;
 
-/// How far back shares, rate and latency go.
+/// Time that shares, rate and latency are computed over.
 pub const WINDOW: Duration = Duration::from_secs(5);
 
-/// Counts since the start, and the connections of the last few seconds. Times are since the start.
+/// Counts since the client started, and its connections of the last [`WINDOW`]. Times are since that start.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// Connections that were tried, failed ones included.
     pub made: u64,
     pub failed: u64,
-    /// Connections by a remembered address, because the DNS server was not there.
-    pub remembered: u64,
-    /// By task, since the start.
-    pub by: BTreeMap<String, u64>,
-    pub kept: Kept,
-    recent: VecDeque<Recent>,
+    /// Connections to the last known address, because the DNS server did not answer.
+    pub stale_address: u64,
+    /// Number of connections that each task answered.
+    pub by_task: BTreeMap<String, u64>,
+    pub long_lived: LongLivedConnection,
+    last: VecDeque<RecentConnection>,
 }
 
-/// The connection that is kept.
+/// Counts of the connection that the client keeps open for as long as its server allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct LongLivedConnection {
     pub answers: u64,
-    /// How often its server told it to go elsewhere.
-    pub moves: u64,
-    pub with: Option<String>,
+    /// Times that it was opened anew to another task, because its server stopped.
+    pub reopened: u64,
+    /// Task at its other end; `None` before the first answer.
+    pub task: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Recent {
+struct RecentConnection {
     at: Duration,
-    by: String,
+    task: String,
     micros: u32,
 }
 
-/// The last few seconds.
+/// Statistics of the last [`WINDOW`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Spread {
-    /// Parts of 1, by task.
+pub struct WindowStats {
+    /// Share of the connections that each task answered; all shares add up to 1.
     pub shares: BTreeMap<String, f64>,
     pub per_second: f64,
+    /// Median of the time to connect.
     pub median: Duration,
-    pub worst_percent: Duration,
+    /// 99th percentile of the time to connect.
+    pub p99: Duration,
 }
 
 impl Tally {
-    /// Takes a record in. A connection that broke counts as failed here; whether somebody could have kept
-    /// it is not known here.
-    pub fn take(&mut self, record: Record, now: Duration) {
+    /// Counts a record. A connection that broke counts as failed: the caller leaves out those that no load balancer
+    /// could have kept.
+    pub fn add(&mut self, record: ClientRecord, now: Duration) {
         match record {
-            Record::Answered { by, micros, remembered } => {
+            ClientRecord::Answered { by, micros, stale_address } => {
                 self.made += 1;
-                self.remembered += u64::from(remembered);
-                *self.by.entry(by.clone()).or_default() += 1;
-                self.recent.push_back(Recent { at: now, by, micros });
+                self.stale_address += u64::from(stale_address);
+                *self.by_task.entry(by.clone()).or_default() += 1;
+                self.last.push_back(RecentConnection { at: now, task: by, micros });
             }
-            Record::Failed { .. } => {
+            ClientRecord::Failed { .. } => {
                 self.made += 1;
                 self.failed += 1;
             }
-            Record::Kept { by } => {
-                self.kept.answers += 1;
-                if self.kept.with.as_ref().is_some_and(|before| *before != by) {
-                    self.kept.moves += 1;
+            ClientRecord::LongLivedAnswered { by } => {
+                self.long_lived.answers += 1;
+                if self.long_lived.task.as_ref().is_some_and(|before| *before != by) {
+                    self.long_lived.reopened += 1;
                 }
-                self.kept.with = Some(by);
+                self.long_lived.task = Some(by);
             }
-            Record::Broken { .. } => self.failed += 1,
+            ClientRecord::LongLivedBroken { .. } => self.failed += 1,
         }
-        self.forget(now);
+        // Memory stays bounded by what the window holds.
+        while self.last.front().is_some_and(|oldest| oldest.at + WINDOW < now) {
+            self.last.pop_front();
+        }
     }
 
-    /// Shares, rate and latency of the last few seconds.
-    pub fn spread(&self, now: Duration) -> Spread {
-        let recent: Vec<&Recent> = self.recent.iter().filter(|recent| recent.at + WINDOW >= now).collect();
+    /// Returns shares, rate and latency of the last [`WINDOW`].
+    pub fn window(&self, now: Duration) -> WindowStats {
+        let recent: Vec<&RecentConnection> =
+            self.last.iter().filter(|connection| connection.at + WINDOW >= now).collect();
         if recent.is_empty() {
-            return Spread::default();
+            return WindowStats::default();
         }
         let mut counts: BTreeMap<&String, u32> = BTreeMap::new();
-        for recent in &recent {
-            *counts.entry(&recent.by).or_default() += 1;
+        for connection in &recent {
+            *counts.entry(&connection.task).or_default() += 1;
         }
         let total = u32::try_from(recent.len()).unwrap_or(u32::MAX);
-        let mut micros: Vec<u32> = recent.iter().map(|recent| recent.micros).collect();
+        let mut micros: Vec<u32> = recent.iter().map(|connection| connection.micros).collect();
         micros.sort_unstable();
-        let at = |percent: usize| {
+        let percentile = |percent: usize| {
             let index = (micros.len() * percent / 100).min(micros.len() - 1);
             Duration::from_micros(micros.get(index).copied().unwrap_or_default().into())
         };
-        Spread {
+        WindowStats {
             shares: counts
                 .into_iter()
-                .map(|(by, count)| (by.clone(), f64::from(count) / f64::from(total)))
+                .map(|(task, count)| (task.clone(), f64::from(count) / f64::from(total)))
                 .collect(),
             per_second: f64::from(total) / now.min(WINDOW).as_secs_f64().max(1.0),
-            median: at(50),
-            worst_percent: at(99),
-        }
-    }
-
-    fn forget(&mut self, now: Duration) {
-        while self.recent.front().is_some_and(|recent| recent.at + WINDOW < now) {
-            self.recent.pop_front();
+            median: percentile(50),
+            p99: percentile(99),
         }
     }
 }
@@ -113,53 +115,54 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn answered(by: &str, micros: u32) -> Record {
-        Record::Answered { by: by.into(), micros, remembered: false }
+    fn answered(by: &str, micros: u32) -> ClientRecord {
+        ClientRecord::Answered { by: by.into(), micros, stale_address: false }
     }
 
     #[test]
     fn shares_are_those_of_the_last_seconds() {
         let mut tally = Tally::default();
         for _ in 0..30 {
-            tally.take(answered("old", 100), Duration::from_secs(1));
+            tally.add(answered("old", 100), Duration::from_secs(1));
         }
         for second in [10, 11, 12, 13] {
             for by in ["a", "b", "b", "b"] {
-                tally.take(answered(by, 100), Duration::from_secs(second));
+                tally.add(answered(by, 100), Duration::from_secs(second));
             }
         }
-        let spread = tally.spread(Duration::from_secs(13));
-        assert_eq!(spread.shares, [("a".to_owned(), 0.25), ("b".to_owned(), 0.75)].into());
-        assert_eq!(spread.per_second, 3.2);
+        let stats = tally.window(Duration::from_secs(13));
+        assert_eq!(stats.shares, [("a".to_owned(), 0.25), ("b".to_owned(), 0.75)].into());
+        assert_eq!(stats.per_second, 3.2);
         assert_eq!(tally.made, 46);
-        assert_eq!(tally.by.values().sum::<u64>(), 46);
-        assert!(tally.recent.len() <= 16, "what is over is forgotten");
+        assert_eq!(tally.by_task.values().sum::<u64>(), 46);
+        assert!(tally.last.len() <= 16, "what is over is forgotten");
     }
 
     #[test]
     fn the_worst_percent_is_seen_and_the_median_is_not_moved_by_it() {
         let mut tally = Tally::default();
         for number in 0..100 {
-            tally.take(answered("a", if number < 98 { 200 } else { 9_000 }), Duration::from_secs(2));
+            tally.add(answered("a", if number < 98 { 200 } else { 9_000 }), Duration::from_secs(2));
         }
-        let spread = tally.spread(Duration::from_secs(2));
-        assert_eq!(spread.median, Duration::from_micros(200));
-        assert_eq!(spread.worst_percent, Duration::from_micros(9_000));
+        let stats = tally.window(Duration::from_secs(2));
+        assert_eq!(stats.median, Duration::from_micros(200));
+        assert_eq!(stats.p99, Duration::from_micros(9_000));
     }
 
     #[test]
-    fn nothing_yet_is_no_spread() {
-        assert_eq!(Tally::default().spread(Duration::ZERO), Spread::default());
+    fn without_connections_all_statistics_are_zero() {
+        assert_eq!(Tally::default().window(Duration::ZERO), WindowStats::default());
     }
 
     #[test]
-    fn what_fails_counts_and_what_moves_does_not_fail() {
+    fn what_fails_counts_and_what_is_reopened_does_not_fail() {
         let mut tally = Tally::default();
-        tally.take(Record::Failed { error: "refused".into() }, Duration::ZERO);
-        tally.take(Record::Kept { by: "a".into() }, Duration::ZERO);
-        tally.take(Record::Kept { by: "a".into() }, Duration::ZERO);
-        tally.take(Record::Kept { by: "b".into() }, Duration::ZERO);
+        tally.add(ClientRecord::Failed { error: "refused".into() }, Duration::ZERO);
+        for by in ["a", "a", "b"] {
+            tally.add(ClientRecord::LongLivedAnswered { by: by.into() }, Duration::ZERO);
+        }
         assert_eq!((tally.made, tally.failed), (1, 1));
-        assert_eq!(tally.kept, Kept { answers: 3, moves: 1, with: Some("b".into()) });
+        let wanted = LongLivedConnection { answers: 3, reopened: 1, task: Some("b".into()) };
+        assert_eq!(tally.long_lived, wanted);
     }
 }

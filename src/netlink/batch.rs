@@ -7,10 +7,10 @@
 //! fails does not keep later ones from being made. Sends are also kept so short that an error for
 //! every message still fits the receive buffer.
 //!
-//! A socket has one dump at a time ([`super::socket`]). More sockets are no faster, in one thread or in several, because the dumps
-//! of a family exclude one another in the kernel: listing the destinations of 5,000 IPVS services on
-//! an emulated 6.1 kernel took 0.95 s on 1 socket, 0.95 s on 4, 1.02 s on 64 and 0.98 s in two
-//! threads. So dumps simply follow one another.
+//! A socket has one dump at a time ([`super::socket`]). More sockets are no faster, in one thread or in
+//! several, because the dumps of a family exclude one another in the kernel: listing the destinations
+//! of 5,000 IPVS services on an emulated 6.1 kernel took 0.95 s on 1 socket, 0.95 s on 4, 1.02 s on 64
+//! and 0.98 s in two threads. So dumps simply follow one another.
 //!
 //! Messages are encoded and decoded by the family's codec; what they mean is left to the caller.
 
@@ -27,8 +27,12 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::socket::{self, KernelSocket};
 use super::{frame, nla};
+use genl::Genl;
 use window::Window;
 
+pub use window::MessageError;
+
+mod genl;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -53,19 +57,6 @@ pub enum Error {
     NoFamily(&'static str),
     #[error(transparent)]
     Socket(#[from] socket::Error),
-}
-
-/// Reason for which a message of a pipeline had no effect, or none that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MessageError {
-    /// The kernel's answer, a positive errno.
-    #[error("{}", io::Error::from_raw_os_error(*.0))]
-    Refused(i32),
-    /// The message was not sent; a positive errno, or 0 when the system gave none.
-    #[error("not sent to the kernel: {}", io::Error::from_raw_os_error(*.0))]
-    Unsent(i32),
-    #[error("outcome unknown, because the kernel's replies were lost; the next pass reads the kernel again")]
-    Unknown,
 }
 
 impl<F> GenlConnection<F>
@@ -128,6 +119,8 @@ where
         let mut failures = Vec::new();
         // A send with more messages than error replies fit the receive buffer could lose some.
         let most = (self.socket.room / REPLY_COST).max(1);
+        // Each send has the answers to its messages behind it before the next one begins, so that the
+        // receive buffer only ever holds those of one.
         let mut window = Window::new(0, self.socket.sequence);
         for (index, message) in messages.into_iter().enumerate() {
             let length = frame::length(&Genl(&message));
@@ -171,22 +164,6 @@ where
             }
         }
         window.finish(lost, failures);
-    }
-}
-
-/// A message behind the header of its generic netlink family.
-struct Genl<'a, F>(&'a F);
-
-impl<F: GenlFamily + Emitable> Emitable for Genl<'_, F> {
-    fn buffer_len(&self) -> usize {
-        GENL_HDRLEN + self.0.buffer_len()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        if let Some((head, rest)) = buffer.split_at_mut_checked(GENL_HDRLEN) {
-            GenlHeader { cmd: self.0.command(), version: self.0.version() }.emit(head);
-            self.0.emit(rest);
-        }
     }
 }
 

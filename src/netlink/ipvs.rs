@@ -21,16 +21,11 @@ pub mod stats;
 use super::nla::{self, number, put};
 
 pub use destination::DestinationAttribute;
-pub use service::{Flags, ServiceAttribute};
+pub use service::{AF_INET, AF_INET6, Flags, ServiceAttribute};
 pub use stats::Stats;
 
 #[cfg(test)]
 mod tests;
-
-/// `AF_INET` of `linux/socket.h`, as [`ServiceAttribute::Family`] carries it.
-pub const AF_INET: u16 = 2;
-/// `AF_INET6` of `linux/socket.h`.
-pub const AF_INET6: u16 = 10;
 
 const FAMILY_NAME: &str = "IPVS";
 const FAMILY_VERSION: u8 = 1;
@@ -192,6 +187,7 @@ impl From<IpvsCommand> for u8 {
             IpvsCommand::GetConfig => IPVS_CMD_GET_CONFIG,
             IpvsCommand::SetInfo => IPVS_CMD_SET_INFO,
             IpvsCommand::GetInfo => IPVS_CMD_GET_INFO,
+            // Among them is the flush, which must not be sent even if it was received.
             IpvsCommand::Other(_) => IPVS_CMD_UNSPEC,
         }
     }

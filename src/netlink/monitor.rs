@@ -49,6 +49,7 @@ impl Monitor {
         let subscribe = || {
             let mut socket = TokioSocket::new(protocol)?;
             socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+            // Groups one by one, because those of a bind have numbers up to 32 only.
             for group in groups {
                 socket.socket_mut().add_membership(*group)?;
             }

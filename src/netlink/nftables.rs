@@ -39,6 +39,7 @@ impl Generations {
     pub fn current(&mut self) -> Result<u32, Error> {
         let request = Bytes(&[0; NFGENMSG]);
         let answers = self.0.exchange(NFT_MSG_GETGEN, NLM_F_ACK, &request, generation)?;
+        // It is the only message; the acknowledgement behind it ends the answer.
         match answers.into_iter().next() {
             Some(number) => number?.ok_or(Error::Decode("no generation in it".into())),
             None => Err(Error::Decode("no message with a generation".into())),

@@ -58,7 +58,7 @@ impl Plane {
     pub fn apply(&mut self, ops: &[Op]) {
         let failures = self.ebpf.apply(&ops.iter().collect::<Vec<_>>());
         assert!(failures.is_empty(), "{failures:?}");
-        self.ebpf.conclude(true).expect("conclude");
+        self.ebpf.finish_pass(true).expect("finish the pass");
     }
 
     /// Returns the message of an operation that fails.

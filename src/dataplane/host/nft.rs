@@ -35,8 +35,9 @@ pub struct Netfilter {
 impl Netfilter {
     /// Prepares for the rules of the current network namespace.
     pub fn open() -> Self {
-        let generations = Generations::open()
-            .inspect_err(|error| tracing::debug!(%error, "cannot follow generations of netfilter rules, so nft lists them in every pass"));
+        let generations = Generations::open().inspect_err(|error| {
+            tracing::debug!(%error, "generations of netfilter rules are unknown, each pass lists them");
+        });
         Self { generations: generations.ok(), listed: None, written: None }
     }
 

@@ -12,6 +12,7 @@ pub fn read<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, St
 /// Reads one value, without the line end; `None` if the kernel has no such setting.
 pub fn value(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok()?;
+    // Values of several words are separated by tabs, which stay.
     Some(text.trim().to_owned())
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::cluster::Protocol;
 
-use super::IpvsTable;
 use super::proc::{Identity, ProcEntry, ProcService};
+use super::table::IpvsTable;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::{Foreign, RealServer, Scheduling, Service, ServiceKey};
 

@@ -13,7 +13,7 @@ use crate::netlink::ipvs::{
     service,
 };
 
-use super::OWNER_TAG;
+use super::table::OWNER_TAG;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::{Forwarding, RealServer, Scheduling, ServiceKey};
 

@@ -1,5 +1,6 @@
 //! Decoder of the kernel's dumps: our services, foreign ones, and real servers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use netlink_packet_core::DecodeError;
@@ -9,9 +10,24 @@ use crate::netlink::ipvs::{
     AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
 };
 
-use super::OWNER_TAG;
 use super::proc::{Identity, ProcEntry};
-use crate::dataplane::state::{Connections, Foreign, Forwarding, RealServer, Scheduling, ServiceKey};
+use crate::dataplane::state::{
+    Connections, Foreign, Forwarding, RealServer, Scheduling, Service, ServiceKey,
+};
+
+/// Timeout, in seconds, that marks a service as ours.
+pub const OWNER_TAG: u32 = 19508;
+
+/// One reading of the kernel's services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpvsTable {
+    /// The services that are ours.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// All other services, sorted.
+    pub foreign: Vec<Foreign>,
+    /// Connections of every real server of ours.
+    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+}
 
 /// A service in a dump, by its owner.
 #[derive(Debug, PartialEq, Eq)]

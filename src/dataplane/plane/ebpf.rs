@@ -61,6 +61,7 @@ impl Plane for EbpfPlane {
         let Some(ebpf) = &mut self.attached else {
             return Ebpf::look(&self.options).map(PlaneReading::from).map_err(error);
         };
+        // The maps can be right while nothing reads them, so programs are checked in each reading.
         let repaired = ebpf.repair().map_err(error)?;
         if !repaired.is_empty() {
             tracing::warn!(
@@ -82,7 +83,7 @@ impl Plane for EbpfPlane {
 
     fn finish_pass(&mut self, all_programmed: bool) -> Result<(), String> {
         match &mut self.attached {
-            Some(ebpf) => ebpf.conclude(all_programmed).map_err(|error| error.to_string()),
+            Some(ebpf) => ebpf.finish_pass(all_programmed).map_err(|error| error.to_string()),
             None => Ok(()),
         }
     }
@@ -125,6 +126,7 @@ impl Leftovers {
                 )
             })?,
         }
+        // Nothing pins programs again while this run uses another plane.
         self.options = None;
         Ok(())
     }

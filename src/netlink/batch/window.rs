@@ -1,10 +1,25 @@
 //! The messages of one send with the outcome of each, without the socket.
 
+use std::io;
+
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer};
 use netlink_packet_generic::GenlFamily;
 
-use super::{Genl, MessageError};
+use super::genl::Genl;
 use crate::netlink::frame::{self, FrameHeader};
+
+/// Reason for which a message of a pipeline had no effect, or none that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The kernel's answer, a positive errno.
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    Refused(i32),
+    /// The message was not sent; a positive errno, or 0 when the system gave none.
+    #[error("not sent to the kernel: {}", io::Error::from_raw_os_error(*.0))]
+    Unsent(i32),
+    #[error("outcome unknown, because the kernel's replies were lost; the next pass reads the kernel again")]
+    Unknown,
+}
 
 /// A send in the making, then in flight. Its messages have consecutive sequence numbers.
 pub(super) struct Window {

@@ -108,6 +108,7 @@ impl Nla for DestinationAttribute {
             Self::Address(address) => put(buffer, address),
             Self::TunnelType(value) => put(buffer, &value.to_ne_bytes()),
             Self::Family(value) | Self::TunnelFlags(value) => put(buffer, &value.to_ne_bytes()),
+            // Ports alone are in network byte order.
             Self::Port(port) | Self::TunnelPort(port) => put(buffer, &port.to_be_bytes()),
             Self::ForwardMethod(value)
             | Self::Weight(value)
@@ -141,6 +142,7 @@ impl DestinationAttribute {
             IPVS_DEST_ATTR_TUN_TYPE => array(value).map(u8::from_ne_bytes).map(Self::TunnelType),
             IPVS_DEST_ATTR_TUN_PORT => array(value).map(u16::from_be_bytes).map(Self::TunnelPort),
             IPVS_DEST_ATTR_TUN_FLAGS => array(value).map(u16::from_ne_bytes).map(Self::TunnelFlags),
+            // Later kernels have more attributes, which must not make a server unreadable.
             _ => Ok(Self::Other(DefaultNla::new(kind, value.to_vec()))),
         }
         .with_context(|| format!("invalid IPVS_DEST_ATTR {}", kind & NLA_TYPE_MASK))

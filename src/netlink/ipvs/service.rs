@@ -9,8 +9,12 @@ use std::net::IpAddr;
 use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext, NLA_F_NESTED, NLA_TYPE_MASK, Nla};
 
 use super::stats::{Stats, Width};
-use super::{AF_INET, AF_INET6};
 use crate::netlink::nla::{array, number, put};
+
+/// `AF_INET` of `linux/socket.h`, as [`ServiceAttribute::Family`] carries it.
+pub const AF_INET: u16 = 2;
+/// `AF_INET6` of `linux/socket.h`.
+pub const AF_INET6: u16 = 10;
 
 const IPVS_SVC_ATTR_AF: u16 = 1;
 const IPVS_SVC_ATTR_PROTOCOL: u16 = 2;
@@ -149,11 +153,13 @@ impl Nla for ServiceAttribute {
     fn emit_value(&self, buffer: &mut [u8]) {
         match self {
             Self::Family(value) | Self::Protocol(value) => put(buffer, &value.to_ne_bytes()),
+            // The port alone is in network byte order.
             Self::Port(port) => put(buffer, &port.to_be_bytes()),
             Self::FirewallMark(value) | Self::Timeout(value) => put(buffer, &value.to_ne_bytes()),
             Self::Address(address) => put(buffer, address),
             Self::Netmask(mask) => put(buffer, mask),
             Self::Scheduler(name) | Self::PersistenceEngine(name) => {
+                // The kernel wants the NUL behind the name.
                 buffer.fill(0);
                 put(buffer, name.as_bytes());
             }
@@ -183,6 +189,7 @@ impl ServiceAttribute {
             IPVS_SVC_ATTR_STATS => Stats::parse(value).map(Self::Stats),
             IPVS_SVC_ATTR_PE_NAME => parse_name(value).map(Self::PersistenceEngine),
             IPVS_SVC_ATTR_STATS64 => Stats::parse(value).map(Self::Stats64),
+            // Later kernels have more attributes, which must not make a service unreadable.
             _ => Ok(Self::Other(DefaultNla::new(kind, value.to_vec()))),
         }
         .with_context(|| format!("invalid IPVS_SVC_ATTR {}", kind & NLA_TYPE_MASK))

@@ -72,12 +72,14 @@ impl Stats {
                 IPVS_STATS_ATTR_OUTPPS => &mut stats.out_packet_rate,
                 IPVS_STATS_ATTR_INBPS => &mut stats.in_byte_rate,
                 IPVS_STATS_ATTR_OUTBPS => &mut stats.out_byte_rate,
+                // Only aligns the 64-bit numbers behind it.
                 IPVS_STATS_ATTR_PAD => continue,
                 _ => {
                     stats.other.push(DefaultNla::new(kind, value.to_vec()));
                     continue;
                 }
             };
+            // Both widths of the same attribute, by which list it is in.
             *field = match value.len() {
                 4 => nla::number(value).map(u64::from),
                 _ => nla::array(value).map(u64::from_ne_bytes),
@@ -102,6 +104,7 @@ impl Stats {
 
     fn counters(&self, width: Width) -> [Counter; 10] {
         let wide = Counter::Wide;
+        // A number that does not fit is not wrapped to a small one, which would look like idleness.
         let narrow = |kind, value: u64| match width {
             Width::Mixed => Counter::Narrow(kind, u32::try_from(value).unwrap_or(u32::MAX)),
             Width::Wide => Counter::Wide(kind, value),

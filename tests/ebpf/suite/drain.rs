@@ -94,11 +94,11 @@ pub fn ends_later_what_it_could_not_end() {
     // Without a free file descriptor no netlink socket can be opened.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
-    let concluded = plane.ebpf.conclude(true);
+    let finished = plane.ebpf.finish_pass(true);
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    assert!(concluded.is_err());
+    assert!(finished.is_err());
     assert!(is_alive(&mut stream));
-    plane.ebpf.conclude(true).unwrap();
+    plane.ebpf.finish_pass(true).unwrap();
     assert!(is_aborted(&mut stream));
 }
 

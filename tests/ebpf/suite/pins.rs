@@ -192,9 +192,9 @@ pub fn another_layout_goes_on_until_ours_is_filled() {
     // A pass may take several calls until all services are in the maps.
     let ops = service(vip, &servers[1..]);
     assert!(plane.ebpf.apply(&ops.iter().collect::<Vec<_>>()).is_empty());
-    plane.ebpf.conclude(false).unwrap();
+    plane.ebpf.finish_pass(false).unwrap();
     assert!(other.exists(), "the other programs may be the only ones that know a service");
-    plane.ebpf.conclude(true).unwrap();
+    plane.ebpf.finish_pass(true).unwrap();
     assert!(!other.exists());
     assert_eq!(connect(address(vip)).unwrap().1, servers[1].port());
     assert!(is_alive(&mut held.0));

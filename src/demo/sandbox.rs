@@ -1,63 +1,64 @@
-//! The stage: namespaces and mounts of this process and its children, which go with the last of them.
+//! The sandbox: network and mount namespace of the demonstration, which end with the last process in them.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::part::search_path;
-use super::story::Agent;
-use super::{Error, step};
+use super::error::{Error, setup};
+use super::scenario::AgentId;
+use super::tools::ip;
 use crate::dataplane::ebpf;
 
-/// Everything that is written is here, in memory and seen by nobody else.
+/// Directory of all files of the demonstration. It is in memory, and no process outside the sandbox sees it.
 const DIRECTORY: &str = "/run/l4lbd-demo";
 
-/// The node that the daemon and the client are on.
+/// Address of the node with the daemon and the client.
 pub const NODE: &str = "10.77.0.1";
 
-/// The daemon's DNS server.
-const RESOLVER: &str = "nameserver 198.51.100.1\n";
+/// Content of `/etc/resolv.conf`: the daemon's DNS server.
+const RESOLV_CONF: &str = "nameserver 198.51.100.1\n";
 
-/// Look-ups of hosts go to the name server, whatever else this machine has.
-const NAME_SERVICES: &str = "hosts: files dns\n";
+/// Content of `/etc/nsswitch.conf`: hosts are looked up by DNS, whatever else this machine is configured for.
+const NSSWITCH_CONF: &str = "hosts: files dns\n";
 
-/// Where things are on the stage.
+/// Paths in the sandbox.
 #[derive(Clone, Debug)]
-pub struct Stage {
+pub struct Sandbox {
+    /// The master's state document, which the daemon follows.
     pub state: PathBuf,
     pub config: PathBuf,
+    /// The daemon's `state_dir`.
     pub state_dir: PathBuf,
     pub socket: PathBuf,
     pub log: PathBuf,
-    /// The control group that clients are in.
+    /// The control group of the demonstration's processes, if this host has cgroup2.
     pub cgroup: Option<PathBuf>,
-    /// A BPF file system, where the kernel has one.
+    /// A BPF file system, if this kernel has one.
     pub pins: Option<PathBuf>,
 }
 
-impl Stage {
-    /// Takes this process to namespaces of its own; to be called while it has one thread only. `cgroup` is
-    /// where the host has it.
+impl Sandbox {
+    /// Moves this process into new namespaces. To be called while it has one thread only. `cgroup` is the control group's
+    /// path on the host.
     ///
     /// # Errors
-    /// What could not be made, and why.
+    /// With the step that failed.
     pub fn enter(cgroup: Option<&Path>) -> Result<Self, Error> {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
-            .map_err(|error| step("make namespaces", error))?;
+            .map_err(|error| setup("create namespaces", error))?;
         let nothing = None::<&str>;
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
-            .map_err(|error| step("keep mounts to ourselves", error))?;
+            .map_err(|error| setup("make mounts private", error))?;
         let directory = Path::new(DIRECTORY);
-        // With it go the sockets of the host's resolver, service manager and name cache.
+        // This hides the sockets of the host's resolver, service manager and name cache.
         mount(Some("l4lbd-demo"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
-            .map_err(|error| step("mount a tmpfs on /run", error))?;
-        fs::create_dir_all(directory).map_err(|error| step("use the tmpfs on /run", error))?;
-        let stage = Self {
+            .map_err(|error| setup("mount a tmpfs on /run", error))?;
+        fs::create_dir_all(directory)
+            .map_err(|error| setup("create a directory in the tmpfs on /run", error))?;
+        let sandbox = Self {
             state: directory.join("state.json"),
             config: directory.join("l4lbd.toml"),
             state_dir: directory.join("state"),
@@ -66,104 +67,86 @@ impl Stage {
             cgroup: cgroup
                 .map(|path| bind(path, &directory.join("cgroup")))
                 .transpose()
-                .map_err(|error| step("mount the control group", error))?,
+                .map_err(|error| setup("mount the control group", error))?,
             pins: bpf(&directory.join("bpf")),
         };
-        // That of the new network namespace.
+        // The host's /sys shows the host's network namespace.
         mount(Some("l4lbd-demo"), "/sys", Some("sysfs"), MsFlags::empty(), nothing)
-            .map_err(|error| step("mount sysfs on /sys", error))?;
-        cover(Path::new("/etc/resolv.conf"), RESOLVER)
-            .map_err(|error| step("put a file over /etc/resolv.conf", error))?;
-        match cover(Path::new("/etc/nsswitch.conf"), NAME_SERVICES) {
+            .map_err(|error| setup("mount sysfs on /sys", error))?;
+        cover(Path::new("/etc/resolv.conf"), RESOLV_CONF)
+            .map_err(|error| setup("mount a file over /etc/resolv.conf", error))?;
+        match cover(Path::new("/etc/nsswitch.conf"), NSSWITCH_CONF) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(step("put a file over /etc/nsswitch.conf", error));
+                return Err(setup("mount a file over /etc/nsswitch.conf", error));
             }
             _ => {}
         }
         ip(&format!(
             "link set lo up\nlink add lan type bridge\naddress add {NODE}/24 dev lan\nlink set lan up\n"
         ))
-        .map_err(|error| step("make a bridge", error))?;
-        Ok(stage)
+        .map_err(|error| setup("create a bridge", error))?;
+        Ok(sandbox)
     }
 
-    /// Where programs may hold, and be kept; `None` where they would hold for the whole machine.
+    /// Returns what the eBPF plane is attached to and where its programs are pinned. `None` if only the whole machine
+    /// could be the place, which the demonstration leaves alone.
     pub fn ebpf(&self) -> Option<ebpf::Options> {
         Some(ebpf::Options { cgroup: Some(self.cgroup.clone()?), pins: self.pins.as_ref()?.join("l4lbd") })
     }
 
-    /// Puts a file in the place of what was there, so that readers see one or the other.
+    /// Replaces a file, so that readers see the old content or the new one.
     pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         let draft = path.with_extension("new");
         fs::write(&draft, content)?;
         fs::rename(draft, path)
     }
 
-    /// The last lines of the daemon's log.
-    pub fn last_words(&self) -> String {
+    /// Returns the last lines of the daemon's log.
+    pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n")
     }
 }
 
-/// The link of an agent, on this side.
-fn port(agent: Agent) -> String {
+/// Returns the name of an agent's link on the bridge's side.
+fn port(agent: AgentId) -> String {
     format!("port-{}", agent.0)
 }
 
-/// Connects the network namespace that the process is in.
-pub fn connect(agent: Agent, process: u32) -> io::Result<()> {
+/// Connects the network namespace of the agent's process with the bridge.
+pub fn connect(agent: AgentId, process: u32) -> io::Result<()> {
     let port = port(agent);
     ip(&format!("link add {port} master lan up type veth peer name eth0 netns {process}\n"))
 }
 
-/// Takes an agent off the network.
-pub fn disconnect(agent: Agent) -> io::Result<()> {
+/// Cuts an agent off the network.
+pub fn disconnect(agent: AgentId) -> io::Result<()> {
     ip(&format!("link set {} down\n", port(agent)))
 }
 
-/// Runs commands of `ip` in the calling thread's network namespace.
-pub fn ip(commands: &str) -> io::Result<()> {
-    let mut child = Command::new("ip")
-        .env("PATH", search_path())
-        .args(["-batch", "-"])
-        // It is not meant by the terminal's signals, as nobody is but the director.
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(commands.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(said.lines().next().unwrap_or("ip failed").to_owned()))
-}
-
+/// Mounts a directory of the host at another path too.
 fn bind(from: &Path, to: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(to)?;
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(to.to_owned())
 }
 
+/// Mounts a BPF file system, if this kernel has one.
 fn bpf(to: &Path) -> Option<PathBuf> {
     fs::create_dir_all(to).ok()?;
     mount(Some("l4lbd-demo"), to, Some("bpf"), MsFlags::empty(), Some("mode=0700")).ok()?;
     Some(to.to_owned())
 }
 
-/// Shows processes on the stage another content of a file, which stays as it is.
+/// Gives processes in the sandbox another content of a file. The file itself stays as it is.
 fn cover(path: &Path, content: &str) -> io::Result<()> {
     let ours = Path::new(DIRECTORY).join(path.file_name().unwrap_or_default());
     fs::write(&ours, content)?;
     match fs::canonicalize(path) {
         Ok(target) => Ok(mount(Some(&ours), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?),
-        // A link into the /run that is covered, as systemd-resolved and others make it.
+        // A symbolic link into the host's /run, such as systemd-resolved makes, leads nowhere in the sandbox.
+        // Its target is created here, in our own /run.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let target = path.parent().unwrap_or(Path::new("/")).join(fs::read_link(path)?);
             let known = target.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
