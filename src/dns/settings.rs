@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::forward::{Forward, Mesos};
 use super::resolved::Resolved;
 use super::server::clients::ClientRule;
-use super::zones::catalog::{Catalog, Layout};
+use super::zones::catalog::{Catalog, CatalogLayout};
 use super::zones::vips::{Error, Zone};
 use crate::units::{self, Span};
 use crate::vip::alloc::AddressRange;
@@ -71,7 +71,7 @@ impl DnsSettings {
     /// When an origin is no name.
     pub fn catalog(&self, ranges: &[AddressRange], mesos: bool) -> Result<Catalog, Error> {
         let listeners: Vec<IpAddr> = self.listen.iter().map(SocketAddr::ip).collect();
-        let layout = Layout {
+        let layout = CatalogLayout {
             zone: &self.zone,
             aliases: &self.aliases,
             tasks: self.tasks,

@@ -57,7 +57,7 @@ impl Inventory {
         };
         let node = &mut inventory.node;
 
-        // Addresses of our link are state that the diff compares, all others describe the node.
+        // Addresses of our link are state that the diff compares, the rest describes the node.
         for message in addresses {
             let Some(address) = host_address(message) else { continue };
             if Some(message.header.index) != our_index {

@@ -125,6 +125,7 @@ impl<'r> ReplyWriter<'r> {
         reply.extend_from_slice(&header.id.to_be_bytes());
         reply.extend_from_slice(&[0; HEADER - 2]);
         reply.extend_from_slice(question);
+        // The counts follow at the end, but for the one question.
         if let Some(count) = reply.get_mut(5) {
             *count = u8::from(!question.is_empty());
         }
@@ -184,6 +185,7 @@ impl<'r> ReplyWriter<'r> {
         self.u16(kind);
         self.u16(IN);
         self.u32(ttl);
+        // The length is known when the data is there.
         let start = self.reply.len();
         self.u16(0);
         data(self);
@@ -285,6 +287,7 @@ impl AnswerWriter<'_, '_, '_> {
         let Lookup::Found(records) = self.place.find_relative(name) else { return };
         let addresses = records.iter().filter(|data| matches!(data, RData::A(_) | RData::Aaaa(_)));
         for data in addresses.take(MAX_ADDITIONAL) {
+            // Additional records are a courtesy: what does not fit is left out without the TC bit.
             let end = writer.reply.len();
             writer.octets(name);
             writer.pointer(self.origin());

@@ -67,6 +67,7 @@ pub struct ClientFilter {
 impl ClientFilter {
     /// A filter for a server that listens on `own`.
     pub fn new(rules: &[ClientRule], own: &[IpAddr], views: &watch::Receiver<Arc<NodeView>>) -> Self {
+        // The view that is there counts as seen, so that only a later one is fetched.
         let mut views = views.clone();
         let view = views.borrow_and_update().clone();
         Self { rules: rules.to_vec(), own: own.to_vec(), views, view }

@@ -39,12 +39,12 @@ pub enum Error {
 /// Bound sockets that are not served yet; queries wait in the kernel until [`Listener::serve`].
 #[derive(Debug)]
 pub struct Listener {
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<BoundAddress>,
 }
 
 /// One address: the same port on both transports, with a UDP socket for each thread.
 #[derive(Debug)]
-struct Endpoint {
+struct BoundAddress {
     address: SocketAddr,
     udp: Vec<std::net::UdpSocket>,
     tcp: TcpListener,
@@ -63,7 +63,7 @@ impl Listener {
     pub async fn bind(addresses: &[SocketAddr]) -> Result<Self, Error> {
         let endpoints = addresses
             .iter()
-            .map(|&address| Endpoint::bind(address).map_err(|error| Error::Bind { address, error }))
+            .map(|&address| BoundAddress::bind(address).map_err(|error| Error::Bind { address, error }))
             .collect::<Result<_, _>>()?;
         Ok(Self { endpoints })
     }
@@ -119,7 +119,7 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
-impl Endpoint {
+impl BoundAddress {
     fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut attempt = 1;
         loop {

@@ -37,7 +37,7 @@ enum ZoneKind {
 
 /// Settings from which zones follow, whatever is in them.
 #[derive(Clone, Debug)]
-pub struct Layout<'a> {
+pub struct CatalogLayout<'a> {
     /// Origin of the VIPs' zone.
     pub zone: &'a str,
     /// Further origins of the VIPs' zone.
@@ -101,7 +101,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When an origin is not a valid name.
-    pub fn new(layout: &Layout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
+    pub fn new(layout: &CatalogLayout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
         let mut origins = HashMap::new();
         // An origin that comes twice keeps its first meaning: the configured zone before those of DC/OS.
         let mut add = |origin: &str, content: ZoneKind| {
@@ -165,6 +165,7 @@ impl Catalog {
 
     /// Finds the zone that a name is in; `None` if it is in none of ours.
     pub fn place(&self, name: &QueryName) -> Option<Match<'_>> {
+        // From the longest origin that there may be to the shortest, each a look-up.
         (1..=name.labels().min(self.depth)).rev().find_map(|depth| {
             let content = *self.origins.get(name.split_at_end(depth).1)?;
             Some(Match { catalog: self, content, depth })

@@ -72,6 +72,7 @@ impl Directory {
             let (agent, group) = (*agents.get(&task.agent)?, *groups.get(&task.framework)?);
             Some((group, &*task.label, number, agent))
         });
+        // Sorted by group and label, so that the tasks of a name are found by halving.
         let mut entries: Vec<_> = entries.collect();
         entries.sort_unstable();
         let entry = |(group, _, task, agent): (u32, &str, u32, u32)| TaskEntry { task, agent, group };

@@ -25,6 +25,7 @@ pub fn origins(range: &AddressRange) -> Vec<String> {
     let zones = range.networks().into_iter().flat_map(|network| {
         // A label is an octet of IPv4, four bits of IPv6.
         let step = if network.addr().is_ipv4() { 8 } else { 4 };
+        // A network that ends within a label is split into those that end with one.
         let prefix = network.prefix_len().div_ceil(step) * step;
         network.subnets(prefix.max(step)).into_iter().flatten()
     });
@@ -71,6 +72,7 @@ pub fn parse(name: &[u8]) -> Option<(IpAddr, IpAddr)> {
             bits |= u32::from(octet) << (8 * count);
             count += 1;
         }
+        // Labels that are missing stand for any value. Shifts by all bits have no result.
         let host = u32::MAX.checked_shr(8 * count).unwrap_or(0);
         let first = bits.checked_shl(32 - 8 * count).unwrap_or(0);
         return Some((Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(first | host).into()));

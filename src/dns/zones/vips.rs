@@ -62,7 +62,7 @@ impl From<(Protocol, u16)> for ServicePort {
 }
 
 /// Relative names on the wire with their records.
-type Records = HashMap<Box<[u8]>, Vec<RData>>;
+type RecordMap = HashMap<Box<[u8]>, Vec<RData>>;
 
 /// An immutable set of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Zone {
     origin: Box<[u8]>,
     serial: u32,
     /// `None` until the first records are known.
-    records: Option<Records>,
+    records: Option<RecordMap>,
     /// Names of an address, relative.
     names4: BTreeMap<Ipv4Addr, Vec<Box<[u8]>>>,
     names6: BTreeMap<Ipv6Addr, Vec<Box<[u8]>>>,
@@ -107,8 +107,8 @@ impl Zone {
     ) -> (Self, BTreeMap<String, NameError>) {
         let (names4, names6) = (BTreeMap::new(), BTreeMap::new());
         let mut zone = Self { origin: self.origin.clone(), serial, records: None, names4, names6 };
-        let mut records = Records::new();
-        let mut by_port_name = Records::new();
+        let mut records = RecordMap::new();
+        let mut by_port_name = RecordMap::new();
         let mut left_out = BTreeMap::new();
         for service in services {
             let owner = match self.owner(&service.name) {
@@ -225,7 +225,7 @@ fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
 }
 
 /// Adds a record, with the names between it and the origin.
-fn add_with_parents(records: &mut Records, name: Box<[u8]>, data: RData) {
+fn add_with_parents(records: &mut RecordMap, name: Box<[u8]>, data: RData) {
     let mut above: &[u8] = &name;
     while let Some((length, rest)) = above.split_first() {
         above = rest.get(usize::from(*length)..).unwrap_or_default();
@@ -239,7 +239,7 @@ fn add_with_parents(records: &mut Records, name: Box<[u8]>, data: RData) {
 }
 
 /// Adds a record once, in order.
-fn add(records: &mut Records, name: Box<[u8]>, data: RData) {
+fn add(records: &mut RecordMap, name: Box<[u8]>, data: RData) {
     let known = records.entry(name).or_default();
     if let Err(place) = known.binary_search(&data) {
         known.insert(place, data);

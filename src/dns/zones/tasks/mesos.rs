@@ -206,6 +206,7 @@ fn ports<'a>(
         .filter(move |port| port.protocol.is_none_or(|own| own == protocol))
         .filter(move |port| name.is_none_or(|name| !name.is_empty() && *port.label == *name))
         .map(|port| port.number);
+    // Discovery information takes the place of the resources, but on the agent's side.
     let by_resource = name.is_none() && (slave || task.ports.is_none());
     let resources = task.resources.iter().filter(move |_| by_resource);
     discovered.chain(resources.flat_map(|(first, last)| *first..=*last))
