@@ -279,7 +279,7 @@ fn every_error_is_listed_at_once() {
             "dns.aliases: origin `c..d` has an empty label",
             "dns.aliases: origin `e..f` has an empty label",
             "dns.listen: 11.0.0.5 is in the range of VIPs, vips.range4 = 11.0.0.0-11.255.255.255",
-            "dns.forward: \"node-1\" is no address such as 10.0.0.2",
+            "dns.forward: \"node-1\" is not an address such as 10.0.0.2",
             "dns.mesos: wrong kind of value: integer `5`, expected",
             "[logging]: unknown section",
         ],
