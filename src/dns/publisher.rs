@@ -3,7 +3,7 @@
 //!
 //! The reconcile loop decides when a VIP's name appears; this task only puts that zone into the catalog.
 //! Names of tasks do not depend on the kernel and follow the believed cluster directly. Putting the parts
-//! together is pure ([`Composer`]).
+//! together is pure (`Composer`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
