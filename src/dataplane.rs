@@ -48,6 +48,12 @@ pub trait DataPlane {
     /// When any of it can't be read; nothing is guessed from the rest.
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error>;
 
+    /// Reads the node alone, which costs little beside the services.
+    ///
+    /// # Errors
+    /// When the kernel does not tell its links, addresses or routes.
+    async fn read_node(&mut self) -> Result<Node, Error>;
+
     /// Carries out `ops` in order and goes on after a failure; returns the failures.
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError>;
 

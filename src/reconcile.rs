@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::DataPlane;
@@ -125,18 +126,44 @@ impl<D: DataPlane> Reconciler<D> {
                 () = inputs.network.notified() => Cause::Network,
             };
             if cause == Cause::Network {
-                // A node whose network changes all the time should not be busy with comparing. Documents,
-                // questions and the end don't wait for that: a first pass takes seconds where it loads
-                // modules.
-                tokio::select! {
-                    () = shutdown.cancelled() => break,
-                    () = tokio::time::sleep(COALESCE.max(4 * self.passes.took()).min(self.audit)) => {}
-                    _ = inputs.feeds.changed() => cause = Cause::Source,
-                    Some(request) = inputs.requests.recv() => self.requests.push(request),
+                match self.settle(&mut inputs, &shutdown).await {
+                    Some(next) => cause = next,
+                    None => break,
                 }
             }
         }
         self.passes.finish();
+    }
+
+    /// Waits before a pass that a change of the network causes: a node whose network changes all the time
+    /// should not be busy with comparing. Returns the cause of the pass, or `None` at shutdown.
+    ///
+    /// Documents, requests and the shutdown don't wait: a first pass takes seconds where it loads modules.
+    /// Nor does DNS, which answers the containers of a new network only when it knows that network.
+    async fn settle(&mut self, inputs: &mut Inputs, shutdown: &CancellationToken) -> Option<Cause> {
+        let pause = COALESCE.max(4 * self.passes.took()).min(self.audit);
+        let settled = tokio::time::sleep(pause);
+        tokio::pin!(settled);
+        loop {
+            let started = Instant::now();
+            self.passes.refresh_node().await;
+            // At most a tenth of the time goes into reading.
+            let spacing = COALESCE.max(9 * started.elapsed());
+            let changed_again = async {
+                inputs.network.notified().await;
+                tokio::time::sleep(spacing).await;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                () = &mut settled => return Some(Cause::Network),
+                _ = inputs.feeds.changed() => return Some(Cause::Source),
+                Some(request) = inputs.requests.recv() => {
+                    self.requests.push(request);
+                    return Some(Cause::Network);
+                }
+                () = changed_again => {}
+            }
+        }
     }
 
     fn until_due(&self) -> Duration {

@@ -67,14 +67,7 @@ impl Host {
     /// # Errors
     /// When rtnetlink or `nft` fail. A setting that the kernel lacks is left out.
     pub async fn read(&mut self) -> Result<HostReading, Error> {
-        let Inventory { link, addresses, routes, mut node } = self.routing.read().await?;
-        // Without this setting bridged packets skip netfilter, so none has to be turned around.
-        if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
-            node.no_hairpin.clear();
-        }
-        node.capabilities = self.capabilities;
-        node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
-        node.nameservers = Nameservers::read().addresses().collect();
+        let Inventory { link, addresses, routes, node } = self.inventory().await?;
         // All settings that may be wanted, because the desired state is not known here.
         let sysctls = rules::sysctls(self.capabilities, true);
         let rules = match &mut self.netfilter {
@@ -89,6 +82,28 @@ impl Host {
             rules,
             node,
         })
+    }
+
+    /// Reads the node alone.
+    ///
+    /// # Errors
+    /// When rtnetlink fails.
+    pub async fn read_node(&self) -> Result<Node, Error> {
+        Ok(self.inventory().await?.node)
+    }
+
+    /// Links, addresses, routes and everything that describes the node.
+    async fn inventory(&self) -> Result<Inventory, Error> {
+        let mut inventory = self.routing.read().await?;
+        let node = &mut inventory.node;
+        // Without this setting bridged packets skip netfilter, so none has to be turned around.
+        if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
+            node.no_hairpin.clear();
+        }
+        node.capabilities = self.capabilities;
+        node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
+        node.nameservers = Nameservers::read().addresses().collect();
+        Ok(inventory)
     }
 
     /// Carries out an operation on settings, rules, link, addresses or routes.

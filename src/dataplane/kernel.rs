@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::host::{Host, HostReading};
-use super::node::{Capabilities, PlaneChoice, PlaneKind};
+use super::node::{Capabilities, Node, PlaneChoice, PlaneKind};
 use super::op::{Op, OpError};
 use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
@@ -32,6 +32,8 @@ pub struct Kernel {
     choice: PlaneChoice,
     plane: Box<dyn Plane>,
     host: Host,
+    /// Size of the plane's connection table in the last reading, which does not change.
+    connection_buckets: Option<u32>,
     /// Programs that an earlier run may have left; `None` if the plane itself takes them over.
     leftovers: Option<Leftovers>,
 }
@@ -97,6 +99,7 @@ impl Kernel {
         Ok(Self {
             choice: PlaneChoice { plane: kind, reason },
             host: Host::open(&options.link, plane.capabilities())?,
+            connection_buckets: None,
             // Programs act before there is a packet, and so would hide any other plane's services.
             leftovers: (kind != PlaneKind::Ebpf).then(|| Leftovers::new(options.ebpf.clone())),
             plane,
@@ -133,10 +136,16 @@ impl DataPlane for Kernel {
             tokio::task::block_in_place(|| self.plane.read(depth))?;
         let HostReading { link, addresses, routes, sysctls, rules, mut node } = self.host.read().await?;
         // The host cannot know the first, and a plane with networks of its own has no use for routes.
+        self.connection_buckets = connection_buckets;
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, routes, sysctls, rules, timeouts };
         Ok(Actual { state, foreign, connections, node })
+    }
+
+    async fn read_node(&mut self) -> Result<Node, Error> {
+        let node = self.host.read_node().await?;
+        Ok(Node { connection_buckets: self.connection_buckets, ..node })
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {

@@ -141,6 +141,10 @@ impl DataPlane for SimulatedKernel {
         Ok(self.read_now())
     }
 
+    async fn read_node(&mut self) -> Result<Node, Error> {
+        Ok(self.node.clone())
+    }
+
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError> {
         let execute = |op: &Op| {
             let error = self.execute(op).err()?;

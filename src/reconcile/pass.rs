@@ -114,6 +114,17 @@ impl<D: DataPlane> Passes<D> {
         });
     }
 
+    /// Reads and publishes the node without a pass. A failure is left to the pass that follows, and the last
+    /// view of the node stays.
+    pub(super) async fn refresh_node(&mut self) {
+        match self.dataplane.read_node().await {
+            Ok(node) => self.publisher.publish_node(&node, None),
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the node's network, the next pass tries again")
+            }
+        }
+    }
+
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
     /// `is_asked` is set while a client waits for the status.
     pub(super) async fn pass(&mut self, cause: Cause, is_asked: bool) {

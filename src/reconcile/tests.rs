@@ -603,6 +603,20 @@ async fn the_node_is_published_when_a_reading_finds_it_changed() {
     assert_eq!(changed.sources, planned.sources);
 }
 
+#[tokio::test]
+async fn a_new_network_is_published_without_a_pass() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    let sources = bench.nodes.borrow_and_update().sources;
+    let at = bench.status().pass.at;
+    let network = "172.18.0.0/16".parse().unwrap();
+    bench.kernel().node.inside.insert(network);
+    bench.reconciler.passes.refresh_node().await;
+    let view = bench.nodes.borrow_and_update().clone();
+    assert!(view.node.inside.contains(&network));
+    assert_eq!((view.sources, bench.status().pass.at), (sources, at));
+}
+
 /// A first pass can take seconds, and the pause after a change of the network goes by that.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_the_network_to_settle() {

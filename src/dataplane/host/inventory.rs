@@ -102,25 +102,27 @@ pub fn default_source(asked: Option<IpAddr>, own: &BTreeSet<IpAddr>, ipv4: bool)
     asked.filter(|address| own.contains(address)).or_else(|| own.iter().find(is_ordinary).copied())
 }
 
-/// Links that lead out of the node: those with a default route, hardware, and every link on top of such a
-/// one (a bond, a bridge or a VLAN of a network card).
+/// Links that lead out of the node: those with a default route, and hardware with every link on top of it
+/// (a bond, a bridge or a VLAN of a network card). A link on top of another one that has a default route
+/// is left: it may be the node's own end of a container network.
 fn uplinks(links: &[LinkMessage], routes: &[RouteMessage]) -> BTreeSet<u32> {
     let defaults = routes.iter().filter(|route| {
         route.header.kind == RouteType::Unicast && route.header.destination_prefix_length == 0
     });
-    let hardware = links.iter().filter(|link| is_hardware(link)).map(|link| link.header.index);
     let mut found: BTreeSet<u32> =
-        defaults.flat_map(|route| outputs(&route.attributes)).chain(hardware).collect();
+        links.iter().filter(|link| is_hardware(link)).map(|link| link.header.index).collect();
     // Links are stacked in any order, so that this is repeated until nothing is added.
     loop {
         let stacked = links.iter().flat_map(stacked).filter(|(lower, _)| found.contains(lower));
         let added: Vec<u32> =
             stacked.map(|(_, upper)| upper).filter(|upper| !found.contains(upper)).collect();
         if added.is_empty() {
-            return found;
+            break;
         }
         found.extend(added);
     }
+    found.extend(defaults.flat_map(|route| outputs(&route.attributes)));
+    found
 }
 
 /// True if a driver serves the link rather than the kernel's own code. Links of drivers have no kind,

@@ -184,6 +184,19 @@ fn every_next_hop_of_a_default_route_leads_out() {
     assert_eq!(node.gateways, ips(["10.2.0.1", "10.3.0.1"]));
 }
 
+/// A node that is a container itself has a pair for its network card, and containers on a shim.
+#[test]
+fn a_shim_on_a_link_without_hardware_is_inside() {
+    let links = [
+        link(2, "eth0", vec![of_kind(InfoKind::Veth), LinkAttribute::Link(9), LinkAttribute::LinkNetNsId(0)]),
+        link(3, "shim", vec![of_kind(InfoKind::MacVlan), LinkAttribute::Link(2)]),
+    ];
+    let routes =
+        [via(2, "0.0.0.0/0", "192.168.50.2"), route(2, "192.168.50.0/24"), route(3, "192.168.50.61/32")];
+    let node = Inventory::new(OWN, &links, &[], &routes).node;
+    assert_eq!(node.inside, nets(["192.168.50.61/32"]));
+}
+
 #[test]
 fn our_link_is_told_from_the_rest() {
     let Inventory { link, addresses, routes, node } = node();
