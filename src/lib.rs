@@ -1,18 +1,44 @@
 //! l4lbd: a layer-4 load balancer on every node of an Apache Mesos cluster.
 //!
 //! ```text
-//!  source ─► mesos ─► Snapshot ─► vip ─► VipTable ─► plan ─► dataplane::State (desired)
-//!  (poll, stream, agent, marathon, file)  Leases             │
-//!                                                            ├─ diff ─► Op ─► DataPlane::apply ─► kernel
-//!                                                            │     ▲
-//!                                                            │     DataPlane::read ◄──────────── kernel
-//!                                                            └─► Zone ─► dns     Status ─► api ─► cli
+//!  source ─► Report ─► belief ─► Feed ─┬─► plan ─► Desired (State) ─┐
+//!  (poll, stream, agent,   (holds)     │   vip: VipTable            ├─ diff ─► Op ─► DataPlane::apply ─► kernel
+//!   marathon, file)                    │   leases                   │     ▲
+//!                                      │                            DataPlane::read ◄──────────────────── kernel
+//!                                      └─► dns ◄─ Zone ◄─ reconcile ─► PassReport ─► Status ─► api ─► cli
 //! ```
 //!
 //! Everything between a document and a list of operations is pure; sockets, files and clocks are in
 //! [`source`], [`dataplane::kernel`], [`dns`], [`api`], [`store`] and [`reconcile`]. Sources give
 //! complete pictures and the reconciler compares complete states, so that start, restart, drift and
-//! retry are one code path. [`daemon`] is the only module that knows all the others.
+//! retry are one code path.
+//!
+//! # Layers
+//!
+//! A module uses only modules of the lines above its own, and on its own line those to its left. A
+//! test reads the imports and fails where that is not so.
+//!
+//! 1. [`units`], [`cluster`], [`netlink`]: data and codecs that know nothing of the rest
+//! 2. [`mesos`], [`marathon`], [`vip`], [`dataplane`]: wire formats, VIPs, the kernel
+//! 3. [`store`], [`plan`], [`source`]: files, decisions, and who is asked
+//! 4. [`dns`], [`status`]: what clients and operators see
+//! 5. [`reconcile`], [`api`]: the loop and the status socket
+//! 6. [`config`], [`daemon`]: the configuration file, and the only place that wires everything
+//! 7. [`terminal`], [`demo`], [`cli`]: what people start
+//!
+//! # Where new things go
+//!
+//! - **A source**: one file in `source/` that implements [`source::Source`], one arm in
+//!   `source/configured.rs`, one settings struct in `source/settings.rs`.
+//! - **A data plane**: one file `dataplane/plane/NAME.rs` that implements `plane::Plane` and states its
+//!   capabilities, its name in [`dataplane::PlaneKind`], its arms in `dataplane::kernel::{capabilities,
+//!   open}`, and its settings struct in `dataplane/settings.rs`. The plan, the status, purge and the
+//!   monitors need no change.
+//! - **A command**: one file in `cli/` and one arm of `cli::Command`.
+//! - **A configuration key**: one field with its doc comment in the settings struct of its module; the
+//!   sample file, `--help` and the man page follow.
+//! - **A reason for which the status is degraded**: one entry in [`status::build::reasons`].
+//! - **A figure about passes**: one field of [`status::pass::PassReport`].
 
 // Only the calls that eBPF has no library for; see dataplane::ebpf.
 #![deny(unsafe_code)]
@@ -48,3 +74,6 @@ pub mod store;
 pub mod terminal;
 pub mod units;
 pub mod vip;
+
+#[cfg(test)]
+mod layers;

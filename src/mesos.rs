@@ -1,8 +1,8 @@
 //! Documents of Mesos, read into [`Snapshot`]s.
 //!
-//! Three shapes are understood: the v0 `/state` of a master or an agent ([`state`]), the v1
-//! `GET_STATE` answer of either ([`operator`]), and v1 `SUBSCRIBE` events ([`live`]; recorded ones in
-//! [`recording`]). A document is folded: each task is read, normalised ([`task`]) and dropped before
+//! Three shapes are understood: the v0 `/state` of a master or an agent (`state`), the v1
+//! `GET_STATE` answer of either (`operator`), and v1 `SUBSCRIBE` events (`live`; recorded ones in
+//! `recording`). A document is folded: each task is read, normalised (`task`) and dropped before
 //! the next one, so that memory follows the number of VIPs rather than the size of the document.
 //!
 //! What belongs here: the JSON of Mesos and the peer's rules for reading it. No I/O: requests are

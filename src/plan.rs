@@ -1,7 +1,7 @@
 //! From the believed cluster and the node's network to the state that its kernel should have: the
 //! pure part of the reconcile loop, with the time as an argument.
 //!
-//! What belongs here: every decision about what a node serves. [`desired`] decides which VIPs and
+//! What belongs here: every decision about what a node serves. [`mod@desired`] decides which VIPs and
 //! backends are usable here, [`addresses`] which name has which address, [`drain`] how long servers
 //! stay whose tasks have gone, [`adopt`] what of an earlier run's table stays. [`Planner`] puts them
 //! together and makes a new [`Plan`] only when something has changed that it depends on.

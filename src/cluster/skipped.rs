@@ -20,7 +20,7 @@ pub fn shortened(text: String) -> String {
 pub struct Skipped {
     /// Task id, or the place in the document where it should be.
     pub task: String,
-    /// Port, as [`TaskPort::describe`] shows it.
+    /// Port, as [`TaskPort::describe`](super::TaskPort::describe) shows it.
     pub port: Option<String>,
     /// Key of the label.
     pub label: Option<String>,

@@ -5,8 +5,8 @@
 //! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Foreign services are
 //! listed and left alone.
 //!
-//! What belongs here: [`table`] has what dumps say, [`proc`] what `/proc` shows, [`cache`] joins the two,
-//! and [`request`] has the messages for operations. Everything blocks and is meant for one thread at a
+//! What belongs here: `table` has what dumps say, `proc` what `/proc` shows, `cache` joins the two,
+//! and `request` has the messages for operations. Everything blocks and is meant for one thread at a
 //! time, in the network namespace of that thread. What the table should hold is left to
 //! [`super::diff`], when to look to the reconciler, and the wire format to [`crate::netlink`].
 

@@ -2,7 +2,7 @@
 //! else.
 //!
 //! What belongs here: the choice of a plane, and the order in which plane and host carry out
-//! operations. A new plane gets its arms in [`capabilities`] and [`open`].
+//! operations. A new plane gets its arms in [`capabilities`] and `open`.
 
 use super::error::Error;
 use super::host::{Host, HostReading};

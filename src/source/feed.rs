@@ -1,7 +1,7 @@
 //! What consumers see of the sources: the believed cluster, and how the source is doing.
 //!
 //! [`Believer`] runs between the sources and everything that reads them. It applies
-//! [`Belief`](crate::cluster::belief::Belief) once, so that the planner, DNS and the file on disk go
+//! [`Belief`] once, so that the planner, DNS and the file on disk go
 //! by the same snapshot, and `l4lbd accept-loss` counts for all of them.
 
 use std::sync::Arc;

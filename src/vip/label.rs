@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum LabelHost<'a> {
     /// An IPv4 or IPv6 address; brackets and leading zeros make it a name instead.
     Literal(IpAddr),
-    /// Anything else, as written; [`super::name`] makes a name of it.
+    /// Anything else, as written; [`crate::cluster::dns_label`] makes a name of it.
     Named(&'a str),
 }
 
