@@ -169,8 +169,11 @@ impl Planner {
     /// Takes in what is believed of the cluster from now on.
     pub fn learn(&mut self, accepted: &Accepted) {
         let mut cluster = ClusterView::new(accepted, &self.settings.policy);
+        // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
+        // Even a document that says the same is planned anew: comparing two clusters costs as much as a
+        // plan.
         self.basis = None;
     }
 
@@ -188,6 +191,8 @@ impl Planner {
     /// The last plan is good as long as nothing has changed that it depends on.
     pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
         let cluster = self.cluster.as_ref()?;
+        // A pass happens every few seconds, and most find nothing new: with thousands of VIPs a plan for
+        // each would keep a processor busy.
         let is_current = self.basis.as_ref().is_some_and(|basis| {
             basis.expires.is_none_or(|expires| now <= expires)
                 && basis.node == actual.node
@@ -198,6 +203,8 @@ impl Planner {
             let is_synced = cluster.sync == SyncState::Synced;
             // Before everything is known, a VIP that seems to have lost its tasks may not have.
             let linger = if is_synced { self.settings.linger } else { Duration::MAX };
+            // Before addresses are assigned: a name keeps its address as long as one of its VIPs is
+            // remembered.
             let vacant = remember(&mut self.persisted, &cluster.table, now, linger);
             let DesiredSettings { range4, range6, .. } = &self.settings.desired;
             let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6).len();
@@ -213,7 +220,9 @@ impl Planner {
                 node: &actual.node,
                 foreign: &actual.foreign,
             });
+            // From the desired state without adopted servers: a warning is about tasks that documents know.
             desired.warnings = warnings(&desired, sources, &actual.node);
+            // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {
                 node: actual.node.clone(),
@@ -232,6 +241,7 @@ impl Planner {
                 adopted.keep(&mut desired);
             }
             let plan = Arc::make_mut(&mut self.plan);
+            // The plan before knows the tasks of servers that have just gone.
             last = Some(std::mem::replace(&mut plan.desired, desired));
             (plan.sources, plan.unplaced) = (sources, unplaced);
         }
@@ -242,20 +252,25 @@ impl Planner {
     /// Brings the plan up to date with what is leaving. `last` is the previous desired state where a
     /// new one was just made; the revision is raised only if the new one differs.
     fn drain(&mut self, last: Option<Desired>, actual: &Actual, now: Timestamp) {
+        // The usual pass: the plan is the old one, and nothing is leaving.
         if last.is_none() && self.drain.is_empty() {
             return;
         }
         let known = last.as_ref().map_or(&self.plan.desired.services, |last| &last.services);
         let has_changed = self.drain.update(&self.plan.desired, known, actual, now, self.settings.drain);
         let plan = Arc::make_mut(&mut self.plan);
+        // A new plan has no leaving servers yet, whether they have changed or not.
         if last.is_some() || has_changed {
             self.drain.apply(&mut plan.desired);
         }
+        // Only a plan that differs gets a new revision: by the revision a pass tells a repair from a
+        // change.
         if last.map_or(has_changed, |last| last != plan.desired) {
             plan.revision += 1;
             plan.state = plan.desired.state();
         }
         let expires = self.basis.as_ref().and_then(|basis| basis.expires);
+        // Connections end without an event, so they are counted again and again while servers leave.
         plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
     }
 }

@@ -94,6 +94,8 @@ impl<D: DataPlane> Reconciler<D> {
             while let Ok(request) = inputs.requests.try_recv() {
                 self.requests.push(request);
             }
+            // The source wakes the loop for failures too; only a new cluster is called a change of the
+            // cluster.
             if is_new && cause == Cause::Source {
                 cause = Cause::Cluster;
             }
@@ -102,14 +104,18 @@ impl<D: DataPlane> Reconciler<D> {
                 // The asking client may have gone.
                 let _ = request.answer.send(self.passes.publisher.status());
             }
+            // What the kernel refused once it mostly refuses again: ever longer pauses keep the node free.
             let (pause, next) = if self.passes.publisher.has_errors() {
                 retry = (retry * 2).min(self.audit);
                 (retry, Cause::Retry)
             } else {
                 retry = RETRY;
+                // A leaving server or a vacant VIP may end before the audit is due.
                 let until_due = self.until_due();
                 if until_due < self.audit { (until_due, Cause::Due) } else { (self.audit, Cause::Audit) }
             };
+            // Nothing is polled: each of these events makes a pass, and what several of them changed is one
+            // pass.
             cause = tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause) => next,
@@ -125,6 +131,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Ok(()) = inputs.dns.changed() => Cause::Dns,
                 () = inputs.network.notified() => Cause::Network,
             };
+            // A container that starts changes links, addresses and routes one after the other.
             if cause == Cause::Network {
                 match self.settle(&mut inputs, &shutdown).await {
                     Some(next) => cause = next,
@@ -141,6 +148,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Documents, requests and the shutdown don't wait: a first pass takes seconds where it loads modules.
     /// Nor does DNS, which answers the containers of a new network only when it knows that network.
     async fn settle(&mut self, inputs: &mut Inputs, shutdown: &CancellationToken) -> Option<Cause> {
+        // Passes take at most a fifth of the time; the audit's interval bounds the wait.
         let pause = COALESCE.max(4 * self.passes.took()).min(self.audit);
         let settled = tokio::time::sleep(pause);
         tokio::pin!(settled);

@@ -85,6 +85,17 @@ pub struct Accepted {
     pub is_holding: bool,
 }
 
+impl Accepted {
+    /// Returns true if the same table of VIPs follows from both: most documents of a large cluster
+    /// differ only in what is no matter of VIPs.
+    pub fn gives_same_table(&self, other: &Self) -> bool {
+        self.sync == other.sync
+            && self.held == other.held
+            && self.snapshot.is_same_cluster(&other.snapshot)
+            && self.snapshot.skipped == other.snapshot.skipped
+    }
+}
+
 /// The last believed picture of the cluster, and what is needed to judge the next document.
 #[derive(Clone, Debug, Default)]
 pub struct Belief {

@@ -63,6 +63,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Returns true if both are the same in what is kept on disk: master, agents, frameworks and tasks
+    /// with VIPs.
+    pub fn is_same_cluster(&self, other: &Self) -> bool {
+        self.master == other.master
+            && self.agents == other.agents
+            && self.recovered == other.recovered
+            && self.frameworks == other.frameworks
+            && self.tasks == other.tasks
+    }
+
     /// Addresses of all agents and of the master.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         let agents = self.agents.values().filter_map(|agent| agent.address);

@@ -20,6 +20,7 @@ pub fn remember(
     now: Timestamp,
     linger: Duration,
 ) -> BTreeSet<VipKey> {
+    // A VIP that serves again starts anew: its time without backends is forgotten.
     for key in table.vips.keys() {
         persisted.vips.insert(key.clone(), None);
     }
@@ -32,6 +33,7 @@ pub fn remember(
             *since = None;
             return true;
         }
+        // The first pass without backends starts the time, later ones leave it.
         let since = *since.get_or_insert(now);
         Duration::try_from(now.duration_since(since)).unwrap_or_default() <= linger
     });
@@ -48,7 +50,10 @@ pub fn assign(
     range6: &AddressRange,
 ) -> Vec<String> {
     let mut ranked: Vec<_> = table.vips.iter().collect();
+    // The order decides which of two names with the same hash gets the address that the peer gives it.
     ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
+    // A name takes an address only of the families that its backends have: one without a backend would
+    // answer clients with a refusal where the other family works.
     let names = |ipv4: bool| {
         ranked.iter().filter_map(move |(key, vip)| match &key.host {
             Host::Named(name) if vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4) => {
@@ -57,12 +62,15 @@ pub fn assign(
             _ => None,
         })
     };
+    // An address that a label requests must not be given to a name.
     let literals = || {
         table.vips.keys().filter_map(|key| match key.host {
             Host::Literal(address) => Some(address),
             Host::Named(_) => None,
         })
     };
+    // Before old names are removed: an address that was just given up is not given to a new name in the
+    // same pass, so that clients with an old DNS answer do not reach it.
     let mut unplaced = persisted.leases4.assign(range4, names(true), literals());
     unplaced.extend(persisted.leases6.assign(range6, names(false), literals()));
     // A name keeps its address as long as any VIP of it is remembered.
@@ -80,6 +88,8 @@ pub fn assign(
 /// node, else the one that the kernel prefers.
 pub fn sources(configured: Sources, agents: &BTreeSet<IpAddr>, node: &Node) -> Sources {
     let as_agent = |ipv4: bool| {
+        // A cluster of one machine knows its agent by a loopback address, from which no backend elsewhere
+        // can be reached.
         let own = |address: &&IpAddr| {
             address.is_ipv4() == ipv4 && !address.is_loopback() && node.addresses.contains(*address)
         };

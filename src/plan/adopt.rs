@@ -23,6 +23,8 @@ impl Adopted {
     pub fn forget_known(&mut self, desired: &Desired) {
         for (key, service) in &mut self.0 {
             let Some(known) = desired.services.get(key) else { continue };
+            // Servers that no document has named stay: their tasks may be on agents that have not
+            // registered yet.
             service.servers.retain(|address, _| !known.servers.contains_key(address));
         }
     }
@@ -38,6 +40,8 @@ impl Adopted {
             for (address, server) in &held.servers {
                 let unknown = || Member { backend: Backend::unknown(Condition::Inherited), weight: u32::MAX };
                 let member = programmed.servers.entry(*address).or_insert_with(unknown);
+                // The kernel's weight is newer than the file's: the earlier run knew of a health check or a
+                // kill.
                 if member.weight != server.weight {
                     member.weight = server.weight;
                     member.backend.condition = Condition::Inherited;

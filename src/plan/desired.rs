@@ -136,15 +136,20 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     for (key, vip) in table.vips.iter().chain(vacant) {
         inputs.add(key, vip, &mut desired);
     }
+    // After the services: a literal VIP outside of the ranges needs a route and rules of its own.
     let networks = vip_networks(&desired.services, settings, node);
+    // An address that the node has already, on whatever link, is left where it is.
     let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
     desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
     let surroundings = &mut desired.surroundings;
+    // Such a plane replaces addresses when a client connects, so no packet ever has a VIP as its
+    // destination: a route is enough for the kernel to allow connect().
     if !node.capabilities.packets {
         surroundings.routes =
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
+    // The kernel would choose the address of the VIPs' own link, which backends can't answer.
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
     surroundings.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
@@ -212,21 +217,25 @@ impl Inputs<'_> {
 
     fn add_service(&self, address: IpAddr, vip_key: &VipKey, vip: &Vip, desired: &mut Desired) {
         let key = ServiceKey { protocol: vip_key.protocol, address, port: vip_key.port };
+        // Services of other programs are never changed; programming the same key would take theirs.
         if self.foreign.iter().any(|foreign| foreign.key == Some(key)) {
             let reason = "a virtual service that is not ours has this address and port: remove it, or \
                           change the label";
             desired.blocked.push(vip_key.clone());
             return skip(desired, vip_key, vip, Some(key), reason);
         }
+        // A literal VIP inside the range can meet a name's address; the one that came first keeps it.
         if let Some(holder) = desired.services.get(&key) {
             let reason = format!("{} has this address and port", holder.vip);
             return skip(desired, vip_key, vip, Some(key), &reason);
         }
+        // The kernel refuses routes and services of a family that is switched off.
         if address.is_ipv6() && !self.node.addresses.iter().any(IpAddr::is_ipv6) {
             return skip(desired, vip_key, vip, Some(key), "this node has no IPv6");
         }
         let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
+            // One bad backend costs itself alone; the VIP's other backends go on serving.
             if let Some(kind) = self.unusable_backend(seen.ip()) {
                 desired.skipped.push(Skipped {
                     task: backend.task.clone(),
@@ -236,6 +245,8 @@ impl Inputs<'_> {
                 });
                 continue;
             }
+            // IPVS sends past the rules that map ports, so backends on this node are reached in their
+            // container.
             let here = match self.node.capabilities.bypasses_port_mappings {
                 true => backend.seen_from(seen, &self.node.addresses),
                 false => seen,
@@ -248,6 +259,8 @@ impl Inputs<'_> {
                 }
             }
         }
+        // A plane with one way to choose reports that one, so that comparing with the kernel finds no
+        // difference.
         let scheduling = match self.node.capabilities.own_scheduler {
             Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
             None => scheduling(vip, &self.settings.scheduler),
@@ -289,10 +302,12 @@ fn vip_networks(
 ) -> BTreeSet<IpNet> {
     let has_ipv6 = node.addresses.iter().any(IpAddr::is_ipv6);
     let ranges = [&settings.range4, &settings.range6];
+    // Without IPv6 a route for its range would fail in every pass.
     let is_usable = |range: &&&AddressRange| range.is_ipv4() || has_ipv6;
     let mut networks: BTreeSet<IpNet> =
         ranges.iter().filter(is_usable).flat_map(|range| range.networks()).collect();
     let is_outside = |address: &IpAddr| !ranges.iter().any(|range| range.contains(*address));
+    // A label may ask for any address, and that one needs the same route and rules as the ranges.
     networks.extend(services.keys().map(|key| key.address).filter(is_outside).map(IpNet::from));
     networks
 }

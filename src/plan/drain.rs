@@ -70,8 +70,11 @@ impl Drain {
         limit: Duration,
     ) -> bool {
         let mut next = BTreeMap::new();
+        // A server that is wanted again is not in the surplus, and by that no longer leaves.
         for server in surplus(&actual.state, desired) {
             let leaving = self.leaving.get(&server).cloned().unwrap_or_else(|| {
+                // Only the plan before can name the task; after a start there is none, and the limit is the
+                // usual one.
                 let known = last.get(&server.0).and_then(|programmed| programmed.servers.get(&server.1));
                 Leaving::new(known.map(|member| &member.backend), now, limit)
             });
@@ -80,6 +83,7 @@ impl Drain {
                 next.insert(server, leaving);
             }
         }
+        // Connection counts are not compared: they change all the time, and the table does not.
         let changed = !next.keys().eq(self.leaving.keys());
         self.leaving = next;
         changed
@@ -88,6 +92,7 @@ impl Drain {
     /// Puts the leaving servers into `desired`, in place of those that it has from before.
     pub fn apply(&self, desired: &mut Desired) {
         for programmed in desired.services.values_mut() {
+            // The desired state may be that of the last pass, with servers that have been deleted since.
             programmed.servers.retain(|_, member| member.backend.condition != Condition::Gone);
         }
         for ((key, address), leaving) in &self.leaving {
@@ -104,11 +109,14 @@ impl Leaving {
             condition: Condition::Gone,
             ..known.cloned().unwrap_or_else(|| Backend::unknown(Condition::Gone))
         };
+        // A tenant's label can ask for centuries.
         let until = now.checked_add(backend.drain.unwrap_or(limit)).unwrap_or(Timestamp::MAX);
         Self { backend, since: now, until }
     }
 
     fn is_over(&self, connections: Connections, now: Timestamp) -> bool {
+        // A clock that was set back gives a negative age, which counts as not settled; the deadline holds
+        // anyway.
         let settled = Duration::try_from(now.duration_since(self.since)).is_ok_and(|age| age >= SETTLING);
         now >= self.until || (settled && connections.active == 0)
     }

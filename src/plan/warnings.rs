@@ -39,12 +39,14 @@ pub fn warnings(desired: &Desired, sources: Sources, node: &Node) -> Vec<String>
 /// IPVS cannot tell apart two connections of one client port to one server, so each group of VIPs
 /// that share servers gets a warning.
 fn shared_backends(desired: &Desired) -> Vec<String> {
+    // By protocol as well: a TCP and a UDP service on one server never meet in the connection table.
     let mut users: BTreeMap<(SocketAddr, Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
     for (key, programmed) in &desired.services {
         for server in programmed.servers.keys() {
             users.entry((*server, key.protocol)).or_default().insert(key);
         }
     }
+    // One warning per group of VIPs, not per server: a group of large VIPs would fill the status.
     let mut shared: BTreeMap<BTreeSet<&ServiceKey>, usize> = BTreeMap::new();
     for keys in users.into_values().filter(|keys| keys.len() > 1) {
         *shared.entry(keys).or_default() += 1;
@@ -66,6 +68,7 @@ fn shared_backends(desired: &Desired) -> Vec<String> {
 
 /// A bridge whose ports do not reflect keeps a container from reaching itself through a VIP.
 fn no_hairpin(desired: &Desired, node: &Node, bridge: &String) -> Option<String> {
+    // Containers of the bridge are the backends in its networks.
     let networks: Vec<&IpNet> =
         node.connected.iter().filter(|(_, link)| link == bridge).map(|(network, _)| network).collect();
     let is_behind = |address: &SocketAddr| networks.iter().any(|network| network.contains(&address.ip()));

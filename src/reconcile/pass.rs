@@ -90,7 +90,11 @@ impl<D: DataPlane> Passes<D> {
             (new, _) => new.is_some(),
         };
         if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
-            self.planner.learn(accepted);
+            // Comparing costs a fraction of making the table and the plan anew.
+            let is_same = self.feed.accepted.as_ref().is_some_and(|known| known.gives_same_table(accepted));
+            if !is_same {
+                self.planner.learn(accepted);
+            }
             self.saver.note_cluster(&accepted.snapshot);
         }
         self.feed = feed;
@@ -134,11 +138,14 @@ impl<D: DataPlane> Passes<D> {
             self.progress.settled.is_none() || self.progress.passes.is_multiple_of(FULL_READING_EVERY);
         self.progress.passes = self.progress.passes.wrapping_add(1);
         let depth = if is_doubtful { Depth::Full } else { Depth::Audit };
+        // Filled in step by step; whatever ends the pass early still publishes what is known.
         let mut report = PassReport { cause, ..PassReport::default() };
         let actual = match self.dataplane.read(depth).await {
             Ok(actual) => actual,
             Err(error) => {
                 tracing::error!(%error, "cannot read the kernel");
+                // The next reading is a full one, and its differences are no repair: what happened
+                // meanwhile is unknown.
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);
@@ -153,19 +160,23 @@ impl<D: DataPlane> Passes<D> {
             return self.prepare(report, &actual, is_asked).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
+        // Known now, so that the loop wakes in time even if this pass fails below.
         self.due = plan.due;
         self.publisher.publish_node(&actual.node, Some(plan.sources));
         // Addresses are on disk before the kernel has them.
         self.saver.save(&self.planner.persisted);
 
         let mut ops = diff(&actual.state, &plan.state, self.progress.seed);
+        // The last pass left this very plan in the kernel, so every difference is another program's work.
         report.is_repair = self.progress.settled == Some(plan.revision) && !ops.is_empty();
         if report.is_repair {
+            // Clients wait for the services with most connections.
             most_used_first(&mut ops, &self.progress.connections);
         }
         let applying = Instant::now();
         report.failed = self.apply(&ops, report.is_repair).await;
         let is_complete = report.failed.is_empty();
+        // A plane may only replace what must not be seen half done when all operations have succeeded.
         report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
@@ -173,14 +184,17 @@ impl<D: DataPlane> Passes<D> {
         report.timings.apply = applying.elapsed();
         report.timings.total = started.elapsed();
 
+        // Set before it is published: the status tells a table that is complete from one that is not.
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
         // A name appears only after the kernel has its service.
         if self.publisher.is_outdated(&plan, is_complete) || !is_complete {
             self.publisher.publish_zone(held_names(&plan.desired, &report.failed));
         }
+        // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
         self.publish_status(&report, Some((&plan, &actual)), is_asked);
+        // After the status, which compares with what was shown before.
         self.publisher.set_shown(&plan, is_complete);
         self.progress.connections = actual.connections;
         self.progress.took = started.elapsed();
@@ -189,16 +203,19 @@ impl<D: DataPlane> Passes<D> {
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
     async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
+        // The DNS server can bind only addresses that the link has, and answers before the first document.
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
         state.link = Link::Up;
         state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
+        // Against the kernel's own state: nothing is removed, so connections survive a slow master.
         let ops = diff(&actual.state, &state, self.progress.seed);
         report.failed = self.apply(&ops, false).await;
         report.scope = Scope::of(&ops);
         report.operations = ops;
         self.publisher.record(&report, false);
 
+        // Only names whose service is in the kernel: any other address would lead nowhere.
         let programmed: BTreeSet<IpAddr> = actual.state.services.keys().map(|key| key.address).collect();
         let persisted = &self.planner.persisted;
         let names = persisted.leases4.iter().chain(persisted.leases6.iter());
@@ -224,6 +241,8 @@ impl<D: DataPlane> Passes<D> {
             if are_several {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
                 self.publisher.publish_progress(ops.len() - done);
+                // Another program's table is what it repairs against; without a pause neither would come to
+                // an end.
                 match started.elapsed() {
                     long if is_repair && long > BRISK && done < ops.len() => tokio::time::sleep(long).await,
                     _ => tokio::task::yield_now().await,

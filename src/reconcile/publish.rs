@@ -125,6 +125,7 @@ impl Publisher {
         for op in &report.operations {
             tracing::debug!(%op, "kernel operation");
         }
+        // Cut to a few: a kernel without a module refuses all of 10,000 operations with the same words.
         let mut errors = first_errors(&report.failed);
         // Each request for the status makes a pass, and what fails once fails again for a while: it is
         // logged when it changes.
@@ -141,12 +142,14 @@ impl Publisher {
         }
         let pass = &mut self.status.pass;
         pass.errors = errors;
+        // A reading that failed says nothing of the table: the last comparison stays in the status.
         if !is_compared {
             return;
         }
         pass.at = Some(report.at);
         pass.seconds = report.timings.total.as_secs_f64();
         let operations = report.operations.len();
+        // The figures are those of the last pass that changed something.
         if operations == 0 {
             return;
         }
@@ -164,6 +167,7 @@ impl Publisher {
 
     /// Publishes the node if it has changed; without a plan its own addresses stay as they were.
     pub(super) fn publish_node(&self, node: &Node, sources: Option<Sources>) {
+        // DNS threads wake for each change, and most readings find none.
         self.nodes.send_if_modified(|view| {
             let sources = sources.unwrap_or(view.sources);
             let is_new = view.node != *node || view.sources != sources;
@@ -176,6 +180,7 @@ impl Publisher {
 
     /// Publishes names with their addresses.
     pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
+        // The same records keep their serial, so that secondaries and caches do not fetch them again.
         if self.records.as_ref() == Some(&records) {
             return;
         }
@@ -196,11 +201,13 @@ impl Publisher {
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
+        // A long pass may have left a number behind.
         status.pass.pending = 0;
         status.source.place.clone_from(&feed.place);
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);
         status.source.failure.clone_from(&feed.failure);
+        // Before the first document the status says nothing of the cluster rather than zero.
         if let Some(cluster) = planner.cluster() {
             status.source.master.clone_from(&cluster.master);
             status.source.agents = cluster.agents;
@@ -221,6 +228,7 @@ impl Publisher {
                 self.status.warnings = warnings;
             }
         }
+        // Last, because reasons are read from the status as it is by now.
         let plan = planned.map(|(plan, _)| plan);
         let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
         self.status.degraded = !reasons.is_empty();

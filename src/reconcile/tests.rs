@@ -772,3 +772,21 @@ proptest! {
         prop_assert_eq!(&explanation.reasons, &status.reasons);
     }
 }
+
+#[tokio::test]
+async fn a_document_that_is_no_matter_of_vips_makes_no_new_plan() {
+    let mut bench = Bench::new();
+    let document = document(&["/web:80"]);
+    bench.learn(&document).await;
+    let plan = |bench: &mut Bench| {
+        let actual = bench.kernel().read_now();
+        bench.reconciler.passes.planner.plan(&actual, Timestamp::now()).unwrap()
+    };
+    let before = plan(&mut bench);
+    // A task without a VIP, whose name DNS serves.
+    let other = r#"{"id":"batch","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","name":"batch"},"#;
+    bench.learn(&document.replacen(r#""tasks":["#, &format!(r#""tasks":[{other}"#), 1)).await;
+    assert!(Arc::ptr_eq(&before, &plan(&mut bench)));
+    bench.learn(&document.replace("TASK_RUNNING", "TASK_KILLING")).await;
+    assert!(!Arc::ptr_eq(&before, &plan(&mut bench)), "a weight has changed");
+}

@@ -24,6 +24,8 @@ pub struct Saver {
     /// Set where the cluster is worth keeping: a document that is a local file is there anyway.
     keeps_cluster: bool,
     saved: Persisted,
+    /// Cluster that was written last.
+    written: Option<Arc<Snapshot>>,
     /// Believed cluster that has not been written yet.
     unsaved: Option<Arc<Snapshot>>,
     /// Time from which the cluster may be written again.
@@ -56,6 +58,7 @@ impl Saver {
         let saver = Self {
             keeps_cluster,
             saved: persisted.clone(),
+            written: None,
             unsaved: None,
             due: Instant::now(),
             error,
@@ -66,9 +69,18 @@ impl Saver {
 
     /// Notes the cluster that is believed now, to be written when it is time.
     pub fn note_cluster(&mut self, believed: &Arc<Snapshot>) {
-        if self.keeps_cluster {
-            self.unsaved = Some(Arc::clone(believed));
+        if !self.keeps_cluster {
+            return;
         }
+        // Most documents change nothing that is kept. The newer of two equal ones is remembered, because
+        // it is held elsewhere anyway, and the older one can be freed.
+        let is_written = self.written.as_ref().is_some_and(|written| written.is_same_cluster(believed));
+        self.unsaved = if is_written {
+            self.written = Some(Arc::clone(believed));
+            None
+        } else {
+            Some(Arc::clone(believed))
+        };
     }
 
     /// Writes addresses that have changed, and the cluster when it is due.
@@ -85,7 +97,7 @@ impl Saver {
                 if cluster.is_some() {
                     let pause = started.elapsed() * PAUSE_FACTOR;
                     self.due = Instant::now() + pause.min(LONGEST_PAUSE);
-                    self.unsaved = None;
+                    self.written = self.unsaved.take();
                 }
                 if has_changed {
                     self.saved = persisted.clone();
@@ -147,6 +159,26 @@ mod tests {
         saver.note_cluster(&cluster("C"));
         saver.finish(&Persisted::default());
         assert_eq!(kept(&store).as_deref(), Some("C"));
+    }
+
+    #[tokio::test]
+    async fn the_same_cluster_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let (mut saver, _) = Saver::open(store.clone(), true);
+        saver.note_cluster(&cluster("A"));
+        saver.finish(&Persisted::default());
+        std::fs::remove_file(directory.path().join("cluster.json")).unwrap();
+        saver.note_cluster(&cluster("A"));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(&store), None, "nothing was written");
+        saver.note_cluster(&cluster("B"));
+        saver.note_cluster(&cluster("A"));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(&store), None, "back to what was written before it was due");
+        saver.note_cluster(&cluster("B"));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(&store).as_deref(), Some("B"));
     }
 
     #[tokio::test]
