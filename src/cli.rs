@@ -62,8 +62,8 @@ enum Command {
     DemoRole(demo::RoleArgs),
     /// Run the daemon
     ///
-    /// Follows the cluster, programs the kernel and answers DNS until SIGTERM or SIGINT. Stopping leaves the kernel
-    /// forwarding. Logs go to standard error.
+    /// Follows the cluster, programs the kernel and answers DNS until SIGTERM, SIGINT or SIGQUIT. Stopping leaves the
+    /// kernel forwarding. Logs go to standard error.
     Run(run::Args),
     /// Show the state of the running daemon; exit code 2 if it is degraded
     ///
