@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded};
+use crate::status::text::escape::escaped;
 
 mod accept_loss;
 mod check;
@@ -152,9 +153,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .chain()
         .map(ToString::to_string)
         .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") });
+    let text = text.unwrap_or_default();
+    // Errors quote what others wrote. Only those of the configuration, the operator's own, have several lines.
+    let is_configuration = error.downcast_ref::<config::Error>().is_some();
+    let text = match is_configuration {
+        true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
+        false => escaped(&text).into_owned(),
+    };
     // Nothing can be done about a closed terminal.
-    let _ = writeln!(io::stderr(), "l4lbd: {}", text.unwrap_or_default());
-    if error.downcast_ref::<config::Error>().is_some() {
+    let _ = writeln!(io::stderr(), "l4lbd: {text}");
+    if is_configuration {
         ExitCode::from(USAGE)
     } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
         ExitCode::from(DATA)
