@@ -1,6 +1,6 @@
 //! The command line: one module per command, exit codes in one place.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ mod client;
 mod demo;
 mod explain;
 mod help;
+mod log;
 pub mod pages;
 mod plan;
 mod purge;
@@ -160,8 +161,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
         false => escaped(&text).into_owned(),
     };
-    // Nothing can be done about a closed terminal.
-    let _ = writeln!(io::stderr(), "l4lbd: {text}");
+    log::print(format!("l4lbd: {text}"));
     if is_configuration {
         ExitCode::from(USAGE)
     } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
@@ -179,18 +179,4 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Returns true if a daemon answers on the socket.
 fn daemon_runs(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
-}
-
-/// Sends logs to standard error: level `info` unless `L4LBD_LOG` says otherwise.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("L4LBD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,zookeeper_client=warn"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    // The journal has its own times and no colours.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        subscriber.without_time().with_ansi(false).init();
-    } else {
-        subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
-    }
 }

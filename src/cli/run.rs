@@ -25,7 +25,8 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Loaded { config, remarks } = self.config.load_with_remarks()?;
-        super::log();
+        // Lines that are still queued are written when this function ends.
+        let _log = super::log::start();
         for remark in remarks {
             tracing::info!(remark, "configuration");
         }
