@@ -150,7 +150,7 @@ pub struct Plan {
 }
 
 impl Planner {
-    /// Goes on with the addresses that an earlier run left, as far as they are in the ranges.
+    /// Goes on with the addresses that an earlier run left, as far as names may have them.
     pub fn new(settings: PlannerSettings, persisted: Persisted) -> Self {
         let mut planner = Self {
             settings,
@@ -161,8 +161,10 @@ impl Planner {
             basis: None,
             plan: Arc::default(),
         };
-        planner.persisted.leases4.confine(&planner.settings.desired.range4);
-        planner.persisted.leases6.confine(&planner.settings.desired.range6);
+        let PlannerSettings { policy, desired, .. } = &planner.settings;
+        let open = policy.literals_in_range.as_ref();
+        planner.persisted.leases4.confine(&desired.range4, open);
+        planner.persisted.leases6.confine(&desired.range6, open);
         planner
     }
 
@@ -200,7 +202,8 @@ impl Planner {
             let linger = if is_synced { self.settings.linger } else { Duration::MAX };
             let vacant = remember(&mut self.persisted, &cluster.table, now, linger);
             let DesiredSettings { range4, range6, .. } = &self.settings.desired;
-            let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6).len();
+            let open = self.settings.policy.literals_in_range;
+            let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();
             let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
             let mut desired = desired(Inputs {
                 table: &cluster.table,

@@ -28,6 +28,8 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         ipv6: config.vips.ipv6,
         allow: config.vips.allow.clone(),
         deny: config.vips.deny.clone(),
+        ranges: [config.vips.range4, config.vips.range6],
+        literals_in_range: config.vips.literals_in_range,
         zone: config.dns.zone.clone(),
         masters: master_addresses(config).collect(),
     }

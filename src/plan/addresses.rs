@@ -39,13 +39,14 @@ pub fn remember(
 }
 
 /// Gives every name of the table an address, in the peer's order, and takes back the addresses of
-/// forgotten names. New names come first, as with the peer. Returns the names for which no address
-/// was free.
+/// forgotten names. New names come first, as with the peer. The addresses `open` are those of literal
+/// VIPs. Returns the names for which no address was free.
 pub fn assign(
     persisted: &mut Persisted,
     table: &VipTable,
     range4: &AddressRange,
     range6: &AddressRange,
+    open: Option<AddressRange>,
 ) -> Vec<String> {
     let mut ranked: Vec<_> = table.vips.iter().collect();
     ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
@@ -57,14 +58,8 @@ pub fn assign(
             _ => None,
         })
     };
-    let literals = || {
-        table.vips.keys().filter_map(|key| match key.host {
-            Host::Literal(address) => Some(address),
-            Host::Named(_) => None,
-        })
-    };
-    let mut unplaced = persisted.leases4.assign(range4, names(true), literals());
-    unplaced.extend(persisted.leases6.assign(range6, names(false), literals()));
+    let mut unplaced = persisted.leases4.assign(range4, names(true), open);
+    unplaced.extend(persisted.leases6.assign(range6, names(false), open));
     // A name keeps its address as long as any VIP of it is remembered.
     let named = |key: &VipKey| match &key.host {
         Host::Named(name) => Some(name.clone()),

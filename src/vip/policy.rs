@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::alloc::AddressRange;
 use super::reserved;
 use crate::cluster::dns_label::MAX_NAME_TEXT;
 
@@ -18,6 +19,10 @@ pub struct LabelPolicy {
     pub allow: Vec<IpNet>,
     /// Networks that literal VIPs must not be in.
     pub deny: Vec<IpNet>,
+    /// Ranges of named VIPs. Only this daemon gives their addresses.
+    pub ranges: [AddressRange; 2],
+    /// Part of a range that literal VIPs may be in, and named ones not.
+    pub literals_in_range: Option<AddressRange>,
     /// Zone of the names.
     pub zone: String,
     /// Addresses of masters, as far as they are configured.
@@ -30,6 +35,8 @@ impl Default for LabelPolicy {
             ipv6: true,
             allow: Vec::new(),
             deny: Vec::new(),
+            ranges: [AddressRange::DCOS_V4, AddressRange::DCOS_V6],
+            literals_in_range: None,
             zone: super::DEFAULT_ZONE.to_owned(),
             masters: BTreeSet::new(),
         }
@@ -45,6 +52,13 @@ impl LabelPolicy {
         }
         if cluster.contains(&address) || self.masters.contains(&address) {
             return Some(format!("{address} is the address of an agent or a master, which can't be a VIP"));
+        }
+        let is_open = self.literals_in_range.is_some_and(|part| part.contains(address));
+        if let Some(range) = self.ranges.iter().find(|range| range.contains(address) && !is_open) {
+            return Some(format!(
+                "{address} is in {range}, the range of named VIPs, whose addresses only l4lbd gives: take one \
+                 outside of it, or have the operator open a part of it (vips.literals_in_range)"
+            ));
         }
         if let Some(network) = self.deny.iter().find(|network| network.contains(&address)) {
             return Some(format!("{address} is in {network}, which the operator denies (vips.deny)"));
@@ -94,7 +108,7 @@ mod tests {
         ] {
             assert!(refused(&LabelPolicy::default(), address), "{address}");
         }
-        for address in ["10.0.0.3", "11.1.2.3", "198.51.100.7", "2001:db8::1", "fd01:c::5"] {
+        for address in ["10.0.0.3", "12.1.2.3", "198.51.100.7", "2001:db8::1", "fd01:b::5"] {
             assert!(!refused(&LabelPolicy::default(), address), "{address}");
         }
     }
@@ -107,6 +121,24 @@ mod tests {
         assert!(!refused(&allow, "10.1.2.3") && refused(&allow, "10.2.2.3"));
         let loopback = LabelPolicy { allow: vec!["0.0.0.0/0".parse().unwrap()], ..LabelPolicy::default() };
         assert!(refused(&loopback, "127.0.0.1") && refused(&loopback, "10.0.0.2"), "some can't be allowed");
+    }
+
+    #[test]
+    fn addresses_of_the_ranges_are_only_given_by_the_daemon() {
+        let part = |text: &str| LabelPolicy {
+            literals_in_range: Some(text.parse().unwrap()),
+            ..LabelPolicy::default()
+        };
+        for address in ["11.0.0.0", "11.77.0.9", "11.255.255.255", "fd01:c::5"] {
+            let reason = LabelPolicy::default().refuse_address(address.parse().unwrap(), &BTreeSet::new());
+            assert!(reason.unwrap().contains("the range of named VIPs"), "{address}");
+        }
+        let open = part("11.77.0.0-11.77.0.255");
+        assert!(!refused(&open, "11.77.0.9") && refused(&open, "11.77.1.0") && refused(&open, "fd01:c::5"));
+        let open = part("fd01:c::-fd01:c::ff");
+        assert!(!refused(&open, "fd01:c::5") && refused(&open, "fd01:c::100") && refused(&open, "11.77.0.9"));
+        let narrow = LabelPolicy { allow: vec!["10.1.0.0/16".parse().unwrap()], ..open };
+        assert!(refused(&narrow, "fd01:c::5"), "vips.allow says more");
     }
 
     #[test]
