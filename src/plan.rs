@@ -95,6 +95,8 @@ pub struct ClusterView {
     /// Id of the leading master.
     pub master: Option<String>,
     agent_addresses: BTreeSet<IpAddr>,
+    /// Addresses of agents and masters, with what each is.
+    infrastructure: BTreeMap<IpAddr, &'static str>,
     pub agents: usize,
     /// Number of tasks with VIP labels.
     pub tasks: usize,
@@ -103,10 +105,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(accepted: &Accepted, policy: &LabelPolicy) -> Self {
+    fn new(accepted: &Accepted, policy: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
-            table: VipTable::new(snapshot, policy),
+            table: VipTable::after(snapshot, policy, standing),
+            infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
             master: snapshot.master.as_ref().map(|master| master.id.clone()),
@@ -170,7 +173,9 @@ impl Planner {
 
     /// Takes in what is believed of the cluster from now on.
     pub fn learn(&mut self, accepted: &Accepted) {
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy);
+        // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
+        let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &standing);
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
         self.basis = None;
@@ -200,7 +205,9 @@ impl Planner {
             let is_synced = cluster.sync == SyncState::Synced;
             // Before everything is known, a VIP that seems to have lost its tasks may not have.
             let linger = if is_synced { self.settings.linger } else { Duration::MAX };
-            let vacant = remember(&mut self.persisted, &cluster.table, now, linger);
+            let refuses =
+                |address| self.settings.policy.refuse_address(address, &cluster.infrastructure).is_some();
+            let vacant = remember(&mut self.persisted, &cluster.table, refuses, now, linger);
             let DesiredSettings { range4, range6, .. } = &self.settings.desired;
             let open = self.settings.policy.literals_in_range;
             let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();

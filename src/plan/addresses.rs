@@ -13,10 +13,13 @@ use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
 use crate::vip::{Host, VipKey, VipTable};
 
-/// Notes which VIPs exist, and returns those that have lost all backends but are not forgotten yet.
+/// Notes which VIPs exist, and returns those that have lost all backends but are not forgotten yet. A
+/// literal VIP whose address `refuses` selects is forgotten at once: it belongs to something that was
+/// learnt of later.
 pub fn remember(
     persisted: &mut Persisted,
     table: &VipTable,
+    refuses: impl Fn(IpAddr) -> bool,
     now: Timestamp,
     linger: Duration,
 ) -> BTreeSet<VipKey> {
@@ -26,6 +29,9 @@ pub fn remember(
     persisted.vips.retain(|key, since| {
         if table.vips.contains_key(key) {
             return true;
+        }
+        if key.literal().is_some_and(&refuses) {
+            return false;
         }
         // Tasks that are being started will serve the VIP, so its time does not run.
         if table.awaited.contains(key) {

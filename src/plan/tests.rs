@@ -366,7 +366,9 @@ fn backends_that_are_no_tasks_are_refused_with_the_reason() {
         .chain([task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING")])
         .chain([task("web", "10.0.0.2:2", "/web:80", "TASK_RUNNING")])
         .collect();
-    let plan = plan(&mut planner, &tasks, 0);
+    // The literal VIP stands before a task reports its address.
+    plan(&mut planner, &[task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING")], 0);
+    let plan = plan(&mut planner, &tasks, 1);
     let served = plan.desired.services.values().filter(|programmed| !programmed.servers.is_empty());
     let served: Vec<String> = served.map(|programmed| programmed.vip.to_string()).collect();
     assert_eq!(served, ["tcp 10.50.0.1:80", "tcp web.marathon:80"]);
@@ -374,6 +376,48 @@ fn backends_that_are_no_tasks_are_refused_with_the_reason() {
         let skipped = plan.desired.skipped.iter().find(|skipped| skipped.task == name).unwrap();
         assert!(skipped.reason.ends_with(&format!("is {kind}")), "{skipped}");
     }
+}
+
+#[test]
+fn a_literal_at_the_address_of_a_running_task_is_refused_unless_it_was_there_first() {
+    let literal = task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING");
+    let reporter = task("reporter", "10.50.0.1:80", "/web:80", "TASK_RUNNING");
+    let both = [literal.clone(), reporter];
+    let mut fresh = planner("");
+    let refused = plan(&mut fresh, &both, 0);
+    let skipped = &refused.desired.skipped[0];
+    assert_eq!((skipped.task.as_str(), refused.desired.skipped.len()), ("literal", 1));
+    assert!(skipped.reason.starts_with("10.50.0.1 is the address of a running task"), "{skipped}");
+
+    let mut first = planner("");
+    plan(&mut first, &[literal], 0);
+    // The order outlives a restart.
+    let settings = first.settings.clone();
+    let mut restarted = Planner::new(settings, first.persisted.clone());
+    for planner in [&mut first, &mut restarted] {
+        let plan = plan(planner, &both, 1);
+        assert!(services(&plan).contains(&"tcp 10.50.0.1:80 1".to_owned()), "{:?}", services(&plan));
+        let skipped = &plan.desired.skipped[0];
+        assert_eq!((skipped.task.as_str(), plan.desired.skipped.len()), ("reporter", 1));
+        assert!(skipped.reason.ends_with("10.50.0.1 is a VIP itself"), "{skipped}");
+    }
+}
+
+#[test]
+fn infrastructure_that_is_learnt_later_takes_its_address_from_a_literal() {
+    let mut planner = planner("");
+    let tasks = [task("t", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")];
+    assert_eq!(services(&plan(&mut planner, &tasks, 0)), ["tcp 10.9.9.9:80 1"]);
+    let mut led = document(&tasks);
+    Arc::make_mut(&mut led.names).leader = Some(SocketAddr::from(([10, 9, 9, 9], 5050)));
+    learn(&mut planner, led);
+    let plan = planner.plan(&Actual { node: node(), ..Actual::default() }, at(1)).unwrap();
+    assert_eq!(services(&plan), [""; 0], "not even to refuse connections");
+    assert_eq!(
+        plan.desired.skipped[0].reason,
+        "10.9.9.9 is the address of a Mesos master, which can't be a VIP"
+    );
+    assert!(planner.persisted.vips.is_empty());
 }
 
 /// A cluster of one machine may know its agent by a loopback address.

@@ -1,7 +1,7 @@
 //! Policy of labels: a tenant can write any label, so a label that would take an address from its
 //! owner is refused, with the reason.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -25,8 +25,9 @@ pub struct LabelPolicy {
     pub literals_in_range: Option<AddressRange>,
     /// Zone of the names.
     pub zone: String,
-    /// Addresses of masters, as far as they are configured.
-    pub masters: BTreeSet<IpAddr>,
+    /// Addresses that the daemon asks or depends on, as far as they are configured, with what each is, such
+    /// as `the address of a Mesos master`.
+    pub infrastructure: BTreeMap<IpAddr, &'static str>,
 }
 
 impl Default for LabelPolicy {
@@ -38,20 +39,25 @@ impl Default for LabelPolicy {
             ranges: [AddressRange::DCOS_V4, AddressRange::DCOS_V6],
             literals_in_range: None,
             zone: super::DEFAULT_ZONE.to_owned(),
-            masters: BTreeSet::new(),
+            infrastructure: BTreeMap::new(),
         }
     }
 }
 
 impl LabelPolicy {
-    /// Returns the reason why a literal VIP can't have `address`; `cluster` has the addresses of agents
-    /// and masters.
-    pub fn refuse_address(&self, address: IpAddr, cluster: &BTreeSet<IpAddr>) -> Option<String> {
+    /// Returns the reason why a literal VIP can't have `address`, be it that it had it before; `cluster` has
+    /// the addresses of agents and masters, with what each is.
+    pub fn refuse_address(
+        &self,
+        address: IpAddr,
+        cluster: &BTreeMap<IpAddr, &'static str>,
+    ) -> Option<String> {
         if let Some(kind) = reserved::kind(address) {
             return Some(format!("{address} is {kind}, which can't be a VIP"));
         }
-        if cluster.contains(&address) || self.masters.contains(&address) {
-            return Some(format!("{address} is the address of an agent or a master, which can't be a VIP"));
+        // A connection of the daemon's own would be led to a tenant's task, with its credentials.
+        if let Some(kind) = self.infrastructure.get(&address).or_else(|| cluster.get(&address)) {
+            return Some(format!("{address} is {kind}, which can't be a VIP"));
         }
         let is_open = self.literals_in_range.is_some_and(|part| part.contains(address));
         if let Some(range) = self.ranges.iter().find(|range| range.contains(address) && !is_open) {
@@ -85,7 +91,7 @@ mod tests {
     use super::*;
 
     fn refused(rules: &LabelPolicy, address: &str) -> bool {
-        let cluster = ["10.0.0.2".parse().unwrap()].into();
+        let cluster = [("10.0.0.2".parse().unwrap(), "the address of an agent")].into();
         rules.refuse_address(address.parse().unwrap(), &cluster).is_some()
     }
 
@@ -130,7 +136,7 @@ mod tests {
             ..LabelPolicy::default()
         };
         for address in ["11.0.0.0", "11.77.0.9", "11.255.255.255", "fd01:c::5"] {
-            let reason = LabelPolicy::default().refuse_address(address.parse().unwrap(), &BTreeSet::new());
+            let reason = LabelPolicy::default().refuse_address(address.parse().unwrap(), &BTreeMap::new());
             assert!(reason.unwrap().contains("the range of named VIPs"), "{address}");
         }
         let open = part("11.77.0.0-11.77.0.255");
