@@ -77,8 +77,15 @@ impl LabelPolicy {
         None
     }
 
-    /// Returns the reason why DNS can't carry a name of this length.
+    /// Returns the reason why DNS can't carry a name: nothing is left of its label, or it is too long.
     pub fn refuse_name(&self, name: &str) -> Option<String> {
+        // All such labels of a framework would meet in one VIP that no client can ask for.
+        if name.is_empty() || name.starts_with('.') {
+            return Some(
+                "the name has a part without any letter or digit that DNS allows (a-z and 0-9): choose another"
+                    .to_owned(),
+            );
+        }
         let length = name.len() + 1 + self.zone.len();
         (length > MAX_NAME_TEXT).then(|| {
             format!("the name would have {length} characters with its zone, and DNS ends at {MAX_NAME_TEXT}")
@@ -152,6 +159,10 @@ mod tests {
         let rules = LabelPolicy::default();
         let room = MAX_NAME_TEXT - rules.zone.len() - 1;
         assert!(rules.refuse_name(&"a".repeat(room)).is_none());
+        for label in ["/", "/-", "/_", "/.", "/\u{65e5}\u{672c}", "-.web"] {
+            let reason = rules.refuse_name(&crate::vip::vip_name(label, "marathon"));
+            assert!(reason.unwrap().contains("without any letter or digit"), "{label}");
+        }
         assert!(rules.refuse_name(&"a".repeat(room + 1)).is_some());
     }
 }
