@@ -95,6 +95,8 @@ pub struct ClusterView {
     /// Id of the leading master.
     pub master: Option<String>,
     agent_addresses: BTreeSet<IpAddr>,
+    /// Addresses of agents and masters, with what each is.
+    infrastructure: BTreeMap<IpAddr, &'static str>,
     pub agents: usize,
     /// Number of tasks with VIP labels.
     pub tasks: usize,
@@ -103,10 +105,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(accepted: &Accepted, policy: &LabelPolicy) -> Self {
+    fn new(accepted: &Accepted, policy: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
-            table: VipTable::new(snapshot, policy),
+            table: VipTable::after(snapshot, policy, standing),
+            infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
             master: snapshot.master.as_ref().map(|master| master.id.clone()),
@@ -150,7 +153,7 @@ pub struct Plan {
 }
 
 impl Planner {
-    /// Goes on with the addresses that an earlier run left, as far as they are in the ranges.
+    /// Goes on with the addresses that an earlier run left, as far as names may have them.
     pub fn new(settings: PlannerSettings, persisted: Persisted) -> Self {
         let mut planner = Self {
             settings,
@@ -161,19 +164,21 @@ impl Planner {
             basis: None,
             plan: Arc::default(),
         };
-        planner.persisted.leases4.confine(&planner.settings.desired.range4);
-        planner.persisted.leases6.confine(&planner.settings.desired.range6);
+        let PlannerSettings { policy, desired, .. } = &planner.settings;
+        let open = policy.literals_in_range.as_ref();
+        planner.persisted.leases4.confine(&desired.range4, open);
+        planner.persisted.leases6.confine(&desired.range6, open);
         planner
     }
 
     /// Takes in what is believed of the cluster from now on.
     pub fn learn(&mut self, accepted: &Accepted) {
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy);
+        // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
+        let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &standing);
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
-        // Even a document that says the same is planned anew: comparing two clusters costs as much as a
-        // plan.
         self.basis = None;
     }
 
@@ -203,11 +208,14 @@ impl Planner {
             let is_synced = cluster.sync == SyncState::Synced;
             // Before everything is known, a VIP that seems to have lost its tasks may not have.
             let linger = if is_synced { self.settings.linger } else { Duration::MAX };
+            let refuses =
+                |address| self.settings.policy.refuse_address(address, &cluster.infrastructure).is_some();
             // Before addresses are assigned: a name keeps its address as long as one of its VIPs is
             // remembered.
-            let vacant = remember(&mut self.persisted, &cluster.table, now, linger);
+            let vacant = remember(&mut self.persisted, &cluster.table, refuses, now, linger);
             let DesiredSettings { range4, range6, .. } = &self.settings.desired;
-            let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6).len();
+            let open = self.settings.policy.literals_in_range;
+            let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();
             let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
             let mut desired = desired(Inputs {
                 table: &cluster.table,

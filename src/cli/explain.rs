@@ -88,18 +88,15 @@ impl Args {
 
     /// Returns the situation of the node that the arguments and the configuration describe.
     fn situation(&self, config: &Config, persisted: Persisted) -> anyhow::Result<Situation> {
-        let mut settings = wiring::planner(config);
-        if let Some(range) = self.vip_range4 {
-            settings.desired.range4 = range;
-        }
-        if let Some(range) = self.vip_range6 {
-            settings.desired.range6 = range;
-        }
+        let mut config = config.clone();
+        config.vips.range4 = self.vip_range4.unwrap_or(config.vips.range4);
+        config.vips.range6 = self.vip_range6.unwrap_or(config.vips.range6);
+        let settings = wiring::planner(&config);
         Ok(Situation {
             node: node(self.node_address, &settings, config.dataplane.kind.0.unwrap_or_default()),
             settings,
             persisted,
-            zone: wiring::zone(config)?,
+            zone: wiring::zone(&config)?,
             origin: config.dns.zone.clone(),
         })
     }

@@ -93,6 +93,8 @@ impl Accepted {
             && self.held == other.held
             && self.snapshot.is_same_cluster(&other.snapshot)
             && self.snapshot.skipped == other.snapshot.skipped
+            // The leader's address may be no VIP.
+            && self.snapshot.names.leader == other.snapshot.names.leader
     }
 }
 

@@ -96,6 +96,11 @@ impl TaskRegistry {
         self.tasks.push(task);
     }
 
+    /// Iterates over the addresses of all running tasks' containers.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.tasks.iter().flat_map(|task| task.addresses.iter().copied())
+    }
+
     /// Takes a task back that may change or has ended.
     pub fn remove(&mut self, id: &str, framework: &str) {
         let Some(&framework) = self.frameworks.get(framework) else { return };

@@ -73,10 +73,16 @@ impl Snapshot {
             && self.tasks == other.tasks
     }
 
-    /// Addresses of all agents and of the master.
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    /// Returns the addresses of all agents, of the master that answered and of the one that leads, with
+    /// what each is.
+    pub fn infrastructure(&self) -> BTreeMap<IpAddr, &'static str> {
         let agents = self.agents.values().filter_map(|agent| agent.address);
-        agents.chain(self.master.as_ref().and_then(|master| master.address)).collect()
+        let master = self.master.as_ref().and_then(|master| master.address);
+        let masters = master.into_iter().chain(self.names.leader.map(|leader| leader.ip()));
+        agents
+            .map(|address| (address, "the address of an agent"))
+            .chain(masters.map(|address| (address, "the address of a Mesos master")))
+            .collect()
     }
 }
 

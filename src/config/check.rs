@@ -141,6 +141,15 @@ fn addresses(config: &Config) -> Vec<String> {
                 .push(format!("{key}: {range} contains {kind}, which no VIP can have; choose another range"));
         }
     }
+    if let Some(part) = vips.literals_in_range {
+        let range = if part.is_ipv4() { vips.range4 } else { vips.range6 };
+        if !range.covers(&part) || part == range {
+            problems.push(format!(
+                "vips.literals_in_range: {part} must be a part of {range}, the range of named VIPs, and leave \
+                 addresses for names"
+            ));
+        }
+    }
     let own = [("node.address", node.address), ("node.address6", node.address6)];
     let own = own.into_iter().filter_map(|(key, address)| Some((key, address?)));
     let listeners = config.dns.listen.iter().map(|listener| ("dns.listen", listener.ip()));

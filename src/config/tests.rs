@@ -65,6 +65,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("vips.max", "32768"),
     ("vips.allow", "[]"),
     ("vips.deny", "[]"),
+    ("vips.literals_in_range", ""),
     ("dataplane.kind", r#""auto""#),
     ("dataplane.link", r#""minuteman""#),
     ("dataplane.audit", r#""30s""#),
@@ -230,6 +231,7 @@ fn every_error_is_listed_at_once() {
         [vips]
         range4 = "11.0.0.9-11.0.0.1"
         range6 = "10.0.0.0-10.0.0.1"
+        literals_in_range = "12.0.0.0-12.0.0.1"
         audit = "1s"
         ipv6 = "yes"
         allow = "10.0.0.0/8"
@@ -268,6 +270,7 @@ fn every_error_is_listed_at_once() {
             "node.address6: 192.0.2.10 must be an IPv6 address",
             "vips.range4: \"11.0.0.9-11.0.0.1\" ends before it starts",
             "vips.range6: 10.0.0.0-10.0.0.1 must be a range of IPv6 addresses",
+            "vips.literals_in_range: 12.0.0.0-12.0.0.1 must be a part of 11.0.0.0-11.255.255.255",
             "vips.audit: unknown key; did you mean dataplane.audit?",
             "vips.ipv6: wrong kind of value: string \"yes\", expected true or false",
             "vips.allow: wrong kind of value: string \"10.0.0.0/8\", expected a list",

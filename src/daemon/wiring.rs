@@ -1,6 +1,6 @@
 //! From the configuration to the settings of each module: the only place that knows both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::cluster::belief::Patience;
@@ -28,9 +28,40 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         ipv6: config.vips.ipv6,
         allow: config.vips.allow.clone(),
         deny: config.vips.deny.clone(),
+        ranges: [config.vips.range4, config.vips.range6],
+        literals_in_range: config.vips.literals_in_range,
         zone: config.dns.zone.clone(),
-        masters: master_addresses(config).collect(),
+        infrastructure: infrastructure(config),
     }
+}
+
+/// Returns the addresses that the daemon asks or depends on, with what each is; servers that are configured
+/// by name are not among them.
+fn infrastructure(config: &Config) -> BTreeMap<IpAddr, &'static str> {
+    let http = |location: &Location| location.url()?.host_str().and_then(address);
+    let zookeeper = |location: &Location| match location {
+        Location::Zk(ensemble) => ensemble.servers.iter().filter_map(host_of).collect(),
+        Location::Http(_) | Location::File(_) => Vec::new(),
+    };
+    let upstreams = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0.ip()).collect();
+    let forward: Vec<IpAddr> = match &config.dns.forward {
+        Forward::Upstreams(servers) => upstreams(servers),
+        Forward::Off | Forward::System => Vec::new(),
+    };
+    let mesos: Vec<IpAddr> = match &config.dns.mesos {
+        Mesos::Upstreams(servers) => upstreams(servers),
+        _ => Vec::new(),
+    };
+    let masters = &config.source.masters;
+    let kinds: [(&'static str, Vec<IpAddr>); 6] = [
+        ("the address of a Mesos master", master_addresses(config).collect()),
+        ("the address of a ZooKeeper server", masters.iter().flat_map(zookeeper).collect()),
+        ("the address of this node's agent", http(&config.source.agent).into_iter().collect()),
+        ("the address of a Marathon", config.marathon.urls.iter().filter_map(http).collect()),
+        ("the address of a DNS server that is asked (dns.forward)", forward),
+        ("the address of a DNS server that is asked (dns.mesos)", mesos),
+    ];
+    kinds.into_iter().flat_map(|(kind, found)| found.into_iter().map(move |one| (one, kind))).collect()
 }
 
 /// Returns the servers that are asked for the state, for people.
@@ -179,9 +210,19 @@ pub fn publisher(config: &Config) -> publisher::CatalogSettings {
 /// Returns the addresses of the masters that are configured by address.
 fn master_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.source.masters.iter().filter_map(|master| match master {
-        Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+        Location::Http(url) => url.host_str().and_then(address),
         Location::Zk(_) | Location::File(_) => None,
     })
+}
+
+/// Parses the host of `HOST:PORT`.
+fn host_of(server: &String) -> Option<IpAddr> {
+    server.rsplit_once(':').and_then(|(host, _)| address(host))
+}
+
+/// Parses the host of a URL, in which an IPv6 address has brackets.
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
 }
 
 #[cfg(test)]

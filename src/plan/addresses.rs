@@ -13,10 +13,13 @@ use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
 use crate::vip::{Host, VipKey, VipTable};
 
-/// Notes which VIPs exist, and returns those that have lost all backends but are not forgotten yet.
+/// Notes which VIPs exist, and returns those that have lost all backends but are not forgotten yet. A
+/// literal VIP whose address `refuses` selects is forgotten at once: it belongs to something that was
+/// learnt of later.
 pub fn remember(
     persisted: &mut Persisted,
     table: &VipTable,
+    refuses: impl Fn(IpAddr) -> bool,
     now: Timestamp,
     linger: Duration,
 ) -> BTreeSet<VipKey> {
@@ -27,6 +30,9 @@ pub fn remember(
     persisted.vips.retain(|key, since| {
         if table.vips.contains_key(key) {
             return true;
+        }
+        if key.literal().is_some_and(&refuses) {
+            return false;
         }
         // Tasks that are being started will serve the VIP, so its time does not run.
         if table.awaited.contains(key) {
@@ -41,13 +47,14 @@ pub fn remember(
 }
 
 /// Gives every name of the table an address, in the peer's order, and takes back the addresses of
-/// forgotten names. New names come first, as with the peer. Returns the names for which no address
-/// was free.
+/// forgotten names. New names come first, as with the peer. The addresses `open` are those of literal
+/// VIPs. Returns the names for which no address was free.
 pub fn assign(
     persisted: &mut Persisted,
     table: &VipTable,
     range4: &AddressRange,
     range6: &AddressRange,
+    open: Option<AddressRange>,
 ) -> Vec<String> {
     let mut ranked: Vec<_> = table.vips.iter().collect();
     // The order decides which of two names with the same hash gets the address that the peer gives it.
@@ -62,17 +69,10 @@ pub fn assign(
             _ => None,
         })
     };
-    // An address that a label requests must not be given to a name.
-    let literals = || {
-        table.vips.keys().filter_map(|key| match key.host {
-            Host::Literal(address) => Some(address),
-            Host::Named(_) => None,
-        })
-    };
     // Before old names are removed: an address that was just given up is not given to a new name in the
     // same pass, so that clients with an old DNS answer do not reach it.
-    let mut unplaced = persisted.leases4.assign(range4, names(true), literals());
-    unplaced.extend(persisted.leases6.assign(range6, names(false), literals()));
+    let mut unplaced = persisted.leases4.assign(range4, names(true), open);
+    unplaced.extend(persisted.leases6.assign(range6, names(false), open));
     // A name keeps its address as long as any VIP of it is remembered.
     let named = |key: &VipKey| match &key.host {
         Host::Named(name) => Some(name.clone()),

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::cluster::{Protocol, Snapshot};
 use crate::config::Config;
@@ -156,31 +158,75 @@ fn a_full_range_leaves_out_what_does_not_fit_and_says_so() {
 }
 
 #[test]
-fn literals_inside_of_the_range_are_avoided() {
+fn literals_never_have_an_address_of_the_range() {
     let mut planner = planner("");
-    let address = "11.225.36.193";
-    let tasks = [
-        task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING"),
-        task("lit", "10.0.0.2:2", &format!("{address}:80"), "TASK_RUNNING"),
-    ];
-    let plan = plan(&mut planner, &tasks, 0);
-    assert_eq!(planner.persisted.leases4.get("web.marathon").unwrap().to_string(), "11.225.36.194");
-    assert_eq!(plan.desired.services.len(), 2);
-}
-
-#[test]
-fn a_literal_does_not_take_the_service_of_a_name() {
-    let mut planner = planner("");
-    plan(&mut planner, &[task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")], 0);
     let tasks = [
         task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING"),
         task("thief", "10.0.0.2:2", "11.225.36.193:80", "TASK_RUNNING"),
         task("guest", "10.0.0.2:3", "11.225.36.193:81", "TASK_RUNNING"),
+        task("early", "10.0.0.2:4", "11.77.0.9:80", "TASK_RUNNING"),
     ];
     let plan = plan(&mut planner, &tasks, 1);
-    assert_eq!(plan.desired.services.len(), 2);
-    let thief = plan.desired.skipped.iter().find(|skipped| skipped.task == "thief").unwrap();
-    assert!(thief.reason.contains("web.marathon"), "{thief}");
+    assert_eq!(planner.persisted.leases4.get("web.marathon").unwrap().to_string(), "11.225.36.193");
+    assert_eq!(services(&plan), ["tcp 11.225.36.193:80 1"]);
+    for name in ["thief", "guest", "early"] {
+        let skipped = plan.desired.skipped.iter().find(|skipped| skipped.task == name).unwrap();
+        assert!(skipped.reason.contains("the range of named VIPs"), "{skipped}");
+    }
+}
+
+#[test]
+fn names_leave_the_part_of_the_range_that_is_open_for_literals() {
+    let web = [task("web", "10.0.0.2:1", "/web:80", "TASK_RUNNING")];
+    let mut before = planner("");
+    plan(&mut before, &web, 0);
+    let config = "[vips]\nliterals_in_range = \"11.225.36.0-11.225.36.255\"";
+    let config = Config::parse(Path::new("test"), config).unwrap();
+    let mut planner = Planner::new(wiring::planner(&config), before.persisted);
+    let tasks = [web[0].clone(), task("lit", "10.0.0.2:2", "11.225.36.193:80", "TASK_RUNNING")];
+    let plan = plan(&mut planner, &tasks, 1);
+    assert_eq!(services(&plan), ["tcp 11.225.36.193:80 1", "tcp 11.225.37.0:80 1"]);
+    assert_eq!(plan.desired.skipped, []);
+}
+
+proptest! {
+    /// Nodes that learn of tasks in another order, or of tasks that have gone since, whatever tenants
+    /// write: a name has another address only where another name has the one that its hash gives.
+    #[test]
+    fn nodes_agree_on_names_that_compete_with_no_other(
+        labels in prop::collection::vec((0u8..30, prop::option::of(0u8..64)), 1..30),
+        earlier in prop::collection::vec(0u8..30, 0..10),
+    ) {
+        const RANGE: &str = "[vips]\nrange4 = \"11.0.0.0-11.0.0.63\"";
+        let label = |(name, literal): &(u8, Option<u8>)| match literal {
+            Some(last) => format!("11.0.0.{last}:80"),
+            None => format!("/n{name}:80"),
+        };
+        let tasks: Vec<String> = labels.iter().enumerate().map(|(index, one)| {
+            task(&format!("t{index}"), &format!("10.0.0.2:{}", index + 1), &label(one), "TASK_RUNNING")
+        }).collect();
+        let named = |planner: &Planner| planner.persisted.leases4.clone();
+        let mut fresh = planner(RANGE);
+        plan(&mut fresh, &tasks, 0);
+        let mut old = planner(RANGE);
+        let before: Vec<String> = earlier.iter().map(|name| {
+            task(&format!("e{name}"), "10.0.0.2:99", &format!("/n{name}:80"), "TASK_RUNNING")
+        }).collect();
+        plan(&mut old, &before, 0);
+        plan(&mut old, &tasks, 1);
+        let (fresh, old) = (named(&fresh), named(&old));
+        for (name, address) in fresh.iter() {
+            // Alone on a node, a name has the address that its hash gives.
+            let mut alone = planner(RANGE);
+            let label = format!("/{}:80", name.trim_end_matches(".marathon"));
+            plan(&mut alone, &[task("t", "10.0.0.2:1", &label, "TASK_RUNNING")], 0);
+            let first = alone.persisted.leases4.get(name).unwrap();
+            let has_rival = [&fresh, &old].iter().any(|leases| {
+                leases.iter().any(|(other, held)| other != name && held == first)
+            });
+            prop_assert!(has_rival || (address == first && old.get(name) == Some(first)), "{name} {address}");
+        }
+    }
 }
 
 #[test]
@@ -320,7 +366,9 @@ fn backends_that_are_no_tasks_are_refused_with_the_reason() {
         .chain([task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING")])
         .chain([task("web", "10.0.0.2:2", "/web:80", "TASK_RUNNING")])
         .collect();
-    let plan = plan(&mut planner, &tasks, 0);
+    // The literal VIP stands before a task reports its address.
+    plan(&mut planner, &[task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING")], 0);
+    let plan = plan(&mut planner, &tasks, 1);
     let served = plan.desired.services.values().filter(|programmed| !programmed.servers.is_empty());
     let served: Vec<String> = served.map(|programmed| programmed.vip.to_string()).collect();
     assert_eq!(served, ["tcp 10.50.0.1:80", "tcp web.marathon:80"]);
@@ -328,6 +376,48 @@ fn backends_that_are_no_tasks_are_refused_with_the_reason() {
         let skipped = plan.desired.skipped.iter().find(|skipped| skipped.task == name).unwrap();
         assert!(skipped.reason.ends_with(&format!("is {kind}")), "{skipped}");
     }
+}
+
+#[test]
+fn a_literal_at_the_address_of_a_running_task_is_refused_unless_it_was_there_first() {
+    let literal = task("literal", "10.0.0.2:1", "10.50.0.1:80", "TASK_RUNNING");
+    let reporter = task("reporter", "10.50.0.1:80", "/web:80", "TASK_RUNNING");
+    let both = [literal.clone(), reporter];
+    let mut fresh = planner("");
+    let refused = plan(&mut fresh, &both, 0);
+    let skipped = &refused.desired.skipped[0];
+    assert_eq!((skipped.task.as_str(), refused.desired.skipped.len()), ("literal", 1));
+    assert!(skipped.reason.starts_with("10.50.0.1 is the address of a running task"), "{skipped}");
+
+    let mut first = planner("");
+    plan(&mut first, &[literal], 0);
+    // The order outlives a restart.
+    let settings = first.settings.clone();
+    let mut restarted = Planner::new(settings, first.persisted.clone());
+    for planner in [&mut first, &mut restarted] {
+        let plan = plan(planner, &both, 1);
+        assert!(services(&plan).contains(&"tcp 10.50.0.1:80 1".to_owned()), "{:?}", services(&plan));
+        let skipped = &plan.desired.skipped[0];
+        assert_eq!((skipped.task.as_str(), plan.desired.skipped.len()), ("reporter", 1));
+        assert!(skipped.reason.ends_with("10.50.0.1 is a VIP itself"), "{skipped}");
+    }
+}
+
+#[test]
+fn infrastructure_that_is_learnt_later_takes_its_address_from_a_literal() {
+    let mut planner = planner("");
+    let tasks = [task("t", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")];
+    assert_eq!(services(&plan(&mut planner, &tasks, 0)), ["tcp 10.9.9.9:80 1"]);
+    let mut led = document(&tasks);
+    Arc::make_mut(&mut led.names).leader = Some(SocketAddr::from(([10, 9, 9, 9], 5050)));
+    learn(&mut planner, led);
+    let plan = planner.plan(&Actual { node: node(), ..Actual::default() }, at(1)).unwrap();
+    assert_eq!(services(&plan), [""; 0], "not even to refuse connections");
+    assert_eq!(
+        plan.desired.skipped[0].reason,
+        "10.9.9.9 is the address of a Mesos master, which can't be a VIP"
+    );
+    assert!(planner.persisted.vips.is_empty());
 }
 
 /// A cluster of one machine may know its agent by a loopback address.

@@ -2,10 +2,12 @@
 //!
 //! A name starts at `min + hash(name) mod (max - min)` of its range and takes the first free address
 //! from there, wrapping around at the end. Unlike the peer's, an address once given stays with its
-//! name across restarts, addresses of literal VIPs are left alone, and names that find no room are
-//! reported while the rest goes on.
+//! name across restarts, a part of the range can be kept free for literal VIPs, and names that find no
+//! room are reported while the rest goes on.
 //!
-//! What belongs here: ranges, leases and the peer's hash. Pure.
+//! What belongs here: ranges, leases and the peer's hash. Pure. No label of a tenant has a part in this:
+//! all nodes that have given no address yet come to the same addresses, and a node that has differs only
+//! in names that compete for one address.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,6 +56,11 @@ impl AddressRange {
 
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.min.is_ipv4() && (self.min..=self.max).contains(&address)
+    }
+
+    /// Returns true if all addresses of `other` are in the range.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.contains(other.min) && self.contains(other.max)
     }
 
     pub fn is_ipv4(&self) -> bool {
@@ -151,23 +158,24 @@ impl Leases {
         self.0.iter().map(|(name, address)| (name.as_str(), *address))
     }
 
-    /// Gives an address of `range` to each name that has none, in the order of `names`, around
-    /// `avoid`; returns the names for which there was no room.
+    /// Gives an address of `range` to each name that has none, in the order of `names`, but none of
+    /// `excluded`; returns the names for which there was no room.
     pub fn assign<'n>(
         &mut self,
         range: &AddressRange,
         names: impl IntoIterator<Item = &'n str>,
-        avoid: impl IntoIterator<Item = IpAddr>,
+        excluded: impl IntoIterator<Item = AddressRange>,
     ) -> Vec<String> {
         let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
         if fresh.peek().is_none() {
             return Vec::new();
         }
         let mut taken = Taken::default();
-        for address in self.0.values().copied().chain(avoid) {
-            if range.contains(address) {
-                taken.insert(number(address));
-            }
+        for part in excluded.into_iter().filter(|part| range.covers(part)) {
+            taken.insert(number(part.min), number(part.max));
+        }
+        for address in self.0.values().copied().filter(|address| range.contains(*address)) {
+            taken.insert(number(address), number(address));
         }
         let mut placed = BTreeMap::new();
         let mut unplaced = Vec::new();
@@ -177,7 +185,7 @@ impl Leases {
             }
             match taken.first_free(range, range.start(name)) {
                 Some(free) => {
-                    taken.insert(free);
+                    taken.insert(free, free);
                     placed.insert(name.to_owned(), range.address(free));
                 }
                 None => unplaced.push(name.to_owned()),
@@ -192,11 +200,13 @@ impl Leases {
         self.0.retain(|name, _| keep(name));
     }
 
-    /// Drops what can't be held any more: addresses outside of `range`, and all but the first of
-    /// names that share one.
-    pub fn confine(&mut self, range: &AddressRange) {
+    /// Drops what can't be held any more: addresses outside of `range` or in `excluded`, and all but the
+    /// first of names that share one.
+    pub fn confine(&mut self, range: &AddressRange, excluded: Option<&AddressRange>) {
         let mut seen = std::collections::BTreeSet::new();
-        self.0.retain(|_, address| range.contains(*address) && seen.insert(*address));
+        let is_allowed =
+            |address| range.contains(address) && !excluded.is_some_and(|excluded| excluded.contains(address));
+        self.0.retain(|_, address| is_allowed(*address) && seen.insert(*address));
     }
 }
 
@@ -206,13 +216,18 @@ impl Leases {
 struct Taken(BTreeMap<u128, u128>);
 
 impl Taken {
-    fn insert(&mut self, number: u128) {
-        if self.run_end(number).is_some() {
-            return;
+    /// Takes everything from `first` to `last`.
+    fn insert(&mut self, first: u128, last: u128) {
+        let (mut start, mut end) = (first, last);
+        // Runs that overlap the new one or touch it become one with it.
+        if let Some(before) = self.run_start(first.saturating_sub(1)) {
+            start = before;
         }
-        let before = number.checked_sub(1).and_then(|before| self.run_start(before));
-        let end = number.checked_add(1).and_then(|after| self.0.remove(&after)).unwrap_or(number);
-        self.0.insert(before.unwrap_or(number), end);
+        while let Some((&other, &other_end)) = self.0.range(start..=last.saturating_add(1)).next_back() {
+            self.0.remove(&other);
+            end = end.max(other_end);
+        }
+        self.0.insert(start, end);
     }
 
     /// The first free number from `start` on, wrapping from the end of `range` to its beginning;

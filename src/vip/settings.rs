@@ -43,4 +43,10 @@ pub struct VipSettings {
     /// vips.allow.
     #[config(default = [], deserialize_with = units::networks)]
     pub deny: Vec<IpNet>,
+
+    /// Part of vips.range4 or vips.range6 that labels may request addresses from; no name gets an address in it.
+    /// If not set, labels that request an address of the ranges are refused. Must be the same on all nodes.
+    ///
+    /// Example: `"11.255.0.0-11.255.255.255"`
+    pub literals_in_range: Option<AddressRange>,
 }

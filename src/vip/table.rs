@@ -1,5 +1,6 @@
 //! Tasks to VIPs: which backends each VIP has, and with which weight.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,16 @@ pub struct VipKey {
     pub host: Host,
     pub protocol: Protocol,
     pub port: u16,
+}
+
+impl VipKey {
+    /// Returns the address of a literal VIP.
+    pub fn literal(&self) -> Option<IpAddr> {
+        match self.host {
+            Host::Literal(address) => Some(address),
+            Host::Named(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for VipKey {
@@ -136,12 +147,21 @@ pub struct VipTable {
 }
 
 impl VipTable {
-    /// Applies the rules of labels, networks, states and health to every task.
+    /// Applies the rules of labels, networks, states and health to every task, on a node without memory.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
+        Self::after(snapshot, rules, &BTreeSet::new())
+    }
+
+    /// Applies the rules on a node where literal VIPs have the addresses `standing` already. A task's own
+    /// address can't become a VIP; but an executor may report any address for its task, and that takes no
+    /// VIP away which stands.
+    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
         let mut builder = TableBuilder {
             snapshot,
             rules,
-            cluster: snapshot.addresses(),
+            cluster: snapshot.infrastructure(),
+            standing,
+            tasks: OnceCell::new(),
             lost: BTreeMap::new(),
             table: Self { skipped: snapshot.skipped.clone(), ..Self::default() },
         };
@@ -158,7 +178,12 @@ impl VipTable {
 struct TableBuilder<'a> {
     snapshot: &'a Snapshot,
     rules: &'a LabelPolicy,
-    cluster: BTreeSet<IpAddr>,
+    /// Addresses of agents and masters, with what each is.
+    cluster: BTreeMap<IpAddr, &'static str>,
+    /// Addresses that literal VIPs have already.
+    standing: &'a BTreeSet<IpAddr>,
+    /// Addresses of running tasks, collected for the first literal VIP.
+    tasks: OnceCell<BTreeSet<IpAddr>>,
     /// Backends of tasks on lost agents.
     lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
     table: VipTable,
@@ -206,9 +231,7 @@ impl TableBuilder<'_> {
                 let refused = self.rules.refuse_name(&name);
                 (Host::Named(name), refused)
             }
-            LabelHost::Literal(address) => {
-                (Host::Literal(address), self.rules.refuse_address(address, &self.cluster))
-            }
+            LabelHost::Literal(address) => (Host::Literal(address), self.refuse_literal(address)),
         };
         if let Some(reason) = refused {
             return Err(reason);
@@ -245,6 +268,23 @@ impl TableBuilder<'_> {
             vip.port_names.insert(port.name.clone());
         }
         vip.ask(&port.options)
+    }
+
+    /// Returns the reason why a label can't have a literal VIP at `address`.
+    fn refuse_literal(&self, address: IpAddr) -> Option<String> {
+        let of_a_task = || {
+            let tasks = self.tasks.get_or_init(|| {
+                let running = self.snapshot.tasks.values().filter(|task| task.state.is_serving());
+                let reported = running.flat_map(|task| &task.addresses).map(|reported| reported.address);
+                reported.chain(self.snapshot.names.addresses()).collect()
+            });
+            (!self.standing.contains(&address) && tasks.contains(&address)).then(|| {
+                format!(
+                    "{address} is the address of a running task, which can't become a VIP: take another one"
+                )
+            })
+        };
+        self.rules.refuse_address(address, &self.cluster).or_else(of_a_task)
     }
 
     fn finish(self) -> VipTable {

@@ -65,7 +65,8 @@ fn masters_that_are_given_by_address_are_no_literal_vips() {
                 \"http://master:5050\"]";
     let expected: Vec<IpAddr> = vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()];
     assert_eq!(publisher(&config(text)).masters, expected);
-    assert_eq!(label_policy(&config(text)).masters, BTreeSet::from_iter(expected));
+    let infrastructure = label_policy(&config(text)).infrastructure;
+    assert!(expected.iter().all(|master| infrastructure.contains_key(master)), "{infrastructure:?}");
 }
 
 #[test]
@@ -74,4 +75,16 @@ fn origins_are_the_servers_that_are_asked_without_passwords() {
                 [\"http://10.0.0.1:8080\"]";
     let expected = ["http://127.0.0.1:5051", "http://m1:5050", "http://10.0.0.1:8080"];
     assert_eq!(origins(&config(text)), expected);
+}
+
+#[test]
+fn servers_that_are_configured_by_address_are_infrastructure() {
+    let text = "[source]\nmasters = [\"zk://10.7.0.1:2181,[fd00::1]:2181,z3:2181/mesos\", \"http://10.7.0.2:5050\"]\n\
+                [marathon]\nurls = [\"http://[fd00::2]:8080\", \"http://marathon:8080\"]\n\
+                [dns]\nforward = [\"10.7.0.3\"]\nmesos = [\"10.7.0.5:8053\"]\n";
+    let found = label_policy(&config(text)).infrastructure;
+    let addresses: Vec<String> = found.keys().map(IpAddr::to_string).collect();
+    let expected = ["10.7.0.1", "10.7.0.2", "10.7.0.3", "10.7.0.5", "127.0.0.1", "fd00::1", "fd00::2"];
+    assert_eq!(addresses, expected);
+    assert_eq!(found[&IpAddr::from([10, 7, 0, 1])], "the address of a ZooKeeper server");
 }

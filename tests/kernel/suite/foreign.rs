@@ -81,10 +81,11 @@ fn taken_address_is_reported_and_left() -> Result<()> {
     lab.agent.ipvsadm("-A -t 11.0.0.80:80 -s rr")?;
     lab.agent.ipvsadm("-a -t 11.0.0.80:80 -r 192.168.50.3:8080 -m -w 1")?;
     let foreign = lab.agent.services()?;
-    let daemon = lab.start(&State::of([
+    let state = State::of([
         Task::host("taken", REMOTE, 8080).vip("11.0.0.80:80"),
         Task::host("free", REMOTE, 8081).vip("11.0.0.81:80"),
-    ]))?;
+    ]);
+    let daemon = lab.start_with(&state, "[vips]\nliterals_in_range = \"11.0.0.80-11.0.0.89\"")?;
     daemon.await_status("a complaint about the taken address", |status| {
         status.complaints().contains("11.0.0.80:80") && status.degraded && status.text.contains("\"blocked: ")
     })?;
@@ -134,15 +135,15 @@ fn purge_removes_all_of_ours_and_nothing_else() -> Result<()> {
 fn vips_that_share_a_backend_are_warned_of() -> Result<()> {
     let lab = Lab::new()?;
     let daemon = lab.start(&State::of([
-        Task::host("web", REMOTE, 8080).vip("11.0.0.80:80").vip("11.0.0.81:81"),
-        Task::host("single", THIRD, 8080).vip("11.0.0.82:80"),
+        Task::host("web", REMOTE, 8080).vip("10.99.0.80:80").vip("10.99.0.81:81"),
+        Task::host("single", THIRD, 8080).vip("10.99.0.82:80"),
     ]))?;
     let status = daemon.await_status("a warning of both", |status| {
         let complaints = status.complaints();
-        complaints.contains("11.0.0.80:80") && complaints.contains("11.0.0.81:81")
+        complaints.contains("10.99.0.80:80") && complaints.contains("10.99.0.81:81")
     })?;
     ensure!(
-        !status.complaints().contains("11.0.0.82"),
+        !status.complaints().contains("10.99.0.82"),
         "one VIP alone is warned of: {}",
         status.complaints()
     );

@@ -42,8 +42,8 @@ impl Repair {
 
     fn start(&self) -> Result<Daemon<'_>> {
         self.lab.start(&State::of([
-            Task::host("web-1", REMOTE, 8080).vip("11.0.0.80:80").vip("10.99.0.7:6666"),
-            Task::host("web-2", THIRD, 8080).vip("11.0.0.80:80").healthy(false),
+            Task::host("web-1", REMOTE, 8080).vip("10.99.0.80:80").vip("10.99.0.7:6666"),
+            Task::host("web-2", THIRD, 8080).vip("10.99.0.80:80").healthy(false),
         ]))
     }
 
@@ -63,9 +63,9 @@ impl Repair {
 
     fn works(&self) -> Result<()> {
         for client in [&self.lab.agent, self.lab.container(11)] {
-            client.must_reach(Tcp, socket_address("11.0.0.80:80"), "B1")?;
+            client.must_reach(Tcp, socket_address("10.99.0.80:80"), "B1")?;
             client.must_reach(Tcp, socket_address("10.99.0.7:6666"), "B1")?;
-            client.must_be_refused(Tcp, socket_address("11.0.0.80:9191"))?;
+            client.must_be_refused(Tcp, socket_address("10.99.0.80:9191"))?;
         }
         Ok(())
     }
@@ -82,12 +82,12 @@ fn services() -> Result<()> {
     let daemon = repair.start()?;
     for damage in [
         "ipvsadm -C",
-        "ipvsadm -D -t 11.0.0.80:80",
-        "ipvsadm -E -t 11.0.0.80:80 -s rr",
-        "ipvsadm -d -t 11.0.0.80:80 -r 192.168.50.2:8080",
-        "ipvsadm -e -t 11.0.0.80:80 -r 192.168.50.2:8080 -m -w 0",
-        "ipvsadm -e -t 11.0.0.80:80 -r 192.168.50.3:8080 -m -w 7",
-        "ipvsadm -a -t 11.0.0.80:80 -r 192.168.50.9:8080 -m",
+        "ipvsadm -D -t 10.99.0.80:80",
+        "ipvsadm -E -t 10.99.0.80:80 -s rr",
+        "ipvsadm -d -t 10.99.0.80:80 -r 192.168.50.2:8080",
+        "ipvsadm -e -t 10.99.0.80:80 -r 192.168.50.2:8080 -m -w 0",
+        "ipvsadm -e -t 10.99.0.80:80 -r 192.168.50.3:8080 -m -w 7",
+        "ipvsadm -a -t 10.99.0.80:80 -r 192.168.50.9:8080 -m",
     ] {
         repair.repaired_after(damage, "ipvsadm -Sn")?;
     }

@@ -39,10 +39,10 @@ fn lab() -> Result<Lab> {
 
 fn once_leaves_the_kernel_programmed() -> Result<()> {
     let lab = lab()?;
-    lab.publish(&State::of([Task::host("web", REMOTE, 8080).vip("11.0.0.80:80")]))?;
+    lab.publish(&State::of([Task::host("web", REMOTE, 8080).vip("10.99.0.80:80")]))?;
     lab.configure_daemon("")?;
     lab.l4lbd(&["run", "--once"])?;
-    let vip = socket_address("11.0.0.80:80");
+    let vip = socket_address("10.99.0.80:80");
     lab.agent.must_reach(Tcp, vip, "B")?;
     lab.container(11).must_reach(Tcp, vip, "B")?;
     let watch = WriteWatch::start(&lab)?;
