@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::*;
 use crate::source::http::credentials::TokenScheme;
 use crate::source::http::secret::SecretRef;
-use crate::source::testing::Server;
+use crate::source::testing::{Server, redirects};
 
 const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
 
@@ -26,7 +26,7 @@ async fn ask(http: &HttpClient, url: &str) -> Result<String, String> {
 }
 
 fn http(access: &Access) -> HttpClient {
-    HttpClient::new(access, Duration::from_secs(10)).unwrap()
+    HttpClient::new(access, TrustedServers::default(), Duration::from_secs(10)).unwrap()
 }
 
 /// A file with this text.
@@ -115,10 +115,30 @@ async fn a_service_account_logs_in_once_and_again_when_its_session_ends() {
 }
 
 #[tokio::test]
+async fn a_login_is_never_sent_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let stranger = Server::start(|_| r#"{"token":"first"}"#.into_response()).await;
+    let to = format!("{}/{}", stranger.url(), "x".repeat(10_000));
+    let login =
+        Server::start(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response())
+            .await;
+    let server = Server::start(|_| "ok".into_response()).await;
+    let account = serde_json::json!({
+        "uid": "l4lbd", "private_key": KEY, "login_endpoint": format!("{}/login", login.url()),
+    });
+    let http =
+        http(&Access { service_account: Some(keep(&directory, &account.to_string())), ..Access::default() });
+    let text = ask(&http, &server.url()).await.unwrap_err();
+    assert!(text.contains("login_endpoint") && text.contains(&stranger.url()) && text.len() < 600, "{text}");
+    assert!(stranger.asked().is_empty() && server.asked().is_empty());
+}
+
+#[tokio::test]
 async fn the_answer_must_come_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let http = HttpClient::new(&Access::default(), Duration::from_millis(100)).unwrap();
+    let http =
+        HttpClient::new(&Access::default(), TrustedServers::default(), Duration::from_millis(100)).unwrap();
     assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
 }
 
@@ -233,7 +253,10 @@ async fn credentials_do_not_leave_an_encrypted_connection() {
     let to = format!("{}/state", plain.url());
     tls.server.replies(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response());
     let token = Some(keep(&tls.directory, "secret"));
-    let http = http(&Access { tls_ca: tls.path("ca.pem"), token, ..Access::default() });
+    let access = Access { tls_ca: tls.path("ca.pem"), token, ..Access::default() };
+    let listed = [Url::parse(&tls.url()).unwrap()];
+    let servers = TrustedServers::new("source.masters", &listed, redirects(&[plain.url()]));
+    let http = HttpClient::new(&access, servers, Duration::from_secs(10)).unwrap();
     ask(&http, &tls.url()).await.unwrap();
     assert_eq!(plain.asked(), [("/state".to_owned(), None)]);
 }
@@ -244,8 +267,8 @@ fn files_that_are_no_certificates_are_named() {
     let path = directory.path().join("ca.pem");
     for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&path, text).unwrap();
-        let made =
-            HttpClient::new(&Access { tls_ca: Some(path.clone()), ..Access::default() }, CONNECT_TIMEOUT);
+        let access = Access { tls_ca: Some(path.clone()), ..Access::default() };
+        let made = HttpClient::new(&access, TrustedServers::default(), CONNECT_TIMEOUT);
         assert!(made.is_err(), "{text}");
     }
 }
