@@ -152,8 +152,7 @@ impl LiveCluster {
         let Some(subscribed) = subscribed else { return Ok(None) };
         self.read_state(subscribed.get())?;
         let heartbeat: Heartbeat = serde_json::from_str(subscribed.get())?;
-        let seconds = heartbeat.seconds.filter(|seconds| *seconds > 0.0);
-        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+        Ok(heartbeat.interval())
     }
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.

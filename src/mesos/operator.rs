@@ -9,6 +9,7 @@ use super::agents::{AgentList, add_framework, pid_address};
 use super::error::Error;
 use super::fold::{ArrayFold, ArraySeed, ObjectFold, ObjectSeed};
 use super::task::{EndedList, add_task};
+use super::wire::Lenient;
 use crate::cluster::{Master, Snapshot};
 
 /// Reads an answer to `GET_STATE`, of a master or an agent.
@@ -34,7 +35,7 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     #[derive(Deserialize)]
     struct GetMaster {
         master_info: MasterInfo,
-        elected_time: Option<f64>,
+        elected_time: Option<Lenient<f64>>,
     }
 
     #[derive(Deserialize)]
@@ -46,7 +47,9 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     let answer: Answer = serde_json::from_slice(answer)?;
     let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
     let address = master_info.pid.as_deref().and_then(pid_address).map(|address| address.ip());
-    Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
+    // Only compared; one that is no number is that of no election.
+    let elected_time = elected_time.as_ref().and_then(Lenient::as_read).copied().unwrap_or_default();
+    Ok(Master { id: master_info.id, elected_time, address })
 }
 
 /// Receiver of the tasks of a `get_state`.

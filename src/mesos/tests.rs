@@ -1,5 +1,7 @@
 //! Documents of a real Mesos, one test for each thing that a reader can get wrong.
 
+mod extremes;
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;

@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -140,6 +141,64 @@ async fn the_answer_must_come_in_time() {
     let http =
         HttpClient::new(&Access::default(), TrustedServers::default(), Duration::from_millis(100)).unwrap();
     assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
+}
+
+/// Answers each connection with `head` and then with `flood` for ever; counts the connections that
+/// were ended by the client.
+async fn raw_server(head: String, flood: &'static str) -> (String, tokio::sync::mpsc::UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (ended, endings) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (head, ended) = (head.clone(), ended.clone());
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let mut sent = stream.write_all(head.as_bytes()).await;
+                while sent.is_ok() && !flood.is_empty() {
+                    sent = stream.write_all(flood.as_bytes()).await;
+                }
+                let _ = ended.send(());
+            });
+        }
+    });
+    (url, endings)
+}
+
+#[tokio::test]
+async fn numbers_in_headers_are_no_panic() {
+    for number in ["-1", "0", "18446744073709551615", "18446744073709551616", "1e300", "NaN", "99999999999"] {
+        for status in ["200 OK", "503 Service Unavailable", "307 Temporary Redirect"] {
+            let head = format!(
+                "HTTP/1.1 {status}\r\nRetry-After: {number}\r\nContent-Length: {number}\r\nAge: {number}\r\n\
+                 Keep-Alive: timeout={number}\r\n\r\n{{}}"
+            );
+            let (url, _endings) = raw_server(head, "").await;
+            let answer = ask(&http(&Access::default()), &url).await;
+            assert!(answer.is_err() || answer.unwrap().is_empty(), "{number} {status}");
+        }
+    }
+}
+
+/// Each of them restarts the time that a server is given where only the pieces of an answer are timed.
+#[tokio::test]
+async fn answers_that_never_come_to_the_point_end_in_time_with_their_connection() {
+    for (head, flood) in [
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n"),
+    ] {
+        let (url, mut endings) = raw_server(head.to_owned(), flood).await;
+        let http = HttpClient::new(&Access::default(), TrustedServers::default(), Duration::from_millis(200))
+            .unwrap();
+        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+            let error = ask(&http, &url).await.unwrap_err();
+            assert!(error.contains("in time"), "{error}");
+            // The connection is closed as well, instead of being read for ever.
+            endings.recv().await.unwrap();
+        });
+        waited.await.unwrap();
+    }
 }
 
 /// A connection that is always in use would stay with the address that a name had at first.

@@ -124,7 +124,7 @@ async fn compressed_answers_are_asked_for_and_their_size_sets_the_pace() {
     assert!(size * 5 < document.len());
     let master = Master::start(move |headers| {
         assert_eq!(headers["accept-encoding"], "gzip");
-        ([("content-encoding", "gzip")], compressed.clone()).into_response()
+        ([("content-encoding", "X-GZIP")], compressed.clone()).into_response()
     })
     .await;
     let budget = Rate(size as u64 * 10);
