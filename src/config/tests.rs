@@ -38,6 +38,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("source.interval", r#""2s""#),
     ("source.resync", r#""1m""#),
     ("source.agent", r#""http://127.0.0.1:5051""#),
+    ("source.redirects", "[]"),
     ("source.timeout", r#""30s""#),
     ("source.max_backoff", r#""30s""#),
     ("source.failover_hold", r#""15m""#),

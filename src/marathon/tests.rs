@@ -154,3 +154,29 @@ fn what_is_not_marathon_is_an_error() {
         assert!(!MarathonInfo { version: version.to_owned(), ..info() }.has_pods());
     }
 }
+
+/// A number out of any range costs at most the answer that has it, and the last one stays then.
+#[test]
+fn extreme_numbers_are_no_panic() {
+    for extreme in
+        ["-1", "0", "65536", "1e19", "1e300", "-1e300", "1e999", "18446744073709551615", "null", "[]"]
+    {
+        let info = format!(
+            r#"{{"frameworkId":"F","version":"{extreme}.{extreme}","marathon_config":{{"failover_timeout":{extreme}}}}}"#
+        );
+        let info = MarathonInfo::parse(info.as_bytes()).unwrap();
+        let port = format!(
+            r#"{{"containerPort":{extreme},"hostPort":{extreme},"labels":{{"VIP_0":"/a:{extreme}"}}}}"#
+        );
+        let apps = format!(
+            r#"{{"apps":[{{"id":"/a","instances":{extreme},"cpus":{extreme},"portDefinitions":[{port}],
+            "container":{{"portMappings":[{port}]}},"tasks":[{{"id":"a.1","host":"10.0.0.2","slaveId":"S",
+            "ports":[{extreme}],"state":"TASK_RUNNING"}}]}}]}}"#
+        );
+        let pods = format!(
+            r#"[{{"spec":{{"containers":[{{"name":"c","endpoints":[{{"name":"e","containerPort":{extreme}}}]}}]}},
+            "instances":[{{"containers":[{{"name":"c","endpoints":[{{"name":"e","allocatedHostPort":{extreme}}}]}}]}}]}}]"#
+        );
+        let _ = MarathonView::parse(&info, apps.as_bytes(), Some(pods.as_bytes()));
+    }
+}

@@ -5,9 +5,39 @@
 //! error: a document with one odd member stays readable.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Tasks of one document, those that have ended included; clusters have up to 100,000.
+pub const MAX_TASKS: usize = 1_000_000;
+
+/// Agents, frameworks and executors of one document together.
+const MAX_ITEMS: usize = 1_000_000;
+
+/// Items of a document that were read so far, in all of its lists together.
+///
+/// Counted while they are read: each item costs memory, and a few kilobytes of gzip hold millions.
+#[derive(Debug, Default)]
+pub struct ItemCount {
+    tasks: Cell<usize>,
+    rest: Cell<usize>,
+}
+
+impl ItemCount {
+    fn add<E: Error>(&self, is_task: bool) -> Result<(), E> {
+        let (count, most, what) = match is_task {
+            true => (&self.tasks, MAX_TASKS, "tasks"),
+            false => (&self.rest, MAX_ITEMS, "agents, frameworks and executors"),
+        };
+        count.set(count.get() + 1);
+        match count.get() > most {
+            true => Err(E::custom(format_args!("the document has more than {most} {what}"))),
+            false => Ok(()),
+        }
+    }
+}
 
 /// Takes the members of a JSON object one at a time.
 pub trait ObjectFold<'de> {
@@ -20,6 +50,9 @@ pub trait ObjectFold<'de> {
 
 /// Takes the items of a JSON array one at a time.
 pub trait ArrayFold<'de> {
+    /// True for a list of tasks.
+    const HOLDS_TASKS: bool = false;
+
     /// Reads the next item from `seq`; `None` at the end.
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error>;
 
@@ -30,8 +63,8 @@ pub trait ArrayFold<'de> {
 /// A seed that hands an object to an [`ObjectFold`].
 pub struct ObjectSeed<'a, F>(pub &'a mut F);
 
-/// A seed that hands an array to an [`ArrayFold`].
-pub struct ArraySeed<'a, F>(pub &'a mut F);
+/// A seed that hands an array to an [`ArrayFold`], and counts its items.
+pub struct ArraySeed<'a, F>(pub &'a mut F, pub &'a ItemCount);
 
 impl<'de, F: ObjectFold<'de>> DeserializeSeed<'de> for ObjectSeed<'_, F> {
     type Value = ();
@@ -114,7 +147,9 @@ impl<'de, F: ArrayFold<'de>> Visitor<'de> for ArraySeed<'_, F> {
     type Value = ();
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while self.0.item(&mut seq)?.is_some() {}
+        while self.0.item(&mut seq)?.is_some() {
+            self.1.add(F::HOLDS_TASKS)?;
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::agents::{add_agent, add_framework};
 use super::error::Error;
-use super::fold::ObjectSeed;
+use super::fold::{MAX_TASKS, ObjectSeed};
 use super::operator::{StateAnswer, TaskSink};
 use super::skip::read_or_skip;
 use super::task::add_task;
@@ -80,6 +80,12 @@ impl LiveCluster {
             "SUBSCRIBED" => return self.subscribe(event.subscribed).map(EventEffect::Subscribed),
             "TASK_ADDED" => {
                 if let Some(TaskAdded { task }) = self.read(event.task_added) {
+                    // As a document is refused that has more; the stream is then opened anew.
+                    if self.tasks.len() >= MAX_TASKS {
+                        return Err(serde::de::Error::custom(format_args!(
+                            "the events lead to more than {MAX_TASKS} tasks"
+                        )));
+                    }
                     self.add(task);
                 }
             }
@@ -140,7 +146,7 @@ impl LiveCluster {
 
     /// Reads an object with the member `get_state`. Returns true if there was one.
     fn read_state(&mut self, answer: &str) -> Result<bool, serde_json::Error> {
-        let mut answered = StateAnswer { snapshot: &mut self.snapshot, tasks: &mut self.tasks, found: false };
+        let mut answered = StateAnswer::new(&mut self.snapshot, &mut self.tasks);
         ObjectSeed(&mut answered).deserialize(&mut serde_json::Deserializer::from_str(answer))?;
         Ok(answered.found)
     }
@@ -154,8 +160,7 @@ impl LiveCluster {
         let Some(subscribed) = subscribed else { return Ok(None) };
         self.read_state(subscribed.get())?;
         let heartbeat: Heartbeat = serde_json::from_str(subscribed.get())?;
-        let seconds = heartbeat.seconds.filter(|seconds| *seconds > 0.0);
-        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+        Ok(heartbeat.interval())
     }
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.

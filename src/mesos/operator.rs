@@ -7,14 +7,16 @@ use serde_json::value::RawValue;
 
 use super::agents::{AgentList, add_framework, pid_address};
 use super::error::Error;
-use super::fold::{ArrayFold, ArraySeed, ObjectFold, ObjectSeed};
+use super::fold::{ArrayFold, ArraySeed, ItemCount, ObjectFold, ObjectSeed};
 use super::task::{EndedList, add_task};
+use super::wire::Lenient;
 use crate::cluster::{Master, Snapshot};
 
 /// Reads an answer to `GET_STATE`, of a master or an agent.
 pub fn parse_state(text: &str) -> Result<Snapshot, Error> {
     let mut snapshot = Snapshot::default();
-    let mut answer = StateAnswer { snapshot: &mut snapshot, tasks: &mut Direct, found: false };
+    let mut tasks = Direct;
+    let mut answer = StateAnswer::new(&mut snapshot, &mut tasks);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     ObjectSeed(&mut answer).deserialize(&mut deserializer)?;
     deserializer.end()?;
@@ -34,7 +36,7 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     #[derive(Deserialize)]
     struct GetMaster {
         master_info: MasterInfo,
-        elected_time: Option<f64>,
+        elected_time: Option<Lenient<f64>>,
     }
 
     #[derive(Deserialize)]
@@ -46,7 +48,9 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     let answer: Answer = serde_json::from_slice(answer)?;
     let GetMaster { master_info, elected_time } = answer.get_master.ok_or(Error::Missing("get_master"))?;
     let address = master_info.pid.as_deref().and_then(pid_address).map(|address| address.ip());
-    Ok(Master { id: master_info.id, elected_time: elected_time.unwrap_or_default(), address })
+    // Only compared; one that is no number is that of no election.
+    let elected_time = elected_time.as_ref().and_then(Lenient::as_read).copied().unwrap_or_default();
+    Ok(Master { id: master_info.id, elected_time, address })
 }
 
 /// Receiver of the tasks of a `get_state`.
@@ -73,6 +77,13 @@ pub struct StateAnswer<'a, S> {
     pub tasks: &'a mut S,
     /// Set once `get_state` was found.
     pub found: bool,
+    count: ItemCount,
+}
+
+impl<'a, S> StateAnswer<'a, S> {
+    pub fn new(snapshot: &'a mut Snapshot, tasks: &'a mut S) -> Self {
+        Self { snapshot, tasks, found: false, count: ItemCount::default() }
+    }
 }
 
 impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateAnswer<'_, S> {
@@ -82,6 +93,7 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateAnswer<'_, S> {
             return map.next_value_seed(ObjectSeed(&mut StateMembers {
                 snapshot: self.snapshot,
                 tasks: self.tasks,
+                count: &self.count,
             }));
         }
         map.next_value::<IgnoredAny>().map(drop)
@@ -93,6 +105,7 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateAnswer<'_, S> {
 struct StateMembers<'a, S> {
     snapshot: &'a mut Snapshot,
     tasks: &'a mut S,
+    count: &'a ItemCount,
 }
 
 impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
@@ -101,19 +114,21 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
             // The inner objects are folded by this same fold.
             "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(ObjectSeed(self)),
             // Masters list `tasks`, agents `launched_tasks`.
-            "tasks" | "launched_tasks" => map
-                .next_value_seed(ArraySeed(&mut AnswerTasks { snapshot: self.snapshot, tasks: self.tasks })),
+            "tasks" | "launched_tasks" => {
+                let mut tasks = AnswerTasks { snapshot: self.snapshot, tasks: self.tasks };
+                map.next_value_seed(ArraySeed(&mut tasks, self.count))
+            }
             "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {
                 let unreachable = key == "unreachable_tasks";
-                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.snapshot, unreachable }))
+                let mut ended = EndedList { snapshot: self.snapshot, unreachable };
+                map.next_value_seed(ArraySeed(&mut ended, self.count))
             }
-            "agents" => {
-                map.next_value_seed(ArraySeed(&mut AgentList { snapshot: self.snapshot, recovered: false }))
+            "agents" | "recovered_agents" => {
+                let recovered = key == "recovered_agents";
+                let mut agents = AgentList { snapshot: self.snapshot, recovered };
+                map.next_value_seed(ArraySeed(&mut agents, self.count))
             }
-            "recovered_agents" => {
-                map.next_value_seed(ArraySeed(&mut AgentList { snapshot: self.snapshot, recovered: true }))
-            }
-            "frameworks" => map.next_value_seed(ArraySeed(&mut AnswerFrameworks(self.snapshot))),
+            "frameworks" => map.next_value_seed(ArraySeed(&mut AnswerFrameworks(self.snapshot), self.count)),
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }
@@ -125,6 +140,8 @@ struct AnswerTasks<'a, S> {
 }
 
 impl<'de, S: TaskSink<'de>> ArrayFold<'de> for AnswerTasks<'_, S> {
+    const HOLDS_TASKS: bool = true;
+
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element()? else { return Ok(None) };
         self.tasks.task(self.snapshot, task);

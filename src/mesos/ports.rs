@@ -14,6 +14,9 @@ use super::skip::SkipLog;
 use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, readable};
 use crate::cluster::{MAX_LABELS, MAX_VALUE, PortOptions, Protocol, Skipped, TaskPort, VipLabel};
 
+/// Entries of all lists of one task that are merged.
+const MAX_ENTRIES: usize = 1_024;
+
 /// An entry of one of the lists, and after [`merge`] a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortEntry {
@@ -48,8 +51,8 @@ impl PortEntry {
             && (agrees(self.port, other.port) || agrees(self.host_port, other.host_port))
     }
 
-    /// Takes over what an entry for the same port adds.
-    fn absorb(&mut self, other: Self) {
+    /// Takes over what an entry for the same port adds. Returns the number of labels without room.
+    fn absorb(&mut self, other: Self) -> usize {
         self.name = self.name.take().or(other.name);
         self.port = self.port.or(other.port);
         self.host_port = self.host_port.or(other.host_port);
@@ -58,11 +61,16 @@ impl PortEntry {
         if self.options.is_empty() {
             self.options = other.options;
         }
+        let mut beyond = 0;
         for label in other.labels {
-            if !self.labels.contains(&label) {
+            // Compared with a bounded number of labels, so that the work stays linear.
+            if self.labels.len() >= MAX_LABELS {
+                beyond += 1;
+            } else if !self.labels.contains(&label) {
                 self.labels.push(label);
             }
         }
+        beyond
     }
 }
 
@@ -111,13 +119,26 @@ pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> V
 pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
     // A list, because the first entry of a port decides its name and place; tasks have few ports.
     let mut ports: Vec<PortEntry> = Vec::new();
-    for entry in entries {
+    let (mut beyond, mut unread) = (0, 0);
+    for (index, mut entry) in entries.enumerate() {
+        // Bounded before they are merged: each entry is compared with all ports.
+        if index >= MAX_ENTRIES {
+            unread += 1;
+            continue;
+        }
+        drop_oversize(&mut entry, log);
+        beyond += entry.labels.len().saturating_sub(MAX_LABELS);
+        entry.labels.truncate(MAX_LABELS);
         match ports.iter_mut().find(|port| port.is_same_port(&entry)) {
-            Some(port) => port.absorb(entry),
+            Some(port) => beyond += port.absorb(entry),
             None => ports.push(entry),
         }
     }
-    limit_labels(&mut ports, log);
+    if unread > 0 {
+        let reason = format!("a task can have {MAX_ENTRIES} ports and mappings, and this has {unread} more");
+        log.add(Skipped { reason, ..Skipped::default() });
+    }
+    limit_labels(&mut ports, beyond, log);
     let labelled = ports.into_iter().filter(|port| !port.labels.is_empty());
     let task_port = |port: PortEntry| TaskPort {
         name: port.name.unwrap_or_else(|| "default".to_owned()),
@@ -131,28 +152,27 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
     labelled.map(task_port).collect()
 }
 
-/// Drops labels that no VIP needs. Labels are written by tenants, and each one costs every node of the
-/// cluster memory and time.
-fn limit_labels(ports: &mut [PortEntry], log: &mut SkipLog<'_>) {
+/// Drops labels that are longer than any VIP needs.
+fn drop_oversize(entry: &mut PortEntry, log: &mut SkipLog<'_>) {
+    let (dropped, kept) = std::mem::take(&mut entry.labels).into_iter().partition(|l| oversize(l).is_some());
+    entry.labels = kept;
+    let dropped: Vec<VipLabel> = dropped;
+    for label in dropped {
+        let reason = oversize(&label).unwrap_or_default();
+        let (label, value) = (Some(label.key), Some(label.value));
+        log.add(Skipped { port: entry.name.clone(), label, value, reason, ..Skipped::default() });
+    }
+}
+
+/// Drops labels beyond those of any sane task. Labels are written by tenants, and each one costs every node of the
+/// cluster memory and time. `beyond` labels were dropped already.
+fn limit_labels(ports: &mut [PortEntry], mut beyond: usize, log: &mut SkipLog<'_>) {
     let mut room = MAX_LABELS;
-    let mut beyond = 0;
     for port in ports {
-        for label in std::mem::take(&mut port.labels) {
-            if let Some(reason) = oversize(&label) {
-                log.add(Skipped {
-                    port: port.name.clone(),
-                    label: Some(label.key),
-                    value: Some(label.value),
-                    reason,
-                    ..Skipped::default()
-                });
-            } else if room > 0 {
-                room -= 1;
-                port.labels.push(label);
-            } else {
-                beyond += 1;
-            }
-        }
+        let left_out = port.labels.len().saturating_sub(room);
+        port.labels.truncate(room);
+        room -= port.labels.len();
+        beyond += left_out;
     }
     // One record for all of them: a record each would cost as much as the labels.
     if beyond > 0 {
@@ -168,6 +188,28 @@ mod tests {
 
     fn label(value: &str) -> VipLabel {
         VipLabel { key: "VIP_0".to_owned(), value: value.to_owned() }
+    }
+
+    #[test]
+    fn labels_and_ports_are_bounded_before_they_are_merged() {
+        let many =
+            |from: usize| (from..from + 30_000).map(|n| label(&format!("/w{n}:80"))).collect::<Vec<_>>();
+        let port = |labels| PortEntry { port: Some(80), labels, ..PortEntry::new(Protocol::Tcp) };
+        let mut port_of_all = port(many(0));
+        port_of_all.labels.truncate(MAX_LABELS);
+        // What an entry is compared with never grows beyond the bound.
+        assert_eq!(port_of_all.absorb(port(many(30_000))), 30_000);
+        assert_eq!(port_of_all.labels.len(), MAX_LABELS);
+        let mut skipped = Vec::new();
+        let mut log = SkipLog::new(&mut skipped, "t", TaskState::Running);
+        let ports = merge([port(many(0)), port(many(0))].into_iter(), &mut log);
+        assert_eq!(ports.iter().map(|port| port.labels.len()).sum::<usize>(), MAX_LABELS);
+        let numbers =
+            (1..=30_000).map(|number| PortEntry { port: Some(number), ..port(vec![label("/w:80")]) });
+        merge(numbers, &mut log);
+        let reasons: Vec<&str> = skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
+        assert!(reasons[0].contains("256 VIP labels"), "{reasons:?}");
+        assert!(reasons[1].contains("1024 ports and mappings, and this has 28976 more"), "{reasons:?}");
     }
 
     fn merged(entries: Vec<PortEntry>) -> Vec<TaskPort> {

@@ -3,6 +3,17 @@
 use super::wire::Lenient;
 use crate::cluster::{Skipped, Snapshot, TaskState, shortened};
 
+/// Records of one document that are kept. Tenants decide how many there could be, and no operator reads
+/// more.
+pub const MAX_SKIPPED: usize = 10_000;
+
+/// Adds a record while there is room.
+pub fn add_skipped(skipped: &mut Vec<Skipped>, record: Skipped) {
+    if skipped.len() < MAX_SKIPPED {
+        skipped.push(record);
+    }
+}
+
 /// Collector of what is left out of one task.
 ///
 /// Only tasks that serve connections are worth a record: a task that is being staged may well be
@@ -23,13 +34,16 @@ impl<'s> SkipLog<'s> {
     /// `reason` has to be short already.
     pub fn add(&mut self, record: Skipped) {
         if self.is_serving {
-            self.skipped.push(Skipped {
-                task: self.task.to_owned(),
-                port: record.port.map(shortened),
-                label: record.label.map(shortened),
-                value: record.value.map(shortened),
-                reason: record.reason,
-            });
+            add_skipped(
+                self.skipped,
+                Skipped {
+                    task: self.task.to_owned(),
+                    port: record.port.map(shortened),
+                    label: record.label.map(shortened),
+                    value: record.value.map(shortened),
+                    reason: record.reason,
+                },
+            );
         }
     }
 }
@@ -39,12 +53,9 @@ pub fn read_or_skip<T>(snapshot: &mut Snapshot, value: Lenient<T>, at: &str, wha
     match value {
         Lenient::Read(value) => Some(value),
         Lenient::Unreadable { error, json } => {
-            snapshot.skipped.push(Skipped {
-                task: at.to_owned(),
-                value: Some(json),
-                reason: format!("{what} that cannot be read: {error}"),
-                ..Skipped::default()
-            });
+            let reason = format!("{what} that cannot be read: {error}");
+            let record = Skipped { task: at.to_owned(), value: Some(json), reason, ..Skipped::default() };
+            add_skipped(&mut snapshot.skipped, record);
             None
         }
     }

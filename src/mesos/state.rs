@@ -10,7 +10,8 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
 
 use super::agents::{self, AgentList};
 use super::error::Error;
-use super::fold::{ArrayFold, ArraySeed, ObjectFold, ObjectSeed};
+use super::fold::{ArrayFold, ArraySeed, ItemCount, ObjectFold, ObjectSeed};
+use super::skip::add_skipped;
 use super::task::{EndedList, add_task};
 use super::wire::Lenient;
 use crate::cluster::{Master, Skipped, Snapshot};
@@ -28,6 +29,7 @@ pub fn parse(text: &str) -> Result<Snapshot, Error> {
 #[derive(Default)]
 struct StateDocument {
     snapshot: Snapshot,
+    count: ItemCount,
     has_frameworks: bool,
     id: Option<String>,
     elected_time: Option<f64>,
@@ -40,7 +42,8 @@ struct StateDocument {
 
 impl StateDocument {
     fn finish(self) -> Result<Snapshot, Error> {
-        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master } = self;
+        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master, .. } =
+            self;
         if !has_frameworks {
             return Err(Error::Missing("frameworks"));
         }
@@ -70,20 +73,17 @@ impl<'de> ObjectFold<'de> for StateDocument {
             "leader" => self.leader = read(map)?,
             "slaves" => {
                 self.is_master = true;
-                map.next_value_seed(ArraySeed(&mut AgentList {
-                    snapshot: &mut self.snapshot,
-                    recovered: false,
-                }))?;
+                let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: false };
+                map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
             }
             "recovered_slaves" => {
-                map.next_value_seed(ArraySeed(&mut AgentList {
-                    snapshot: &mut self.snapshot,
-                    recovered: true,
-                }))?;
+                let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: true };
+                map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
             }
             "frameworks" => {
                 self.has_frameworks = true;
-                map.next_value_seed(ArraySeed(&mut StateFrameworks(&mut self.snapshot)))?;
+                let mut frameworks = StateFrameworks(&mut self.snapshot, &self.count);
+                map.next_value_seed(ArraySeed(&mut frameworks, &self.count))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -93,13 +93,14 @@ impl<'de> ObjectFold<'de> for StateDocument {
     }
 }
 
-struct StateFrameworks<'a>(&'a mut Snapshot);
+struct StateFrameworks<'a>(&'a mut Snapshot, &'a ItemCount);
 
 impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         // Its name may come after its tasks, so that it is added when all members are known.
+        let (snapshot, count) = (&mut *self.0, self.1);
         let mut framework =
-            StateFramework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
+            StateFramework { snapshot, count, id: None, name: None, pid: None, hostname: None };
         let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
         let StateFramework { id, name, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
@@ -110,12 +111,13 @@ impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
     }
 
     fn mismatch(&mut self) {
-        self.0.skipped.push(misplaced("frameworks", "not a list"));
+        add_skipped(&mut self.0.skipped, misplaced("frameworks", "not a list"));
     }
 }
 
 struct StateFramework<'a> {
     snapshot: &'a mut Snapshot,
+    count: &'a ItemCount,
     id: Option<String>,
     name: Option<String>,
     pid: Option<String>,
@@ -129,12 +131,16 @@ impl<'de> ObjectFold<'de> for StateFramework<'_> {
             "name" => self.name = read(map)?,
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
-            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot)))?,
+            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot), self.count))?,
             // Agents list their tasks one level further down.
-            "executors" => map.next_value_seed(ArraySeed(&mut StateExecutors(self.snapshot)))?,
+            "executors" => {
+                let mut executors = StateExecutors(self.snapshot, self.count);
+                map.next_value_seed(ArraySeed(&mut executors, self.count))?;
+            }
             "completed_tasks" | "unreachable_tasks" => {
                 let unreachable = key == "unreachable_tasks";
-                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.snapshot, unreachable }))?;
+                let mut ended = EndedList { snapshot: self.snapshot, unreachable };
+                map.next_value_seed(ArraySeed(&mut ended, self.count))?;
             }
             _ => {
                 map.next_value::<IgnoredAny>()?;
@@ -144,26 +150,27 @@ impl<'de> ObjectFold<'de> for StateFramework<'_> {
     }
 
     fn mismatch(&mut self) {
-        self.snapshot.skipped.push(misplaced("frameworks[]", "a framework is not an object"));
+        add_skipped(&mut self.snapshot.skipped, misplaced("frameworks[]", "a framework is not an object"));
     }
 }
 
-struct StateExecutors<'a>(&'a mut Snapshot);
+struct StateExecutors<'a>(&'a mut Snapshot, &'a ItemCount);
 
 impl<'de> ArrayFold<'de> for StateExecutors<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        seq.next_element_seed(ObjectSeed(&mut StateExecutor(self.0)))
+        seq.next_element_seed(ObjectSeed(&mut StateExecutor(self.0, self.1)))
     }
 }
 
-struct StateExecutor<'a>(&'a mut Snapshot);
+struct StateExecutor<'a>(&'a mut Snapshot, &'a ItemCount);
 
 impl<'de> ObjectFold<'de> for StateExecutor<'_> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.0))),
+            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.0), self.1)),
             "completed_tasks" => {
-                map.next_value_seed(ArraySeed(&mut EndedList { snapshot: self.0, unreachable: false }))
+                let mut ended = EndedList { snapshot: self.0, unreachable: false };
+                map.next_value_seed(ArraySeed(&mut ended, self.1))
             }
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
@@ -173,6 +180,8 @@ impl<'de> ObjectFold<'de> for StateExecutor<'_> {
 struct StateTasks<'a>(&'a mut Snapshot);
 
 impl<'de> ArrayFold<'de> for StateTasks<'_> {
+    const HOLDS_TASKS: bool = true;
+
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element()? else { return Ok(None) };
         add_task(self.0, task);
@@ -180,7 +189,7 @@ impl<'de> ArrayFold<'de> for StateTasks<'_> {
     }
 
     fn mismatch(&mut self) {
-        self.0.skipped.push(misplaced("tasks", "not a list"));
+        add_skipped(&mut self.0.skipped, misplaced("tasks", "not a list"));
     }
 }
 

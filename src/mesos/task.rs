@@ -22,6 +22,8 @@ pub struct EndedList<'a> {
 }
 
 impl<'de> ArrayFold<'de> for EndedList<'_> {
+    const HOLDS_TASKS: bool = true;
+
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element::<Lenient<EndedTask<'de>>>()? else { return Ok(None) };
         if let Lenient::Read(EndedTask { id, framework_id: Some(framework), state }) = task {

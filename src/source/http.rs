@@ -17,17 +17,18 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect, tls};
 
 use super::Error;
-use super::location::{hide_credentials, without_credentials};
-use crate::cluster::shortened;
+use super::location::without_credentials;
 use credentials::{Access, Credentials};
 pub use document::HttpDocument;
 pub use error::cause;
 use error::status_hint;
+pub use redirects::TrustedServers;
 
 pub mod credentials;
 mod document;
 mod error;
 mod login;
+pub mod redirects;
 pub mod secret;
 
 /// Redirects in a row. A master redirects at most once; a second time allows for an election
@@ -62,6 +63,7 @@ pub enum Accept {
 pub struct HttpClient {
     client: Client,
     credentials: Credentials,
+    servers: TrustedServers,
     timeout: Duration,
     /// Time at which connections were last closed on purpose.
     renewed: Mutex<Instant>,
@@ -72,7 +74,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
-    pub fn new(access: &Access, timeout: Duration) -> Result<Self, Error> {
+    pub fn new(access: &Access, servers: TrustedServers, timeout: Duration) -> Result<Self, Error> {
         // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
@@ -101,9 +103,15 @@ impl HttpClient {
         Ok(Self {
             client: builder.build()?,
             credentials: Credentials::new(access),
+            servers,
             timeout,
             renewed: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Returns the servers whose redirects are followed.
+    pub fn servers(&self) -> &TrustedServers {
+        &self.servers
     }
 
     /// Returns the complete answer to `call`, and the URL that gave it in the end.
@@ -164,7 +172,7 @@ impl HttpClient {
                     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
                     let location =
                         location.ok_or_else(|| format!("{shown}: a redirect without a location"))?;
-                    url = follow(&url, location).map_err(|error| format!("{shown}: {error}"))?;
+                    url = self.servers.follow(&url, location).map_err(|error| format!("{shown}: {error}"))?;
                 }
                 // A session may have ended; then a new login helps, once.
                 StatusCode::UNAUTHORIZED if again && self.credentials.end_session().await => again = false,
@@ -213,18 +221,6 @@ impl HttpClient {
         }
         due
     }
-}
-
-/// Returns the target of a redirect, with the credentials in the URL if the scheme stays.
-fn follow(from: &Url, location: &str) -> Result<Url, String> {
-    let mut to = from.join(location).map_err(|error| {
-        format!("a redirect to {:?}, which is no URL: {error}", shortened(hide_credentials(location)))
-    })?;
-    if to.username().is_empty() && to.scheme() == from.scheme() {
-        let _ = to.set_username(from.username());
-        let _ = to.set_password(from.password());
-    }
-    Ok(to)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use reqwest::Url;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{Accept, Call, HttpClient, cause};
+use super::http::{Accept, Call, HttpClient, TrustedServers, cause};
 use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
 use super::{Error, Fetched, Location, Source};
 use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS};
+
+/// Time after which the listed Marathons are asked again who tells the events.
+const BELIEVED: Duration = Duration::from_secs(5 * 60);
 
 /// Pause before events are followed again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -58,8 +61,9 @@ pub struct MarathonSource {
 impl MarathonSource {
     /// Starts to follow events, which needs an async runtime.
     pub fn new(marathon: &settings::Marathon, source: &settings::Source) -> Result<Self, Error> {
-        let http = Arc::new(HttpClient::new(&marathon.access(source), source.timeout.0)?);
         let urls: Vec<Url> = marathon.urls.iter().filter_map(Location::url).cloned().collect();
+        let servers = TrustedServers::new("marathon.urls", &urls, source.redirects.clone());
+        let http = Arc::new(HttpClient::new(&marathon.access(source), servers, source.timeout.0)?);
         let events = Arc::new(Notify::new());
         let following = tokio::spawn(follow(http.clone(), urls.clone(), events.clone()));
         Ok(Self {
@@ -170,7 +174,9 @@ impl Source for MarathonSource {
 async fn follow(http: Arc<HttpClient>, urls: Vec<Url>, events: Arc<Notify>) {
     loop {
         for url in &urls {
-            if let Err(error) = listen(&http, url, &events).await {
+            // A Marathon to which only a redirect led is left after a while, as such a master is.
+            let listened = timeout(BELIEVED, listen(&http, url, &events)).await;
+            if let Ok(Err(error)) = listened {
                 tracing::debug!(error, "cannot follow the events of Marathon, asking it in intervals only");
             }
         }

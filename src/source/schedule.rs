@@ -13,6 +13,9 @@ use jiff::SignedDuration;
 
 use crate::units::Rate;
 
+/// Longest interval that a document's numbers can lead to: one wrong document must not silence a node.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
 /// Interval of the requests to a source, and the reasons for its length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PollSchedule {
@@ -37,13 +40,13 @@ pub struct Stretched {
 
 impl PollSchedule {
     /// Returns the interval at which `agents` nodes that each get `bytes` bytes stay within `budget`,
-    /// and at least `shortest`.
+    /// at least `shortest`, and at most an hour unless `shortest` is longer.
     pub fn within(budget: Rate, shortest: Duration, agents: usize, bytes: usize) -> Self {
         let needed = agents as f64 * bytes as f64 / budget.0 as f64;
         match Duration::try_from_secs_f64(needed) {
             Ok(needed) if needed > shortest => {
                 let stretched = Some(Stretched { agents, bytes, budget });
-                Self { interval: needed, stretched, ..Self::default() }
+                Self { interval: needed.min(LONGEST.max(shortest)), stretched, ..Self::default() }
             }
             // Without a budget the quotient is not a duration, and nothing is too much.
             _ => Self { interval: shortest, ..Self::default() },
@@ -125,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn no_document_silences_a_node() {
+        for (agents, bytes) in [(1_000_000, 1 << 30), (usize::MAX, usize::MAX), (0, usize::MAX)] {
+            let schedule = PollSchedule::within(Rate(1), SECOND * 2, agents, bytes);
+            assert!(schedule.interval >= SECOND * 2 && schedule.interval <= LONGEST, "{schedule}");
+        }
+        assert_eq!(PollSchedule::within(Rate(1), LONGEST * 2, 1_000, 1 << 30).interval, LONGEST * 2);
+    }
+
+    #[test]
     fn streams_need_no_pause_and_name_their_resync() {
         let schedule = PollSchedule::stream(Rate(50_000_000), SECOND * 60, 0, 0);
         assert_eq!(schedule.pause(), Duration::ZERO);
@@ -137,7 +149,7 @@ mod tests {
             let schedule = PollSchedule::within(Rate(budget), SECOND, nodes, bytes);
             prop_assert!(schedule.interval >= SECOND);
             let rate = nodes as f64 * bytes as f64 / schedule.interval.as_secs_f64();
-            prop_assert!(rate <= budget as f64 * 1.001);
+            prop_assert!(rate <= budget as f64 * 1.001 || schedule.interval == LONGEST);
         }
 
         #[test]

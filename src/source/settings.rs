@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::http::credentials::{Access, TokenScheme};
+use super::http::redirects::Redirects;
 use super::http::secret::SecretRef;
 use super::{Location, Mode};
 use crate::units::{Rate, Span};
@@ -40,6 +41,12 @@ pub struct Source {
     /// URL of this node's own Mesos agent, which is asked in the mode agent.
     #[config(default = "http://127.0.0.1:5051")]
     pub agent: Location,
+
+    /// Servers to which redirects of masters, agent and Marathon are followed, beside the scheme and port of a
+    /// listed or elected server on any host, such as `["http://10.0.0.2:8080"]`. With `"listed"` in the list,
+    /// redirects are followed to listed and elected servers and to the other entries only.
+    #[config(default = [])]
+    pub redirects: Redirects,
 
     /// Longest time for one complete answer of a master, an agent or Marathon, at least 100ms. After it the
     /// request counts as failed.

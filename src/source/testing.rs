@@ -9,6 +9,13 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use tokio::net::TcpListener;
 
+use crate::source::http::redirects::Redirects;
+
+/// Returns the value of `source.redirects` with these entries.
+pub fn redirects(entries: &[String]) -> Redirects {
+    serde_json::from_value(entries.into()).unwrap()
+}
+
 type Reply = Box<dyn Fn(&HeaderMap) -> Response + Send>;
 
 /// Requests to a server: path, and the credentials in them.

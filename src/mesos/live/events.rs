@@ -2,6 +2,7 @@
 //! (<https://mesos.apache.org/documentation/latest/operator-http-api/#event-stream>)
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -69,9 +70,22 @@ pub struct FrameworkChanged<'a> {
     pub framework: MesosFramework<'a>,
 }
 
+/// Shortest and longest time between heartbeats that a master can state, in seconds. Masters send one
+/// every 15 s; a silent stream must not be waited for much longer.
+const HEARTBEATS: (f64, f64) = (0.01, 300.0);
+
 /// The member of `SUBSCRIBED` beside the state.
 #[derive(Deserialize)]
 pub struct Heartbeat {
     #[serde(rename = "heartbeat_interval_seconds")]
-    pub seconds: Option<f64>,
+    seconds: Option<Lenient<f64>>,
+}
+
+impl Heartbeat {
+    /// Returns the time between heartbeats, within bounds; `None` if it is missing or no duration.
+    pub fn interval(&self) -> Option<Duration> {
+        let seconds = *self.seconds.as_ref()?.as_read()?;
+        let (shortest, longest) = HEARTBEATS;
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.clamp(shortest, longest)))
+    }
 }

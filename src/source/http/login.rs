@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, Url};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::cause;
 use super::secret::{self, SecretRef};
-use crate::source::location::without_credentials;
+use crate::cluster::shortened;
+use crate::source::location::{hide_credentials, without_credentials};
 
 /// Seconds for which a signed request for a login is valid.
 const VALID_SECONDS: i64 = 300;
@@ -97,6 +98,14 @@ impl ServiceAccount {
             .body(body);
         let response = request.send().await.map_err(|error| refused(cause(&error)))?;
         let status = response.status();
+        // Never followed: it would hand the signed request to a server that the secret does not name.
+        if status.is_redirection() {
+            let location = response.headers().get(LOCATION).map(|value| value.to_str().unwrap_or_default());
+            let location = shortened(hide_credentials(location.unwrap_or_default()));
+            return Err(refused(format!(
+                "a redirect to {location:?} is not followed; if it is right, make it the login_endpoint"
+            )));
+        }
         if !status.is_success() {
             return Err(refused(format!("{status} (is the account's public key the one that DC/OS knows?)")));
         }

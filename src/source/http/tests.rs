@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -16,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::*;
 use crate::source::http::credentials::TokenScheme;
 use crate::source::http::secret::SecretRef;
-use crate::source::testing::Server;
+use crate::source::testing::{Server, redirects};
 
 const KEY: &str = include_str!("../../../tests/fixtures/keys/service-account.pem");
 
@@ -26,7 +27,7 @@ async fn ask(http: &HttpClient, url: &str) -> Result<String, String> {
 }
 
 fn http(access: &Access) -> HttpClient {
-    HttpClient::new(access, Duration::from_secs(10)).unwrap()
+    HttpClient::new(access, TrustedServers::default(), Duration::from_secs(10)).unwrap()
 }
 
 /// A file with this text.
@@ -115,11 +116,89 @@ async fn a_service_account_logs_in_once_and_again_when_its_session_ends() {
 }
 
 #[tokio::test]
+async fn a_login_is_never_sent_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let stranger = Server::start(|_| r#"{"token":"first"}"#.into_response()).await;
+    let to = format!("{}/{}", stranger.url(), "x".repeat(10_000));
+    let login =
+        Server::start(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response())
+            .await;
+    let server = Server::start(|_| "ok".into_response()).await;
+    let account = serde_json::json!({
+        "uid": "l4lbd", "private_key": KEY, "login_endpoint": format!("{}/login", login.url()),
+    });
+    let http =
+        http(&Access { service_account: Some(keep(&directory, &account.to_string())), ..Access::default() });
+    let text = ask(&http, &server.url()).await.unwrap_err();
+    assert!(text.contains("login_endpoint") && text.contains(&stranger.url()) && text.len() < 600, "{text}");
+    assert!(stranger.asked().is_empty() && server.asked().is_empty());
+}
+
+#[tokio::test]
 async fn the_answer_must_come_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let http = HttpClient::new(&Access::default(), Duration::from_millis(100)).unwrap();
+    let http =
+        HttpClient::new(&Access::default(), TrustedServers::default(), Duration::from_millis(100)).unwrap();
     assert!(ask(&http, &url).await.unwrap_err().contains("no answer in time"));
+}
+
+/// Answers each connection with `head` and then with `flood` for ever; counts the connections that
+/// were ended by the client.
+async fn raw_server(head: String, flood: &'static str) -> (String, tokio::sync::mpsc::UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (ended, endings) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (head, ended) = (head.clone(), ended.clone());
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let mut sent = stream.write_all(head.as_bytes()).await;
+                while sent.is_ok() && !flood.is_empty() {
+                    sent = stream.write_all(flood.as_bytes()).await;
+                }
+                let _ = ended.send(());
+            });
+        }
+    });
+    (url, endings)
+}
+
+#[tokio::test]
+async fn numbers_in_headers_are_no_panic() {
+    for number in ["-1", "0", "18446744073709551615", "18446744073709551616", "1e300", "NaN", "99999999999"] {
+        for status in ["200 OK", "503 Service Unavailable", "307 Temporary Redirect"] {
+            let head = format!(
+                "HTTP/1.1 {status}\r\nRetry-After: {number}\r\nContent-Length: {number}\r\nAge: {number}\r\n\
+                 Keep-Alive: timeout={number}\r\n\r\n{{}}"
+            );
+            let (url, _endings) = raw_server(head, "").await;
+            let answer = ask(&http(&Access::default()), &url).await;
+            assert!(answer.is_err() || answer.unwrap().is_empty(), "{number} {status}");
+        }
+    }
+}
+
+/// Each of them restarts the time that a server is given where only the pieces of an answer are timed.
+#[tokio::test]
+async fn answers_that_never_come_to_the_point_end_in_time_with_their_connection() {
+    for (head, flood) in [
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n"),
+    ] {
+        let (url, mut endings) = raw_server(head.to_owned(), flood).await;
+        let http = HttpClient::new(&Access::default(), TrustedServers::default(), Duration::from_millis(200))
+            .unwrap();
+        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+            let error = ask(&http, &url).await.unwrap_err();
+            assert!(error.contains("in time"), "{error}");
+            // The connection is closed as well, instead of being read for ever.
+            endings.recv().await.unwrap();
+        });
+        waited.await.unwrap();
+    }
 }
 
 /// A connection that is always in use would stay with the address that a name had at first.
@@ -233,7 +312,10 @@ async fn credentials_do_not_leave_an_encrypted_connection() {
     let to = format!("{}/state", plain.url());
     tls.server.replies(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response());
     let token = Some(keep(&tls.directory, "secret"));
-    let http = http(&Access { tls_ca: tls.path("ca.pem"), token, ..Access::default() });
+    let access = Access { tls_ca: tls.path("ca.pem"), token, ..Access::default() };
+    let listed = [Url::parse(&tls.url()).unwrap()];
+    let servers = TrustedServers::new("source.masters", &listed, redirects(&[plain.url()]));
+    let http = HttpClient::new(&access, servers, Duration::from_secs(10)).unwrap();
     ask(&http, &tls.url()).await.unwrap();
     assert_eq!(plain.asked(), [("/state".to_owned(), None)]);
 }
@@ -244,8 +326,8 @@ fn files_that_are_no_certificates_are_named() {
     let path = directory.path().join("ca.pem");
     for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&path, text).unwrap();
-        let made =
-            HttpClient::new(&Access { tls_ca: Some(path.clone()), ..Access::default() }, CONNECT_TIMEOUT);
+        let access = Access { tls_ca: Some(path.clone()), ..Access::default() };
+        let made = HttpClient::new(&access, TrustedServers::default(), CONNECT_TIMEOUT);
         assert!(made.is_err(), "{text}");
     }
 }

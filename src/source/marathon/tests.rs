@@ -136,7 +136,10 @@ async fn alone_it_finds_the_addresses_of_agents() {
 async fn a_follower_will_do_and_its_leader_tells_events() {
     let leader = StandIn::leading().await;
     let follower = StandIn::following(&leader).await;
-    let mut marathon = asking(&[&follower]);
+    let (settings, mut source) = settings(&[&follower]);
+    // Its own port is not that of the follower, unlike on real nodes.
+    source.redirects = crate::source::testing::redirects(&[format!("http://{}", leader.own)]);
+    let mut marathon = MarathonSource::new(&settings, &source).unwrap();
     view(&mut marathon).await;
     let wait = Duration::from_secs(10);
     // The first one is that events can be had at all.

@@ -32,15 +32,20 @@ struct PolledDocument {
 impl MesosPoll {
     /// Polls the leading one of `config.masters`, which needs an async runtime if there are elections.
     pub fn new(config: &settings::Source) -> Result<Self, Error> {
-        Ok(Self { masters: Masters::new(config)?, config: config.clone(), is_agent: false, last: None })
+        Ok(Self::of(Masters::new(config)?, config))
     }
 
     /// Polls the node's own agent, whose document has the same shape.
     pub fn agent(config: &settings::Source) -> Result<Self, Error> {
         let state = config.agent.url().map(|agent| Location::Http(below(agent, "/state")));
         let masters = state.into_iter().collect();
-        let poll = Self::new(&settings::Source { masters, ..config.clone() })?;
-        Ok(Self { is_agent: true, ..poll })
+        let config = settings::Source { masters, ..config.clone() };
+        let masters = Masters::listed_in("source.agent", &config)?;
+        Ok(Self { is_agent: true, ..Self::of(masters, &config) })
+    }
+
+    fn of(masters: Masters, config: &settings::Source) -> Self {
+        Self { masters, config: config.clone(), is_agent: false, last: None }
     }
 }
 
@@ -50,30 +55,30 @@ impl Source for MesosPoll {
     async fn next(&mut self) -> Result<Fetched, Error> {
         let (candidates, mut failures) = self.masters.candidates().await;
         for master in candidates {
-            let url = masters::state(&master);
-            let (url, document) = match self.masters.http.document(&url, Call::Get).await {
+            let asked = masters::state(&master);
+            let (url, document) = match self.masters.http.document(&asked, Call::Get).await {
                 Ok(answer) => answer,
                 Err(failure) => {
                     failures.push(failure);
                     continue;
                 }
             };
-            let origin = without_credentials(&url);
             // Most documents are those of the last time, and need not be read again.
             let (hash, bytes) = (document.hash(), document.wire_size());
             if let Some(last) = self.last.as_mut().filter(|last| last.hash == hash) {
-                last.origin = origin;
-                self.masters.set_leader(&url);
+                self.masters.set_leader(&asked, &url);
+                last.origin = self.masters.origin(&url);
                 return Ok(Fetched::Unchanged);
             }
             // Documents may have many megabytes, which would keep an async thread busy for seconds.
             match tokio::task::spawn_blocking(move || read(document)).await? {
                 Ok(snapshot) => {
-                    self.masters.set_leader(&url);
+                    self.masters.set_leader(&asked, &url);
+                    let origin = self.masters.origin(&url);
                     self.last = Some(PolledDocument { origin, hash, agents: snapshot.agents.len(), bytes });
                     return Ok(Fetched::New(snapshot));
                 }
-                Err(error) => failures.push(format!("{origin}: {error}")),
+                Err(error) => failures.push(format!("{}: {error}", without_credentials(&url))),
             }
         }
         // Next time the listed masters come first again: the leader may be another one.

@@ -63,7 +63,7 @@ impl MesosStream {
             let url = masters::operator(&master);
             match Subscription::open(&self.masters.http, &url, &self.config).await {
                 Ok(subscription) => {
-                    self.masters.set_leader(subscription.url());
+                    self.masters.set_leader(&url, subscription.url());
                     let snapshot = subscription.snapshot().clone();
                     self.subscription = Some(subscription);
                     return Ok(Fetched::New(snapshot));
@@ -81,6 +81,10 @@ impl Source for MesosStream {
     type Item = Snapshot;
 
     async fn next(&mut self) -> Result<Fetched, Error> {
+        // A stream can last for ever, and so would a wrong redirect.
+        if self.masters.is_leader_overdue() && !self.masters.confirm_leader().await {
+            self.subscription = None;
+        }
         let Some(subscription) = &mut self.subscription else { return self.subscribe_or_poll().await };
         let (error, lasted) = match subscription.next().await {
             Ok(fetched) => return Ok(fetched),
@@ -100,7 +104,7 @@ impl Source for MesosStream {
 
     fn origin(&self) -> String {
         match (&self.subscription, &self.instead) {
-            (Some(subscription), _) => subscription.origin(),
+            (Some(subscription), _) => self.masters.origin(subscription.url()),
             (None, Some(poll)) => poll.origin(),
             (None, None) => String::new(),
         }

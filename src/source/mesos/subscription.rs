@@ -14,6 +14,7 @@ use tokio_util::bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::masters::GET_MASTER;
 use crate::cluster::Snapshot;
 use crate::mesos;
 use crate::mesos::live::{EventEffect, LiveCluster};
@@ -91,7 +92,7 @@ impl Subscription {
     /// A text for an operator with the URL of the master.
     pub async fn open(http: &Arc<HttpClient>, url: &Url, config: &settings::Source) -> Result<Self, String> {
         // Events do not name the leader, by which a fail-over is recognised.
-        let (url, document) = http.document(url, Call::Post(r#"{"type":"GET_MASTER"}"#)).await?;
+        let (url, document) = http.document(url, GET_MASTER).await?;
         let shown = without_credentials(&url);
         let fail = |error: String| format!("{shown}: {error}");
         let document = document.decode().map_err(|error| fail(error.to_string()))?;

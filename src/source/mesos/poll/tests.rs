@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::source::testing::Server as Master;
+use crate::source::testing::{Server as Master, redirects};
 use crate::units::Rate;
 
 const DOCUMENT: &str = r#"{"id":"M","elected_time":1.0,"slaves":[],"frameworks":[]}"#;
@@ -34,15 +34,38 @@ async fn a_redirect_without_scheme_is_followed_with_the_credentials() {
     let leader = Master::start(|_| DOCUMENT.into_response()).await;
     let to = format!("//{}/master/state", leader.address);
     let standby = Master::start(move |_| redirect(&to)).await;
-    let mut masters = masters(&[format!("http://user:secret@{}", standby.address)]);
+    let mut config = config(&[format!("http://user:secret@{}", standby.address)]);
+    config.redirects = redirects(&[leader.url()]);
+    let mut masters = MesosPoll::new(&config).unwrap();
     assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
     let credentials = Some("Basic dXNlcjpzZWNyZXQ=".to_owned());
     assert_eq!(leader.asked(), [("/master/state".to_owned(), credentials)]);
-    assert_eq!(masters.origin(), format!("http://{}/master/state", leader.address));
+    assert_eq!(
+        masters.origin(),
+        format!(
+            "http://{}/master/state (redirected to by http://{}/master/state, not listed)",
+            leader.address, standby.address
+        )
+    );
     // From now on the leader is asked itself.
     standby.asked();
     assert!(matches!(masters.next().await, Ok(Fetched::Unchanged)));
     assert_eq!((standby.asked().len(), leader.asked().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_stranger_gets_neither_a_question_nor_credentials() {
+    let stranger = Master::start(|_| DOCUMENT.into_response()).await;
+    let to = format!("{}/steal", stranger.url());
+    let master = Master::start(move |_| redirect(&to)).await;
+    let mut masters = masters(&[format!("http://user:secret@{}", master.address)]);
+    let text = failure(&mut masters).await;
+    let place = format!("add {:?} to source.masters or source.redirects", stranger.url());
+    assert!(text.contains(&place) && !text.contains("secret"), "{text}");
+    assert!(stranger.asked().is_empty());
+    // The next answer of the master itself counts.
+    master.replies(|_| DOCUMENT.into_response());
+    assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
 }
 
 #[tokio::test]
@@ -101,7 +124,7 @@ async fn compressed_answers_are_asked_for_and_their_size_sets_the_pace() {
     assert!(size * 5 < document.len());
     let master = Master::start(move |headers| {
         assert_eq!(headers["accept-encoding"], "gzip");
-        ([("content-encoding", "gzip")], compressed.clone()).into_response()
+        ([("content-encoding", "X-GZIP")], compressed.clone()).into_response()
     })
     .await;
     let budget = Rate(size as u64 * 10);

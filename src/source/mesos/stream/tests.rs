@@ -220,9 +220,12 @@ async fn a_standby_is_left_for_its_leader_with_the_credentials() {
         (StatusCode::TEMPORARY_REDIRECT, [("location", location.clone())]).into_response()
     };
     let standby = crate::source::testing::Server::start(redirect).await;
-    let mut stream = stream(standby.address, |_| {});
+    let allowed = crate::source::testing::redirects(&[format!("http://{leader}")]);
+    let mut stream = stream(standby.address, |config| config.redirects = allowed);
     assert_eq!(weights(&snapshot(&mut stream).await), [1]);
-    assert_eq!(stream.origin(), format!("http://{leader}/master/api/v1"));
+    let origin =
+        format!("http://{leader}/master/api/v1 (redirected to by {}/api/v1, not listed)", standby.url());
+    assert_eq!(stream.origin(), origin);
 }
 
 #[tokio::test]
