@@ -25,7 +25,8 @@
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` reads the maps, and `abort` ends connections.
+//! `publish` writes them, `reading` reads the maps, `abort` ends connections, and `exempt` keeps this
+//! process's own sockets from all that.
 //!
 //! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
@@ -44,6 +45,7 @@ mod abort;
 mod bpf;
 mod capabilities;
 mod error;
+mod exempt;
 mod layout;
 mod maps;
 mod mounts;
@@ -56,6 +58,7 @@ mod slots;
 mod table;
 
 pub use error::Error;
+pub use exempt::Exemption;
 pub use mounts::cgroup_tree;
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
@@ -99,6 +102,15 @@ impl Ebpf {
             Some(maps) => EbpfReading::new(&maps, &ServiceTable::adopt(reading::services(&maps)?)),
             None => Ok(EbpfReading::default()),
         }
+    }
+
+    /// Exempts the sockets of this process from the pinned programs, until the result is dropped; `None` if
+    /// nothing is pinned, or the programs do not run for this process.
+    ///
+    /// # Errors
+    /// Without the capabilities, and if something else is pinned under our names.
+    pub fn exempt_this_process(options: &Options) -> Result<Option<Exemption>, Error> {
+        maps::Maps::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
     }
 
     /// Reads the maps and changes nothing. [`Self::repair`] checks that the programs are attached.

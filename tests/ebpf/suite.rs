@@ -30,6 +30,8 @@ pub const TESTS: &[Test] = &[
     ("traffic::a_server_that_refuses", traffic::a_server_that_refuses),
     ("traffic::other_addresses_are_left_alone", traffic::other_addresses_are_left_alone),
     ("traffic::other_cgroups_are_left_alone", traffic::other_cgroups_are_left_alone),
+    ("traffic::of_an_exempt_process", traffic::of_an_exempt_process),
+    ("traffic::of_a_process_that_was_exempt_and_killed", traffic::of_a_process_that_was_exempt_and_killed),
     ("spread::over_all_servers", spread::over_all_servers),
     ("spread::weight_0_gets_nothing", spread::weight_0_gets_nothing),
     ("spread::counts_go_up_and_back_to_0", spread::counts_go_up_and_back_to_0),

@@ -8,7 +8,7 @@ use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{self, MAPS, MapLayout, NetworkKey, Slot, SocketServer, VipKey};
 
-/// Maps that this program reads or writes; the programs in the kernel have one more, `replies`.
+/// Maps that this program reads or writes; the programs in the kernel have two more, `replies` and `exempt`.
 #[derive(Debug)]
 pub struct Maps {
     pub vips: Map<VipKey, u64>,
@@ -17,6 +17,7 @@ pub struct Maps {
     pub networks: Map<NetworkKey, u32>,
     pub sockets: Map<u32, SocketServer>,
     pub datagrams: Map<u64, u32>,
+    pub announcers: Map<u32, u32>,
 }
 
 impl Maps {
@@ -40,6 +41,7 @@ impl Maps {
             networks: open(directory, &layout::NETWORKS)?,
             sockets: open(directory, &layout::SOCKETS)?,
             datagrams: open(directory, &layout::DATAGRAMS)?,
+            announcers: open(directory, &layout::ANNOUNCERS)?,
         })
     }
 
@@ -48,13 +50,14 @@ impl Maps {
     /// # Errors
     /// `Foreign` if something else was pinned in a map's place.
     pub fn repair(&self, directory: &Path) -> Result<(), Error> {
-        let Self { vips, slots, counts, networks, sockets, datagrams } = self;
+        let Self { vips, slots, counts, networks, sockets, datagrams, announcers } = self;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
         repair(directory, &layout::COUNTS, counts)?;
         repair(directory, &layout::NETWORKS, networks)?;
         repair(directory, &layout::SOCKETS, sockets)?;
-        repair(directory, &layout::DATAGRAMS, datagrams)
+        repair(directory, &layout::DATAGRAMS, datagrams)?;
+        repair(directory, &layout::ANNOUNCERS, announcers)
     }
 }
 
