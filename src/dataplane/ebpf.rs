@@ -24,7 +24,7 @@
 //!
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
-//! types in the maps; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
+//! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
 //! `publish` writes them, `reading` reads the maps, `abort` ends connections, and `exempt` keeps this
 //! process's own sockets from all that.
 //!
@@ -36,8 +36,8 @@ use std::os::fd::AsFd;
 
 use super::op::Op;
 use abort::Targets;
+use leaving::LeavingServer;
 use pins::Pins;
-use publish::Removed;
 use reading::Counts;
 use table::ServiceTable;
 
@@ -47,6 +47,7 @@ mod capabilities;
 mod error;
 mod exempt;
 mod layout;
+mod leaving;
 mod maps;
 mod mounts;
 mod object;
@@ -70,7 +71,9 @@ pub struct Ebpf {
     /// Services as last read from the maps, with our changes since.
     table: ServiceTable,
     /// Servers that services lost and that may still have open connections.
-    removed: Vec<Removed>,
+    deleted: Vec<LeavingServer>,
+    /// Servers that take no new connections, and may still have some that are not established.
+    halted: Vec<LeavingServer>,
 }
 
 impl Ebpf {
@@ -90,7 +93,10 @@ impl Ebpf {
                  (systemd: install systemd/drop-ins/ebpf-containers.conf)"
             );
         }
-        Ok(Self { pins, table, removed: Vec::new() })
+        // An earlier run may have been killed before it ended what had to end.
+        let deleted = left_by_earlier_run(&pins.maps, &table)?;
+        let halted = table.all_halted().collect();
+        Ok(Self { pins, table, deleted, halted })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -163,7 +169,8 @@ impl Ebpf {
         }
         let published = publish::publish(maps, &mut self.table, ops);
         failures.extend(published.failures);
-        self.removed.extend(published.removed);
+        self.deleted.extend(published.deleted);
+        self.halted.extend(published.halted);
         for (index, op) in ops.iter().enumerate() {
             if let Op::AddRoute(route) = op {
                 let added = publish::add_network(maps, &route.destination);
@@ -174,7 +181,8 @@ impl Ebpf {
         failures
     }
 
-    /// Ends the connections to deleted servers. Detaches the programs of other layouts if
+    /// Ends the connections to deleted servers, and to servers with weight 0 those that are not established
+    /// yet. Detaches the programs of other layouts if
     /// `all_programmed`, that is if all wanted services are in the maps. What fails is tried again in the next call.
     ///
     /// # Errors
@@ -193,30 +201,46 @@ impl Ebpf {
     }
 
     fn end_connections(&mut self) -> Result<(), Error> {
-        if self.removed.is_empty() {
+        if self.deleted.is_empty() && self.halted.is_empty() {
             return Ok(());
         }
         // An id is only given to a new server when it has no connections left.
         let used = self.table.ids_in_use();
-        self.removed.retain(|removed| !used.contains(&removed.id));
-        // From here on no socket is given a removed server any more, so the counts are final.
+        self.deleted.retain(|server| !used.contains(&server.id));
+        self.halted.retain(|server| used.contains(&server.id));
+        // From here on no socket is given one of these servers any more, so the counts are final.
         bpf::wait_for_readers();
-        let end = self.removed.iter().map(|removed| removed.id as usize + 1).max().unwrap_or(0);
-        let counts = Counts::read(&self.pins.maps, end)
+        let ids = self.deleted.iter().chain(&self.halted).map(|server| server.id as usize + 1);
+        let counts = Counts::read(&self.pins.maps, ids.max().unwrap_or(0))
             .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
         // Most servers are drained by now, and then no sockets have to be listed.
-        self.removed.retain(|removed| counts.of(removed.id) != Some(0));
-        if self.removed.is_empty() {
+        self.deleted.retain(|server| counts.of(server.id) != Some(0));
+        self.halted.retain(|server| counts.of(server.id) != Some(0));
+        if self.deleted.is_empty() && self.halted.is_empty() {
             return Ok(());
         }
         let mut targets = Targets::default();
-        for removed in &self.removed {
-            targets.add(&removed.service, removed.port, removed.id);
-        }
+        self.deleted.iter().for_each(|server| targets.add_deleted(server));
+        self.halted.iter().for_each(|server| targets.add_halted(server));
         let maps = &self.pins.maps;
         let ended = abort::end(&targets, maps.sockets.as_fd(), &maps.datagrams).map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to deleted servers");
-        self.removed.clear();
+        self.deleted.clear();
+        self.halted.clear();
         Ok(())
     }
+}
+
+/// Lists the servers that have connections, but no service: they were deleted by a run that ended before
+/// their connections did.
+fn left_by_earlier_run(maps: &maps::Maps, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
+    // The servers of a damaged service are unknown, and may be in use.
+    if table.services.values().any(|placed| !placed.sound) {
+        return Ok(Vec::new());
+    }
+    let counts = Counts::read(maps, layout::SERVERS as usize)
+        .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
+    let used = table.ids_in_use();
+    let left = counts.connected_ids().filter(|id| !used.contains(id));
+    Ok(left.map(|id| LeavingServer { id, origin: None }).collect())
 }

@@ -57,5 +57,7 @@ pub const TESTS: &[Test] = &[
         drain::ends_connections_of_other_network_namespaces,
     ),
     ("drain::ends_later_what_it_could_not_end", drain::ends_later_what_it_could_not_end),
+    ("drain::ends_what_an_earlier_run_left", drain::ends_what_an_earlier_run_left),
+    ("drain::ends_a_connect_that_waits", drain::ends_a_connect_that_waits),
     ("drain::a_service_that_goes", drain::a_service_that_goes),
 ];

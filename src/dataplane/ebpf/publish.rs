@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::bpf;
 use super::error::Error;
 use super::layout::{self, MapLayout, NetworkKey, VipKey};
+use super::leaving::LeavingServer;
 use super::maps::Maps;
 use super::reading::{Counts, map_error};
 use super::table::{Exhausted, PlacedService, ServiceTable};
@@ -21,27 +22,22 @@ use crate::dataplane::state::ServiceKey;
 /// Ids beyond those in use whose counts are read first when free ones are needed.
 const NEAR_IDS: usize = 1024;
 
-/// Server that a service lost.
-#[derive(Clone, Copy, Debug)]
-pub struct Removed {
-    pub service: ServiceKey,
-    pub port: u16,
-    pub id: u32,
-}
-
 /// Result of [`publish`].
 #[derive(Debug, Default)]
 pub struct Published {
     /// Failures by the index of the operation.
     pub failures: Vec<(usize, Error)>,
-    pub removed: Vec<Removed>,
+    /// Servers that services lost.
+    pub deleted: Vec<LeavingServer>,
+    /// TCP servers whose weight is 0 now.
+    pub halted: Vec<LeavingServer>,
 }
 
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
 pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
-    let mut published = Published { failures: refused, removed: Vec::new() };
+    let mut published = Published { failures: refused, ..Published::default() };
     let mut publisher = Publisher { maps, table, has_reclaimed: false };
     // A service without room fails alone; the others are still written.
     let mut changes = Vec::new();
@@ -57,13 +53,10 @@ pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published 
     for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
         match (failed.remove(&position), placed) {
             (None, placed) => {
+                let halted = placed.as_ref().map(|placed| table.halted(&key, placed)).unwrap_or_default();
+                published.halted.extend(halted);
                 let lost = table.commit(key, placed).into_iter();
-                let removed = lost.map(|(server, id): (SocketAddr, u32)| Removed {
-                    service: key,
-                    port: server.port(),
-                    id,
-                });
-                published.removed.extend(removed);
+                published.deleted.extend(lost.map(|(server, id)| LeavingServer::new(&key, &server, id)));
             }
             (Some((map, source)), placed) => {
                 if let Some(placed) = placed {

@@ -15,8 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::error::Error;
 use super::layout::{self, Region, Slot, VipKey};
+use super::leaving::LeavingServer;
 use super::options::SCHEDULER;
 use super::slots::{IdAllocator, SlotAllocator};
+use crate::cluster::Protocol;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::{RealServer, Scheduling, Service, ServiceKey};
 
@@ -58,6 +60,12 @@ impl PlacedService {
                 .map(move |(address, server)| Slot::new(service, *address, server.id, server.weight))
         };
         part(true).chain(part(false))
+    }
+
+    /// Lists the servers with weight 0, if this is the TCP service `key`.
+    fn halted(&self, key: &ServiceKey) -> impl Iterator<Item = (&SocketAddr, &PlacedServer)> {
+        let is_tcp = key.protocol == Protocol::Tcp;
+        self.servers.iter().filter(move |(_, server)| is_tcp && server.weight == 0)
     }
 
     /// Returns the service in the terms of the data plane.
@@ -227,6 +235,25 @@ impl ServiceTable {
                 self.ids.put_back(server.id);
             }
         }
+    }
+
+    /// Returns the servers of a TCP service that take no new connections once `placed` replaces it, and did
+    /// before.
+    pub fn halted(&self, key: &ServiceKey, placed: &PlacedService) -> Vec<LeavingServer> {
+        let before = self.services.get(key);
+        let was_active = |address| {
+            let server = before.and_then(|before| before.servers.get(address));
+            server.is_some_and(|server| server.weight > 0)
+        };
+        let halted = placed.halted(key).filter(|(address, _)| was_active(address));
+        halted.map(|(address, server)| LeavingServer::new(key, address, server.id)).collect()
+    }
+
+    /// Lists the TCP servers that take no new connections.
+    pub fn all_halted(&self) -> impl Iterator<Item = LeavingServer> {
+        self.services.iter().flat_map(|(key, placed)| {
+            placed.halted(key).map(|(address, server)| LeavingServer::new(key, address, server.id))
+        })
     }
 
     /// Records a service that was written, or deleted if `placed` is `None`. Returns the servers that
