@@ -74,6 +74,8 @@ pub struct Ebpf {
     deleted: Vec<LeavingServer>,
     /// Servers that take no new connections, and may still have some that are not established.
     halted: Vec<LeavingServer>,
+    /// Reason why not all of it is pinned, until it is reported.
+    unpinned: Option<Error>,
 }
 
 impl Ebpf {
@@ -96,7 +98,7 @@ impl Ebpf {
         // An earlier run may have been killed before it ended what had to end.
         let deleted = left_by_earlier_run(&pins.maps, &table)?;
         let halted = table.all_halted().collect();
-        Ok(Self { pins, table, deleted, halted })
+        Ok(Self { pins, table, deleted, halted, unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -132,18 +134,28 @@ impl Ebpf {
     }
 
     /// Attaches and pins again what another program detached or removed; returns the names of the
-    /// programs that were.
+    /// programs that were. What cannot be pinned is reported by [`Self::finish_pass`], because VIPs work
+    /// without pins while this process runs.
     ///
     /// # Errors
-    /// If the cgroup is gone, something else is pinned under our names, or a program cannot be attached.
+    /// If the cgroup is gone, or a program cannot be attached.
     pub fn repair(&mut self) -> Result<Vec<&'static str>, Error> {
-        self.pins.repair_maps()?;
         self.pins.find_cgroup()?;
         let mut repaired = Vec::new();
         for hook in &layout::HOOKS {
             if self.pins.repair(hook)? {
                 repaired.push(hook.name);
             }
+        }
+        match self.pins.pin_again() {
+            Ok(pinned) => {
+                self.unpinned = None;
+                // A program that was attached again is in both lists.
+                let only_pinned = pinned.into_iter().filter(|name| !repaired.contains(name));
+                let only_pinned: Vec<_> = only_pinned.collect();
+                repaired.extend(only_pinned);
+            }
+            Err(error) => self.unpinned = Some(Error::Unpinned { source: Box::new(error) }),
         }
         Ok(repaired)
     }
@@ -186,10 +198,12 @@ impl Ebpf {
     /// `all_programmed`, that is if all wanted services are in the maps. What fails is tried again in the next call.
     ///
     /// # Errors
-    /// If connections could not be ended, or other programs not be detached.
+    /// If connections could not be ended, other programs not be detached, or the last [`Self::repair`] could
+    /// not pin everything.
     pub fn finish_pass(&mut self, all_programmed: bool) -> Result<(), Error> {
         let retired = if all_programmed { self.pins.retire_others() } else { Ok(()) };
-        self.end_connections().and(retired)
+        let pinned = self.unpinned.take().map_or(Ok(()), Err);
+        self.end_connections().and(retired).and(pinned)
     }
 
     /// Detaches all programs and removes all pins; succeeds if there are none. Connections stay open.

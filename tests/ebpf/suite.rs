@@ -42,6 +42,7 @@ pub const TESTS: &[Test] = &[
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
     ("pins::that_were_removed", pins::that_were_removed),
+    ("pins::whose_file_system_goes_away", pins::whose_file_system_goes_away),
     ("pins::that_are_only_looked_at", pins::that_are_only_looked_at),
     ("pins::that_are_not_ours", pins::that_are_not_ours),
     ("pins::of_a_cgroup_that_was_removed", pins::of_a_cgroup_that_was_removed),
