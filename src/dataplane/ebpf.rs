@@ -27,8 +27,9 @@
 //!
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
-//! types in the maps; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` reads the maps, and `abort` ends connections.
+//! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
+//! `publish` writes them, `reading` reads the maps, `abort` ends connections, and `exempt` keeps this
+//! process's own sockets from all that.
 //!
 //! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
@@ -38,8 +39,8 @@ use std::os::fd::AsFd;
 
 use super::op::Op;
 use abort::Targets;
+use leaving::LeavingServer;
 use pins::Pins;
-use publish::Removed;
 use reading::Counts;
 use table::ServiceTable;
 
@@ -47,7 +48,9 @@ mod abort;
 mod bpf;
 mod capabilities;
 mod error;
+mod exempt;
 mod layout;
+mod leaving;
 mod maps;
 mod mounts;
 mod object;
@@ -59,6 +62,7 @@ mod slots;
 mod table;
 
 pub use error::Error;
+pub use exempt::Exemption;
 pub use mounts::cgroup_tree;
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
@@ -70,7 +74,11 @@ pub struct Ebpf {
     /// Services as last read from the maps, with our changes since.
     table: ServiceTable,
     /// Servers that services lost and that may still have open connections.
-    removed: Vec<Removed>,
+    deleted: Vec<LeavingServer>,
+    /// Servers that take no new connections, and may still have some that are not established.
+    halted: Vec<LeavingServer>,
+    /// Reason why not all of it is pinned, until it is reported.
+    unpinned: Option<Error>,
 }
 
 impl Ebpf {
@@ -90,7 +98,10 @@ impl Ebpf {
                  (systemd: install systemd/drop-ins/ebpf-containers.conf)"
             );
         }
-        Ok(Self { pins, table, removed: Vec::new() })
+        // An earlier run may have been killed before it ended what had to end.
+        let deleted = left_by_earlier_run(&pins.maps, &table)?;
+        let halted = table.all_halted().collect();
+        Ok(Self { pins, table, deleted, halted, unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -102,6 +113,15 @@ impl Ebpf {
             Some(maps) => EbpfReading::new(&maps, &ServiceTable::adopt(reading::services(&maps)?)),
             None => Ok(EbpfReading::default()),
         }
+    }
+
+    /// Exempts the sockets of this process from the pinned programs, until the result is dropped; `None` if
+    /// nothing is pinned, or the programs do not run for this process.
+    ///
+    /// # Errors
+    /// Without the capabilities, and if something else is pinned under our names.
+    pub fn exempt_this_process(options: &Options) -> Result<Option<Exemption>, Error> {
+        maps::Maps::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
     }
 
     /// Reads the maps and changes nothing. [`Self::repair`] checks that the programs are attached.
@@ -117,18 +137,28 @@ impl Ebpf {
     }
 
     /// Attaches and pins again what another program detached or removed; returns the names of the
-    /// programs that were.
+    /// programs that were. What cannot be pinned is reported by [`Self::finish_pass`], because VIPs work
+    /// without pins while this process runs.
     ///
     /// # Errors
-    /// If the cgroup is gone, something else is pinned under our names, or a program cannot be attached.
+    /// If the cgroup is gone, or a program cannot be attached.
     pub fn repair(&mut self) -> Result<Vec<&'static str>, Error> {
-        self.pins.repair_maps()?;
         self.pins.find_cgroup()?;
         let mut repaired = Vec::new();
         for hook in &layout::HOOKS {
             if self.pins.repair(hook)? {
                 repaired.push(hook.name);
             }
+        }
+        match self.pins.pin_again() {
+            Ok(pinned) => {
+                self.unpinned = None;
+                // A program that was attached again is in both lists.
+                let only_pinned = pinned.into_iter().filter(|name| !repaired.contains(name));
+                let only_pinned: Vec<_> = only_pinned.collect();
+                repaired.extend(only_pinned);
+            }
+            Err(error) => self.unpinned = Some(Error::Unpinned { source: Box::new(error) }),
         }
         Ok(repaired)
     }
@@ -154,7 +184,8 @@ impl Ebpf {
         }
         let published = publish::publish(maps, &mut self.table, ops);
         failures.extend(published.failures);
-        self.removed.extend(published.removed);
+        self.deleted.extend(published.deleted);
+        self.halted.extend(published.halted);
         for (index, op) in ops.iter().enumerate() {
             if let Op::AddRoute(route) = op {
                 let added = publish::add_network(maps, &route.destination);
@@ -165,14 +196,17 @@ impl Ebpf {
         failures
     }
 
-    /// Ends the connections to deleted servers. Detaches the programs of other layouts if
+    /// Ends the connections to deleted servers, and to servers with weight 0 those that are not established
+    /// yet. Detaches the programs of other layouts if
     /// `all_programmed`, that is if all wanted services are in the maps. What fails is tried again in the next call.
     ///
     /// # Errors
-    /// If connections could not be ended, or other programs not be detached.
+    /// If connections could not be ended, other programs not be detached, or the last [`Self::repair`] could
+    /// not pin everything.
     pub fn finish_pass(&mut self, all_programmed: bool) -> Result<(), Error> {
         let retired = if all_programmed { self.pins.retire_others() } else { Ok(()) };
-        self.end_connections().and(retired)
+        let pinned = self.unpinned.take().map_or(Ok(()), Err);
+        self.end_connections().and(retired).and(pinned)
     }
 
     /// Detaches all programs and removes all pins; succeeds if there are none. Connections stay open.
@@ -184,30 +218,46 @@ impl Ebpf {
     }
 
     fn end_connections(&mut self) -> Result<(), Error> {
-        if self.removed.is_empty() {
+        if self.deleted.is_empty() && self.halted.is_empty() {
             return Ok(());
         }
         // An id is only given to a new server when it has no connections left.
         let used = self.table.ids_in_use();
-        self.removed.retain(|removed| !used.contains(&removed.id));
-        // From here on no socket is given a removed server any more, so the counts are final.
+        self.deleted.retain(|server| !used.contains(&server.id));
+        self.halted.retain(|server| used.contains(&server.id));
+        // From here on no socket is given one of these servers any more, so the counts are final.
         bpf::wait_for_readers();
-        let end = self.removed.iter().map(|removed| removed.id as usize + 1).max().unwrap_or(0);
-        let counts = Counts::read(&self.pins.maps, end)
+        let ids = self.deleted.iter().chain(&self.halted).map(|server| server.id as usize + 1);
+        let counts = Counts::read(&self.pins.maps, ids.max().unwrap_or(0))
             .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
         // Most servers are drained by now, and then no sockets have to be listed.
-        self.removed.retain(|removed| counts.of(removed.id) != Some(0));
-        if self.removed.is_empty() {
+        self.deleted.retain(|server| counts.of(server.id) != Some(0));
+        self.halted.retain(|server| counts.of(server.id) != Some(0));
+        if self.deleted.is_empty() && self.halted.is_empty() {
             return Ok(());
         }
         let mut targets = Targets::default();
-        for removed in &self.removed {
-            targets.add(&removed.service, removed.port, removed.id);
-        }
+        self.deleted.iter().for_each(|server| targets.add_deleted(server));
+        self.halted.iter().for_each(|server| targets.add_halted(server));
         let maps = &self.pins.maps;
         let ended = abort::end(&targets, maps.sockets.as_fd(), &maps.datagrams).map_err(Error::Sockets)?;
         tracing::debug!(ended, "ended connections to deleted servers");
-        self.removed.clear();
+        self.deleted.clear();
+        self.halted.clear();
         Ok(())
     }
+}
+
+/// Lists the servers that have connections, but no service: they were deleted by a run that ended before
+/// their connections did.
+fn left_by_earlier_run(maps: &maps::Maps, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
+    // The servers of a damaged service are unknown, and may be in use.
+    if table.services.values().any(|placed| !placed.sound) {
+        return Ok(Vec::new());
+    }
+    let counts = Counts::read(maps, layout::SERVERS as usize)
+        .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
+    let used = table.ids_in_use();
+    let left = counts.connected_ids().filter(|id| !used.contains(id));
+    Ok(left.map(|id| LeavingServer { id, origin: None }).collect())
 }

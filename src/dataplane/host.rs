@@ -67,13 +67,15 @@ impl Host {
     /// # Errors
     /// When rtnetlink or `nft` fail. A setting that the kernel lacks is left out.
     pub async fn read(&mut self) -> Result<HostReading, Error> {
-        let Inventory { link, addresses, routes, node } = self.inventory().await?;
+        let Inventory { link, addresses, routes, mut node } = self.inventory().await?;
         // All settings that may be wanted, because the desired state is not known here.
         let sysctls = rules::sysctls(self.capabilities, true);
         let rules = match &mut self.netfilter {
             Some(netfilter) => netfilter.read().await?,
             None => None,
         };
+        // A command of root, such as `l4lbd plan`, knows the daemon's group from the daemon's rules.
+        node.own_group = node.own_group.or_else(|| rules.as_ref().and_then(RuleSet::own_group));
         Ok(HostReading {
             link,
             addresses,
@@ -102,6 +104,7 @@ impl Host {
         }
         node.capabilities = self.capabilities;
         node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
+        node.own_group = Some(nix::unistd::getegid().as_raw()).filter(|group| *group != 0);
         node.nameservers = Nameservers::read().addresses().collect();
         Ok(inventory)
     }

@@ -83,6 +83,9 @@ pub struct Node {
     pub gateways: BTreeSet<IpAddr>,
     /// Buckets of the kernel's connection table; `None` if unknown, or without such a table.
     pub connection_buckets: Option<u32>,
+    /// Group of the daemon's sockets, whose connections must not pass a VIP; `None` if it is root's, which
+    /// other programs have too.
+    pub own_group: Option<u32>,
     /// True if the node forwards IPv6, without which containers can't reach IPv6 VIPs.
     pub forwards_ipv6: bool,
 }

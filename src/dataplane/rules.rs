@@ -22,8 +22,12 @@ pub struct RuleSet(String);
 
 impl RuleSet {
     /// Returns the rules for VIPs in the networks `vips`, on a node with the directly connected networks
-    /// `connected`, each with the name of its link.
-    pub fn new(vips: &BTreeSet<IpNet>, connected: &BTreeSet<(IpNet, String)>) -> Self {
+    /// `connected`, each with the name of its link. Sockets of the group `own_group` reach no VIP.
+    pub fn new(
+        vips: &BTreeSet<IpNet>,
+        connected: &BTreeSet<(IpNet, String)>,
+        own_group: Option<u32>,
+    ) -> Self {
         let mut text = format!("table inet {TABLE} {{\n");
         // A set has one family, and both chains name both sets, so empty ones are made as well.
         for (family, wanted) in [("4", true), ("6", false)] {
@@ -38,7 +42,17 @@ impl RuleSet {
             set(&mut text, &format!("connected{family}"), &format!("{type_} . ifname"), &connected);
         }
         text.push_str(CHAINS);
+        if let Some(group) = own_group {
+            own_chain(&mut text, group);
+        }
+        text.push_str("}\n");
         Self::listed(&text)
+    }
+
+    /// Returns the group whose sockets reach no VIP, if the rules name one.
+    pub fn own_group(&self) -> Option<u32> {
+        let group = self.0.lines().find_map(|line| line.strip_prefix(OWN_GROUP))?;
+        group.split(' ').next()?.parse().ok()
     }
 
     /// Parses a listing of `nft`: indentation goes, and elements that were wrapped share a line again.
@@ -94,7 +108,25 @@ const CHAINS: &str = r#"
         ip6 daddr @vips6 meta l4proto tcp reject with tcp reset
         ip6 daddr @vips6 meta l4proto != ipv6-icmp reject with icmpv6 port-unreachable
     }
-}"#;
+"#;
+
+/// Start of the rules for the daemon's own sockets, before their group.
+const OWN_GROUP: &str = "meta skgid ";
+
+/// Adds the chain that refuses VIPs to the sockets of a group, the daemon's own: a label may ask for the
+/// address of a source, whose password would then go to a task. It comes before the packets get to IPVS,
+/// which knows no groups, and before the address is translated.
+fn own_chain(text: &mut String, group: u32) {
+    text.push_str("chain own_output {\ntype filter hook output priority -120; policy accept;\n");
+    for (vips, unreachable) in [("ip daddr @vips4", "icmp"), ("ip6 daddr @vips6", "icmpv6")] {
+        let _ = writeln!(text, "{OWN_GROUP}{group} {vips} meta l4proto tcp reject with tcp reset");
+        let _ = writeln!(
+            text,
+            "{OWN_GROUP}{group} {vips} meta l4proto != tcp reject with {unreachable} port-unreachable"
+        );
+    }
+    text.push_str("}\n");
+}
 
 fn set(text: &mut String, name: &str, type_: &str, elements: &[String]) {
     let _ = writeln!(text, "set {name} {{\ntype {type_}\nflags interval");

@@ -31,7 +31,12 @@ const STORAGE_VALUE: u16 = 3;
 
 /// Bits of the TCP states that a client's socket can be in: all but LISTEN, TIME_WAIT and
 /// NEW_SYN_RECV. UDP sockets have the states of TCP as well.
-const STATES: u32 = 0b1011_1011_1110;
+pub const ANY_STATE: u32 = 0b1011_1011_1110;
+/// Bit of the TCP state of a connect that waits for its answer.
+pub const SYN_SENT: u32 = 1 << TCP_SYN_SENT;
+
+/// Number of that state in a reply.
+const TCP_SYN_SENT: u8 = 2;
 
 /// Addresses and cookie of a socket: `struct inet_diag_sockid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -63,7 +68,7 @@ struct RequestHead {
 #[repr(C)]
 struct ReplyHead {
     family: u8,
-    _state: u8,
+    state: u8,
     _timer: u8,
     _retransmissions: u8,
     id: SocketId,
@@ -75,6 +80,7 @@ struct ReplyHead {
 pub struct ListedSocket {
     /// `AF_INET` or `AF_INET6`.
     family: u8,
+    state: u8,
     id: SocketId,
     /// Value of the requested map in the socket's BPF storage. The kernel shows it for TCP only.
     pub storage: Option<Vec<u8>>,
@@ -85,6 +91,11 @@ impl ListedSocket {
         self.id.peer_port.get()
     }
 
+    /// Returns true for a TCP socket whose connect waits for its answer.
+    pub fn is_connecting(&self) -> bool {
+        self.state == TCP_SYN_SENT
+    }
+
     /// Returns the number that BPF programs get from `bpf_get_socket_cookie`.
     pub fn cookie(&self) -> u64 {
         u64::from(self.id.cookie_low) | u64::from(self.id.cookie_high) << 32
@@ -93,14 +104,14 @@ impl ListedSocket {
 
 /// Encodes the payload of a request for the sockets that are connected to `peer_port`, with their
 /// values in the BPF map `storage`. `family` is `AF_INET` or `AF_INET6`, `protocol` the number in an
-/// IP header.
-pub fn list_request(family: u8, protocol: u8, peer_port: u16, storage: RawFd) -> Vec<u8> {
+/// IP header, `states` a set of bits such as [`ANY_STATE`].
+pub fn list_request(family: u8, protocol: u8, peer_port: u16, states: u32, storage: RawFd) -> Vec<u8> {
     let id = SocketId { peer_port: peer_port.into(), ..SocketId::new_zeroed() };
     let map = [DefaultNla::new(REQUEST_MAP, storage.to_ne_bytes().to_vec())];
     let mut nested = vec![0; nla::length(&map)];
     nla::emit(&map, &mut nested);
     let storages = [DefaultNla::new(REQUEST_STORAGES, nested)];
-    let mut request = head(family, protocol, id);
+    let mut request = head(family, protocol, states, id);
     let end = request.len();
     request.resize(end + nla::length(&storages), 0);
     nla::emit(&storages, request.get_mut(end..).unwrap_or_default());
@@ -109,11 +120,11 @@ pub fn list_request(family: u8, protocol: u8, peer_port: u16, storage: RawFd) ->
 
 /// Encodes the payload of a request that ends a socket, whose user then gets `ECONNABORTED`.
 pub fn destroy_request(socket: &ListedSocket, protocol: u8) -> Vec<u8> {
-    head(socket.family, protocol, socket.id)
+    head(socket.family, protocol, ANY_STATE, socket.id)
 }
 
-fn head(family: u8, protocol: u8, id: SocketId) -> Vec<u8> {
-    let head = RequestHead { family, protocol, extensions: 0, padding: 0, states: STATES, id };
+fn head(family: u8, protocol: u8, states: u32, id: SocketId) -> Vec<u8> {
+    let head = RequestHead { family, protocol, extensions: 0, padding: 0, states, id };
     head.as_bytes().to_vec()
 }
 
@@ -128,7 +139,12 @@ pub fn listed_socket(payload: &[u8]) -> Result<ListedSocket, DecodeError> {
     for kind in [STORAGE, STORAGE_VALUE] {
         value = value.map(|nested| nla::find(nested, kind)).transpose()?.flatten();
     }
-    Ok(ListedSocket { family: head.family, id: head.id, storage: value.map(<[u8]>::to_vec) })
+    Ok(ListedSocket {
+        family: head.family,
+        state: head.state,
+        id: head.id,
+        storage: value.map(<[u8]>::to_vec),
+    })
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
     let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
     surroundings.sysctls = rules::sysctls(node.capabilities, is_sticky);
-    surroundings.rules = Some(RuleSet::new(&networks, &node.connected));
+    surroundings.rules = Some(RuleSet::new(&networks, &node.connected, node.own_group));
     surroundings.timeouts = Some(settings.timeouts);
     desired
 }

@@ -70,6 +70,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     match arguments.as_slice() {
         ["hold", vip, count] => hold(vip.parse().unwrap(), count.parse().unwrap()),
         ["try", vip] => attempt(vip.parse().unwrap()),
+        ["reach", vip] => {
+            say(toolkit::connect(vip.parse().unwrap()).unwrap().1);
+        }
+        ["exempt", pins, vip] => exempt(pins, vip.parse().unwrap()),
         ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
         ["load", cgroup, pins, vip, backends @ ..] => load(cgroup, pins, vip, backends),
         other => panic!("{other:?}"),
@@ -92,6 +96,17 @@ fn attempt(vip: SocketAddr) {
         Ok(_) => "connected".to_owned(),
         Err(error) => format!("{:?}", error.kind()),
     });
+}
+
+/// Exempts itself, then connects, prints the result and waits.
+fn exempt(pins: &str, vip: SocketAddr) {
+    let options = Options { cgroup: None, pins: PathBuf::from(pins) };
+    let _exemption = Ebpf::exempt_this_process(&options).unwrap().expect("announced");
+    say(match TcpStream::connect(vip) {
+        Ok(_) => "connected".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    });
+    wait();
 }
 
 /// Connects through a VIP to a server in a network namespace of its own, and prints how the connection ends.

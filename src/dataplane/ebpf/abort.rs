@@ -1,6 +1,8 @@
 //! Ending connections to deleted servers, through the kernel's socket diagnostics.
 //!
-//! A socket is ended if the server that it was given is deleted, by the server's id. Sockets that were
+//! A socket is ended if the server that it was given is deleted, by the server's id. If the server only takes
+//! no new connections, a connect is ended that still waits for the server's answer: it has nothing to drain,
+//! and a server that is gone may never answer. Sockets that were
 //! connected to the same address without a VIP are left alone. The id of a TCP socket is in its storage,
 //! which the kernel lists with the socket. For UDP it lists no storage, so the programs keep the ids in a
 //! map of their own, by the socket's cookie.
@@ -22,7 +24,8 @@ use zerocopy::FromBytes;
 
 use super::bpf::Map;
 use super::layout::{self, SocketServer};
-use crate::dataplane::state::ServiceKey;
+use super::leaving::LeavingServer;
+use crate::cluster::Protocol;
 use crate::netlink::frame::Bytes;
 use crate::netlink::sock_diag::{self, ListedSocket};
 use crate::netlink::socket::{self, KernelSocket};
@@ -45,17 +48,42 @@ pub enum Error {
     Thread,
 }
 
-/// Deleted servers: protocol numbers to ports, and the ids.
+/// Servers whose connections end: protocol numbers to ports, and the ids.
 #[derive(Debug, Default)]
 pub struct Targets {
+    /// The port [`sock_diag::ANY_PORT`] stands for all.
     ports: BTreeMap<u8, BTreeSet<u16>>,
-    ids: BTreeSet<u32>,
+    /// Ids of servers whose connections all end.
+    deleted: BTreeSet<u32>,
+    /// Ids of servers of which only those connections end that are not established.
+    halted: BTreeSet<u32>,
 }
 
 impl Targets {
-    pub fn add(&mut self, service: &ServiceKey, port: u16, id: u32) {
-        self.ports.entry(layout::protocol_number(service.protocol)).or_default().insert(port);
-        self.ids.insert(id);
+    /// Adds a server whose connections all end.
+    pub fn add_deleted(&mut self, server: &LeavingServer) {
+        self.deleted.insert(server.id);
+        match server.origin {
+            Some((protocol, port)) => self.add_port(protocol, port),
+            None => [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .for_each(|protocol| self.add_port(protocol, sock_diag::ANY_PORT)),
+        }
+    }
+
+    /// Adds a TCP server of which only those connections end that are not established.
+    pub fn add_halted(&mut self, server: &LeavingServer) {
+        self.halted.insert(server.id);
+        self.add_port(Protocol::Tcp, server.origin.map_or(sock_diag::ANY_PORT, |(_, port)| port));
+    }
+
+    fn add_port(&mut self, protocol: Protocol, port: u16) {
+        self.ports.entry(layout::protocol_number(protocol)).or_default().insert(port);
+    }
+
+    /// Returns the states of the sockets that have to be listed.
+    fn states(&self) -> u32 {
+        if self.deleted.is_empty() { sock_diag::SYN_SENT } else { sock_diag::ANY_STATE }
     }
 
     /// Returns true if a socket was given one of the servers.
@@ -65,7 +93,9 @@ impl Targets {
             Some((server, _)) => Some(server.id),
             None => datagrams.lookup(&socket.cookie()).ok().flatten(),
         };
-        id.is_some_and(|id| self.ids.contains(&id))
+        id.is_some_and(|id| {
+            self.deleted.contains(&id) || (socket.is_connecting() && self.halted.contains(&id))
+        })
     }
 }
 
@@ -126,11 +156,16 @@ fn end_here(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32
     let mut failure = None;
     let mut kernel = KernelSocket::open(NETLINK_SOCK_DIAG).map_err(Error::List)?;
     for (protocol, ports) in &targets.ports {
-        let asked: Vec<u16> =
-            if ports.len() > PORTS { vec![sock_diag::ANY_PORT] } else { ports.iter().copied().collect() };
+        let is_any = ports.contains(&sock_diag::ANY_PORT);
+        let asked: Vec<u16> = if is_any || ports.len() > PORTS {
+            vec![sock_diag::ANY_PORT]
+        } else {
+            ports.iter().copied().collect()
+        };
         for port in asked {
             for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-                let request = sock_diag::list_request(family, *protocol, port, storage.as_raw_fd());
+                let request =
+                    sock_diag::list_request(family, *protocol, port, targets.states(), storage.as_raw_fd());
                 let sockets = kernel.exchange(
                     sock_diag::SOCK_DIAG_BY_FAMILY,
                     NLM_F_DUMP,
@@ -140,7 +175,9 @@ fn end_here(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32
                 for socket in sockets.map_err(Error::List)?.into_iter().flatten() {
                     // No program runs when a socket disconnects (connect to AF_UNSPEC): it keeps its
                     // storage, and its port is 0.
-                    if !ports.contains(&socket.peer_port()) || !targets.include(&socket, datagrams) {
+                    let peer = socket.peer_port();
+                    let is_near = peer != 0 && (is_any || ports.contains(&peer));
+                    if !is_near || !targets.include(&socket, datagrams) {
                         continue;
                     }
                     match end_socket(&mut kernel, &socket, *protocol) {
@@ -172,15 +209,33 @@ fn end_socket(kernel: &mut KernelSocket, socket: &ListedSocket, protocol: u8) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Protocol;
+
+    fn server(id: u32, origin: Option<(Protocol, u16)>) -> LeavingServer {
+        LeavingServer { id, origin }
+    }
 
     #[test]
     fn targets_keep_ports_by_protocol() {
-        let key = |protocol| ServiceKey { protocol, address: [10, 0, 0, 1].into(), port: 80 };
         let mut targets = Targets::default();
-        targets.add(&key(Protocol::Tcp), 1, 7);
-        targets.add(&key(Protocol::Udp), 2, 8);
+        targets.add_deleted(&server(7, Some((Protocol::Tcp, 1))));
+        targets.add_deleted(&server(8, Some((Protocol::Udp, 2))));
         assert_eq!(targets.ports, [(6, [1].into()), (17, [2].into())].into());
-        assert_eq!(targets.ids, [7, 8].into());
+        assert_eq!(targets.deleted, [7, 8].into());
+    }
+
+    #[test]
+    fn targets_of_an_earlier_run_have_any_port_and_protocol() {
+        let mut targets = Targets::default();
+        targets.add_deleted(&server(7, None));
+        assert_eq!(targets.ports, [(6, [0].into()), (17, [0].into())].into());
+    }
+
+    #[test]
+    fn targets_that_only_take_nothing_new_need_connects_in_progress() {
+        let mut targets = Targets::default();
+        targets.add_halted(&server(7, Some((Protocol::Tcp, 1))));
+        assert_eq!((targets.states(), &targets.ports), (sock_diag::SYN_SENT, &[(6, [1].into())].into()));
+        targets.add_deleted(&server(8, None));
+        assert_eq!(targets.states(), sock_diag::ANY_STATE);
     }
 }

@@ -48,6 +48,11 @@ pub enum Error {
          directory", .0.display()
     )]
     Foreign(PathBuf),
+    #[error(
+        "{source}; the eBPF programs and maps are not all pinned, so VIPs work only as long as this daemon runs (it \
+         tries again in each pass)"
+    )]
+    Unpinned { source: Box<Error> },
     #[error("{0}")]
     Load(String),
     #[error(

@@ -24,6 +24,7 @@
 #define MAX_NETWORKS 65536
 #define MAX_REPLIES 65536
 #define MAX_DATAGRAMS 65536
+#define MAX_EXEMPT 1024
 
 struct address {
 	__u32 words[4];
@@ -135,6 +136,26 @@ struct {
 	__type(key, struct reply);
 	__type(value, struct shown);
 } replies SEC(".maps");
+
+// Processes whose sockets never pass a VIP: the process's id in the root namespace, and the number of its
+// announcers that are open.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_EXEMPT);
+	__type(key, __u32);
+	__type(value, __u32);
+} exempt SEC(".maps");
+
+// Announcers: sockets by which a daemon exempts its process. The daemon stores a 0 here and connects the
+// socket to port 0; the program replaces the 0 by the id of the process, which a daemon in a PID
+// namespace does not know itself. The kernel closes the socket when the process ends in whatever way,
+// before the id is used again, and then the exemption goes.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} announcers SEC(".maps");
 
 // Set if the kernel has bpf_set_retval (5.18). Without it a refused call fails with EPERM.
 const volatile __u32 has_set_retval = 1;
@@ -250,6 +271,46 @@ static __always_inline struct vip vip_of(struct bpf_sock_addr *context, struct a
 	return (struct vip){ address, context->user_port, context->protocol, 0 };
 }
 
+static __always_inline __u32 current_process(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline int is_exempt(void)
+{
+	__u32 process = current_process();
+	return bpf_map_lookup_elem(&exempt, &process) != NULL;
+}
+
+// Exempts the current process if the socket is an announcer.
+static __always_inline void announce(struct bpf_sock *sk)
+{
+	__u32 *announced = bpf_sk_storage_get(&announcers, sk, NULL, 0);
+	if (!announced || *announced)
+		return;
+	__u32 process = current_process();
+	__u32 *known = bpf_map_lookup_elem(&exempt, &process);
+	__u32 open = known ? *known + 1 : 1;
+	if (!bpf_map_update_elem(&exempt, &process, &open, BPF_ANY))
+		*announced = process;
+}
+
+// Ends the exemption of a process with its last announcer.
+static __always_inline void withdraw(struct bpf_sock *sk)
+{
+	__u32 *announced = bpf_sk_storage_get(&announcers, sk, NULL, 0);
+	if (!announced || !*announced)
+		return;
+	__u32 process = *announced;
+	__u32 *open = bpf_map_lookup_elem(&exempt, &process);
+	if (!open)
+		return;
+	if (*open > 1)
+		*open -= 1;
+	else
+		bpf_map_delete_elem(&exempt, &process);
+}
+
 static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, struct address address,
 					       struct target *target)
 {
@@ -259,6 +320,13 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	struct slot *slot = NULL;
 	enum verdict verdict = choose(&vip, 1, &slot);
 	struct bpf_sock *sk = context->sk;
+	// No VIP has port 0.
+	if (sk && !vip.port && vip.protocol == IPPROTO_UDP)
+		announce(sk);
+	if (verdict != PASS && is_exempt()) {
+		verdict = PASS;
+		slot = NULL;
+	}
 	// A refused call changes nothing: a connected UDP socket keeps its peer.
 	if (verdict == REFUSE)
 		return verdict;
@@ -306,6 +374,8 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 	}
 	struct slot *slot = NULL;
 	enum verdict verdict = choose(&vip, 0, &slot);
+	if (verdict != PASS && is_exempt())
+		return PASS;
 	if (verdict != SEND || !slot)
 		return verdict;
 	*target = (struct target){ &slot->address, slot->port };
@@ -467,6 +537,7 @@ int sock_release(struct bpf_sock *sk)
 	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	if (taken)
 		release(taken, bpf_get_socket_cookie(sk));
+	withdraw(sk);
 	return 1;
 }
 

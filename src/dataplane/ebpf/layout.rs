@@ -80,8 +80,14 @@ pub const SOCKETS: MapLayout = map::<u32, SocketServer>("sockets", bpf::SK_STORA
 pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
 /// Sender of a datagram to the VIP that the receiver is shown instead. Only the programs use it.
 pub const REPLIES: MapLayout = map::<[u8; 32], [u8; 20]>("replies", bpf::LRU_HASH, 65_536, 0);
+/// Processes whose sockets never pass a VIP: process id in the root namespace to number of announcers.
+/// Only the programs use it.
+pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
+/// Storage of announcers: 0, or the id under which the process is exempt.
+pub const ANNOUNCERS: MapLayout = map::<u32, u32>("announcers", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 
-pub const MAPS: [MapLayout; 7] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, SOCKETS, DATAGRAMS, REPLIES];
+pub const MAPS: [MapLayout; 9] =
+    [VIPS, SLOTS_MAP, COUNTS, NETWORKS, SOCKETS, DATAGRAMS, REPLIES, EXEMPT, ANNOUNCERS];
 
 /// Program and the place in the kernel where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

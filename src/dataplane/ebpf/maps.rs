@@ -8,7 +8,7 @@ use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{self, MAPS, MapLayout, NetworkKey, Slot, SocketServer, VipKey};
 
-/// Maps that this program reads or writes; the programs in the kernel have one more, `replies`.
+/// All maps of the programs.
 #[derive(Debug)]
 pub struct Maps {
     pub vips: Map<VipKey, u64>,
@@ -17,6 +17,10 @@ pub struct Maps {
     pub networks: Map<NetworkKey, u32>,
     pub sockets: Map<u32, SocketServer>,
     pub datagrams: Map<u64, u32>,
+    pub announcers: Map<u32, u32>,
+    /// Only pinned here, as the next.
+    replies: Map<[u8; 32], [u8; 20]>,
+    exempt: Map<u32, u32>,
 }
 
 impl Maps {
@@ -40,6 +44,9 @@ impl Maps {
             networks: open(directory, &layout::NETWORKS)?,
             sockets: open(directory, &layout::SOCKETS)?,
             datagrams: open(directory, &layout::DATAGRAMS)?,
+            announcers: open(directory, &layout::ANNOUNCERS)?,
+            replies: open(directory, &layout::REPLIES)?,
+            exempt: open(directory, &layout::EXEMPT)?,
         })
     }
 
@@ -48,13 +55,16 @@ impl Maps {
     /// # Errors
     /// `Foreign` if something else was pinned in a map's place.
     pub fn repair(&self, directory: &Path) -> Result<(), Error> {
-        let Self { vips, slots, counts, networks, sockets, datagrams } = self;
+        let Self { vips, slots, counts, networks, sockets, datagrams, announcers, replies, exempt } = self;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
         repair(directory, &layout::COUNTS, counts)?;
         repair(directory, &layout::NETWORKS, networks)?;
         repair(directory, &layout::SOCKETS, sockets)?;
-        repair(directory, &layout::DATAGRAMS, datagrams)
+        repair(directory, &layout::DATAGRAMS, datagrams)?;
+        repair(directory, &layout::ANNOUNCERS, announcers)?;
+        repair(directory, &layout::REPLIES, replies)?;
+        repair(directory, &layout::EXEMPT, exempt)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Programs, maps and links in the kernel, and the pins that keep them there.
 //!
 //! A pinned link goes on balancing while no process of ours runs, with the maps that its program has.
-//! The next process finds both by their pins and puts its own program into the link:
+//! This process holds both by descriptors besides, so that VIPs work while the pins are gone or the file
+//! system cannot be written. The next process finds both by their pins and puts its own program into the
+//! link:
 //!
 //! ```text
 //! /sys/fs/bpf/l4lbd/          Options::pins
@@ -10,6 +12,7 @@
 //!     connect4 connect6 ...   links of programs to the cgroup
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::Program;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-use super::bpf;
+use super::bpf::{self, LinkInfo};
 use super::error::{self, Error};
 use super::layout::{self, HOOKS, Hook, MAPS};
 use super::maps::{self, Maps};
@@ -32,9 +35,13 @@ use super::options::Options;
 pub struct Pins {
     pub maps: Maps,
     programs: aya::Ebpf,
+    /// Links by the names of their hooks.
+    links: BTreeMap<&'static str, OwnedFd>,
     cgroup: Cgroup,
     /// Path of the cgroup as configured. Without one it is the root of the tree, which never changes.
     configured_cgroup: Option<PathBuf>,
+    /// Directory for the pins of all layouts.
+    root: PathBuf,
     /// Directory for the pins of this layout.
     directory: PathBuf,
     /// Directories of other layouts, whose programs balance until our maps are filled.
@@ -63,20 +70,43 @@ impl Pins {
             directories(&options.pins).map_err(|source| Error::Pin { path: options.pins.clone(), source })?;
         others.retain(|other| *other != directory);
         let configured_cgroup = options.cgroup.clone();
-        let pins = Self { maps, programs, cgroup, configured_cgroup, directory, others };
+        let root = options.pins.clone();
+        let links = BTreeMap::new();
+        let mut pins = Self { maps, programs, links, cgroup, configured_cgroup, root, directory, others };
         for hook in &HOOKS {
-            pins.attach(hook)?;
+            pins.take_over(hook)?;
         }
         Ok(pins)
     }
 
-    /// Attaches a program again that was detached, and pins it again if its pin was removed. Returns
-    /// true if it had to.
-    pub fn repair(&self, hook: &Hook) -> Result<bool, Error> {
-        match self.pinned(hook)? {
-            Some((_, LinkState::OnOurCgroup)) => Ok(false),
-            _ => self.attach(hook).map(|()| true),
+    /// Attaches a program again that was detached. Returns true if it had to.
+    pub fn repair(&mut self, hook: &Hook) -> Result<bool, Error> {
+        let held = self.links.get(hook.name).and_then(|link| bpf::link_info(link.as_fd()).ok());
+        if held.is_some_and(|info| info.cgroup == self.cgroup.id) {
+            return Ok(false);
         }
+        let link = self.attach(hook)?;
+        self.links.insert(hook.name, link);
+        Ok(true)
+    }
+
+    /// Pins maps and links again whose pins were removed. Returns the names of these links.
+    ///
+    /// # Errors
+    /// If the directory of the pins cannot be used, and `Foreign` if something else is pinned under our
+    /// names. Programs and maps work as long as this process runs.
+    pub fn pin_again(&self) -> Result<Vec<&'static str>, Error> {
+        mounts::prepare(&self.root)?;
+        fs::create_dir_all(&self.directory)
+            .map_err(|source| Error::Pin { path: self.directory.clone(), source })?;
+        self.maps.repair(&self.directory)?;
+        let mut pinned = Vec::new();
+        for hook in &HOOKS {
+            if self.pin(hook)? {
+                pinned.push(hook.name);
+            }
+        }
+        Ok(pinned)
     }
 
     /// Opens the configured cgroup again, which may have been removed and created anew.
@@ -87,56 +117,65 @@ impl Pins {
         Ok(())
     }
 
-    /// Pins maps again whose pins were removed.
-    pub fn repair_maps(&self) -> Result<(), Error> {
-        self.maps.repair(&self.directory)
+    /// Puts the current program into the hook's pinned link, or into a new one.
+    fn take_over(&mut self, hook: &Hook) -> Result<(), Error> {
+        // The usual case of a restart, in which no connection is missed.
+        if let Some((link, info)) = self.pinned(hook)?
+            && info.cgroup == self.cgroup.id
+            && bpf::replace(link.as_fd(), self.program(hook.name)?).is_ok()
+        {
+            self.links.insert(hook.name, link);
+            return Ok(());
+        }
+        let link = self.attach(hook)?;
+        self.links.insert(hook.name, link);
+        self.pin(hook).map(drop)
     }
 
-    /// Puts the current program into the hook's pinned link, or into a new one.
-    fn attach(&self, hook: &Hook) -> Result<(), Error> {
-        let path = self.directory.join(hook.name);
-        let pin_failed = |source| Error::Pin { path: path.clone(), source };
+    /// Attaches the current program to the cgroup.
+    fn attach(&self, hook: &Hook) -> Result<OwnedFd, Error> {
         let program = self.program(hook.name)?;
-        let old = match self.pinned(hook)? {
-            // The usual case of a restart, in which no connection is missed.
-            Some((link, LinkState::OnOurCgroup)) => match bpf::replace(link.as_fd(), program) {
-                Ok(()) => return Ok(()),
-                Err(_) => Some(link),
-            },
-            Some((link, LinkState::Elsewhere)) => Some(link),
-            None => None,
-        };
-        let link = bpf::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
+        bpf::attach(program, self.cgroup.directory.as_fd(), hook.number).map_err(|source| {
             let (hook, cgroup) = (hook.name, self.cgroup.path.clone());
             match source.raw_os_error() {
                 Some(libc::EPERM) => Error::Exclusive { hook, cgroup, source },
                 _ => Error::Attach { hook, cgroup, source },
             }
-        })?;
-        // Only after the new link is there, so that connections are balanced all the time.
-        if let Some(old) = old {
-            // This fails if the cgroup of the old link was removed, and then there is nothing to detach.
-            let _ = bpf::detach(old.as_fd());
-            fs::remove_file(&path).map_err(pin_failed)?;
+        })
+    }
+
+    /// Pins the hook's link, in place of any other one. Returns false if it is pinned already.
+    fn pin(&self, hook: &Hook) -> Result<bool, Error> {
+        let path = self.directory.join(hook.name);
+        let failed = |source| Error::Pin { path: path.clone(), source };
+        let Some(link) = self.links.get(hook.name) else { return Ok(false) };
+        let ours = bpf::link_info(link.as_fd()).map_err(failed)?;
+        if let Some((other, info)) = self.pinned(hook)? {
+            if info.id == ours.id {
+                return Ok(false);
+            }
+            // Our link is there already, so connections are balanced all the time. This fails if the cgroup
+            // of the other link was removed, and then there is nothing to detach.
+            let _ = bpf::detach(other.as_fd());
+            fs::remove_file(&path).map_err(failed)?;
         }
-        bpf::pin(link.as_fd(), &path).map_err(pin_failed)
+        bpf::pin(link.as_fd(), &path).map_err(failed)?;
+        Ok(true)
     }
 
     /// Opens the pinned link of a hook; `None` if it is not pinned.
-    fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, LinkState)>, Error> {
+    fn pinned(&self, hook: &Hook) -> Result<Option<(OwnedFd, LinkInfo)>, Error> {
         let path = self.directory.join(hook.name);
         let link = match bpf::get(&path) {
             Ok(link) => link,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Pin { path, source }),
         };
-        let info = match bpf::link_info(link.as_fd()) {
-            Ok(info) if info.kind == bpf::CGROUP_LINK && info.hook == hook.number => info,
-            Ok(_) => return Err(Error::Foreign(path)),
-            Err(source) => return Err(Error::Pin { path, source }),
-        };
-        let state = if info.cgroup == self.cgroup.id { LinkState::OnOurCgroup } else { LinkState::Elsewhere };
-        Ok(Some((link, state)))
+        match bpf::link_info(link.as_fd()) {
+            Ok(info) if info.kind == bpf::CGROUP_LINK && info.hook == hook.number => Ok(Some((link, info))),
+            Ok(_) => Err(Error::Foreign(path)),
+            Err(source) => Err(Error::Pin { path, source }),
+        }
     }
 
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
@@ -156,13 +195,6 @@ impl Pins {
         }
         Ok(())
     }
-}
-
-/// State of a pinned link.
-enum LinkState {
-    OnOurCgroup,
-    /// On another cgroup, on one that was removed, or detached.
-    Elsewhere,
 }
 
 /// Detaches all programs and removes all pins below `root`; succeeds if there are none.
@@ -218,7 +250,12 @@ fn is_version(name: &OsStr) -> bool {
 /// Detaches and unpins everything in the directory of a layout, and removes it.
 fn remove(directory: &Path) -> Result<(), Error> {
     let failed = |source| Error::Pin { path: directory.to_owned(), source };
-    for entry in fs::read_dir(directory).map_err(failed)? {
+    let entries = match fs::read_dir(directory) {
+        // Another program removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let path = entry.map_err(failed)?.path();
         if let Ok(found) = bpf::get(&path)
             && bpf::link_info(found.as_fd()).is_ok_and(|info| info.kind == bpf::CGROUP_LINK)

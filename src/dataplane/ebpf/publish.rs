@@ -12,69 +12,40 @@ use ipnet::IpNet;
 use super::bpf;
 use super::error::Error;
 use super::layout::{self, MapLayout, NetworkKey, VipKey};
+use super::leaving::LeavingServer;
 use super::maps::Maps;
 use super::reading::{Counts, map_error};
-use super::table::{Exhausted, PlacedService, ServiceTable};
+use super::table::{Draft, Exhausted, PlacedService, ServiceTable};
 use crate::dataplane::op::Op;
 use crate::dataplane::state::ServiceKey;
 
 /// Ids beyond those in use whose counts are read first when free ones are needed.
 const NEAR_IDS: usize = 1024;
 
-/// Server that a service lost.
-#[derive(Clone, Copy, Debug)]
-pub struct Removed {
-    pub service: ServiceKey,
-    pub port: u16,
-    pub id: u32,
-}
-
 /// Result of [`publish`].
 #[derive(Debug, Default)]
 pub struct Published {
     /// Failures by the index of the operation.
     pub failures: Vec<(usize, Error)>,
-    pub removed: Vec<Removed>,
+    /// Servers that services lost.
+    pub deleted: Vec<LeavingServer>,
+    /// TCP servers whose weight is 0 now.
+    pub halted: Vec<LeavingServer>,
 }
 
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
 pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
-    let mut published = Published { failures: refused, removed: Vec::new() };
-    let mut publisher = Publisher { maps, table, has_reclaimed: false };
-    // A service without room fails alone; the others are still written.
-    let mut changes = Vec::new();
-    for (key, draft) in drafts {
-        let placed = draft.servers.map(|servers| publisher.place(&key, &servers)).transpose();
-        match placed {
-            Ok(placed) => changes.push(Change { key, placed, ops: draft.ops }),
-            Err(reason) => published.fail(&draft.ops, || reason.error()),
-        }
-    }
-    let mut failed = publisher.write(&changes);
-    // The table must say what the maps say, so it only changes with what was written.
-    for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
-        match (failed.remove(&position), placed) {
-            (None, placed) => {
-                let lost = table.commit(key, placed).into_iter();
-                let removed = lost.map(|(server, id): (SocketAddr, u32)| Removed {
-                    service: key,
-                    port: server.port(),
-                    id,
-                });
-                published.removed.extend(removed);
-            }
-            (Some((map, source)), placed) => {
-                if let Some(placed) = placed {
-                    table.forget(&key, &placed);
-                }
-                published.fail(&ops, || match source.raw_os_error() {
-                    Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },
-                    _ => map_error(&map, copied(&source)),
-                });
-            }
-        }
+    let mut published = Published { failures: refused, ..Published::default() };
+    let used = table.servers();
+    let mut publisher = Publisher { maps, table, used, has_reclaimed: false };
+    // What is gone makes room before anything is added, and then services that add little come first.
+    let added = |(key, draft): &(ServiceKey, Draft)| publisher.table.added(key, draft.servers.as_ref());
+    let (shrinking, mut growing): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| added(draft) == 0);
+    growing.sort_by_cached_key(|draft| added(draft));
+    for drafts in [shrinking, growing] {
+        publisher.carry_out(ops, drafts, &mut published);
     }
     published
 }
@@ -131,6 +102,10 @@ impl NoRoom {
                 Error::Full { what: "servers, including those just replaced,", limit: layout::SLOTS }
             }
             Self::Exhausted(Exhausted::Ids) => Error::Full { what: "servers", limit: layout::SERVERS },
+            Self::Exhausted(Exhausted::Share) => Error::Full {
+                what: "servers, of which the last eighth is for small and changed services,",
+                limit: layout::SERVERS,
+            },
             Self::Unknown(source) => map_error(&layout::COUNTS, copied(source)),
         }
     }
@@ -148,11 +123,73 @@ struct Publisher<'a> {
     table: &'a mut ServiceTable,
     /// True if retired slots and ids were reclaimed for this call, which takes milliseconds.
     has_reclaimed: bool,
+    /// Servers of all services, with those that were placed for this call.
+    used: usize,
 }
 
 impl Publisher<'_> {
+    /// Writes changed services, and goes on after a failure.
+    fn carry_out(&mut self, ops: &[&Op], drafts: Vec<(ServiceKey, Draft)>, published: &mut Published) {
+        // A service without room fails alone; the others are still written.
+        let mut changes = Vec::new();
+        for (key, mut draft) in drafts {
+            let mut placed = draft.servers.as_ref().map(|servers| self.place(&key, servers)).transpose();
+            // Servers that are gone must go, and weights change, even where no server can be added.
+            if let (Err(reason), Some(servers)) = (&placed, &mut draft.servers) {
+                self.table.drop_added(&key, servers);
+                let is_added = |index: &usize| match ops.get(*index) {
+                    Some(Op::AddServer(_, address, _)) => !servers.contains_key(address),
+                    _ => false,
+                };
+                let (added, others): (Vec<_>, Vec<_>) = draft.ops.iter().copied().partition(is_added);
+                published.fail(&added, || reason.error());
+                draft.ops = others;
+                placed = self.place(&key, servers).map(Some);
+            }
+            match placed {
+                Ok(placed) => changes.push(Change { key, placed, ops: draft.ops }),
+                Err(reason) => published.fail(&draft.ops, || reason.error()),
+            }
+        }
+        let mut failed = self.write(&changes);
+        // The table must say what the maps say, so it only changes with what was written.
+        for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
+            match (failed.remove(&position), placed) {
+                (None, placed) => {
+                    let halted = placed.as_ref().map(|placed| self.table.halted(&key, placed));
+                    published.halted.extend(halted.unwrap_or_default());
+                    let lost = self.table.commit(key, placed).into_iter();
+                    published.deleted.extend(lost.map(|(server, id)| LeavingServer::new(&key, &server, id)));
+                }
+                (Some((map, source)), placed) => {
+                    if let Some(placed) = placed {
+                        self.table.forget(&key, &placed);
+                    }
+                    published.fail(&ops, || match source.raw_os_error() {
+                        Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },
+                        _ => map_error(&map, copied(&source)),
+                    });
+                }
+            }
+        }
+    }
+
     /// Finds room for a service, and reclaims what is retired if there is none.
     fn place(
+        &mut self,
+        key: &ServiceKey,
+        servers: &BTreeMap<SocketAddr, u32>,
+    ) -> Result<PlacedService, NoRoom> {
+        if !self.table.may_grow(key, servers, self.used) {
+            return Err(NoRoom::Exhausted(Exhausted::Share));
+        }
+        let placed = self.find_room(key, servers)?;
+        self.used += self.table.added(key, Some(servers));
+        Ok(placed)
+    }
+
+    /// Takes slots and ids, after reclaiming retired ones if there are no others.
+    fn find_room(
         &mut self,
         key: &ServiceKey,
         servers: &BTreeMap<SocketAddr, u32>,

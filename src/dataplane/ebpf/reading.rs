@@ -64,6 +64,11 @@ impl Counts {
         maps.counts.read(limit.min(layout::SERVERS as usize)).map(|(_, counts)| Self(counts))
     }
 
+    /// Lists the ids that have connections.
+    pub fn connected_ids(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.0).filter(|(_, count)| **count > 0).map(|(id, _)| id)
+    }
+
     /// Returns the connections of a server; `None` if its count was not read.
     pub fn of(&self, id: u32) -> Option<u64> {
         // A count goes negative if the map was created anew while counted sockets were open.

@@ -15,8 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::error::Error;
 use super::layout::{self, Region, Slot, VipKey};
+use super::leaving::LeavingServer;
 use super::options::SCHEDULER;
 use super::slots::{IdAllocator, SlotAllocator};
+use crate::cluster::Protocol;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::{RealServer, Scheduling, Service, ServiceKey};
 
@@ -60,6 +62,12 @@ impl PlacedService {
         part(true).chain(part(false))
     }
 
+    /// Lists the servers with weight 0, if this is the TCP service `key`.
+    fn halted(&self, key: &ServiceKey) -> impl Iterator<Item = (&SocketAddr, &PlacedServer)> {
+        let is_tcp = key.protocol == Protocol::Tcp;
+        self.servers.iter().filter(move |(_, server)| is_tcp && server.weight == 0)
+    }
+
     /// Returns the service in the terms of the data plane.
     pub fn service(&self) -> Service {
         let scheduling = match self.sound {
@@ -94,7 +102,16 @@ pub struct Draft {
 pub enum Exhausted {
     Slots,
     Ids,
+    /// The ids that are left are kept for other services.
+    Share,
 }
+
+/// Ids that are kept for small services, and for services that get a server in place of another one. So a
+/// tenant with very many servers does not keep the replaced task of another one from its VIP.
+const RESERVED_IDS: usize = layout::SERVERS as usize / 8;
+
+/// Most servers of a small service.
+const SMALL_SERVICE: usize = 16;
 
 /// Decodes the services from the keys and values of the map `vips`, and the first slots.
 pub fn decode(vips: &[VipKey], regions: &[u64], slots: &[Slot]) -> BTreeMap<ServiceKey, PlacedService> {
@@ -193,6 +210,37 @@ impl ServiceTable {
         (drafts, refused)
     }
 
+    /// Returns the number of servers of all services.
+    pub fn servers(&self) -> usize {
+        self.services.values().map(|placed| placed.servers.len()).sum()
+    }
+
+    /// Returns the number of `servers` that a service does not have yet; `None` is for a deleted service.
+    pub fn added(&self, key: &ServiceKey, servers: Option<&BTreeMap<SocketAddr, u32>>) -> usize {
+        let before = self.services.get(key);
+        let is_new =
+            |address: &&SocketAddr| before.is_none_or(|before| !before.servers.contains_key(*address));
+        servers.map_or(0, |servers| servers.keys().filter(is_new).count())
+    }
+
+    /// Removes from `servers` those that a service does not have yet.
+    pub fn drop_added(&self, key: &ServiceKey, servers: &mut BTreeMap<SocketAddr, u32>) {
+        let before = self.services.get(key);
+        servers.retain(|address, _| before.is_some_and(|before| before.servers.contains_key(address)));
+    }
+
+    /// Returns true if a service may get these servers while all services have `used` servers.
+    pub fn may_grow(&self, key: &ServiceKey, servers: &BTreeMap<SocketAddr, u32>, used: usize) -> bool {
+        let added = self.added(key, Some(servers));
+        if used + added <= layout::SERVERS as usize - RESERVED_IDS || servers.len() <= SMALL_SERVICE {
+            return true;
+        }
+        // A server that takes no new connections is being replaced, and goes once it is drained.
+        let is_leaving = |address: &&SocketAddr| servers.get(*address).is_none_or(|weight| *weight == 0);
+        let before = self.services.get(key);
+        added <= before.map_or(0, |before| before.servers.keys().filter(is_leaving).count())
+    }
+
     /// Finds new slots for a service, and ids for its new servers; servers that it has keep their ids.
     pub fn place(
         &mut self,
@@ -227,6 +275,25 @@ impl ServiceTable {
                 self.ids.put_back(server.id);
             }
         }
+    }
+
+    /// Returns the servers of a TCP service that take no new connections once `placed` replaces it, and did
+    /// before.
+    pub fn halted(&self, key: &ServiceKey, placed: &PlacedService) -> Vec<LeavingServer> {
+        let before = self.services.get(key);
+        let was_active = |address| {
+            let server = before.and_then(|before| before.servers.get(address));
+            server.is_some_and(|server| server.weight > 0)
+        };
+        let halted = placed.halted(key).filter(|(address, _)| was_active(address));
+        halted.map(|(address, server)| LeavingServer::new(key, address, server.id)).collect()
+    }
+
+    /// Lists the TCP servers that take no new connections.
+    pub fn all_halted(&self) -> impl Iterator<Item = LeavingServer> {
+        self.services.iter().flat_map(|(key, placed)| {
+            placed.halted(key).map(|(address, server)| LeavingServer::new(key, address, server.id))
+        })
     }
 
     /// Records a service that was written, or deleted if `placed` is `None`. Returns the servers that

@@ -1,6 +1,6 @@
 //! The plane of programs that change where sockets connect to.
 
-use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Options, SCHEDULER};
+use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
@@ -12,6 +12,8 @@ pub struct EbpfPlane {
     options: Options,
     /// `None` if nothing may be attached; what is pinned is only looked at then.
     attached: Option<Ebpf>,
+    /// Keeps the sources' answers and passwords away from VIPs; `None` if no program runs for this process.
+    _exemption: Option<Exemption>,
 }
 
 /// Programs that an earlier run may have left pinned, while this run uses another plane. Clients would
@@ -20,6 +22,8 @@ pub struct EbpfPlane {
 pub struct Leftovers {
     /// `None` once they are gone.
     options: Option<Options>,
+    /// Set while the programs may still run for this process.
+    exemption: Option<Exemption>,
 }
 
 impl EbpfPlane {
@@ -34,12 +38,15 @@ impl EbpfPlane {
     /// Without the rights, a cgroup v2 tree, or a place for the pins.
     pub fn attach(options: &Options) -> Result<Self, PlaneError> {
         let attached = Some(Ebpf::open(options).map_err(error)?);
-        Ok(Self { options: options.clone(), attached })
+        let exemption = Ebpf::exempt_this_process(options).map_err(error)?;
+        Ok(Self { options: options.clone(), attached, _exemption: exemption })
     }
 
     /// Looks at what is pinned without changing it; every operation is refused.
     pub fn look(options: &Options) -> Self {
-        Self { options: options.clone(), attached: None }
+        // Programs that may not be looked at are reported by the reading.
+        let exemption = Ebpf::exempt_this_process(options).ok().flatten();
+        Self { options: options.clone(), attached: None, _exemption: exemption }
     }
 }
 
@@ -104,7 +111,9 @@ impl Plane for EbpfPlane {
 impl Leftovers {
     /// Expects programs pinned where these options say.
     pub fn new(options: Options) -> Self {
-        Self { options: Some(options) }
+        // What fails here fails again when they are removed, and is reported then.
+        let exemption = Ebpf::exempt_this_process(&options).ok().flatten();
+        Self { options: Some(options), exemption }
     }
 
     /// Detaches the programs and removes their pins, once. Their connections go on.
@@ -128,6 +137,7 @@ impl Leftovers {
         }
         // Nothing pins programs again while this run uses another plane.
         self.options = None;
+        self.exemption = None;
         Ok(())
     }
 }

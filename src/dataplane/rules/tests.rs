@@ -40,27 +40,49 @@ fn links(pairs: &[(&str, &str)]) -> BTreeSet<(IpNet, String)> {
 fn rules() -> RuleSet {
     // Host bits are not part of a network.
     let vips = networks(&["11.0.0.0/8", "192.0.2.7/32", "198.51.100.9/24", "fd01:c::/64"]);
-    RuleSet::new(&vips, &links(&[("10.0.0.5/24", "eth0"), ("172.17.0.0/16", "docker0")]))
+    RuleSet::new(&vips, &links(&[("10.0.0.5/24", "eth0"), ("172.17.0.0/16", "docker0")]), None)
 }
 
 #[test]
 fn new_equals_the_listing_of_nft() {
-    assert_eq!(rules(), RuleSet::listed(&format!("{LISTED}{CHAINS}")));
+    assert_eq!(rules(), RuleSet::listed(&format!("{LISTED}{CHAINS}}}")));
 }
 
 #[test]
 fn new_differs_by_network_link_and_family() {
     let vips = networks(&["11.0.0.0/8"]);
     let connected = links(&[("10.0.0.0/24", "eth0")]);
-    let base = RuleSet::new(&vips, &connected);
+    let base = RuleSet::new(&vips, &connected, None);
     for (vips, connected) in [
         (networks(&["11.0.0.0/9"]), connected.clone()),
         (networks(&["11.0.0.0/8", "fd01:c::/64"]), connected.clone()),
         (vips.clone(), links(&[("10.0.0.0/24", "eth1")])),
         (vips, links(&[])),
     ] {
-        assert_ne!(RuleSet::new(&vips, &connected), base, "{vips:?} {connected:?}");
+        assert_ne!(RuleSet::new(&vips, &connected, None), base, "{vips:?} {connected:?}");
     }
+}
+
+/// The chain of the daemon's own group as `nft -s -y list table inet l4lbd` prints it.
+const OWN_CHAIN: &str = "
+\tchain own_output {
+\t\ttype filter hook output priority -120; policy accept;
+\t\tmeta skgid 987 ip daddr @vips4 meta l4proto tcp reject with tcp reset
+\t\tmeta skgid 987 ip daddr @vips4 meta l4proto != tcp reject with icmp port-unreachable
+\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto tcp reject with tcp reset
+\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto != tcp reject with icmpv6 port-unreachable
+\t}
+}
+";
+
+#[test]
+fn new_with_an_own_group_refuses_vips_to_it() {
+    let vips = networks(&["11.0.0.0/8", "192.0.2.7/32", "198.51.100.9/24", "fd01:c::/64"]);
+    let connected = links(&[("10.0.0.5/24", "eth0"), ("172.17.0.0/16", "docker0")]);
+    let rules_of = |group| RuleSet::new(&vips, &connected, group);
+    assert_eq!(rules_of(Some(987)), RuleSet::listed(&format!("{LISTED}{CHAINS}{OWN_CHAIN}")));
+    assert_eq!(rules_of(Some(987)).own_group(), Some(987));
+    assert_eq!(rules_of(None).own_group(), None);
 }
 
 #[test]

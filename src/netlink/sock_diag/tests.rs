@@ -27,7 +27,10 @@ fn sockets(datagram: &[u8]) -> Vec<Result<ListedSocket, DecodeError>> {
 
 #[test]
 fn list_request_is_as_captured() {
-    assert_eq!(message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &list_request(IPV4, TCP, PORT, MAP)), LIST);
+    assert_eq!(
+        message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &list_request(IPV4, TCP, PORT, ANY_STATE, MAP)),
+        LIST
+    );
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn listed_socket_and_destroy_request_are_as_captured() {
 #[test]
 fn cookie_has_its_low_half_first() {
     let id = SocketId { cookie_low: 7, cookie_high: 1, ..SocketId::new_zeroed() };
-    assert_eq!(ListedSocket { family: IPV4, id, storage: None }.cookie(), 1 << 32 | 7);
+    assert_eq!(ListedSocket { family: IPV4, state: 1, id, storage: None }.cookie(), 1 << 32 | 7);
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use l4lbd::dataplane::Op;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::Type;
+use socket2::{Domain, Socket, Type};
 
 use crate::helper::Helper;
 use crate::toolkit::*;
@@ -115,4 +115,57 @@ pub fn a_service_that_goes() {
     assert!(is_alive(&mut theirs));
     refused(TcpStream::connect(address(vip)));
     assert_eq!(plane.read().services.keys().copied().collect::<Vec<_>>(), [other]);
+}
+
+/// A daemon may be killed while it ends connections.
+pub fn ends_what_an_earlier_run_left() {
+    let mut plane = Plane::new();
+    let (gone, drains) = (tcp_server("127.0.0.1"), tcp_server("127.0.0.1"));
+    let (vip, other) = (tcp("10.99.0.1:80"), tcp("10.99.0.2:80"));
+    plane.apply(&service(vip, &[gone]));
+    plane.apply(&service(other, &[drains]));
+    let datagrams = udp_server("127.0.0.1");
+    plane.apply(&service(udp("10.99.0.1:53"), &[datagrams]));
+    let socket = udp_socket(datagrams);
+    socket.connect("10.99.0.1:53").unwrap();
+    let (mut ours, mut theirs) = (connect(address(vip)).unwrap().0, connect(address(other)).unwrap().0);
+    let mut direct = connect(gone).unwrap().0;
+    plane.apply(&[weight(other, drains, 0)]);
+    let ops = [Op::DelService(vip), Op::DelServer(udp("10.99.0.1:53"), datagrams)];
+    assert!(plane.ebpf.apply(&ops.iter().collect::<Vec<_>>()).is_empty());
+    plane.reopen();
+    assert!(is_alive(&mut ours));
+    plane.apply(&[]);
+    assert!(is_aborted(&mut ours));
+    assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    assert!(is_alive(&mut theirs) && is_alive(&mut direct));
+}
+
+/// A server that is gone may never answer, and there is nothing to drain.
+pub fn ends_a_connect_that_waits() {
+    let mut plane = Plane::new();
+    let vip = tcp("10.99.0.1:80");
+    // With its queue full, the listener drops what asks for a connection.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let server = full.local_addr().unwrap().as_socket().unwrap();
+    plane.apply(&service(vip, &[server]));
+    let mut established = TcpStream::connect(address(vip)).unwrap();
+    for is_restarted in [false, true] {
+        let waiting = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        waiting.set_nonblocking(true).unwrap();
+        assert!(waiting.connect(&address(vip).into()).is_err());
+        assert!(waiting.take_error().unwrap().is_none());
+        assert!(plane.ebpf.apply(&[&weight(vip, server, 0)]).is_empty());
+        if is_restarted {
+            plane.reopen();
+        }
+        plane.apply(&[]);
+        let ended = waiting.take_error().unwrap().map(|error| error.kind());
+        assert_eq!(ended, Some(ErrorKind::ConnectionAborted));
+        plane.apply(&[weight(vip, server, 1)]);
+    }
+    established.set_nonblocking(true).unwrap();
+    assert_eq!(established.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use l4lbd::dataplane::ebpf::{Ebpf, Error, Options};
-use l4lbd::dataplane::{Op, Route};
+use l4lbd::dataplane::{Op, RealServer, Route};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::helper::Helper;
 use crate::place;
@@ -104,6 +105,54 @@ pub fn that_were_removed() {
     assert!(plane.read().services.is_empty());
     plane.apply(&service(vip, &[tcp_server("127.0.0.1")]));
     connect(address(vip)).unwrap();
+}
+
+/// The daemon goes on with what it holds, and pins it again once it can.
+pub fn whose_file_system_goes_away() {
+    let none: Option<&str> = None;
+    let place = tempfile::tempdir().unwrap();
+    let mount_bpf = || mount(Some("bpf"), place.path(), Some("bpf"), MsFlags::empty(), none).unwrap();
+    mount_bpf();
+    let mut plane = Plane::open(Options { pins: place.path().join("pins"), ..options() });
+    let vip = tcp("10.99.0.1:80");
+    let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
+    plane.apply(&service(vip, &servers[..1]));
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    let damages: [&dyn Fn(); 3] = [
+        &|| fs::remove_dir_all(place.path().join("pins")).unwrap(),
+        &|| mount(none, place.path(), none, read_only, none).unwrap(),
+        &|| {
+            umount2(place.path(), MntFlags::MNT_DETACH).unwrap();
+            // A file in the way keeps the daemon from mounting another one.
+            fs::write(place.path().join("file"), "").unwrap();
+        },
+    ];
+    let mends: [&dyn Fn(); 3] =
+        [&|| (), &|| mount(none, place.path(), none, MsFlags::MS_REMOUNT, none).unwrap(), &|| {
+            fs::remove_file(place.path().join("file")).unwrap();
+            mount_bpf();
+        }];
+    for (round, (damage, mend)) in damages.into_iter().zip(mends).enumerate() {
+        let [from, to] = [servers[round % 2], servers[(round + 1) % 2]];
+        damage();
+        assert_eq!(connect(address(vip)).unwrap().1, from.port(), "round {round}");
+        plane.ebpf.repair().unwrap();
+        let ops = [Op::DelServer(vip, from), Op::AddServer(vip, to, RealServer::masquerade(1))];
+        assert!(plane.ebpf.apply(&ops.iter().collect::<Vec<_>>()).is_empty());
+        assert_eq!(connect(address(vip)).unwrap().1, to.port(), "round {round}");
+        let reported = plane.ebpf.finish_pass(true);
+        // The first one is mended by the repair itself.
+        assert_eq!(matches!(reported, Err(Error::Unpinned { .. })), round > 0, "round {round}: {reported:?}");
+        mend();
+        plane.ebpf.repair().unwrap();
+        plane.ebpf.finish_pass(true).unwrap();
+        let table = plane.read();
+        plane.reopen();
+        assert_eq!(plane.read(), table);
+        assert_eq!(connect(address(vip)).unwrap().1, to.port(), "round {round}");
+    }
+    drop(plane);
+    umount2(place.path(), MntFlags::MNT_DETACH).unwrap();
 }
 
 /// `l4lbd plan` reads pins and must not repair them.

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use l4lbd::dataplane::Op;
+use l4lbd::dataplane::ebpf::Ebpf;
 use socket2::{Domain, Socket, Type};
 
 use crate::helper::Helper;
@@ -240,4 +241,58 @@ pub fn other_cgroups_are_left_alone() {
         helper.go_on();
         assert_eq!(helper.line(), answer);
     }
+}
+
+/// The daemon's own sockets, of whatever library and protocol, go where they are told.
+pub fn of_an_exempt_process() {
+    let mut plane = Plane::new();
+    let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
+    // The daemon's own server has the address that a label asked for.
+    plane.apply(&service(tcp(&servers[0].to_string()), &servers[1..]));
+    plane.apply(&service(udp("10.99.0.1:53"), &[udp_server("127.0.0.1")]));
+    plane.apply(&[Op::AddRoute(route("10.99.0.0/24"))]);
+    let reached = || connect(servers[0]).map(|(_, port)| port).unwrap();
+    assert_eq!(reached(), servers[1].port());
+
+    let exemptions = [(); 2].map(|()| Ebpf::exempt_this_process(&plane.options).unwrap().expect("announced"));
+    assert_eq!(reached(), servers[0].port());
+    let socket = udp_socket(servers[0]);
+    for port in [53, 54] {
+        let error = socket.send_to(b"?", ("10.99.0.1", port)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENETUNREACH));
+        assert_eq!(
+            socket.connect(("10.99.0.1", port)).unwrap_err().raw_os_error(),
+            Some(nix::libc::ENETUNREACH)
+        );
+    }
+    assert_eq!(plane.total(), 0);
+    // Other processes go on as before, and so does this one after its last exemption.
+    let mut helper = Helper::start(&["reach", &servers[0].to_string()]);
+    assert_eq!(helper.line(), servers[1].port().to_string());
+    let [first, last] = exemptions;
+    drop(first);
+    assert_eq!(reached(), servers[0].port());
+    drop(last);
+    assert_eq!(reached(), servers[1].port());
+}
+
+/// The kernel may give its id to a client.
+pub fn of_a_process_that_was_exempt_and_killed() {
+    let mut plane = Plane::new();
+    let (vip, server) = (tcp("10.99.0.1:80"), tcp_server("127.0.0.1"));
+    plane.apply(&service(vip, &[server]));
+    let pins = plane.options.pins.to_str().unwrap();
+    for _ in 0..2 {
+        let mut helper = Helper::start(&["exempt", pins, "10.99.0.1:80"]);
+        assert_eq!(helper.line(), "NetworkUnreachable");
+        assert_eq!(exempt_processes(&plane), 1);
+        helper.kill();
+        assert_eq!(exempt_processes(&plane), 0);
+    }
+}
+
+fn exempt_processes(plane: &Plane) -> usize {
+    let map = aya::maps::MapData::from_pin(plane.options.pins.join("v1/exempt")).unwrap();
+    let map: aya::maps::HashMap<_, u32, u32> = aya::maps::Map::HashMap(map).try_into().unwrap();
+    map.keys().count()
 }
