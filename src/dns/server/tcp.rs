@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// Connections served at once per listener; further ones wait in the listen queue of the kernel.
 pub const MAX_CONNECTIONS: usize = 256;
@@ -55,7 +56,7 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
                     *count += 1;
                     let responder = responder.clone();
                     connections.spawn(async move {
-                        if let Err(error) = serve_connection(stream, &responder).await {
+                        if let Err(error) = serve_connection(stream, peer.ip(), &responder).await {
                             debug!(%peer, %error, "dns connection closed");
                         }
                         client
@@ -80,7 +81,7 @@ fn network(client: IpAddr) -> IpAddr {
 }
 
 /// Answers the queries of a connection one after another, until the client closes it.
-async fn serve_connection(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, peer: IpAddr, responder: &Responder) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
@@ -90,17 +91,22 @@ async fn serve_connection(mut stream: TcpStream, responder: &Responder) -> io::R
             // Nothing after it can be trusted to start where it should.
             Action::Drop => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a dns query")),
             Action::Send => {}
-            Action::Forward => reply = forward(responder, &query).await?,
+            Action::Forward => reply = forward(responder, &catalog, &query, peer).await?,
         }
         timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
     }
 }
 
 /// The answer of an upstream.
-async fn forward(responder: &Responder, query: &[u8]) -> io::Result<Vec<u8>> {
+async fn forward(
+    responder: &Responder,
+    catalog: &Arc<Catalog>,
+    query: &[u8],
+    peer: IpAddr,
+) -> io::Result<Vec<u8>> {
     let (send, answer) = oneshot::channel();
     if let Some(forwarder) = &responder.forwarder {
-        forwarder.spawn(query, Transport::Tcp, async move |reply: Vec<u8>| {
+        forwarder.spawn(query, (peer, Transport::Tcp), catalog, async move |reply: Vec<u8>| {
             // The client may have gone meanwhile.
             let _ = send.send(reply);
         });
