@@ -1,7 +1,7 @@
 //! Shares in the questions under way: one client, or the upstreams of one route, cannot take all of them.
 //!
 //! Pure. Until three quarters of the places are in use anything goes. In the last quarter a client gets a place
-//! if it has fewer than an even part of all places (8 at least), and a route likewise leaves some to the others. For
+//! if it has fewer than an even part of all places (one part is kept for the next client), and a route likewise leaves some to the others. For
 //! example, a client that asks without end holds 768 places; another one's question then still gets one of
 //! the 256 that are left, and a question of the first does not.
 
@@ -71,10 +71,11 @@ impl Shares {
 
     /// True if a client with `used` places, and a route, may have one more under pressure.
     fn has_share(&self, used: usize, route: usize) -> bool {
-        let clients = self.clients.len() + usize::from(used == 0);
+        // One more than there are, so that the next client finds room.
+        let clients = self.clients.len() + usize::from(used == 0) + 1;
         let others = self.routes.len().saturating_sub(1).min(MAX_QUESTIONS / RESERVED / 4);
         let of_route = self.routes.get(route).copied().unwrap_or_default();
-        used < (MAX_QUESTIONS / clients.max(1)).max(LEAST) && of_route < MAX_QUESTIONS - RESERVED * others
+        used < (MAX_QUESTIONS / clients).max(LEAST) && of_route < MAX_QUESTIONS - RESERVED * others
     }
 
     /// Number of questions under way.
@@ -114,9 +115,8 @@ mod tests {
     #[test]
     fn one_client_alone_gets_most_places_and_leaves_room_for_another() {
         let mut shares = Shares::new(2);
-        // Alone it is under no pressure from others, but the other route keeps its places.
-        assert!(fill(&mut shares, client(1), 0) >= PRESSURE);
-        assert!(shares.take(client(2), 1));
+        assert_eq!(fill(&mut shares, client(1), 0), PRESSURE);
+        assert!(shares.take(client(2), 0) && shares.take(client(2), 1));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         }
         assert!(shares.take(client(2), 0));
         assert!(!shares.take(client(1), 0), "it has more than half");
-        assert_eq!(fill(&mut shares, client(2), 0), MAX_QUESTIONS - PRESSURE - 1);
+        assert!(fill(&mut shares, client(2), 0) > 200);
         // What is given back can be taken again.
         shares.release(client(1), 0);
         assert!(shares.take(client(3), 0));
