@@ -24,7 +24,7 @@ use super::zones::catalog::Catalog;
 use crate::dataplane::host::resolv::Nameservers;
 use resolution::{Outcome, Resolution, Step};
 use route::ForwardRoute;
-use shares::{Client, Shares};
+use shares::Shares;
 use tally::Tally;
 
 mod exchange;
@@ -35,6 +35,7 @@ mod shares;
 mod tally;
 
 pub use settings::{Forward, Mesos, Upstream};
+pub use shares::Client;
 
 /// Longest time for a question, all attempts together. Stub resolvers give up after 5 s (resolv.conf(5)).
 const DEADLINE: Duration = Duration::from_millis(4500);
