@@ -67,8 +67,7 @@ impl Resolution {
     pub fn step(&mut self, is_ours: impl Fn(&Name, RecordType) -> bool) -> Step {
         let Some(message) = self.message.take() else { return self.ask() };
         let mut is_led_on = false;
-        loop {
-            let Some(name) = self.names.last().cloned() else { break };
+        while let Some(name) = self.names.last().cloned() {
             let mut records = message.answers.iter().filter(|record| record.name == name);
             let wanted = |record: &&Record| self.kind == RecordType::ANY || record.record_type() == self.kind;
             let found: Vec<Record> = records.clone().filter(wanted).cloned().collect();

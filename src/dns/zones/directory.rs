@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::Snapshot;
 use crate::cluster::dns_label::{label, mesos_fragment};
 use crate::cluster::registry::{RegisteredTask, Scheduler, TaskRegistry};
+use crate::cluster::{Agent, Snapshot};
 
 /// Running tasks of one snapshot, sorted by framework name and task name.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Directory {
 struct AgentEntry {
     id: String,
     address: Option<IpAddr>,
+    /// Address of the other family, which a numeric hostname may be.
+    second: Option<IpAddr>,
     port: Option<u16>,
 }
 
@@ -51,6 +53,12 @@ pub struct TaskEntry {
     group: u32,
 }
 
+impl AgentEntry {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.address.into_iter().chain(self.second)
+    }
+}
+
 impl Directory {
     /// Indexes the tasks of a snapshot. Tasks of a framework without a name have no name either.
     pub fn new(snapshot: &Snapshot) -> Self {
@@ -58,7 +66,7 @@ impl Directory {
         let mut index = Index::default();
         // Agents come first, so that their addresses count: the registry knows ids only.
         for (id, agent) in &snapshot.agents {
-            index.agent(id, agent.address, agent.port);
+            index.agent(id, Some(agent));
         }
         // A framework without tasks has a name as well if its scheduler has an address.
         for (id, name) in &snapshot.frameworks {
@@ -71,7 +79,7 @@ impl Directory {
         }
         // The registry has numbers of its own for agents and frameworks.
         let agents: BTreeMap<u32, u32> =
-            registry.agents.iter().map(|(id, number)| (*number, index.agent(id, None, None))).collect();
+            registry.agents.iter().map(|(id, number)| (*number, index.agent(id, None))).collect();
         let groups: BTreeMap<u32, u32> = registry
             .frameworks
             .iter()
@@ -106,7 +114,7 @@ impl Directory {
 
     /// Addresses of all agents.
     pub fn agents(&self) -> impl Iterator<Item = IpAddr> {
-        self.agents.iter().filter_map(|agent| agent.address)
+        self.agents.iter().flat_map(AgentEntry::addresses)
     }
 
     /// Ports of all agents whose address is known.
@@ -199,6 +207,11 @@ impl Directory {
         self.agents.get(entry.agent as usize).and_then(|agent| agent.address)
     }
 
+    /// Addresses of the agent that a task runs on, one of each family at most.
+    pub fn agent_addresses(&self, entry: &TaskEntry) -> impl Iterator<Item = IpAddr> {
+        self.agents.get(entry.agent as usize).into_iter().flat_map(AgentEntry::addresses)
+    }
+
     /// Id of the agent that a task runs on.
     pub fn agent_id(&self, entry: &TaskEntry) -> &str {
         self.agents.get(entry.agent as usize).map(|agent| agent.id.as_str()).unwrap_or_default()
@@ -223,13 +236,17 @@ struct Index {
 }
 
 impl Index {
-    /// Number of an agent. Address and port count where the agent is met for the first time.
-    fn agent(&mut self, id: &str, address: Option<IpAddr>, port: Option<u16>) -> u32 {
+    /// Number of an agent. What is known of it counts where the agent is met for the first time.
+    fn agent(&mut self, id: &str, agent: Option<&Agent>) -> u32 {
         if let Some(number) = self.agent_numbers.get(id) {
             return *number;
         }
         let number = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
-        self.agents.push(AgentEntry { id: id.to_owned(), address, port });
+        let address = agent.and_then(|agent| agent.address);
+        let at_hostname: Option<IpAddr> = agent.and_then(|agent| agent.hostname.parse().ok());
+        let second = at_hostname.filter(|ip| address.is_some_and(|own| own.is_ipv4() != ip.is_ipv4()));
+        let port = agent.and_then(|agent| agent.port);
+        self.agents.push(AgentEntry { id: id.to_owned(), address, second, port });
         self.agent_numbers.insert(id.to_owned(), number);
         number
     }

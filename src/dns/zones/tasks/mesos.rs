@@ -169,7 +169,7 @@ impl TaskZone {
         let all = directory.tasks(group, Some(name)).chain(directory.written(group, name));
         let found = records(all.chain(self.canonically(group, name)).flat_map(|(task, entry)| {
             let container = task.addresses.iter().filter(|_| !slave).copied();
-            first_of_each_family(directory.agent_address(entry).into_iter().chain(container))
+            first_of_each_family(directory.agent_addresses(entry).chain(container))
         }));
         // Names between a written name and the framework's exist as well, and have no records.
         let is_above = || {

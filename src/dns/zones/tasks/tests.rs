@@ -178,6 +178,17 @@ fn one_task(framework: &str, name: &str, port: &str) -> crate::cluster::Snapshot
     mesos::parse(document.as_bytes(), None).unwrap()
 }
 
+#[test]
+fn agents_with_both_families_have_both() {
+    let mut snapshot = one_task("marathon", "web", "");
+    snapshot.agents.get_mut("A-S7").unwrap().hostname = "fd00::7".to_owned();
+    let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
+    for name in ["web.marathon", "web.marathon.slave", "slave"] {
+        let records = zone.mesos(&encode(name).unwrap());
+        assert_eq!(show(records).as_deref(), Some("10.0.0.1 fd00::7"), "{name}");
+    }
+}
+
 /// From 64 octets on the SRV name of a task is no label, and that is said; its addresses have names.
 #[test]
 fn names_that_fit_are_served_and_those_that_do_not_are_listed() {
