@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{DnsResponse, Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::RecordType;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::{ResponseCache, TtlConfig};
 use tokio::runtime::Handle;
@@ -39,6 +40,9 @@ pub use shares::Client;
 
 /// Longest time for a question, all attempts together. Stub resolvers give up after 5 s (resolv.conf(5)).
 const DEADLINE: Duration = Duration::from_millis(4500);
+
+/// Octets of the longest answer that is kept. The owner of a domain decides about their length.
+const MAX_KEPT: usize = 4096;
 
 /// Answers that are kept.
 const CACHED: u64 = 10_000;
@@ -218,7 +222,7 @@ impl Forwarder {
             };
             match route.ask(&query).await {
                 Ok(message) => {
-                    self.remember(&query, &message);
+                    self.remember(&query, message.clone());
                     resolution.answered(message);
                 }
                 Err(code) => {
@@ -233,16 +237,22 @@ impl Forwarder {
         }
     }
 
-    fn remember(&self, query: &Query, message: &Message) {
+    /// Keeps what an answer says about its question, unless it is so long that it takes the room of many.
+    fn remember(&self, query: &Query, mut message: Message) {
+        message.additionals.clear();
+        message.authorities.retain(|record| record.record_type() == RecordType::SOA);
+        if message.to_vec().map_or(true, |octets| octets.len() > MAX_KEPT) {
+            return;
+        }
         // An alias alone is an answer that may be kept, whatever its target has.
         let result = if message.answers.is_empty() {
-            match DnsResponse::from_message(message.clone()).map(DnsError::from_response) {
+            match DnsResponse::from_message(message).map(DnsError::from_response) {
                 Ok(Err(none)) => Err(NetError::from(none)),
                 // A negative answer without an SOA must not be kept (RFC 2308 section 5).
                 Ok(Ok(_)) | Err(_) => return,
             }
         } else {
-            Ok(message.clone())
+            Ok(message)
         };
         self.cache.insert(query.clone(), result, Instant::now());
     }

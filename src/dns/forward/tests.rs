@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::op::{MessageType, OpCode};
 use hickory_proto::rr::rdata::{A, CNAME};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::Instant;
@@ -92,11 +92,12 @@ fn answer(query: &[u8], complete: bool) -> Option<Vec<u8>> {
             reply.metadata.response_code = ResponseCode::NXDomain;
             0
         }
-        b"many" if !complete => {
+        b"many" | b"huge" if !complete => {
             reply.metadata.truncation = true;
             0
         }
         b"many" => 100,
+        b"huge" => 255,
         _ => 1,
     };
     let record = |n: u8| Record::from_rdata(name.clone(), 300, RData::A(A::new(192, 0, 2, n)));
@@ -174,6 +175,19 @@ async fn long_answers_come_over_tcp() {
     assert_eq!((reply.answers.len(), reply.truncation), (100, false));
     let reply = ask(&forwarder, "many.example.com.", Transport::Udp).await;
     assert!(reply.truncation && !reply.answers.is_empty());
+}
+
+#[tokio::test]
+async fn very_long_answers_are_not_kept() {
+    let fake = Fake::start().await;
+    let forwarder = forwarder(&[fake.address]);
+    for (name, asked) in [("many.example.com.", 1), ("huge.example.com.", 3)] {
+        for _ in 0..2 {
+            let reply = ask(&forwarder, name, Transport::Tcp).await;
+            assert!(reply.answers.len() >= 100, "{name}");
+        }
+        assert_eq!(fake.asked.load(Ordering::Relaxed), asked, "{name}");
+    }
 }
 
 #[tokio::test]
