@@ -19,6 +19,18 @@ pub fn fragment(text: &str) -> String {
     parts.join(".")
 }
 
+/// Each dotted part as a DNS label, by the rule of mesos-dns for names of frameworks: parts of which nothing
+/// is left vanish.
+pub fn mesos_fragment(text: &str) -> String {
+    let parts: Vec<String> = text.split('.').map(label).filter(|part| !part.is_empty()).collect();
+    parts.join(".")
+}
+
+/// Returns true if a text can be a name in DNS as it is, whatever its octets.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= MAX_NAME_TEXT && text.split('.').all(|part| (1..=MAX_LABEL).contains(&part.len()))
+}
+
 /// One DNS label: lower-case letters and digits, with `-`, `_` and `.` as dashes inside; every other
 /// byte is dropped. At 63 octets trailing dashes are cut and the room is filled up with letters and
 /// digits only.
@@ -86,6 +98,23 @@ mod tests {
         for vector in vectors.vectors_no_collision {
             assert_eq!(vip_name(&vector.label, &vector.framework), vector.name);
         }
+    }
+
+    #[test]
+    fn framework_fragments_have_no_empty_parts() {
+        for (name, fragment) in
+            [("a.-.b", "a.b"), ("dev.team/a", "dev.teama"), ("..a..", "a"), ("-.\u{65e5}", ""), ("", "")]
+        {
+            assert_eq!(mesos_fragment(name), fragment, "{name}");
+        }
+    }
+
+    #[test]
+    fn name_has_parts_of_1_to_63_octets() {
+        assert!(is_name("web.dev") && is_name("Web dev") && is_name(&"x".repeat(63)));
+        let long = ["x"; 127].join(".");
+        assert!(is_name(&long) && !is_name(&format!("{long}.x")));
+        assert!(!is_name("") && !is_name("a..b") && !is_name("a.") && !is_name(&"x".repeat(64)));
     }
 
     proptest! {

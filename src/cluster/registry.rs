@@ -44,6 +44,8 @@ pub struct RegisteredTask {
     id: u64,
     /// Its name as one DNS label, perhaps empty.
     pub label: Box<str>,
+    /// Its discovery name as written, in lower case, where that is a name of DNS and not its label.
+    pub written: Option<Box<str>>,
     /// Suffix with which mesos-dns makes the name unique.
     pub hash: [u8; 5],
     /// Set when a port of it is one of the agent's.
@@ -82,11 +84,16 @@ impl TaskRegistry {
         let resource = |(first, last): &(u64, u64)| {
             Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
         };
+        let label = super::dns_label::label(described.name);
+        // Names from discovery information are found as they are written, too.
+        let written = described.ports.is_some().then(|| described.name.to_ascii_lowercase());
+        let written = written.filter(|written| *written != label && super::dns_label::is_name(written));
         let task = RegisteredTask {
             agent: number(&mut self.agents, agent),
             framework: number(&mut self.frameworks, framework),
             id: short(id),
-            label: super::dns_label::label(described.name).into(),
+            label: label.into(),
+            written: written.map(Into::into),
             hash: hash(id),
             is_published: described.is_published,
             addresses: described.addresses.into(),

@@ -15,6 +15,9 @@ pub struct Agent {
     pub hostname: String,
     /// Address from the libprocess `pid`, else from a numeric hostname.
     pub address: Option<IpAddr>,
+    /// Port from the libprocess `pid`.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// The master that answered; id and time change at a fail-over.

@@ -1,44 +1,48 @@
 //! The forwarder: questions for names in none of our zones go to upstreams, for clients that have no
 //! other resolver.
 //!
-//! What belongs here: which upstream is asked, and how many questions may be under way.
-//! hickory's resolver does the asking: it caches, repeats, tries the next upstream, and goes to TCP for
-//! answers that do not fit. Each question is a task of its own and their number is bounded, so that
-//! an upstream that does not answer delays no other question.
+//! What belongs here: routes, limits, and the way of a question. [`resolution`] (pure) follows aliases, those
+//! that lead to our own names in our own zones; [`route`] asks the upstreams of a name, each by [`exchange`];
+//! [`shares`] (pure) bounds the questions under way. Answers are kept in hickory's cache, which is asked before
+//! any limit counts. Each question is a task of its own, so that an upstream that does not answer delays no
+//! other question.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Edns, Message, ResponseCode};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_proto::op::{DnsResponse, Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::RecordType;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::{ResponseCache, TtlConfig};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use super::protocol::message::{MAX_UDP_PAYLOAD, Transport, limit};
+use super::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport, limit, respond};
 use super::protocol::record::encode_origin;
 use super::protocol::wire;
+use super::zones::catalog::Catalog;
 use crate::dataplane::host::resolv::Nameservers;
+use resolution::{Outcome, Resolution, Step};
+use route::ForwardRoute;
+use shares::Shares;
+use tally::Tally;
 
+mod exchange;
+mod resolution;
+mod route;
 mod settings;
+mod shares;
+mod tally;
 
 pub use settings::{Forward, Mesos, Upstream};
+pub use shares::Client;
 
 /// Longest time for a question, all attempts together. Stub resolvers give up after 5 s (resolv.conf(5)).
 const DEADLINE: Duration = Duration::from_millis(4500);
 
-/// Questions that may be under way at once; more are answered with SERVFAIL.
-const MAX_QUESTIONS: usize = 1024;
-
-/// Time for one attempt at one upstream.
-const TIMEOUT: Duration = Duration::from_millis(1500);
-
-/// Attempts in addition to the first.
-const ATTEMPTS: usize = 1;
+/// Octets of the longest answer that is kept. The owner of a domain decides about their length.
+const MAX_KEPT: usize = 4096;
 
 /// Answers that are kept.
 const CACHED: u64 = 10_000;
@@ -52,29 +56,39 @@ pub enum Error {
     NoUpstream,
     #[error("every upstream is this server itself ({0}); list other upstreams by address")]
     OnlyOurselves(String),
-    #[error("cannot set up a resolver for the upstreams {upstreams}: {error}")]
-    Resolver { upstreams: String, error: NetError },
 }
 
 /// Sends questions that the catalog does not answer to upstreams. Copies share cache and limits.
 #[derive(Clone)]
 pub struct Forwarder {
     routes: Arc<Vec<ForwardRoute>>,
-    questions: Arc<Semaphore>,
+    cache: ResponseCache,
+    shares: Arc<Mutex<Shares>>,
+    /// Questions that were not asked because of the limits.
+    turned_away: Arc<Tally>,
     runtime: Handle,
-}
-
-/// Upstreams of the names below an origin.
-struct ForwardRoute {
-    /// The origin on the wire, without the root.
-    origin: Box<[u8]>,
-    resolver: TokioResolver,
 }
 
 /// A query that is being forwarded.
 struct Question {
-    packet: Vec<u8>,
+    request: Message,
     transport: Transport,
+    /// The zones in which aliases may end.
+    catalog: Arc<Catalog>,
+}
+
+/// A place among the questions under way, which is free again when this is dropped.
+struct Place {
+    shares: Arc<Mutex<Shares>>,
+    client: Client,
+    route: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.release(self.client, self.route);
+    }
 }
 
 impl Forwarder {
@@ -95,15 +109,15 @@ impl Forwarder {
                 return Err(Error::OnlyOurselves(list(&upstreams)));
             }
             let origin = encode_origin(origin).unwrap_or_default();
-            let resolver =
-                resolver(&usable).map_err(|error| Error::Resolver { upstreams: list(&usable), error })?;
-            made.push(ForwardRoute { origin, resolver });
+            made.push(ForwardRoute::new(origin, usable));
         }
         // The first route that matches is taken, so that the longest origin comes first.
         made.sort_by_key(|route| std::cmp::Reverse(route.origin.len()));
         Ok(Self {
+            shares: Arc::new(Mutex::new(Shares::new(made.len()))),
             routes: Arc::new(made),
-            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            cache: ResponseCache::new(CACHED, TtlConfig::default()),
+            turned_away: Arc::default(),
             runtime: Handle::current(),
         })
     }
@@ -113,10 +127,11 @@ impl Forwarder {
         self.route(packet).is_some()
     }
 
-    fn route(&self, packet: &[u8]) -> Option<&ForwardRoute> {
+    /// The route of a message's question, with its number.
+    fn route(&self, packet: &[u8]) -> Option<(usize, &ForwardRoute)> {
         let header = wire::MessageHeader::read(packet)?;
         let query = wire::Query::read(header, packet)?;
-        self.routes.iter().find(|route| query.name.is_in(&route.origin))
+        self.routes.iter().enumerate().find(|(_, route)| query.name.is_in(&route.origin))
     }
 
     /// Answers in a task of its own, which calls `reply` with the octets. It is not called if hickory cannot
@@ -124,56 +139,157 @@ impl Forwarder {
     pub fn spawn<F>(
         &self,
         packet: &[u8],
-        transport: Transport,
+        (client, transport): (IpAddr, Transport),
+        catalog: &Arc<Catalog>,
         reply: impl FnOnce(Vec<u8>) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let question = Question { packet: packet.to_vec(), transport };
+        let Ok(request) = Message::from_vec(packet) else { return };
+        let Some(query) = request.queries.first().cloned() else { return };
+        let question = Question { request, transport, catalog: Arc::clone(catalog) };
+        let mut resolution = Resolution::new(query);
+        // What is in the cache or in our own zones is answered whatever the limits say.
+        let outcome = match self.advance(&mut resolution, &question) {
+            Step::Done(outcome) => Ok(outcome),
+            Step::Ask(query) => match self.place(client, &query) {
+                Some(place) => Err((place, query)),
+                // The client gets SERVFAIL at once rather than no answer after seconds.
+                None => Ok(Outcome::failure(ResponseCode::ServFail)),
+            },
+        };
         let this = self.clone();
-        // Without a permit the client gets SERVFAIL at once rather than no answer after seconds.
-        let permit = self.questions.clone().try_acquire_owned();
         self.runtime.spawn(async move {
-            let answer = match permit {
-                Ok(_permit) => this.answer(&question).await,
-                Err(_) => failure(&question),
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                Err((_place, query)) => {
+                    // All attempts together may take longer than a client waits.
+                    let asked = tokio::time::timeout(DEADLINE, this.ask(resolution, query, &question));
+                    asked.await.unwrap_or_else(|_| Outcome::failure(ResponseCode::ServFail))
+                }
             };
-            if let Some(octets) = answer {
+            if let Some(octets) = question.encode(outcome) {
                 reply(octets).await;
             }
         });
     }
 
-    async fn answer(&self, question: &Question) -> Option<Vec<u8>> {
-        let request = Message::from_vec(&question.packet).ok()?;
-        let query = request.queries.first()?;
-        let route = self.route(&question.packet)?;
-        let mut answer = skeleton(&request);
-        let lookup = route.resolver.lookup(query.name().clone(), query.query_type());
-        // The resolver's attempts add up to more than a client waits for.
-        let lookup = tokio::time::timeout(DEADLINE, lookup).await;
-        match lookup.unwrap_or(Err(NetError::Timeout)) {
-            Ok(lookup) => answer.answers = lookup.answers().to_vec(),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                // The SOA tells the client for how long it may remember that there is nothing.
-                answer.metadata.response_code = none.response_code;
-                answer.authorities.extend(none.soa.map(|soa| (*soa).into_record_of_rdata()));
+    /// Takes a place among the questions under way, if the client and the route have a share left.
+    fn place(&self, client: IpAddr, query: &Query) -> Option<Place> {
+        let (route, _) = self.route(&exchange::packet(query)?)?;
+        let client = Client::from(client);
+        let (is_free, under_way) = {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            (shares.take(client, route), shares.under_way())
+        };
+        if !is_free {
+            if let Some(count) = self.turned_away.count(Instant::now()) {
+                tracing::warn!(
+                    count,
+                    under_way,
+                    limit = shares::MAX_QUESTIONS,
+                    last_client = %client,
+                    "too many forwarded dns questions are under way, those beyond the limit are answered with \
+                     SERVFAIL; upstreams are slow, or a client asks too much"
+                );
             }
-            Err(error) => {
-                tracing::debug!(name = %query.name(), %error, "no upstream answered a dns query, SERVFAIL sent");
-                answer.metadata.response_code = ResponseCode::ServFail;
+            return None;
+        }
+        Some(Place { shares: Arc::clone(&self.shares), client, route })
+    }
+
+    /// Goes on with a question as far as our zones and the cache have its names.
+    fn advance(&self, resolution: &mut Resolution, question: &Question) -> Step {
+        loop {
+            let step = resolution
+                .step(|name, kind| at_home(&question.catalog, &Query::query(name.clone(), kind)).is_some());
+            let Step::Ask(query) = step else { return step };
+            let known = at_home(&question.catalog, &query).or_else(|| self.cached(&query));
+            match known {
+                Some(message) => resolution.answered(message),
+                None => return Step::Ask(query),
             }
         }
-        encode(answer, &request, question.transport)
+    }
+
+    /// Asks upstreams until a question is answered.
+    async fn ask(&self, mut resolution: Resolution, mut query: Query, question: &Question) -> Outcome {
+        loop {
+            let packet = exchange::packet(&query);
+            // An alias may lead to a name that has no route.
+            let Some((_, route)) = packet.and_then(|packet| self.route(&packet)) else {
+                return Outcome::failure(ResponseCode::ServFail);
+            };
+            match route.ask(&query).await {
+                Ok(message) => {
+                    self.remember(&query, message.clone());
+                    resolution.answered(message);
+                }
+                Err(code) => {
+                    tracing::debug!(name = %query.name(), %code, "no upstream answered a dns query");
+                    return Outcome::failure(code);
+                }
+            }
+            match self.advance(&mut resolution, question) {
+                Step::Done(outcome) => return outcome,
+                Step::Ask(next) => query = next,
+            }
+        }
+    }
+
+    /// Keeps what an answer says about its question, unless it is so long that it takes the room of many.
+    fn remember(&self, query: &Query, mut message: Message) {
+        message.additionals.clear();
+        message.authorities.retain(|record| record.record_type() == RecordType::SOA);
+        if message.to_vec().map_or(true, |octets| octets.len() > MAX_KEPT) {
+            return;
+        }
+        // An alias alone is an answer that may be kept, whatever its target has.
+        let result = if message.answers.is_empty() {
+            match DnsResponse::from_message(message).map(DnsError::from_response) {
+                Ok(Err(none)) => Err(NetError::from(none)),
+                // A negative answer without an SOA must not be kept (RFC 2308 section 5).
+                Ok(Ok(_)) | Err(_) => return,
+            }
+        } else {
+            Ok(message)
+        };
+        self.cache.insert(query.clone(), result, Instant::now());
+    }
+
+    fn cached(&self, query: &Query) -> Option<Message> {
+        match self.cache.get(query, Instant::now())? {
+            Ok(message) => Some(message),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let mut message = Message::query();
+                message.metadata.response_code = none.response_code;
+                // The SOA tells the client for how long it may remember that there is nothing.
+                message.authorities.extend(none.soa.map(|soa| (*soa).into_record_of_rdata()));
+                Some(message)
+            }
+            Err(_) => None,
+        }
     }
 }
 
-/// SERVFAIL for a question that is not asked at all.
-fn failure(question: &Question) -> Option<Vec<u8>> {
-    let request = Message::from_vec(&question.packet).ok()?;
-    let mut answer = skeleton(&request);
-    answer.metadata.response_code = ResponseCode::ServFail;
-    encode(answer, &request, question.transport)
+/// The answer of our own zones to a question; `None` for names in none of them.
+fn at_home(catalog: &Catalog, query: &Query) -> Option<Message> {
+    let mut reply = Vec::new();
+    let packet = exchange::packet(query)?;
+    match respond(catalog, &packet, Transport::Tcp, &mut reply) {
+        ResponseKind::Answered => Message::from_vec(&reply).ok(),
+        ResponseKind::Elsewhere | ResponseKind::Ignored => None,
+    }
+}
+
+impl Question {
+    fn encode(&self, outcome: Outcome) -> Option<Vec<u8>> {
+        let mut answer = skeleton(&self.request);
+        answer.metadata.response_code = outcome.code;
+        answer.answers = outcome.answers;
+        answer.authorities = outcome.authorities;
+        encode(answer, &self.request, self.transport)
+    }
 }
 
 /// A reply to `request` without any records.
@@ -215,30 +331,6 @@ fn encode(mut answer: Message, request: &Message, transport: Transport) -> Optio
 /// Text of a list of addresses.
 fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// A resolver that asks these upstreams.
-fn resolver(upstreams: &[SocketAddr]) -> Result<TokioResolver, NetError> {
-    let servers = upstreams.iter().map(|upstream| {
-        let mut server = NameServerConfig::udp_and_tcp(upstream.ip());
-        // The constructor assumes port 53.
-        for connection in &mut server.connections {
-            connection.port = upstream.port();
-        }
-        server
-    });
-    let config = ResolverConfig::from_name_servers(servers.collect());
-    let mut options = ResolverOpts::default();
-    options.timeout = TIMEOUT;
-    options.attempts = ATTEMPTS;
-    options.cache_size = CACHED;
-    // Names are complete when they come here, and the node's own /etc/hosts is not for its containers.
-    options.ndots = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    // A stub resolver wants the whole chain of aliases.
-    options.preserve_intermediates = true;
-    options.try_tcp_on_error = true;
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
 }
 
 /// The upstreams that are not this server, each once.

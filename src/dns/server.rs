@@ -21,6 +21,7 @@ use clients::{ClientFilter, ClientRule};
 
 mod batch;
 pub mod clients;
+mod connections;
 mod listener;
 mod tcp;
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct MarathonView {
 impl MarathonView {
     /// Adds an agent, of which only the name of the host is known; that may be an address.
     pub fn add_agent(&mut self, id: &str, host: &str) {
-        let agent = || Agent { hostname: host.to_owned(), address: host.parse().ok() };
+        let agent = || Agent { hostname: host.to_owned(), address: host.parse().ok(), port: None };
         self.snapshot.agents.entry(id.to_owned()).or_insert_with(agent);
     }
 

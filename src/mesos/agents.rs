@@ -34,8 +34,9 @@ pub fn pid_address(pid: &str) -> Option<SocketAddr> {
 /// Returns an agent with the address from its `pid`; the hostname is often a name, which only helps
 /// where it is numeric.
 pub fn agent(hostname: String, pid: Option<&str>) -> Agent {
-    let address = pid.and_then(pid_address).map(|address| address.ip());
-    Agent { address: address.or_else(|| hostname.parse().ok()), hostname }
+    let at = pid.and_then(pid_address);
+    let address = at.map(|at| at.ip()).or_else(|| hostname.parse().ok());
+    Agent { hostname, address, port: at.map(|at| at.port()) }
 }
 
 /// Adds an agent that is registered, or (`recovered`) one that a new master still awaits.

@@ -6,8 +6,9 @@ use super::discovery::DiscoveredPort;
 use super::networks::{container_address, texts};
 use super::ports::valid_port;
 use super::wire::{MesosTask, NetworkInfo};
+use crate::cluster::dns_label::MAX_LABEL;
 use crate::cluster::registry::{Described, NamedPort};
-use crate::cluster::{Protocol, Snapshot, dns_label};
+use crate::cluster::{Protocol, Skipped, Snapshot, dns_label, shortened};
 
 /// Registers a running task, with or without VIPs.
 ///
@@ -20,8 +21,7 @@ pub fn register(
     is_published: bool,
 ) {
     let (Some(framework), Some(agent)) = (&task.framework_id, &task.slave_id) else { return };
-    let discovery_name = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
-    let discovery_name = discovery_name.filter(|name| !name.is_empty());
+    let discovery_name = discovery_name(task);
     let addresses = networks.iter().flat_map(|network| texts(network));
     let described = Described {
         name: discovery_name.or(task.name.as_deref()).unwrap_or_default(),
@@ -32,6 +32,32 @@ pub fn register(
         resources: &task.resources.0,
     };
     Arc::make_mut(&mut snapshot.names).add(&task.id.0, &framework.0, &agent.0, described);
+}
+
+/// Name in a task's discovery information; `None` without any.
+fn discovery_name<'t>(task: &'t MesosTask<'_>) -> Option<&'t str> {
+    let name = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
+    name.filter(|name| !name.is_empty())
+}
+
+/// Returns an entry about a running task whose name fills a label of DNS: its SRV names, which have an
+/// underscore more, do not fit, and the others do.
+pub fn unfit_services(task: &MesosTask<'_>, discovered: &[DiscoveredPort<'_>]) -> Option<Skipped> {
+    let by_discovery = discovery_name(task);
+    let has_ports =
+        if by_discovery.is_some() { !discovered.is_empty() } else { !task.resources.0.is_empty() };
+    let name = by_discovery.or(task.name.as_deref())?;
+    if !has_ports || name.len() < MAX_LABEL || dns_label::label(name).len() < MAX_LABEL {
+        return None;
+    }
+    Some(Skipped {
+        value: Some(shortened(name.to_owned())),
+        reason: format!(
+            "the name leaves no room for the underscore of SRV records in the {MAX_LABEL} octets of a DNS \
+             label: clients find the task's addresses by name but not its ports; a shorter name has both"
+        ),
+        ..Skipped::default()
+    })
 }
 
 /// A port without a protocol is one of both.

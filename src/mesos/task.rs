@@ -61,6 +61,11 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
         names::register(snapshot, &task, &reading.networks, &reading.discovered, is_published);
     }
     let mut log = SkipLog::new(&mut snapshot.skipped, &task.id.0, state);
+    if state == TaskState::Running
+        && let Some(skipped) = names::unfit_services(&task, &reading.discovered)
+    {
+        log.add(skipped);
+    }
     if let Some(task) = reading.task(state, &mut log) {
         snapshot.tasks.insert(task.key.clone(), task);
     }

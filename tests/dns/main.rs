@@ -187,7 +187,7 @@ fn show(data: &RData) -> String {
     match data {
         RData::A(address) => format!("A {address}"),
         RData::Aaaa(address) => format!("AAAA {address}"),
-        RData::Srv { port, target } => format!("SRV 0 0 {port} {}", text(target)),
+        RData::Srv { port, target } => format!("SRV 0 1 {port} {}", text(target)),
         RData::Ptr(name) => format!("PTR {}.", text(name)),
     }
 }

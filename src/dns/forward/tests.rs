@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_proto::op::{MessageType, OpCode, Query};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{MessageType, OpCode};
+use hickory_proto::rr::rdata::{A, CNAME};
+use hickory_proto::rr::{Name, RData, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::Instant;
 
 use super::*;
+use crate::dns::settings::DnsSettings;
+use crate::dns::testing;
+use crate::dns::zones::vips::NamedService;
 
 /// An upstream that has 192.0.2.1 for every name, but for those whose first label means something.
 struct Fake {
@@ -19,6 +22,11 @@ struct Fake {
 
 impl Fake {
     async fn start() -> Self {
+        Self::start_as("good").await
+    }
+
+    /// An upstream that has only one kind of answer, unless it is `good`.
+    async fn start_as(way: &'static str) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = udp.local_addr().unwrap();
         let tcp = TcpListener::bind(address).await.unwrap();
@@ -29,7 +37,7 @@ impl Fake {
             loop {
                 let (length, peer) = udp.recv_from(&mut buffer).await.unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
-                if let Some(reply) = answer(&buffer[..length], false) {
+                if let Some(reply) = spoilt(&buffer[..length], way) {
                     udp.send_to(&reply, peer).await.unwrap();
                 }
             }
@@ -52,6 +60,27 @@ impl Fake {
     }
 }
 
+fn spoilt(query: &[u8], way: &str) -> Option<Vec<u8>> {
+    let code = |code| {
+        let mut reply = skeleton(&Message::from_vec(query).unwrap());
+        reply.metadata.response_code = code;
+        Some(reply.to_vec().unwrap())
+    };
+    match way {
+        "refused" => code(ResponseCode::Refused),
+        "servfail" => code(ResponseCode::ServFail),
+        "notimp" => code(ResponseCode::NotImp),
+        "echo" => Some(query.to_vec()),
+        "garbage" => Some([&query[..2], &[0xff; 40]].concat()),
+        "wrong id" => {
+            let mut reply = answer(query, false)?;
+            reply[0] ^= 1;
+            Some(reply)
+        }
+        _ => answer(query, false),
+    }
+}
+
 fn answer(query: &[u8], complete: bool) -> Option<Vec<u8>> {
     let request = Message::from_vec(query).unwrap();
     let mut reply = skeleton(&request);
@@ -63,16 +92,45 @@ fn answer(query: &[u8], complete: bool) -> Option<Vec<u8>> {
             reply.metadata.response_code = ResponseCode::NXDomain;
             0
         }
-        b"many" if !complete => {
+        b"many" | b"huge" if !complete => {
             reply.metadata.truncation = true;
             0
         }
         b"many" => 100,
+        b"huge" => 255,
         _ => 1,
     };
     let record = |n: u8| Record::from_rdata(name.clone(), 300, RData::A(A::new(192, 0, 2, n)));
     reply.answers = (1..=addresses).map(record).collect();
+    let alias = |target: &str| {
+        let target = Name::from_ascii(target).unwrap();
+        Record::from_rdata(name.clone(), 300, RData::CNAME(CNAME(target)))
+    };
+    match kind.as_slice() {
+        b"vip" => reply.answers = vec![alias("web.marathon.l4lb.thisdcos.directory.")],
+        b"gone" => reply.answers = vec![alias("gone.marathon.l4lb.thisdcos.directory.")],
+        b"self" => reply.answers = vec![alias(&name.to_ascii())],
+        b"ping" => reply.answers = vec![alias("pong.example.com.")],
+        b"pong" => reply.answers = vec![alias("ping.example.com.")],
+        b"twice" => reply.answers = vec![alias("once.example.com.")],
+        b"once" => reply.answers = vec![alias("www.example.com.")],
+        b"foreign" => {
+            let other = Name::from_ascii("bank.example.").unwrap();
+            reply.answers.push(Record::from_rdata(other, 300, RData::A(A::new(203, 0, 113, 1))));
+        }
+        _ => {}
+    }
     Some(reply.to_vec().unwrap())
+}
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// The zones with one VIP.
+fn catalog() -> Catalog {
+    let catalog = testing::catalog(&DnsSettings { tasks: false, ..DnsSettings::default() });
+    let vip = NamedService { name: "web.marathon".to_owned(), address: [11, 0, 0, 1].into(), port: None };
+    let (zone, _) = catalog.vips().with_services(1, [&vip]);
+    catalog.with_vips(Arc::new(zone))
 }
 
 async fn ask(forwarder: &Forwarder, name: &str, transport: Transport) -> Message {
@@ -82,7 +140,9 @@ async fn ask(forwarder: &Forwarder, name: &str, transport: Transport) -> Message
     let packet = request.to_vec().unwrap();
     assert!(forwarder.takes(&packet));
     let (send, reply) = tokio::sync::oneshot::channel();
-    forwarder.spawn(&packet, transport, async move |reply: Vec<u8>| send.send(reply).unwrap());
+    let catalog = Arc::new(catalog());
+    forwarder
+        .spawn(&packet, (CLIENT, transport), &catalog, async move |reply: Vec<u8>| send.send(reply).unwrap());
     let reply = Message::from_vec(&reply.await.unwrap()).unwrap();
     assert_eq!((reply.id, reply.message_type), (0x1234, MessageType::Response));
     assert_eq!(reply.queries, request.queries);
@@ -118,6 +178,19 @@ async fn long_answers_come_over_tcp() {
 }
 
 #[tokio::test]
+async fn very_long_answers_are_not_kept() {
+    let fake = Fake::start().await;
+    let forwarder = forwarder(&[fake.address]);
+    for (name, asked) in [("many.example.com.", 1), ("huge.example.com.", 3)] {
+        for _ in 0..2 {
+            let reply = ask(&forwarder, name, Transport::Tcp).await;
+            assert!(reply.answers.len() >= 100, "{name}");
+        }
+        assert_eq!(fake.asked.load(Ordering::Relaxed), asked, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_upstream_is_passed_over() {
     let fake = Fake::start().await;
     // Nobody is there, which the kernel says at once; the silent one takes its time.
@@ -139,13 +212,92 @@ async fn an_upstream_that_says_nothing_is_servfail_in_time() {
 }
 
 #[tokio::test]
-async fn too_many_questions_are_servfail_at_once() {
+async fn too_many_questions_are_servfail_at_once_but_not_those_in_the_cache() {
     let fake = Fake::start().await;
     let forwarder = forwarder(&[fake.address]);
-    let _all = forwarder.questions.clone().acquire_many_owned(MAX_QUESTIONS as u32).await.unwrap();
+    ask(&forwarder, "known.example.com.", Transport::Udp).await;
+    let client = Client::from(CLIENT);
+    while forwarder.shares.lock().unwrap().take(client, 0) {}
     let reply = ask(&forwarder, "www.example.com.", Transport::Udp).await;
     assert_eq!(reply.response_code, ResponseCode::ServFail);
-    assert_eq!(fake.asked.load(Ordering::Relaxed), 0);
+    let reply = ask(&forwarder, "known.example.com.", Transport::Udp).await;
+    assert_eq!((reply.response_code, reply.answers.len()), (ResponseCode::NoError, 1));
+    assert_eq!(fake.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn questions_that_are_answered_give_their_places_back() {
+    let fake = Fake::start().await;
+    let forwarder = forwarder(&[fake.address]);
+    for number in 0..20 {
+        ask(&forwarder, &format!("x{number}.example.com."), Transport::Udp).await;
+    }
+    assert!(forwarder.place(CLIENT, &Query::query(Name::root(), RecordType::A)).is_some());
+    assert_eq!(forwarder.shares.lock().unwrap().under_way(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_fails_never_hides_the_answer_of_another() {
+    for way in ["refused", "servfail", "notimp", "garbage", "echo", "wrong id"] {
+        let (bad, good) = (Fake::start_as(way).await, Fake::start().await);
+        for upstreams in [[bad.address, good.address], [good.address, bad.address]] {
+            let forwarder = forwarder(&upstreams);
+            for number in 0..5 {
+                let reply = ask(&forwarder, &format!("x{number}.example.com."), Transport::Udp).await;
+                assert_eq!((reply.response_code, reply.answers.len()), (ResponseCode::NoError, 1), "{way}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_telling_code_is_passed_on_when_all_have_failed() {
+    for (ways, code) in [
+        (["refused", "refused"], ResponseCode::Refused),
+        (["refused", "servfail"], ResponseCode::ServFail),
+        (["notimp", "refused"], ResponseCode::Refused),
+        (["notimp", "garbage"], ResponseCode::NotImp),
+        (["echo", "wrong id"], ResponseCode::ServFail),
+    ] {
+        let upstreams = [Fake::start_as(ways[0]).await, Fake::start_as(ways[1]).await];
+        let forwarder = forwarder(&upstreams.each_ref().map(|fake| fake.address));
+        let reply = ask(&forwarder, "www.example.com.", Transport::Udp).await;
+        assert_eq!((reply.response_code, reply.answers.len()), (code, 0), "{ways:?}");
+    }
+}
+
+#[tokio::test]
+async fn aliases_of_our_names_are_followed_at_home() {
+    let fake = Fake::start().await;
+    let forwarder = forwarder(&[fake.address]);
+    let reply = ask(&forwarder, "vip.example.com.", Transport::Udp).await;
+    assert_eq!(reply.answers.len(), 2);
+    assert_eq!(reply.answers[1].data, RData::A(A::new(11, 0, 0, 1)));
+    let reply = ask(&forwarder, "gone.example.com.", Transport::Udp).await;
+    assert_eq!((reply.response_code, reply.answers.len()), (ResponseCode::NXDomain, 1));
+    // Neither name was asked outside.
+    assert_eq!(fake.asked.load(Ordering::Relaxed), 2);
+    let reply = ask(&forwarder, "twice.example.com.", Transport::Udp).await;
+    assert_eq!(reply.answers.len(), 3);
+    assert_eq!(reply.answers[2].data, RData::A(A::new(192, 0, 2, 1)));
+}
+
+#[tokio::test]
+async fn loops_of_aliases_are_servfail() {
+    let fake = Fake::start().await;
+    let forwarder = forwarder(&[fake.address]);
+    for name in ["self.example.com.", "ping.example.com."] {
+        let reply = ask(&forwarder, name, Transport::Udp).await;
+        assert_eq!((reply.response_code, reply.answers.len()), (ResponseCode::ServFail, 0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn records_of_other_names_are_not_passed_on() {
+    let fake = Fake::start().await;
+    let reply = ask(&forwarder(&[fake.address]), "foreign.example.com.", Transport::Udp).await;
+    assert_eq!(reply.answers.len(), 1);
+    assert_eq!(reply.answers[0].data, RData::A(A::new(192, 0, 2, 1)));
 }
 
 #[tokio::test]

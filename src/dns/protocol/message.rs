@@ -29,6 +29,11 @@ const EXPIRE: u32 = 86_400;
 /// Seconds for which a negative answer may be cached (RFC 2308): a VIP that just appeared is seen at once.
 const MINIMUM: u32 = 1;
 
+/// Priority and weight of every SRV record: all servers are equal. Weight 0 would read as a server in
+/// maintenance to HAProxy's `server-template`; RFC 2782 asks for 0 only where no choice is to be made.
+const SRV_PRIORITY: u16 = 0;
+const SRV_WEIGHT: u16 = 1;
+
 /// First labels of the name server and of the mailbox in the SOA; the origin follows.
 const MNAME: &[u8] = b"\x02ns";
 const RNAME: &[u8] = b"\x0ahostmaster";
@@ -308,7 +313,8 @@ impl AnswerWriter<'_, '_, '_> {
                 writer.record(kind::AAAA, self.ttl, |writer| writer.octets(&address.octets()));
             }
             RData::Srv { port, target } => writer.record(kind::SRV, self.ttl, |writer| {
-                writer.u32(0);
+                writer.u16(SRV_PRIORITY);
+                writer.u16(SRV_WEIGHT);
                 writer.u16(*port);
                 // Names in SRV records are not compressed (RFC 2782).
                 let (_, origin) = self.query.name.split_at_end(self.place.depth);

@@ -10,7 +10,7 @@ use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 pub enum RData {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
-    /// A service; priority and weight are 0, so that clients choose evenly (RFC 2782).
+    /// A service; all have one priority and weight, so that clients choose evenly (RFC 2782).
     Srv {
         port: u16,
         /// Name of the host, relative to the zone's origin.

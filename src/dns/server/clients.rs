@@ -73,6 +73,13 @@ impl ClientFilter {
         Self { rules: rules.to_vec(), own: own.to_vec(), views, view }
     }
 
+    /// Returns true if `client` is a process of this node: it asks from loopback or from the address that it
+    /// asks.
+    pub fn is_node(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        client.is_loopback() || self.own.contains(&client)
+    }
+
     /// Returns true if `client` is answered.
     pub fn allows(&mut self, client: IpAddr) -> bool {
         // The last view stays in use when its sender is gone.

@@ -40,6 +40,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Listener {
     endpoints: Vec<BoundAddress>,
+    /// TCP connections that are served at once on each address.
+    pub(super) max_connections: usize,
 }
 
 /// One address: the same port on both transports, with a UDP socket for each thread.
@@ -65,7 +67,7 @@ impl Listener {
             .iter()
             .map(|&address| BoundAddress::bind(address).map_err(|error| Error::Bind { address, error }))
             .collect::<Result<_, _>>()?;
-        Ok(Self { endpoints })
+        Ok(Self { endpoints, max_connections: tcp::MAX_CONNECTIONS })
     }
 
     /// The bound addresses in the order they were asked for, with the ports that were chosen.
@@ -87,7 +89,8 @@ impl Listener {
             for (worker, socket) in sockets.iter_mut().zip(endpoint.udp) {
                 worker.push(socket);
             }
-            loops.spawn(tcp::serve(endpoint.tcp, responder.clone(), responder.filter(&own)));
+            let filter = responder.filter(&own);
+            loops.spawn(tcp::serve(endpoint.tcp, responder.clone(), filter, self.max_connections));
         }
         // Threads outlive a task that is dropped, so that they are told to stop in that case as well.
         let stop = shutdown.child_token();

@@ -1,8 +1,8 @@
 //! TCP connections (RFC 7766): accepting them, and the queries on each.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,54 +12,48 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use crate::dns::forward::Client;
 
-/// Connections served at once per listener; further ones wait in the listen queue of the kernel.
-pub const MAX_CONNECTIONS: usize = 256;
+use super::connections::{Activity, Connections, Owner};
+use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
-/// Connections of one client, or of one IPv6 network of 64 bits; further ones are closed at once.
-pub const MAX_PER_CLIENT: usize = 32;
+/// Connections served at once per listener; for another one, one of those makes room.
+pub const MAX_CONNECTIONS: usize = 1024;
 
 /// Longest wait for the next query, or for room to send its answer; the connection is closed after it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Accepts and serves connections for ever; dropping it closes them.
-pub async fn serve(listener: TcpListener, responder: Responder, mut clients: ClientFilter) {
-    let mut connections = JoinSet::new();
-    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+/// Accepts and serves connections for ever, at most `limit` at once; dropping it closes them.
+pub async fn serve(listener: TcpListener, responder: Responder, mut clients: ClientFilter, limit: usize) {
+    let mut tasks = JoinSet::new();
+    let mut connections = Connections::new(limit);
     loop {
         tokio::select! {
-            // Its client has room for another connection.
-            Some(ended) = connections.join_next() => {
-                if let Ok(client) = ended
-                    && let Some(count) = counts.get_mut(&client)
-                {
-                    *count -= 1;
-                    if *count == 0 {
-                        counts.remove(&client);
-                    }
+            // Those that were closed to make room are not in the table any more.
+            Some(ended) = tasks.join_next() => {
+                if let Ok(id) = ended {
+                    connections.remove(id);
                 }
             }
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((_, peer)) if !clients.allows(peer.ip()) => {
                     ignore(peer);
                 }
                 Ok((stream, peer)) => {
-                    let client = network(peer.ip());
-                    let count = counts.entry(client).or_default();
-                    if *count >= MAX_PER_CLIENT {
-                        debug!(%peer, limit = MAX_PER_CLIENT, "dns connection closed, its client has too many");
+                    let owner = Owner { client: Client::from(peer.ip()), is_node: clients.is_node(peer.ip()) };
+                    if !connections.make_room(owner) {
+                        debug!(%peer, limit, "dns connection closed, all places are taken");
                         continue;
                     }
-                    // The count goes down again when the task returns the client.
-                    *count += 1;
-                    let responder = responder.clone();
-                    connections.spawn(async move {
-                        if let Err(error) = serve_connection(stream, &responder).await {
+                    let (id, activity) = connections.announce();
+                    let (responder, activity_of_task) = (responder.clone(), Arc::clone(&activity));
+                    let task = tasks.spawn(async move {
+                        if let Err(error) = serve_connection(stream, peer, &responder, &activity_of_task).await {
                             debug!(%peer, %error, "dns connection closed");
                         }
-                        client
+                        id
                     });
+                    connections.add(id, owner, activity, task);
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a dns connection, trying again; queries over udp are not affected");
@@ -70,37 +64,40 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
     }
 }
 
-/// The address by which connections of a client are counted: a host may use every address of its IPv6
-/// network.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(client) => Ipv6Addr::from_bits(client.to_bits() >> 64 << 64).into(),
-    }
-}
-
 /// Answers the queries of a connection one after another, until the client closes it.
-async fn serve_connection(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
+async fn serve_connection(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    responder: &Responder,
+    activity: &Activity,
+) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
+        activity.busy();
         // Taken for each query, so that the newest catalog answers on a connection that stays open.
         let catalog = responder.catalogs.borrow().clone();
         match responder.act(&catalog, &query, Transport::Tcp, &mut reply) {
             // Nothing after it can be trusted to start where it should.
             Action::Drop => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a dns query")),
             Action::Send => {}
-            Action::Forward => reply = forward(responder, &query).await?,
+            Action::Forward => reply = forward(responder, &catalog, &query, peer.ip()).await?,
         }
         timeout(IDLE_TIMEOUT, write_message(&mut stream, &reply)).await??;
+        activity.idle();
     }
 }
 
 /// The answer of an upstream.
-async fn forward(responder: &Responder, query: &[u8]) -> io::Result<Vec<u8>> {
+async fn forward(
+    responder: &Responder,
+    catalog: &Arc<Catalog>,
+    query: &[u8],
+    peer: IpAddr,
+) -> io::Result<Vec<u8>> {
     let (send, answer) = oneshot::channel();
     if let Some(forwarder) = &responder.forwarder {
-        forwarder.spawn(query, Transport::Tcp, async move |reply: Vec<u8>| {
+        forwarder.spawn(query, (peer, Transport::Tcp), catalog, async move |reply: Vec<u8>| {
             // The client may have gone meanwhile.
             let _ = send.send(reply);
         });

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::batch::DatagramBatch;
-use super::{Action, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
 
 /// A thread that serves datagrams until it is told to stop, or until it dies.
 pub struct Worker {
@@ -81,7 +81,7 @@ async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: Client
                         Action::Send => true,
                         // The answer comes later, and is sent by itself.
                         Action::Forward => {
-                            forward(&responder, &socket, query, peer);
+                            forward(&responder, &catalog, &socket, query, peer);
                             false
                         }
                     }
@@ -105,10 +105,16 @@ async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: Client
 }
 
 /// Has an upstream asked; its answer is sent when it comes.
-fn forward(responder: &Responder, socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
+fn forward(
+    responder: &Responder,
+    catalog: &Arc<Catalog>,
+    socket: &Arc<UdpSocket>,
+    query: &[u8],
+    peer: SocketAddr,
+) {
     let Some(forwarder) = &responder.forwarder else { return };
     let socket = socket.clone();
-    forwarder.spawn(query, Transport::Udp, async move |reply: Vec<u8>| {
+    forwarder.spawn(query, (peer.ip(), Transport::Udp), catalog, async move |reply: Vec<u8>| {
         if let Err(error) = socket.try_send_to(&reply, peer) {
             debug!(%peer, %error, "cannot send the dns reply of an upstream");
         }

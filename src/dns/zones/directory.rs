@@ -7,18 +7,31 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::Snapshot;
-use crate::cluster::dns_label::{fragment, label};
+use crate::cluster::dns_label::{label, mesos_fragment};
 use crate::cluster::registry::{RegisteredTask, Scheduler, TaskRegistry};
+use crate::cluster::{Agent, Snapshot};
 
 /// Running tasks of one snapshot, sorted by framework name and task name.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     registry: Arc<TaskRegistry>,
-    /// Ids of agents with their addresses; entries refer to places in this list.
-    agents: Vec<(String, Option<IpAddr>)>,
+    /// Entries refer to places in this list.
+    agents: Vec<AgentEntry>,
     groups: Vec<Group>,
     entries: Vec<TaskEntry>,
+    /// Tasks by group and by their name as written, which is turned round: names that end alike are
+    /// neighbours.
+    written: Vec<(u32, Box<str>, TaskEntry)>,
+}
+
+/// An agent that has tasks or is registered.
+#[derive(Clone, Debug)]
+struct AgentEntry {
+    id: String,
+    address: Option<IpAddr>,
+    /// Address of the other family, which a numeric hostname may be.
+    second: Option<IpAddr>,
+    port: Option<u16>,
 }
 
 /// All frameworks with one name.
@@ -33,11 +46,17 @@ pub struct Group {
 }
 
 /// A task of the registry, with its agent and its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskEntry {
     task: u32,
     agent: u32,
     group: u32,
+}
+
+impl AgentEntry {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.address.into_iter().chain(self.second)
+    }
 }
 
 impl Directory {
@@ -47,7 +66,7 @@ impl Directory {
         let mut index = Index::default();
         // Agents come first, so that their addresses count: the registry knows ids only.
         for (id, agent) in &snapshot.agents {
-            index.agent(id, agent.address);
+            index.agent(id, Some(agent));
         }
         // A framework without tasks has a name as well if its scheduler has an address.
         for (id, name) in &snapshot.frameworks {
@@ -76,12 +95,16 @@ impl Directory {
         let mut entries: Vec<_> = entries.collect();
         entries.sort_unstable();
         let entry = |(group, _, task, agent): (u32, &str, u32, u32)| TaskEntry { task, agent, group };
-        Self {
-            entries: entries.into_iter().map(entry).collect(),
-            registry: Arc::clone(registry),
-            agents: index.agents,
-            groups: index.groups,
-        }
+        let entries: Vec<TaskEntry> = entries.into_iter().map(entry).collect();
+        let mut written: Vec<(u32, Box<str>, TaskEntry)> = entries
+            .iter()
+            .filter_map(|entry| {
+                let name = registry.tasks.get(entry.task as usize)?.written.as_deref()?;
+                Some((entry.group, turned(name), *entry))
+            })
+            .collect();
+        written.sort_unstable();
+        Self { entries, written, registry: Arc::clone(registry), agents: index.agents, groups: index.groups }
     }
 
     /// Address and port of the leading master.
@@ -91,7 +114,12 @@ impl Directory {
 
     /// Addresses of all agents.
     pub fn agents(&self) -> impl Iterator<Item = IpAddr> {
-        self.agents.iter().filter_map(|(_, address)| *address)
+        self.agents.iter().flat_map(AgentEntry::addresses)
+    }
+
+    /// Ports of all agents whose address is known.
+    pub fn agent_ports(&self) -> impl Iterator<Item = u16> {
+        self.agents.iter().filter(|agent| agent.address.is_some()).filter_map(|agent| agent.port)
     }
 
     /// All framework names, each with its number.
@@ -126,14 +154,67 @@ impl Directory {
         entries.iter().take_while(is_wanted).filter_map(|entry| Some((self.task(entry)?, entry)))
     }
 
+    /// Tasks of a framework name whose label starts with `start`, in its order.
+    pub fn tasks_from<'a>(
+        &'a self,
+        group: u32,
+        start: &'a str,
+    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> {
+        let first = self.entries.partition_point(|entry| (entry.group, self.label(entry)) < (group, start));
+        let entries = self.entries.get(first..).unwrap_or_default().iter();
+        let entries =
+            entries.take_while(move |entry| entry.group == group && self.label(entry).starts_with(start));
+        entries.filter_map(|entry| Some((self.task(entry)?, entry)))
+    }
+
+    /// Tasks of a framework name whose name as written, which is not their label, is `name`.
+    pub fn written<'a>(
+        &'a self,
+        group: u32,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
+        let name = turned(name);
+        let length = name.len();
+        self.turned(group, name)
+            .take_while(move |(turned, ..)| turned.len() == length)
+            .map(|(_, t, e)| (t, e))
+    }
+
+    /// Tasks of a framework name whose name as written has labels above `name`.
+    pub fn written_above<'a>(
+        &'a self,
+        group: u32,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
+        self.turned(group, format!("{}.", turned(name)).into()).map(|(_, task, entry)| (task, entry))
+    }
+
+    /// Tasks of a framework name whose name as written, turned round, starts with `start`; those that have no
+    /// more than that come first.
+    fn turned<'a>(
+        &'a self,
+        group: u32,
+        start: Box<str>,
+    ) -> impl Iterator<Item = (&'a str, &'a RegisteredTask, &'a TaskEntry)> + use<'a> {
+        let first = self.written.partition_point(|(own, name, _)| (*own, &**name) < (group, &*start));
+        let all = self.written.get(first..).unwrap_or_default().iter();
+        let all = all.take_while(move |(own, name, _)| *own == group && name.starts_with(&*start));
+        all.filter_map(|(_, name, entry)| Some((&**name, self.task(entry)?, entry)))
+    }
+
     /// Address of the agent that a task runs on.
     pub fn agent_address(&self, entry: &TaskEntry) -> Option<IpAddr> {
-        self.agents.get(entry.agent as usize).and_then(|(_, address)| *address)
+        self.agents.get(entry.agent as usize).and_then(|agent| agent.address)
+    }
+
+    /// Addresses of the agent that a task runs on, one of each family at most.
+    pub fn agent_addresses(&self, entry: &TaskEntry) -> impl Iterator<Item = IpAddr> {
+        self.agents.get(entry.agent as usize).into_iter().flat_map(AgentEntry::addresses)
     }
 
     /// Id of the agent that a task runs on.
     pub fn agent_id(&self, entry: &TaskEntry) -> &str {
-        self.agents.get(entry.agent as usize).map(|(id, _)| id.as_str()).unwrap_or_default()
+        self.agents.get(entry.agent as usize).map(|agent| agent.id.as_str()).unwrap_or_default()
     }
 
     fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
@@ -148,20 +229,24 @@ impl Directory {
 /// Agents and groups with the numbers that they get in the order of their appearance.
 #[derive(Default)]
 struct Index {
-    agents: Vec<(String, Option<IpAddr>)>,
+    agents: Vec<AgentEntry>,
     agent_numbers: BTreeMap<String, u32>,
     groups: Vec<Group>,
     group_numbers: BTreeMap<String, u32>,
 }
 
 impl Index {
-    /// Number of an agent. `address` counts where the agent is met for the first time.
-    fn agent(&mut self, id: &str, address: Option<IpAddr>) -> u32 {
+    /// Number of an agent. What is known of it counts where the agent is met for the first time.
+    fn agent(&mut self, id: &str, agent: Option<&Agent>) -> u32 {
         if let Some(number) = self.agent_numbers.get(id) {
             return *number;
         }
         let number = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
-        self.agents.push((id.to_owned(), address));
+        let address = agent.and_then(|agent| agent.address);
+        let at_hostname: Option<IpAddr> = agent.and_then(|agent| agent.hostname.parse().ok());
+        let second = at_hostname.filter(|ip| address.is_some_and(|own| own.is_ipv4() != ip.is_ipv4()));
+        let port = agent.and_then(|agent| agent.port);
+        self.agents.push(AgentEntry { id: id.to_owned(), address, second, port });
         self.agent_numbers.insert(id.to_owned(), number);
         number
     }
@@ -172,11 +257,16 @@ impl Index {
             return *number;
         }
         let number = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
-        let (label, fragment) = (label(name), fragment(name));
+        let (label, fragment) = (label(name), mesos_fragment(name));
         self.groups.push(Group { name: name.to_owned(), label, fragment, schedulers: Vec::new() });
         self.group_numbers.insert(name.to_owned(), number);
         number
     }
+}
+
+/// A name from its end to its start.
+fn turned(name: &str) -> Box<str> {
+    name.chars().rev().collect::<String>().into()
 }
 
 #[cfg(test)]

@@ -110,9 +110,10 @@ fn records(addresses: impl IntoIterator<Item = IpAddr>) -> Option<Vec<RData>> {
     (!records.is_empty()).then_some(records)
 }
 
-/// The labels of a name; `None` if one is not UTF-8, which no task has.
+/// The labels of a name; `None` if one is not UTF-8 or has a dot in it, which no task has.
 fn text(name: &[u8]) -> Option<Vec<&str>> {
-    labels(name).map(|label| std::str::from_utf8(label).ok()).collect()
+    let text = |label| std::str::from_utf8(label).ok().filter(|label| !label.contains('.'));
+    labels(name).map(text).collect()
 }
 
 /// A target of SRV records, relative to the origin.

@@ -257,7 +257,7 @@ fn services_come_with_their_addresses() {
     let target = format!("web.marathon.{origin}.");
     for name in ["_80._web._tcp.marathon", "_web._tcp.marathon", "_80._tcp.web.marathon"] {
         let (_, found, rest) = answers(&catalog(), &format!("{name}.{origin}."), RecordType::SRV);
-        assert_eq!(found, [format!("{name}.{origin}. 5 IN SRV 0 0 80 {target}")]);
+        assert_eq!(found, [format!("{name}.{origin}. 5 IN SRV 0 1 80 {target}")]);
         assert_eq!(rest, [format!("{target} 5 IN A 11.0.1.1")]);
     }
     let (_, found, rest) = answers(&catalog(), &format!("{origin}."), RecordType::NS);
@@ -327,5 +327,16 @@ fn names_elsewhere_may_be_forwarded() {
         request.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
         let outcome = super::respond(&catalog, &request.to_vec().unwrap(), Transport::Udp, &mut Vec::new());
         assert_eq!(outcome, expected, "{name}");
+    }
+}
+
+/// Weight 0 on every record reads as maintenance to some clients.
+#[test]
+fn equal_servers_have_weight_1() {
+    let (reply, _) = send(&query("_web._tcp.marathon.", RecordType::SRV), Transport::Tcp);
+    assert!(!reply.answers.is_empty());
+    for record in reply.answers {
+        let RData::SRV(service) = record.data else { panic!("no SRV record") };
+        assert_eq!((service.priority, service.weight), (0, 1));
     }
 }

@@ -11,10 +11,18 @@
 //! | `<framework>`, `_framework._tcp.<framework>` | the framework's scheduler |
 //! | `leader`, `_leader._tcp`, `_leader._udp` | the leading master |
 //! | `master`, `master<N>` | all masters, a configured one |
-//! | `slave` | all agents |
+//! | `slave`, `_slave._tcp` | all agents |
+//!
+//! A task with discovery information has all its names twice: with its discovery name as one label, and as it
+//! is written, where `web.dev` is two labels. Of a task's addresses the first of each family counts, those of
+//! the agent first. A canonical name that is longer than a label can be has the end of the task's name cut
+//! off, so that SRV records always have a target.
+
+use std::net::IpAddr;
 
 use super::{RData, TaskEntry, TaskZone, records, target, text};
 use crate::cluster::Protocol;
+use crate::cluster::dns_label::MAX_LABEL;
 use crate::cluster::registry::RegisteredTask;
 
 /// Largest number of records of one name, which is more than fit into a message.
@@ -32,6 +40,15 @@ impl TaskZone {
             ["_leader", "_tcp" | "_udp"] => {
                 let (_, port) = self.directory.leader()?;
                 return Some(vec![RData::Srv { port, target: target("leader")? }]);
+            }
+            ["_slave", "_tcp"] => {
+                let target = target("slave")?;
+                let ports = self.directory.agent_ports();
+                let mut found: Vec<RData> =
+                    ports.map(|port| RData::Srv { port, target: target.clone() }).collect();
+                found.sort_unstable();
+                found.dedup();
+                return (!found.is_empty()).then_some(found);
             }
             // A label that is no master's number may be a framework's name, as below.
             [label] => {
@@ -102,20 +119,36 @@ impl TaskZone {
 
     /// Records of a name below a framework name.
     fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
-        let labels: Vec<&str> = name.split('.').collect();
-        match *labels.as_slice() {
-            [protocol @ ("_tcp" | "_udp")] => self.has_services(group, protocol, slave).then(Vec::new),
-            [task] => self.of_task(group, task, slave),
-            ["_framework", "_tcp"] if !slave => {
-                self.of_scheduler(group).or_else(|| self.services(group, "framework", "_tcp", None, slave))
+        let mut found = self.of_task(group, name, slave);
+        let mut add = |records: Option<Vec<RData>>| {
+            if let Some(records) = records {
+                found.get_or_insert_default().extend(records);
             }
-            [task, protocol] => self.services(group, task.strip_prefix('_')?, protocol, None, slave),
-            [port, task, protocol] if !slave => {
-                let port = Some(port.strip_prefix('_')?);
-                self.services(group, task.strip_prefix('_')?, protocol, port, slave)
-            }
-            _ => None,
+        };
+        let (head, protocol) = name.rsplit_once('.').unwrap_or(("", name));
+        if !matches!(protocol, "_tcp" | "_udp") {
+            return found;
         }
+        if head.is_empty() {
+            add(self.has_services(group, protocol, slave).then(Vec::new));
+        }
+        if (head, protocol, slave) == ("_framework", "_tcp", false) {
+            add(self.of_scheduler(group));
+        }
+        if let Some(task) = head.strip_prefix('_') {
+            add(self.services(group, task, protocol, None, slave));
+        }
+        if !slave
+            && let Some((port, task)) = head.split_once('.')
+            && let (Some(port), Some(task)) = (port.strip_prefix('_'), task.strip_prefix('_'))
+        {
+            add(self.services(group, task, protocol, Some(port), slave));
+        }
+        // A task's name as written may have labels of which this name has the last ones.
+        let mut above = self.directory.written_above(group, head);
+        let is_above = above.any(|(task, _)| ports(task, protocol, None, slave).next().is_some());
+        add(is_above.then(Vec::new));
+        found
     }
 
     /// SRV records of a framework's schedulers.
@@ -132,28 +165,52 @@ impl TaskZone {
         if name.is_empty() {
             return None;
         }
-        let all = self.directory.tasks(group, Some(name));
-        // `<task>-<hash>-<agent>` names one task alone.
-        let one = name.rsplit_once('-').and_then(|(rest, agent)| {
-            let (label, hash) = rest.rsplit_once('-')?;
-            Some((label, hash, agent))
-        });
-        let one = one.into_iter().flat_map(|(label, hash, agent)| {
-            let tasks = self.directory.tasks(group, Some(label));
-            tasks.filter(move |(task, entry)| {
-                task.hash == hash.as_bytes() && agent_tail(self.directory.agent_id(entry)) == agent
-            })
-        });
-        records(all.chain(one).flat_map(|(task, entry)| {
-            let container = task.addresses.iter().find(|address| address.is_ipv6() && !slave);
-            self.directory.agent_address(entry).into_iter().chain(container.copied())
-        }))
+        let directory = &self.directory;
+        let all = directory.tasks(group, Some(name)).chain(directory.written(group, name));
+        let found = records(all.chain(self.canonically(group, name)).flat_map(|(task, entry)| {
+            let container = task.addresses.iter().filter(|_| !slave).copied();
+            first_of_each_family(directory.agent_addresses(entry).chain(container))
+        }));
+        // Names between a written name and the framework's exist as well, and have no records.
+        let is_above = || {
+            let is_one = |(task, entry): (&RegisteredTask, &TaskEntry), hash: &str, agent: &str| {
+                task.hash == hash.as_bytes() && agent_tail(directory.agent_id(entry)) == agent
+            };
+            directory.written_above(group, name).next().is_some()
+                || canonical_parts(name).is_some_and(|(name, hash, agent)| {
+                    directory.written_above(group, name).any(|found| is_one(found, hash, agent))
+                })
+        };
+        found.or_else(|| is_above().then(Vec::new))
+    }
+
+    /// The tasks whose canonical name this is: one, or none.
+    fn canonically<'a>(
+        &'a self,
+        group: u32,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> {
+        let parts = canonical_parts(name).into_iter();
+        parts.flat_map(move |(start, hash, agent)| {
+            let is_hash = move |(task, _): &(&RegisteredTask, &TaskEntry)| task.hash == hash.as_bytes();
+            // Only a name that fills its label may have been cut.
+            let whole = (name.len() < MAX_LABEL).then_some(start);
+            let named = self.directory.tasks_from(group, start);
+            let named = named.take_while(move |(task, _)| whole.is_none_or(|whole| *task.label == *whole));
+            let named = named.filter(is_hash).filter(move |(task, entry)| {
+                canonical_label(task, &agent_tail(self.directory.agent_id(entry))).as_deref() == Some(name)
+            });
+            let written = self.directory.written(group, start).filter(is_hash);
+            let written =
+                written.filter(move |(_, entry)| agent_tail(self.directory.agent_id(entry)) == agent);
+            named.chain(written)
+        })
     }
 
     /// True if any task or scheduler of the framework name has a port of this protocol.
     fn has_services(&self, group: u32, protocol: &str, slave: bool) -> bool {
         let scheduler = || !slave && protocol == "_tcp" && self.of_scheduler(group).is_some();
-        let mut tasks = self.directory.tasks(group, None).filter(|(task, _)| !task.label.is_empty());
+        let mut tasks = self.directory.tasks(group, None).filter(|(task, _)| has_name(task));
         tasks.any(|(task, _)| ports(task, protocol, None, slave).next().is_some()) || scheduler()
     }
 
@@ -166,16 +223,18 @@ impl TaskZone {
         port: Option<&str>,
         slave: bool,
     ) -> Option<Vec<RData>> {
-        if task.is_empty() || !matches!(protocol, "_tcp" | "_udp") {
-            // Tasks without a name have no services, and services have no other protocols.
+        // Tasks without a name have no services.
+        if task.is_empty() {
             return None;
         }
         let (_, group_names) = self.directory.groups().find(|(number, _)| *number == group)?;
         let fragment = &group_names.fragment;
-        let services = self.directory.tasks(group, Some(task)).flat_map(|(task, entry)| {
+        let named = self.directory.tasks(group, Some(task)).map(|found| (None, found));
+        let written = self.directory.written(group, task).map(|found| (Some(task), found));
+        let services = named.chain(written).flat_map(|(written, (task, entry))| {
             // Port resources are the agent's, discovery ports may be a container's.
             let on_agent = slave || task.ports.is_none();
-            let target = target(&self.canonical(task, entry, fragment, on_agent));
+            let target = self.canonical(task, entry, written, fragment, on_agent);
             let ports = ports(task, protocol, port, slave);
             ports.filter_map(move |port| Some(RData::Srv { port, target: target.clone()? }))
         });
@@ -183,13 +242,53 @@ impl TaskZone {
         (!services.is_empty()).then_some(services)
     }
 
-    /// The canonical name of a task, which it has alone.
-    fn canonical(&self, task: &RegisteredTask, entry: &TaskEntry, fragment: &str, slave: bool) -> String {
-        let hash = String::from_utf8_lossy(&task.hash);
+    /// The canonical name of a task, which it has alone, on the wire: with its name as written if that is given
+    /// and fits, else with its label. `None` if neither fits.
+    fn canonical(
+        &self,
+        task: &RegisteredTask,
+        entry: &TaskEntry,
+        written: Option<&str>,
+        fragment: &str,
+        slave: bool,
+    ) -> Option<Box<[u8]>> {
         let agent = agent_tail(self.directory.agent_id(entry));
         let slave = if slave { ".slave" } else { "" };
-        format!("{}-{hash}-{agent}.{fragment}{slave}", task.label)
+        let hash = String::from_utf8_lossy(&task.hash);
+        let written = written.and_then(|name| target(&format!("{name}-{hash}-{agent}.{fragment}{slave}")));
+        written.or_else(|| target(&format!("{}.{fragment}{slave}", canonical_label(task, &agent)?)))
     }
+}
+
+/// The canonical name of a task as one label: `<task>-<hash>-<agent>`, with the task's part cut where it is
+/// too long. `None` if the rest leaves no room for it.
+fn canonical_label(task: &RegisteredTask, agent: &str) -> Option<String> {
+    let hash = String::from_utf8_lossy(&task.hash);
+    // Two dashes separate the parts.
+    let room = MAX_LABEL.checked_sub(hash.len() + agent.len() + 2).filter(|room| *room > 0)?;
+    let name = task.label.get(..room).unwrap_or(&task.label);
+    Some(format!("{name}-{hash}-{agent}"))
+}
+
+/// The parts of a canonical name: the task's name, the hash, and the end of the agent's id.
+fn canonical_parts(name: &str) -> Option<(&str, &str, &str)> {
+    let (rest, agent) = name.rsplit_once('-')?;
+    let (name, hash) = rest.rsplit_once('-')?;
+    (!name.is_empty()).then_some((name, hash, agent))
+}
+
+/// The first IPv4 address and the first IPv6 address.
+fn first_of_each_family(addresses: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let (mut v4, mut v6) = (None, None);
+    for address in addresses {
+        if address.is_ipv4() { &mut v4 } else { &mut v6 }.get_or_insert(address);
+    }
+    v4.into_iter().chain(v6)
+}
+
+/// True if a task has any name; one whose name has no letter or digit may have none.
+fn has_name(task: &RegisteredTask) -> bool {
+    !task.label.is_empty() || task.written.is_some()
 }
 
 /// Ports of a task for one protocol, only those called `name` if it is given. Port resources have neither a

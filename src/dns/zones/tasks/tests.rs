@@ -130,6 +130,20 @@ fn mesos_names() {
         ("teama", Some("")),
         ("marathon.slave", Some("")),
         ("slave", Some("10.0.0.1 10.0.0.2")),
+        ("_slave._tcp", Some("slave:5051")),
+        ("_slave._udp", None),
+        // The discovery name as written, with the names above it.
+        ("web.dev.marathon", Some("10.0.0.1 10.0.0.2 fd01:b::3")),
+        ("web.dev.marathon.slave", Some("10.0.0.1 10.0.0.2")),
+        ("dev.marathon", Some("")),
+        ("_web.dev._tcp.marathon", Some("web.dev-HASH1-s1.marathon:8080 web.dev-HASH2-s2.marathon:8080")),
+        ("_dns._web.dev._udp.marathon", Some("web.dev-HASH1-s1.marathon:53 web.dev-HASH2-s2.marathon:53")),
+        ("dev._tcp.marathon", Some("")),
+        ("web.dev-HASH2-s2.marathon", Some("10.0.0.2 fd01:b::3")),
+        ("dev-HASH2-s2.marathon", Some("")),
+        ("web.dev-HASH2-s1.marathon", None),
+        ("dev-HASH2-s1.marathon", None),
+        ("eb.dev.marathon", None),
         ("leader", Some("10.0.0.9")),
         ("master", Some("10.0.0.9 10.0.0.10")),
         ("master1", Some("10.0.0.10")),
@@ -153,14 +167,100 @@ fn mesos_names() {
     }
 }
 
+/// A cluster with one task on the agent `A-S7` at 10.0.0.1, which has a TCP port 80.
+fn one_task(framework: &str, name: &str, port: &str) -> crate::cluster::Snapshot {
+    let document = format!(
+        r#"{{"id":"M","slaves":[{{"id":"A-S7","hostname":"n","pid":"slave(1)@10.0.0.1:5051"}}],
+            "frameworks":[{{"id":"F","name":"{framework}","tasks":[{{"id":"t.1","framework_id":"F",
+            "slave_id":"A-S7","state":"TASK_RUNNING","discovery":{{"name":"{name}","ports":{{"ports":[
+            {{"number":80,"name":"{port}","protocol":"tcp"}}]}}}}}}]}}]}}"#
+    );
+    mesos::parse(document.as_bytes(), None).unwrap()
+}
+
+#[test]
+fn agents_with_both_families_have_both() {
+    let mut snapshot = one_task("marathon", "web", "");
+    snapshot.agents.get_mut("A-S7").unwrap().hostname = "fd00::7".to_owned();
+    let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
+    for name in ["web.marathon", "web.marathon.slave", "slave"] {
+        let records = zone.mesos(&encode(name).unwrap());
+        assert_eq!(show(records).as_deref(), Some("10.0.0.1 fd00::7"), "{name}");
+    }
+}
+
+/// From 64 octets on the SRV name of a task is no label, and that is said; its addresses have names.
+#[test]
+fn names_that_fit_are_served_and_those_that_do_not_are_listed() {
+    for (length, has_services) in [(10, true), (55, true), (56, true), (62, true), (63, false), (70, false)] {
+        let name = "x".repeat(length);
+        let snapshot = one_task("marathon", &name, "");
+        let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
+        let label = &name[..length.min(63)];
+        let at = encode(&format!("{label}.marathon")).unwrap();
+        assert_eq!(show(zone.mesos(&at)).as_deref(), Some("10.0.0.1"), "{length}");
+        let services = encode(&format!("_{label}._tcp.marathon")).ok().and_then(|name| zone.mesos(&name));
+        assert_eq!(services.is_some(), has_services, "{length}");
+        assert_eq!(snapshot.skipped.is_empty(), has_services, "{length}: {:?}", snapshot.skipped);
+    }
+}
+
+/// The rule of mesos-dns for the names of one task, written down as its generator makes them.
+fn names_by_mesos_dns(name: &str, id: &str, agent: &str, framework: &str, port: &str) -> Vec<(String, bool)> {
+    use crate::cluster::dns_label::label;
+    let hash = crate::cluster::registry::hash(id);
+    let framework: Vec<String> = framework.split('.').map(label).filter(|part| !part.is_empty()).collect();
+    let framework = framework.join(".");
+    let mut names = Vec::new();
+    // What is no name of DNS as it is written has only the other one.
+    let written = Some(name.to_ascii_lowercase()).filter(|name| encode(name).is_ok());
+    for task in written.into_iter().chain([label(name)]) {
+        let canonical = format!("{task}-{}-{agent}", String::from_utf8_lossy(&hash));
+        for slave in ["", ".slave"] {
+            names.push((format!("{task}.{framework}{slave}"), false));
+            names.push((format!("{canonical}.{framework}{slave}"), false));
+        }
+        names.push((format!("_{task}._tcp.{framework}"), true));
+        if !label(port).is_empty() {
+            names.push((format!("_{}._{task}._tcp.{framework}", label(port)), true));
+        }
+    }
+    names
+}
+
 proptest! {
+    /// Every name that fits DNS has its records; every target of an SRV record has addresses.
+    #[test]
+    fn names_of_mesos_dns_are_all_there(
+        name in "[a-z0-9A-Z._ -]{0,3}[a-z0-9]{1,60}([._-]{1,2}[a-z0-9]{1,5})?",
+        framework in "[a-z.-]{0,9}[a-z][._-]{0,3}",
+        port in "[a-z_.]{0,5}",
+    ) {
+        let zone = TaskZone::new(Directory::new(&one_task(&framework, &name, &port)), &[], 1);
+        for (name, is_service) in names_by_mesos_dns(&name, "t.1", "s7", &framework, &port) {
+            let Ok(octets) = encode(&name) else { continue };
+            let records = zone.mesos(&octets);
+            prop_assert!(records.as_ref().is_some_and(|records| !records.is_empty()), "{}", name);
+            for data in records.into_iter().flatten() {
+                match data {
+                    RData::Srv { port: 80, target } => {
+                        prop_assert!(is_service);
+                        let addresses = show(zone.mesos(&target));
+                        prop_assert_eq!(addresses.as_deref(), Some("10.0.0.1"));
+                    }
+                    data => prop_assert_eq!((data, is_service), (RData::A([10, 0, 0, 1].into()), false)),
+                }
+            }
+        }
+    }
+
     /// A name that exists has existing names above it: resolvers may ask for those first (RFC 8020).
     #[test]
     fn no_name_is_below_one_that_does_not_exist(
         labels in proptest::collection::vec(
             proptest::sample::select(vec![
                 "web-dev", "_web-dev", "_http", "_dns", "_tcp", "_udp", "marathon", "dev", "teama", "bare-1",
-                "_bare-1", "slave", "leader", "_leader", "_framework", "autoip", "containerip", "dev-teama",
+                "_bare-1", "web", "_web", "slave", "leader", "_leader", "_framework", "autoip", "containerip", "dev-teama",
             ]),
             1..6,
         ),
