@@ -94,6 +94,7 @@ impl Store {
     /// went, are in the error that is returned.
     pub fn set_aside(&self, error: Error) -> Error {
         let Error::Damaged { path, reason, aside: None } = error else { return error };
+        // The time in the name keeps what an earlier start set aside.
         let mut aside = path.clone().into_os_string();
         aside.push(format!(".damaged-{}", Timestamp::now().as_second()));
         let aside = PathBuf::from(aside);
@@ -110,6 +111,7 @@ impl Store {
                 Ok(content) => Ok(Some(content)),
                 Err(reason) => Err(Error::Damaged { path, reason, aside: None }),
             },
+            // The first start of a node.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::Read { path, error }),
         }
@@ -123,8 +125,11 @@ impl Store {
             let temporary = self.directory.join(format!("{file}.new"));
             let mut new = File::create(&temporary)?;
             new.write_all(&serde_json::to_vec(&Document { version: VERSION, content })?)?;
+            // On disk before the rename: some file systems keep the new name and lose the content in a
+            // power cut.
             new.sync_all()?;
             fs::rename(&temporary, &path)?;
+            // The rename itself is on disk only with its directory.
             File::open(&self.directory)?.sync_all()
         };
         write().map_err(|error| Error::Write { path: path.clone(), error })

@@ -81,6 +81,8 @@ pub fn patience(config: &Config) -> Patience {
         failover: config.source.failover_hold.0,
         // A file is the operator's own word.
         mass_loss: if is_file(config) { 0 } else { config.source.mass_loss_polls },
+        // A poll brings one document in an interval, and each counts; events may bring many in a second,
+        // which count once in half an interval.
         spacing: config.source.interval.0 / 2,
     }
 }
@@ -179,6 +181,7 @@ pub fn publisher(config: &Config) -> publisher::CatalogSettings {
 /// Returns the addresses of the masters that are configured by address.
 fn master_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     config.source.masters.iter().filter_map(|master| match master {
+        // Names are not resolved: the check must not wait for DNS, which may be served here.
         Location::Http(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
         Location::Zk(_) | Location::File(_) => None,
     })

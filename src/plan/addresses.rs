@@ -69,8 +69,8 @@ pub fn assign(
             Host::Named(_) => None,
         })
     };
-    // Before old names are removed: an address that was just given up is not given to a new name in the
-    // same pass, so that clients with an old DNS answer do not reach it.
+    // Before forgotten names are removed, in the peer's order: an address that is given up in this pass
+    // goes to no new name in the same pass.
     let mut unplaced = persisted.leases4.assign(range4, names(true), literals());
     unplaced.extend(persisted.leases6.assign(range6, names(false), literals()));
     // A name keeps its address as long as any VIP of it is remembered.

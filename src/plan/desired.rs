@@ -142,8 +142,8 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
     desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
     let surroundings = &mut desired.surroundings;
-    // Such a plane replaces addresses when a client connects, so no packet ever has a VIP as its
-    // destination: a route is enough for the kernel to allow connect().
+    // Such a plane acts before there is a packet, so that it needs neither a source address nor settings
+    // nor rules. A route only names a network in which ports without a service are refused.
     if !node.capabilities.packets {
         surroundings.routes =
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();

@@ -184,7 +184,7 @@ impl<D: DataPlane> Passes<D> {
         report.timings.apply = applying.elapsed();
         report.timings.total = started.elapsed();
 
-        // Set before it is published: the status tells a table that is complete from one that is not.
+        // Only where all of the plan was in the kernel can a later difference be another program's work.
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
         // A name appears only after the kernel has its service.

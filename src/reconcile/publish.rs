@@ -180,7 +180,7 @@ impl Publisher {
 
     /// Publishes names with their addresses.
     pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
-        // The same records keep their serial, so that secondaries and caches do not fetch them again.
+        // The same records keep their serial, and DNS its zone.
         if self.records.as_ref() == Some(&records) {
             return;
         }
@@ -207,7 +207,6 @@ impl Publisher {
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);
         status.source.failure.clone_from(&feed.failure);
-        // Before the first document the status says nothing of the cluster rather than zero.
         if let Some(cluster) = planner.cluster() {
             status.source.master.clone_from(&cluster.master);
             status.source.agents = cluster.agents;

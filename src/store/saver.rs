@@ -91,10 +91,13 @@ impl Saver {
         if !has_changed && cluster.is_none() {
             return;
         }
+        // Addresses first: they decide where clients connect, and the cluster comes again with each
+        // document.
         let leases = if has_changed { self.store.save_leases(persisted) } else { Ok(()) };
         match leases.and_then(|()| cluster.map_or(Ok(()), |cluster| self.store.save_cluster(cluster))) {
             Ok(()) => {
                 if cluster.is_some() {
+                    // Measured at each writing, because disks and clusters differ by a factor of thousands.
                     let pause = started.elapsed() * PAUSE_FACTOR;
                     self.due = Instant::now() + pause.min(LONGEST_PAUSE);
                     self.written = self.unsaved.take();
@@ -105,6 +108,8 @@ impl Saver {
                 self.error = None;
             }
             Err(error) => {
+                // Logged once: every pass tries again, and the status keeps the error until a writing
+                // succeeds.
                 if self.error.is_none() {
                     tracing::error!(%error, "cannot keep what the next start should know");
                 }
