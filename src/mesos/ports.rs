@@ -88,6 +88,7 @@ pub fn valid_port(number: u64) -> Option<u16> {
 /// network, and pods only in the networks of their status, `status_networks`.
 pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> Vec<PortEntry> {
     let container = task.container.as_ref();
+    // One of three places has the mappings; to join them would make one port into several.
     let lists: Vec<&LenientList<PortMapping<'_>>> = match container {
         // A Docker container without mappings has none elsewhere either.
         Some(container) if container.kind.as_deref() == Some("DOCKER") => {
@@ -101,6 +102,7 @@ pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> V
     let entry = |mapping: &PortMapping<'_>| {
         let protocol = Protocol::parse(mapping.protocol.as_deref().unwrap_or("tcp"))?;
         let port = Some(valid_port(mapping.container_port)?);
+        // A mapping with port 0 maps nothing.
         let host_port = Some(valid_port(mapping.host_port)?);
         Some(PortEntry { port, host_port, ..PortEntry::new(protocol) })
     };
@@ -117,7 +119,9 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
             None => ports.push(entry),
         }
     }
+    // After merging, so that a label that two lists repeat counts once.
     limit_labels(&mut ports, log);
+    // Without labels a port is of no use to VIPs; names of tasks are made from the lists themselves.
     let labelled = ports.into_iter().filter(|port| !port.labels.is_empty());
     let task_port = |port: PortEntry| TaskPort {
         name: port.name.unwrap_or_else(|| "default".to_owned()),
@@ -134,6 +138,7 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
 /// Drops labels that no VIP needs. Labels are written by tenants, and each one costs every node of the
 /// cluster memory and time.
 fn limit_labels(ports: &mut [PortEntry], log: &mut SkipLog<'_>) {
+    // For the whole task: a limit for each port would be none.
     let mut room = MAX_LABELS;
     let mut beyond = 0;
     for port in ports {

@@ -41,6 +41,7 @@ struct StateDocument {
 impl StateDocument {
     fn finish(self) -> Result<Snapshot, Error> {
         let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master } = self;
+        // An answer of anything else but Mesos would look like a cluster without tasks.
         if !has_frameworks {
             return Err(Error::Missing("frameworks"));
         }
@@ -68,6 +69,7 @@ impl<'de> ObjectFold<'de> for StateDocument {
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
             "leader" => self.leader = read(map)?,
+            // An agent's document has no such list.
             "slaves" => {
                 self.is_master = true;
                 map.next_value_seed(ArraySeed(&mut AgentList {
@@ -101,6 +103,7 @@ impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
         let mut framework =
             StateFramework { snapshot: self.0, id: None, name: None, pid: None, hostname: None };
         let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
+        // A framework without a name gives no names to VIPs, and its tasks are reported as skipped.
         let StateFramework { id, name, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
             agents::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());

@@ -157,19 +157,23 @@ impl Leases {
         names: impl IntoIterator<Item = &'n str>,
         avoid: impl IntoIterator<Item = IpAddr>,
     ) -> Vec<String> {
+        // The usual pass brings no new name, and then the addresses in use need not be gone through.
         let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
         if fresh.peek().is_none() {
             return Vec::new();
         }
         let mut taken = Taken::default();
         for address in self.0.values().copied().chain(avoid) {
+            // Literal VIPs and old leases may be outside of a range that has been changed.
             if range.contains(address) {
                 taken.insert(number(address));
             }
         }
+        // Added at the end, because the iterator over `names` still asks which of them have an address.
         let mut placed = BTreeMap::new();
         let mut unplaced = Vec::new();
         for name in fresh {
+            // A name comes once for each of its ports.
             if placed.contains_key(name) {
                 continue;
             }
@@ -208,6 +212,7 @@ impl Taken {
         if self.run_end(number).is_some() {
             return;
         }
+        // Joined with its neighbours: a full range is one run, and a search in it one step.
         let before = number.checked_sub(1).and_then(|before| self.run_start(before));
         let end = number.checked_add(1).and_then(|after| self.0.remove(&after)).unwrap_or(number);
         self.0.insert(before.unwrap_or(number), end);
@@ -217,6 +222,7 @@ impl Taken {
     /// the last of all candidates is not tried, as in the peer.
     fn first_free(&self, range: &AddressRange, start: u128) -> Option<u128> {
         let (min, max) = (number(range.min), number(range.max));
+        // Names with hashes next to each other make long runs, and tenants can choose their names' hashes.
         let forward = self.run_end(start).map_or(Some(start), |end| end.checked_add(1));
         if let Some(free) = forward.filter(|&free| free <= max) {
             return (free - start < range.span()).then_some(free);

@@ -43,9 +43,11 @@ impl LabelPolicy {
         if let Some(kind) = reserved::kind(address) {
             return Some(format!("{address} is {kind}, which can't be a VIP"));
         }
+        // A tenant could otherwise take the traffic to a master or an agent on every node.
         if cluster.contains(&address) || self.masters.contains(&address) {
             return Some(format!("{address} is the address of an agent or a master, which can't be a VIP"));
         }
+        // Before `allow`, so that a part of an allowed network can be denied.
         if let Some(network) = self.deny.iter().find(|network| network.contains(&address)) {
             return Some(format!("{address} is in {network}, which the operator denies (vips.deny)"));
         }

@@ -166,6 +166,7 @@ struct TableBuilder<'a> {
 
 impl TableBuilder<'_> {
     fn add(&mut self, task: &Task, port: &TaskPort) {
+        // Once for all labels of the port: they lead to the same backends.
         let backends = endpoints(self.snapshot, task, port);
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
@@ -194,6 +195,7 @@ impl TableBuilder<'_> {
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        // From the label as written, since the peer sorts before it makes names of them.
         let rank = match host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
@@ -210,9 +212,11 @@ impl TableBuilder<'_> {
                 (Host::Literal(address), self.rules.refuse_address(address, &self.cluster))
             }
         };
+        // Whatever the task's state: a refused label never reserves an address.
         if let Some(reason) = refused {
             return Err(reason);
         }
+        // IPVS translates addresses within a family only.
         let usable = |address: &SocketAddr| match &host {
             Host::Literal(literal) => literal.is_ipv4() == address.is_ipv4() && (ipv6 || address.is_ipv4()),
             Host::Named(_) => ipv6 || address.is_ipv4(),
@@ -228,19 +232,23 @@ impl TableBuilder<'_> {
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
         let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
+        // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
             self.lost.entry(key).or_default().extend(backends);
             return Ok(());
         }
+        // No backend yet, but its VIP is not forgotten while the task starts.
         if !task.state.is_serving() {
             self.table.awaited.insert(key);
             return Ok(());
         }
+        // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
         for (address, backend) in backends {
             vip.add(address, backend);
         }
+        // Looked up first: the tasks of a VIP have the same port name, and cloning it for each is in vain.
         if !vip.port_names.contains(&port.name) {
             vip.port_names.insert(port.name.clone());
         }
@@ -251,6 +259,7 @@ impl TableBuilder<'_> {
         let Self { lost, mut table, .. } = self;
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
+            // A backend that is known to run is better than one of which nothing is known.
             if table.vips.get(&key).is_some_and(serves) {
                 continue;
             }
