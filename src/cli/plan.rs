@@ -37,6 +37,7 @@ impl Args {
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;
+            // Judged as the daemon would: what it holds after a fail-over is planned here as well.
             planner.learn(&belief.take(snapshot, now, wiring::patience(&config)));
             let actual = kernel.read(Depth::Full).await?;
             let plan = planner.plan(&actual, now).context("the source gave no state")?;

@@ -67,6 +67,7 @@ fn tell(purged: &Purged, link: &str) -> io::Result<()> {
     if let Some(services) = purged.with_programs {
         writeln!(out, "removed the programs, with {services} virtual services; connections go on")?;
     }
+    // Counted by kind: a list of 10,000 services would hide what is left.
     let done = |is: fn(&Op) -> bool| purged.done.iter().filter(|op| is(op)).count();
     let mut removed = Vec::new();
     match done(|op| matches!(op, Op::DelService(_))) {

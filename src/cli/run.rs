@@ -21,6 +21,7 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Loaded { config, remarks } = self.config.load_with_remarks()?;
+        // After the file was read: its errors go to standard error in full, without the log's form.
         super::log();
         for remark in remarks {
             tracing::info!(remark, "configuration");
@@ -32,6 +33,7 @@ impl Args {
                 return Ok(ExitCode::SUCCESS);
             }
             let shutdown = CancellationToken::new();
+            // Before anything is started: from here on a signal ends the daemon in order.
             let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let daemon = Daemon::start(&config, shutdown.clone()).await?;
             tracing::info!(
@@ -48,6 +50,7 @@ impl Args {
                 tracing::info!("stopping, the kernel goes on forwarding");
                 shutdown.cancel();
             });
+            // Ends with the parts, whether a signal or a fault ended them.
             daemon.wait().await?;
             Ok(ExitCode::SUCCESS)
         })

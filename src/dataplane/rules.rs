@@ -37,6 +37,7 @@ impl RuleSet {
                 .collect();
             set(&mut text, &format!("connected{family}"), &format!("{type_} . ifname"), &connected);
         }
+        // Behind the sets, which a chain can name only when they exist.
         text.push_str(CHAINS);
         Self::listed(&text)
     }

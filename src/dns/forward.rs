@@ -93,6 +93,7 @@ impl Forwarder {
             if usable.is_empty() {
                 return Err(Error::OnlyOurselves(list(&upstreams)));
             }
+            // Compared on the wire, where case and escapes of the text play no part.
             let origin = encode_origin(origin).unwrap_or_default();
             let resolver =
                 resolver(&usable).map_err(|error| Error::Resolver { upstreams: list(&usable), error })?;

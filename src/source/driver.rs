@@ -77,6 +77,7 @@ fn publish<S: Source>(
             if let Some(failure) = report.failure.take() {
                 tracing::info!(source = source.origin(), attempts = failure.attempts, "source answers again");
             }
+            // Also of an unchanged document: it confirms the last one.
             report.good_at = Some(Timestamp::now());
             report.place = source.origin();
             report.pace = source.schedule().to_string();

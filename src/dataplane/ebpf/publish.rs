@@ -43,7 +43,7 @@ pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published 
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, removed: Vec::new() };
     let mut publisher = Publisher { maps, table, has_reclaimed: false };
-    // A service without room fails alone; the others are still written.
+    // A service without room fails alone; the rest is still written.
     let mut changes = Vec::new();
     for (key, draft) in drafts {
         let placed = draft.servers.map(|servers| publisher.place(&key, &servers)).transpose();

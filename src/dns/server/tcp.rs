@@ -83,6 +83,7 @@ fn network(client: IpAddr) -> IpAddr {
 async fn serve_connection(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
+        // A client that sends half a query would hold one of few connections for ever.
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
         // Taken for each query, so that the newest catalog answers on a connection that stays open.
         let catalog = responder.catalogs.borrow().clone();
