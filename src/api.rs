@@ -28,7 +28,7 @@ const MODE: u32 = 0o660;
 /// Failure to make the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {path}: {error}")]
+    #[error("cannot listen for l4lbd status on {path}: {error}; daemon.socket sets the path")]
     Listen { path: PathBuf, error: io::Error },
     #[error("another daemon answers on {path}; stop it first, or set daemon.socket")]
     InUse { path: PathBuf },
@@ -74,7 +74,7 @@ impl Api {
         let served =
             axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "the status interface ended");
+            tracing::error!(%error, "the status interface ended, and the daemon with it");
         }
         // The next start would replace it as well.
         let _ = std::fs::remove_file(&self.path);

@@ -48,11 +48,13 @@ pub enum Error {
     Forward(#[from] dns::forward::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
-    #[error("no state of the cluster: {0}")]
+    #[error("nothing was programmed, because no source gave the state of the cluster: {0}")]
     NoState(String),
-    #[error("the kernel refused a part: {}", .0.join("; "))]
+    #[error("VIPs are incomplete, because the kernel refused a part in {ONCE_ATTEMPTS} attempts: {}", .0.join("; "))]
     Refused(Vec<String>),
-    #[error("a part of the daemon stopped unexpectedly")]
+    #[error(
+        "a part of the daemon stopped unexpectedly, see the log above; the daemon ends, and the kernel keeps forwarding"
+    )]
     Stopped,
 }
 
@@ -79,7 +81,7 @@ impl Daemon {
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
-        tracing::info!(%plane, reason, "data plane");
+        tracing::info!(%plane, reason, "data plane chosen");
         // Subscribed before the first reading, so that no change between the two is missed.
         let mut monitors = vec![Monitor::routing()?];
         if kernel.capabilities().packets {

@@ -39,7 +39,9 @@ pub struct Persisted {
 pub enum Error {
     #[error("cannot read {path}: {error}")]
     Read { path: PathBuf, error: io::Error },
-    #[error("cannot write {path}: {error}; the next start will know less")]
+    #[error(
+        "cannot write {path}: {error}; the next start will know less (is daemon.state_dir writable, is the disk full?)"
+    )]
     Write { path: PathBuf, error: io::Error },
     #[error("{path} is damaged ({reason}){}; the start goes on without it", set_aside(aside))]
     Damaged { path: PathBuf, reason: String, aside: Option<PathBuf> },

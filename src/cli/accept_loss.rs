@@ -18,7 +18,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let (_, status) = self.daemon.ask(Method::POST, "/accept-loss")?;
         if let Some(held) = status.source.held.first() {
-            bail!("not done yet: {held}; see l4lbd status");
+            bail!("the loss is not accepted yet: {held}; ask again with l4lbd status");
         }
         writeln!(
             io::stdout(),

@@ -24,12 +24,16 @@ impl Args {
         // After the file was read: its errors go to standard error in full, without the log's form.
         super::log();
         for remark in remarks {
-            tracing::info!(remark, "configuration");
+            tracing::info!(remark, "remark on the configuration");
         }
         super::runtime()?.block_on(async {
             if self.once {
                 let status = daemon::once(&config).await?;
-                tracing::info!(vips = status.vips.len(), skipped = status.skipped.len(), "pass done");
+                tracing::info!(
+                    vips = status.vips.len(),
+                    skipped = status.skipped.len(),
+                    "one pass done, the kernel is programmed"
+                );
                 return Ok(ExitCode::SUCCESS);
             }
             let shutdown = CancellationToken::new();

@@ -50,7 +50,7 @@ impl std::fmt::Display for HoldReason {
             HoldReason::Failover { tasks, agents, until } => write!(
                 f,
                 "a new master leads: {tasks} tasks of {agents} agents that have not registered with it are \
-                 kept until {until:.0}"
+                 kept until {until:.0}; l4lbd accept-loss gives them up at once"
             ),
             HoldReason::MassLoss { tasks, of, documents } => write!(
                 f,

@@ -42,7 +42,7 @@ const PROC: &str = "/proc/thread-self/net/ip_vs";
 pub enum Error {
     #[error("this kernel has no IPVS, or its module is not loaded (try: modprobe ip_vs)")]
     Absent,
-    #[error("not allowed to program IPVS (needs CAP_NET_ADMIN)")]
+    #[error("not allowed to program IPVS (needs CAP_NET_ADMIN; run as root, or by systemd/l4lbd.service)")]
     Permission,
     #[error(transparent)]
     Netlink(batch::Error),

@@ -226,12 +226,12 @@ impl Inputs<'_> {
         }
         // A literal VIP inside the range can meet a name's address; the one that came first keeps it.
         if let Some(holder) = desired.services.get(&key) {
-            let reason = format!("{} has this address and port", holder.vip);
+            let reason = format!("the VIP {} has this address and port already", holder.vip);
             return skip(desired, vip_key, vip, Some(key), &reason);
         }
         // The kernel refuses routes and services of a family that is switched off.
         if address.is_ipv6() && !self.node.addresses.iter().any(IpAddr::is_ipv6) {
-            return skip(desired, vip_key, vip, Some(key), "this node has no IPv6");
+            return skip(desired, vip_key, vip, Some(key), "this node has no IPv6 address");
         }
         let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {

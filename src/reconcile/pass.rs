@@ -143,7 +143,7 @@ impl<D: DataPlane> Passes<D> {
         let actual = match self.dataplane.read(depth).await {
             Ok(actual) => actual,
             Err(error) => {
-                tracing::error!(%error, "cannot read the kernel");
+                tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
                 // The next reading is a full one, and its differences are no repair: what happened
                 // meanwhile is unknown.
                 self.progress.settled = None;

@@ -136,7 +136,7 @@ impl Publisher {
         }
         if let Some(error) = &report.error {
             if is_compared {
-                tracing::warn!(error, "will be tried again");
+                tracing::warn!(error, "the last step of a pass failed, the next pass tries it again");
             }
             errors.push(error.clone());
         }
@@ -159,7 +159,7 @@ impl Publisher {
             pass.repaired += operations as u64;
             pass.repaired_at = Some(report.at);
             let first = report.operations.first().map(Op::to_string);
-            tracing::warn!(operations, first, "another program changed what is ours, repaired");
+            tracing::warn!(operations, first, "another program changed what l4lbd keeps in the kernel, repaired");
         } else {
             tracing::info!(operations, failed = report.failed.len(), "table changed");
         }
@@ -242,7 +242,7 @@ impl Publisher {
         warnings.extend(conntab_warning(actual));
         let resolved = self.status.dns.resolved.iter();
         warnings.extend(
-            resolved.map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
+            resolved.map(|error| format!("systemd-resolved does not ask l4lbd for names of VIPs: {error}")),
         );
         warnings
     }

@@ -62,7 +62,8 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     let mut reasons = Vec::new();
     if let Some(lost) = cluster.map(ClusterView::unreachable).filter(|lost| !lost.is_empty()) {
         reasons.push(format!(
-            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}",
+            "unreachable: the master has lost the agents of all backends of {} VIPs; the backends stay in use until \
+             another one is ready; check those agents: {}",
             lost.len(),
             summarize(lost)
         ));
@@ -72,13 +73,17 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     }
     if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {
         reasons.push(format!(
-            "blocked: virtual services that are not ours have the addresses of {} VIPs, which are not served: {}",
+            "blocked: virtual services of other programs have the addresses of {} VIPs, which are not served; remove \
+             those services (l4lbd status lists them) or change the labels: {}",
             blocked.len(),
             summarize(blocked)
         ));
     }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
-        reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
+        reasons.push(format!(
+            "addresses: {unplaced} names are not served, because no address is free for them; enlarge vips.range4 \
+             or vips.range6"
+        ));
     }
     reasons
 }

@@ -46,7 +46,7 @@ impl Saver {
         let mut error = None;
         let mut complain = |found: Error| {
             let found = store.set_aside(found);
-            tracing::error!(error = %found, "cannot go on from an earlier run");
+            tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
             error = Some(found.to_string());
         };
         let persisted = store.leases().map_err(&mut complain).unwrap_or_default();
@@ -111,7 +111,7 @@ impl Saver {
                 // Logged once: every pass tries again, and the status keeps the error until a writing
                 // succeeds.
                 if self.error.is_none() {
-                    tracing::error!(%error, "cannot keep what the next start should know");
+                    tracing::error!(%error, "cannot write the state directory, the next start will know less");
                 }
                 self.error = Some(error.to_string());
             }

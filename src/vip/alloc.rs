@@ -31,9 +31,9 @@ pub struct AddressRange {
 pub enum RangeError {
     #[error("{0:?} is not an address range: write FIRST-LAST, such as 11.0.0.0-11.255.255.255")]
     Syntax(String),
-    #[error("{0:?} mixes IPv4 and IPv6")]
+    #[error("{0:?} mixes IPv4 and IPv6: both ends of a range are of one family")]
     Mixed(String),
-    #[error("{0:?} ends before it starts")]
+    #[error("{0:?} ends before it starts: the lower address comes first")]
     Backwards(String),
 }
 

@@ -21,7 +21,9 @@ pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Ve
         (Some(agent), None) => {
             Err(format!("the address of agent {} ({}) is not known", task.agent_id, agent.hostname))
         }
-        (None, None) => Err(format!("agent {} is not in the document", task.agent_id)),
+        (None, None) => {
+            Err(format!("agent {} of this task is not in the state of the cluster", task.agent_id))
+        }
     };
     if let Some(host_port) = port.host_port {
         let agent = agent_address()?;

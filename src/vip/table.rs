@@ -171,7 +171,9 @@ impl TableBuilder<'_> {
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
-                (None, _) => Err(format!("framework {} is not in the document", task.key.framework)),
+                (None, _) => {
+                    Err(format!("framework {} is not in the state of the cluster", task.key.framework))
+                }
                 (Some(framework), Ok(backends)) => {
                     self.add_vip(task, port, &label.value, framework, backends)
                 }
@@ -227,7 +229,7 @@ impl TableBuilder<'_> {
                 Host::Literal(IpAddr::V6(_)) if !ipv6 => "IPv6 is off".to_owned(),
                 Host::Literal(IpAddr::V6(_)) => "the task has no IPv6 address for an IPv6 VIP".to_owned(),
                 Host::Literal(IpAddr::V4(_)) => "the task has no IPv4 address for an IPv4 VIP".to_owned(),
-                Host::Named(_) => "the task has only IPv6 addresses and IPv6 is off".to_owned(),
+                Host::Named(_) => "the task has only IPv6 addresses and IPv6 is off (vips.ipv6)".to_owned(),
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
