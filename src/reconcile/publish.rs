@@ -159,7 +159,11 @@ impl Publisher {
             pass.repaired += operations as u64;
             pass.repaired_at = Some(report.at);
             let first = report.operations.first().map(Op::to_string);
-            tracing::warn!(operations, first, "another program changed what l4lbd keeps in the kernel, repaired");
+            tracing::warn!(
+                operations,
+                first,
+                "another program changed what l4lbd keeps in the kernel, repaired"
+            );
         } else {
             tracing::info!(operations, failed = report.failed.len(), "table changed");
         }
