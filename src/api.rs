@@ -1,4 +1,7 @@
 //! The status interface: HTTP on a Unix socket, for the commands of this program, which ask by [`client`].
+//!
+//! What belongs here: the socket, its routes, and their client. What a status says is decided in
+//! [`crate::status`].
 
 pub mod client;
 

@@ -1,4 +1,7 @@
 //! The command line: one module per command, exit codes in one place.
+//!
+//! What belongs here: arguments, output for people and programs, exit codes. A new command is one file
+//! here and one variant of [`Cli`]'s commands.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,7 @@
 //! The composition root: wires source, reconciler, DNS and status interface, and ends them together.
+//!
+//! What belongs here: which part is connected to which, start, readiness and end. [`wiring`] makes the
+//! settings of each part from the configuration. No part knows another but through this module.
 
 pub mod wiring;
 

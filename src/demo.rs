@@ -10,6 +10,8 @@
 //!  └──────────────────────────────────────────────────────┘
 //! ```
 //!
+//! What belongs here: the scenario, the processes that act it, and its screen. The daemon in it is the real one.
+//!
 //! The host is not changed. Namespaces and mounts have no names and end with the last process in them. Every other
 //! process ends with this one, even if that is killed. The control group is removed by a process that waits for just
 //! that (`cgroup`).

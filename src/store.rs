@@ -1,4 +1,7 @@
 //! What must survive a restart: files that are only ever replaced as a whole. [`saver`] decides when.
+//!
+//! What belongs here: formats of the state directory and how its files are read and replaced. What is
+//! kept is decided in [`crate::plan`] and [`crate::cluster::belief`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

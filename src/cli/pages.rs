@@ -1,6 +1,6 @@
 //! The manual pages, which the program carries for nodes without man(1).
 //!
-//! Their text is in `systemd/man/`. `tests/pages` writes the generated parts of it and checks the rest.
+//! What belongs here: the list of pages and their rendering as plain text. Their text is in `systemd/man/`. `tests/pages` writes the generated parts of it and checks the rest.
 
 mod layout;
 mod render;

@@ -1,5 +1,8 @@
 //! Data plane in the kernel's eBPF: connections are redirected in the client's own socket calls.
 //!
+//! What belongs here: everything that knows eBPF: programs, maps, pins, control groups. Which services
+//! there should be is decided in [`crate::plan`].
+//!
 //! Programs at `connect` and `sendmsg` replace a VIP by a backend, so that packets go straight to the
 //! backend and are never translated. The programs are C, in `ebpf/l4lbd.bpf.c`; `ebpf/layout.rs` has
 //! the types of the maps that they share with this module. They are attached to a cgroup and hold for

@@ -1,6 +1,8 @@
 //! Runs the demonstration: starts the processes, takes each step of the scenario once the node has followed the one
 //! before, and stops everything again.
 //!
+//! What belongs here: the course of one demonstration. How it looks is left to `output`.
+//!
 //! Connections to an agent that dies without a warning are lost with any load balancer of this kind. That is not shown:
 //! the scenario's agent is reported as lost before it goes off the network.
 

@@ -1,6 +1,7 @@
 //! The forwarder: questions for names in none of our zones go to upstreams, for clients that have no
 //! other resolver.
 //!
+//! What belongs here: which upstream is asked, and how many questions may be under way.
 //! hickory's resolver does the asking: it caches, repeats, tries the next upstream, and goes to TCP for
 //! answers that do not fit. Each question is a task of its own and their number is bounded, so that
 //! an upstream that does not answer delays no other question.

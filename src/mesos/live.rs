@@ -1,5 +1,7 @@
 //! The cluster that `SUBSCRIBE` events lead to.
 //!
+//! What belongs here: events, what is kept between them, and their effect on the snapshot.
+//!
 //! Events may come before the agent or framework they belong to, may repeat, and a `TASK_UPDATED`
 //! has no discovery information of its own. So every task is kept as it came, with the updates after
 //! that, and normalised again when it changes; the rest of the snapshot stays as it is.

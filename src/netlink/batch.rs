@@ -12,7 +12,7 @@
 //! of 5,000 IPVS services on an emulated 6.1 kernel took 0.95 s on 1 socket, 0.95 s on 4, 1.02 s on 64
 //! and 0.98 s in two threads. So dumps simply follow one another.
 //!
-//! Messages are encoded and decoded by the family's codec; what they mean is left to the caller.
+//! What belongs here: windows of messages and the errors in their answers. Messages are encoded and decoded by the family's codec; what they mean is left to the caller.
 
 use std::io;
 use std::marker::PhantomData;

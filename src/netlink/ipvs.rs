@@ -1,5 +1,7 @@
 //! Codec of the generic netlink family `IPVS`, version 1 (`include/uapi/linux/ip_vs.h`).
 //!
+//! What belongs here: bytes to messages and back, nothing else.
+//!
 //! A message is a command and a list of attributes, as in the rust-netlink crates; services and
 //! destinations (real servers) are nested lists of their own in [`service`] and [`destination`].
 //! Attributes that this codec does not know survive as `Other`. Bytes that do not fit their

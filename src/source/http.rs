@@ -1,5 +1,8 @@
 //! HTTP towards masters, agents and Marathon: credentials, TLS, redirects, compression, limits.
 //!
+//! What belongs here: one request and its answer. Which servers are asked, and when, is decided in the
+//! sources.
+//!
 //! Redirects are followed by hand: those of masters have no scheme and must get the credentials,
 //! which an HTTP client rightly drops when the host changes. Answers are decompressed by their
 //! reader, which so knows their size on the wire and does it off the async threads.

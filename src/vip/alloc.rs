@@ -4,6 +4,8 @@
 //! from there, wrapping around at the end. Unlike the peer's, an address once given stays with its
 //! name across restarts, addresses of literal VIPs are left alone, and names that find no room are
 //! reported while the rest goes on.
+//!
+//! What belongs here: ranges, leases and the peer's hash. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Names of tasks, masters and agents: the zones `dcos` and `mesos`.
 //!
-//! Pure. There are some ten names for each task, so that they are not stored but worked out from a
+//! What belongs here: the rules by which dcos-net and mesos-dns name tasks. Pure. There are some ten names for each task, so that they are not stored but worked out from a
 //! question; a [`Directory`] of 100,000 tasks takes little more than the tasks themselves.
 //!
 //! * [`TaskZone::dcos`]: `<task>.<framework>.agentip|containerip|autoip`, `leader`, `master`, by the
