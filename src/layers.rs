@@ -77,7 +77,7 @@ fn read(file: PathBuf, text: &str) -> Source {
             for path in expand(tree.split(';').next().unwrap_or_default()) {
                 let Some(path) = absolute(&path, &module) else { continue };
                 if start != "use "
-                    // A re-export is judged where its name is used, not where it passes through.
+                    // Kept by its name, because a use of that name is one of the file behind it.
                     && let Some(name) = path.last()
                 {
                     exports.insert(name.clone(), path.clone());

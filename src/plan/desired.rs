@@ -149,7 +149,8 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
-    // The kernel would choose the address of the VIPs' own link, which backends can't answer.
+    // Without it the kernel takes the destination of a local route, the VIP, as the source as well, and no
+    // backend can answer that.
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
     surroundings.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();

@@ -203,7 +203,7 @@ impl<D: DataPlane> Passes<D> {
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
     async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
-        // The DNS server can bind only addresses that the link has, and answers before the first document.
+        // The DNS server answers at these addresses, and does so before the first document.
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
         state.link = Link::Up;
