@@ -8,14 +8,19 @@ pub mod client;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::net::UnixListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::reconcile::StatusRequest;
@@ -24,6 +29,21 @@ use crate::status::Status;
 
 /// Longest wait for a pass that was asked for; then the last status has to do.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Longest time in which a request has to arrive, counted from the connection or the last answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest life of a connection, after which it ends with the answer that is under way.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// Longest wait for clients after the end of a connection's life, and at shutdown.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// Connections that are served at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Pause after a connection could not be accepted, for example because no descriptor is free.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Mode of the socket: read and write for its owner and group, because a status tells what runs here.
 const MODE: u32 = 0o660;
@@ -55,7 +75,7 @@ struct Access {
 impl Api {
     /// Binds the socket; replaces one that an ended daemon left behind.
     pub async fn bind(path: &Path) -> Result<Self, Error> {
-        if tokio::net::UnixStream::connect(path).await.is_ok() {
+        if UnixStream::connect(path).await.is_ok() {
             return Err(Error::InUse { path: path.to_owned() });
         }
         let listener = listen(path).map_err(|error| Error::Listen { path: path.to_owned(), error })?;
@@ -74,14 +94,44 @@ impl Api {
             .route("/status", get(status))
             .route("/accept-loss", post(accept_loss))
             .with_state(Access { requests, losses, statuses });
-        let served =
-            axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the status interface ended, and the daemon with it");
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection to the status socket");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
+                },
+            }
         }
+        // Answers that are under way still go out. A client that takes its time does not hold up the end.
+        let finished = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GRACE, finished).await;
         // The next start would replace it as well.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Answers the requests of one connection until the client closes it, is too slow, or `shutdown`.
+async fn serve_connection(stream: UnixStream, router: Router, shutdown: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // An error is the client's: it sent no HTTP, or went away.
+        _ = connection.as_mut() => return,
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(GRACE, connection).await;
 }
 
 async fn status(State(access): State<Access>) -> Json<Status> {
@@ -102,8 +152,11 @@ impl Access {
     /// A status that is up to date, or the last one when that takes too long.
     async fn up_to_date(&self) -> Status {
         let (answer, fresh) = oneshot::channel();
-        let asked = self.requests.try_send(StatusRequest { answer }).is_ok();
-        if asked && let Ok(Ok(status)) = tokio::time::timeout(PATIENCE, fresh).await {
+        let asked = async {
+            self.requests.send(StatusRequest { answer }).await.ok()?;
+            fresh.await.ok()
+        };
+        if let Ok(Some(status)) = tokio::time::timeout(PATIENCE, asked).await {
             return Arc::unwrap_or_clone(status);
         }
         let last = self.statuses.borrow().clone();
@@ -123,3 +176,6 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests;

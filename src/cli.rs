@@ -3,13 +3,14 @@
 //! What belongs here: arguments, output for people and programs, exit codes. A new command is one file
 //! here and one variant of [`Cli`]'s commands.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded};
+use crate::status::text::escape::escaped;
 
 mod accept_loss;
 mod check;
@@ -17,6 +18,7 @@ mod client;
 mod demo;
 mod explain;
 mod help;
+mod log;
 pub mod pages;
 mod plan;
 mod purge;
@@ -65,8 +67,8 @@ enum Command {
     DemoRole(demo::RoleArgs),
     /// Run the daemon
     ///
-    /// Follows the cluster, programs the kernel and answers DNS until SIGTERM or SIGINT. Stopping leaves the kernel
-    /// forwarding. Logs go to standard error.
+    /// Follows the cluster, programs the kernel and answers DNS until SIGTERM, SIGINT or SIGQUIT. Stopping leaves the
+    /// kernel forwarding. Logs go to standard error.
     Run(run::Args),
     /// Show the state of the running daemon; exit code 2 if it is degraded
     ///
@@ -155,9 +157,15 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .chain()
         .map(ToString::to_string)
         .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") });
-    // Nothing can be done about a closed terminal.
-    let _ = writeln!(io::stderr(), "l4lbd: {}", text.unwrap_or_default());
-    if error.downcast_ref::<config::Error>().is_some() {
+    let text = text.unwrap_or_default();
+    // Errors quote what others wrote. Only those of the configuration, the operator's own, have several lines.
+    let is_configuration = error.downcast_ref::<config::Error>().is_some();
+    let text = match is_configuration {
+        true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
+        false => escaped(&text).into_owned(),
+    };
+    log::print(format!("l4lbd: {text}"));
+    if is_configuration {
         ExitCode::from(USAGE)
     } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
         ExitCode::from(DATA)
@@ -174,18 +182,4 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Returns true if a daemon answers on the socket.
 fn daemon_runs(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
-}
-
-/// Sends logs to standard error: level `info` unless `L4LBD_LOG` says otherwise.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("L4LBD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,zookeeper_client=warn"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    // The journal has its own times and no colours.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        subscriber.without_time().with_ansi(false).init();
-    } else {
-        subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
-    }
 }

@@ -27,6 +27,7 @@ use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
 use crate::status::Status;
 use crate::status::pass::Cause;
+use crate::status::text::escape::escaped;
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
 
@@ -215,7 +216,8 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
             tracing::info!(vips = status.vips.len(), "first pass done, ready");
             notify(&[NotifyState::Ready]);
         }
-        let summary = status.summary();
+        // A line end would begin another notification.
+        let summary = escaped(&status.summary()).into_owned();
         if summary != last {
             notify(&[NotifyState::Status(&summary)]);
             last = summary;

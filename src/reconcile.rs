@@ -33,6 +33,12 @@ pub use publish::{Outputs, PublisherSettings};
 /// Time within which several changes of the network make one pass.
 const COALESCE: Duration = Duration::from_millis(50);
 
+/// Time after a pass that a client asked for in which further requests are collected for one pass.
+const REQUEST_SPACING: Duration = Duration::from_millis(200);
+
+/// Longest such time, however long a pass takes: a client waits a few seconds at most.
+const LONGEST_REQUEST_SPACING: Duration = Duration::from_secs(1);
+
 /// First pause before operations that failed are tried again; doubles up to the audit interval.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -56,6 +62,8 @@ pub struct Reconciler<D> {
     passes: Passes<D>,
     /// Clients that wait for the next pass.
     requests: Vec<StatusRequest>,
+    /// Time before which requests alone cause no pass.
+    requests_due: Instant,
     audit: Duration,
 }
 
@@ -80,7 +88,7 @@ impl<D: DataPlane> Reconciler<D> {
         let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
         let planner = Planner::new(settings.planner, persisted);
         let passes = Passes::new(dataplane, planner, saver, publisher);
-        Self { passes, requests: Vec::new(), audit: settings.audit }
+        Self { passes, requests: Vec::new(), requests_due: Instant::now(), audit: settings.audit }
     }
 
     /// Runs passes until `shutdown`; leaves the kernel as it is then.
@@ -100,10 +108,7 @@ impl<D: DataPlane> Reconciler<D> {
                 cause = Cause::Cluster;
             }
             self.passes.pass(cause, !self.requests.is_empty()).await;
-            for request in self.requests.drain(..) {
-                // The asking client may have gone.
-                let _ = request.answer.send(self.passes.publisher.status());
-            }
+            self.answer();
             // What the kernel refused once it mostly refuses again: ever longer pauses keep the node free.
             let (pause, next) = if self.passes.publisher.has_errors() {
                 retry = (retry * 2).min(self.audit);
@@ -124,10 +129,7 @@ impl<D: DataPlane> Reconciler<D> {
                     // The source has heard of the shutdown first.
                     Err(_) => break,
                 },
-                Some(request) = inputs.requests.recv() => {
-                    self.requests.push(request);
-                    Cause::Request
-                }
+                () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => Cause::Request,
                 Ok(()) = inputs.dns.changed() => Cause::Dns,
                 () = inputs.network.notified() => Cause::Network,
             };
@@ -140,6 +142,20 @@ impl<D: DataPlane> Reconciler<D> {
             }
         }
         self.passes.finish();
+    }
+
+    /// Answers the requests that waited for the last pass.
+    fn answer(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
+        // Clients that ask all the time get at most half of the time that passes take.
+        let spacing = REQUEST_SPACING.max(self.passes.took()).min(LONGEST_REQUEST_SPACING);
+        self.requests_due = Instant::now() + spacing;
+        for request in self.requests.drain(..) {
+            // The asking client may have gone.
+            let _ = request.answer.send(self.passes.publisher.status());
+        }
     }
 
     /// Waits before a pass that a change of the network causes: a node whose network changes all the time
@@ -165,8 +181,7 @@ impl<D: DataPlane> Reconciler<D> {
                 () = shutdown.cancelled() => return None,
                 () = &mut settled => return Some(Cause::Network),
                 _ = inputs.feeds.changed() => return Some(Cause::Source),
-                Some(request) = inputs.requests.recv() => {
-                    self.requests.push(request);
+                () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
                     return Some(Cause::Network);
                 }
                 () = changed_again => {}
@@ -187,6 +202,25 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes one pass.
     pub async fn pass(&mut self, cause: Cause) {
         self.passes.pass(cause, !self.requests.is_empty()).await;
+    }
+}
+
+/// Takes requests in, and returns when there are some and `due` has come. Nothing is lost if the caller stops
+/// waiting.
+async fn collect(
+    requests: &mut Vec<StatusRequest>,
+    receiver: &mut mpsc::Receiver<StatusRequest>,
+    due: Instant,
+) {
+    while requests.is_empty() || Instant::now() < due {
+        tokio::select! {
+            request = receiver.recv() => match request {
+                Some(request) => requests.push(request),
+                // Nothing can ask any more.
+                None => return std::future::pending().await,
+            },
+            () = tokio::time::sleep_until(due), if !requests.is_empty() => {}
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! What must survive a restart: files that are only ever replaced as a whole. [`saver`] decides when.
+//! What must survive a restart: files that are only ever replaced as a whole. [`saver`] decides when,
+//! [`directory`] reads and writes them.
 //!
 //! What belongs here: formats of the state directory and how its files are read and replaced. What is
 //! kept is decided in [`crate::plan`] and [`crate::cluster::belief`].
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -16,7 +16,10 @@ use crate::cluster::Snapshot;
 use crate::vip::VipKey;
 use crate::vip::alloc::Leases;
 
+pub mod directory;
 pub mod saver;
+
+use directory::Directory;
 
 /// File of the names' addresses and the known VIPs.
 const LEASES: &str = "leases.json";
@@ -26,6 +29,9 @@ const CLUSTER: &str = "cluster.json";
 
 /// Format of the files; another one is not read.
 const VERSION: u32 = 1;
+
+/// Largest size of a file in bytes; a cluster of a million tasks has about half as many.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// Names' addresses and known VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,45 +105,52 @@ impl Store {
     /// went, are in the error that is returned.
     pub fn set_aside(&self, error: Error) -> Error {
         let Error::Damaged { path, reason, aside: None } = error else { return error };
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
         // The time in the name keeps what an earlier start set aside.
-        let mut aside = path.clone().into_os_string();
-        aside.push(format!(".damaged-{}", Timestamp::now().as_second()));
-        let aside = PathBuf::from(aside);
-        match fs::rename(&path, &aside) {
-            Ok(()) => Error::Damaged { path, reason, aside: Some(aside) },
+        let name = format!("{file}.damaged-{}", Timestamp::now().as_second());
+        match Directory::open(&self.directory).and_then(|directory| directory.rename(&file, &name)) {
+            Ok(()) => Error::Damaged { aside: Some(path.with_file_name(name)), path, reason },
             Err(error) => Error::Read { path, error },
         }
     }
 
+    /// Removes temporary files that killed writers have left. To be called by the only writer.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn remove_leftovers(&self) -> Result<(), Error> {
+        let remove = || {
+            let directory = match Directory::open(&self.directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                directory => directory?,
+            };
+            [LEASES, CLUSTER].into_iter().try_for_each(|file| directory.remove_leftovers(file))
+        };
+        remove().map_err(|error| Error::Write { path: self.directory.clone(), error })
+    }
+
     fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, Error> {
         let path = self.directory.join(file);
-        match fs::read(&path) {
-            Ok(bytes) => match decode(&bytes) {
-                Ok(content) => Ok(Some(content)),
-                Err(reason) => Err(Error::Damaged { path, reason, aside: None }),
-            },
+        let bytes = match Directory::open(&self.directory).and_then(|open| open.read(file, MAX_BYTES)) {
+            Ok(Some(bytes)) => bytes,
             // The first start of a node.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::Read { path, error }),
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::Read { path, error }),
+        };
+        match decode(&bytes) {
+            Ok(content) => Ok(Some(content)),
+            Err(reason) => Err(Error::Damaged { path, reason, aside: None }),
         }
     }
 
     /// A reader or a crash sees the old file or the new one.
     fn replace<T: Serialize>(&self, file: &str, content: &T) -> Result<(), Error> {
-        let path = self.directory.join(file);
         let write = || {
-            fs::create_dir_all(&self.directory)?;
-            let temporary = self.directory.join(format!("{file}.new"));
-            let mut new = File::create(&temporary)?;
-            new.write_all(&serde_json::to_vec(&Document { version: VERSION, content })?)?;
-            // On disk before the rename: some file systems keep the new name and lose the content in a
-            // power cut.
-            new.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            // The rename itself is on disk only with its directory.
-            File::open(&self.directory)?.sync_all()
+            let bytes = serde_json::to_vec(&Document { version: VERSION, content })?;
+            Directory::create(&self.directory)?.replace(file, &bytes)
         };
-        write().map_err(|error| Error::Write { path: path.clone(), error })
+        write().map_err(|error| Error::Write { path: self.directory.join(file), error })
     }
 }
 
@@ -170,6 +183,8 @@ fn from_list<'de, D: Deserializer<'de>>(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::cluster::Protocol;
     use crate::mesos;

@@ -18,7 +18,7 @@ use crate::dataplane::{Node, PlaneKind};
 use crate::mesos::{self, Format};
 use crate::plan::PlannerSettings;
 use crate::status::explain::{Situation, explain};
-use crate::status::text::{section, vips};
+use crate::status::text::{line, section, vips};
 use crate::store::{Persisted, Store};
 use crate::vip::alloc::AddressRange;
 
@@ -78,7 +78,7 @@ impl Args {
             writeln!(out)?;
         } else {
             for reason in &explanation.reasons {
-                writeln!(out, "! {reason}")?;
+                line(&mut out, format_args!("! {reason}"))?;
             }
             vips(&explanation.vips, Timestamp::now()).write(&mut out)?;
             section(&mut out, "WARNINGS", &explanation.warnings)?;

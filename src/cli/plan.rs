@@ -14,6 +14,7 @@ use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
+use crate::status::text::line;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -47,13 +48,13 @@ impl Args {
             let ops = diff(&actual.state, &plan.state, 0);
             let mut out = io::stdout().lock();
             for op in &ops {
-                writeln!(out, "{op}")?;
+                line(&mut out, op)?;
             }
             for skipped in &plan.desired.skipped {
-                writeln!(out, "# skipped: {skipped}")?;
+                line(&mut out, format_args!("# skipped: {skipped}"))?;
             }
             for warning in &plan.desired.warnings {
-                writeln!(out, "# warning: {warning}")?;
+                line(&mut out, format_args!("# warning: {warning}"))?;
             }
             writeln!(out, "# {} operations for {} virtual services", ops.len(), plan.state.services.len())?;
             Ok(ExitCode::SUCCESS)

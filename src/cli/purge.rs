@@ -9,6 +9,7 @@ use super::ConfigFile;
 use crate::daemon::wiring;
 use crate::dataplane::kernel::{Kernel, KernelOptions, Purged};
 use crate::dataplane::{DataPlane, Op, PlaneKind, rules};
+use crate::status::text::line;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -57,7 +58,7 @@ impl Args {
             }
             // After all planes, so that a failure in one does not hide what happened in the next.
             for error in &errors {
-                writeln!(io::stderr(), "l4lbd: {error}")?;
+                line(&mut io::stderr(), format_args!("l4lbd: {error}"))?;
             }
             Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })

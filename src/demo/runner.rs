@@ -33,6 +33,7 @@ use super::scenario::{AgentId, Phase, Scenario, Step};
 use super::text::result;
 use super::view::ViewState;
 use crate::dataplane::PlaneKind;
+use crate::store::directory::replace;
 use crate::terminal::{UserRequest, UserRequests};
 
 /// Longest time between two looks at the scenario.
@@ -129,7 +130,7 @@ impl Runner {
         }
         // The daemon reads its configuration and the document when it starts.
         self.publish()?;
-        Sandbox::replace(&self.sandbox.config, config(&self.sandbox, self.plane).as_bytes())
+        replace(&self.sandbox.config, config(&self.sandbox, self.plane).as_bytes())
             .map_err(|error| setup("write the daemon's configuration", error))?;
         self.daemon.start(&self.sandbox)?;
         tokio::spawn(daemon::poll_status(self.sandbox.socket.clone(), self.sender.clone()));
@@ -285,7 +286,7 @@ impl Runner {
     /// Writes the master's document for the daemon.
     fn publish(&self) -> Result<(), Error> {
         let text = document(&self.playback.model).to_string();
-        Sandbox::replace(&self.sandbox.state, text.as_bytes())
+        replace(&self.sandbox.state, text.as_bytes())
             .map_err(|error| setup("write the state document", error))
     }
 

@@ -94,13 +94,6 @@ impl Sandbox {
         Some(ebpf::Options { cgroup: Some(self.cgroup.clone()?), pins: self.pins.as_ref()?.join("l4lbd") })
     }
 
-    /// Replaces a file, so that readers see the old content or the new one.
-    pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-        let draft = path.with_extension("new");
-        fs::write(&draft, content)?;
-        fs::rename(draft, path)
-    }
-
     /// Returns the last lines of the daemon's log.
     pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();

@@ -13,6 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,12 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Longest wait for `resolvectl`; D-Bus itself gives up after 25 s.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest wait for `resolvectl` at the end, which does not wait for a resolved that hangs.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of an error of `resolvectl` that are read.
+const MAX_SAID: u64 = 4096;
 
 /// Directory that exists while resolved runs.
 const RUNNING: &str = "/run/systemd/resolve";
@@ -83,6 +90,7 @@ pub async fn run(
         return shutdown.cancelled().await;
     }
     let mut last: Option<Result<(), String>> = None;
+    let mut was_interrupted = false;
     loop {
         // Read in each round: the server may listen elsewhere after a retry.
         let servers = states.borrow_and_update().addresses.clone();
@@ -91,7 +99,13 @@ pub async fn run(
         let has_link = Path::new("/sys/class/net").join(&settings.link).exists();
         // resolved would ask an address where nothing answers, or refuse a link that it does not know.
         if !servers.is_empty() && has_link && (runs || settings.mode == Resolved::On) {
-            let told = tell(&settings, &servers).await;
+            let told = tokio::select! {
+                told = tell(&settings, &servers) => told,
+                () = shutdown.cancelled() => {
+                    was_interrupted = true;
+                    break;
+                }
+            };
             match &told {
                 // Only a change is logged: the calls are repeated for ever.
                 _ if last.as_ref() == Some(&told) => {}
@@ -117,32 +131,49 @@ pub async fn run(
         }
     }
     // Settings of an operator are left alone if ours never took their place.
-    if last == Some(Ok(())) {
+    if was_interrupted || last == Some(Ok(())) {
         // An error has no consequence: resolved asks its other servers when this one does not answer.
-        let _ = call(&["revert".to_owned(), settings.link.clone()]).await;
+        let _ = call("resolvectl", &["revert".to_owned(), settings.link.clone()], LAST_PATIENCE).await;
     }
 }
 
 /// Makes all calls, and ends with the first error.
 async fn tell(settings: &ResolvedSettings, servers: &[SocketAddr]) -> Result<(), String> {
     for command in settings.commands(servers) {
-        call(&command).await?;
+        call("resolvectl", &command, PATIENCE).await?;
     }
     Ok(())
 }
 
-/// Runs `resolvectl`; an error names the command and what it said.
-async fn call(arguments: &[String]) -> Result<(), String> {
+/// Runs `resolvectl`; an error names the command and the beginning of what it said. It is killed when it takes
+/// longer than `patience`, and when the caller stops waiting.
+async fn call(program: &str, arguments: &[String], patience: Duration) -> Result<(), String> {
     let shown = format!("resolvectl {}", arguments.join(" "));
-    let child = Command::new("resolvectl").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(PATIENCE, child).await {
-        Ok(output) => output.map_err(|error| format!("{shown}: {error}"))?,
-        Err(_) => return Err(format!("{shown}: no answer within {} s", PATIENCE.as_secs())),
+    let failed = |error: std::io::Error| format!("{shown}: {error}");
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let ended = async {
+        let mut said = Vec::new();
+        // With the end of this block the pipe is closed, so that more output ends the program.
+        if let Some(stderr) = child.stderr.take() {
+            stderr.take(MAX_SAID).read_to_end(&mut said).await?;
+        }
+        Ok((child.wait().await?, said))
     };
-    if output.status.success() {
+    let (status, said) = match tokio::time::timeout(patience, ended).await {
+        Ok(ended) => ended.map_err(failed)?,
+        Err(_) => return Err(format!("{shown}: no answer within {} s", patience.as_secs())),
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&said);
     // resolved asks polkit, which refuses a service that no rule names.
     let denied = said.contains("authentication") || said.contains("denied");
     let hint = if denied { " (is systemd/polkit-1/l4lbd.rules installed?)" } else { "" };
@@ -170,6 +201,20 @@ mod tests {
                 "default-route minuteman no",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_is_given_up() {
+        let error = call("sleep", &["1000".to_owned()], Duration::from_millis(20)).await.unwrap_err();
+        assert!(error.starts_with("resolvectl 1000: no answer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_beginning_of_what_a_call_says_is_enough() {
+        let script = "head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 1";
+        let error = call("sh", &["-c".to_owned(), script.to_owned()], PATIENCE).await.unwrap_err();
+        assert!(error.len() < 2 * MAX_SAID as usize, "{}", error.len());
+        assert!(error.ends_with("xxx"), "{error}");
     }
 
     /// With or without resolved: it takes no server for the loopback link.

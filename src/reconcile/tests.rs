@@ -665,6 +665,47 @@ async fn nobody_waits_for_the_network_to_settle() {
     timeout(soon, running).await.expect("the end waited").unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_together_share_a_pass() {
+    let bench = Bench::new();
+    let (_feeds, feed_receiver) = watch::channel(Feed::default());
+    let (requests, request_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let network = Arc::new(Notify::new());
+    let inputs = Inputs { feeds: feed_receiver, requests: request_receiver, network, dns: dns_receiver };
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(bench.reconciler.run(inputs, shutdown.clone()));
+
+    let ask = async || {
+        let (answer, answered) = oneshot::channel();
+        let asked = Timestamp::now();
+        requests.send(StatusRequest { answer }).await.unwrap();
+        (asked, answered)
+    };
+    let mut statuses = Vec::new();
+    // Some 50 requests in each of ten seconds.
+    for _ in 0..500 {
+        sleep(Duration::from_millis(20)).await;
+        statuses.push(ask().await);
+    }
+    let mut passes = BTreeSet::new();
+    for (asked, answered) in statuses {
+        let status = answered.await.unwrap();
+        assert!(status.at >= asked, "an answer from before its request");
+        passes.insert(status.at);
+    }
+    assert!((25..=60).contains(&passes.len()), "{} passes", passes.len());
+
+    // One that comes alone does not wait.
+    sleep(REQUEST_SPACING * 2).await;
+    let (_, answered) = ask().await;
+    let started = Instant::now();
+    answered.await.unwrap();
+    assert!(started.elapsed() < REQUEST_SPACING, "{:?}", started.elapsed());
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
 /// Labels of all kinds that a table has to decide about.
 const ANY_LABEL: [&str; 14] = [
     "/web:80",

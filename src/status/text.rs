@@ -4,38 +4,45 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
+use unicode_width::UnicodeWidthStr;
 
+use self::escape::escaped;
 use super::{Backend, Pass, Source, Status, Vip};
 use crate::dataplane::PlaneChoice;
 use crate::vip::Condition;
+
+pub mod escape;
 
 /// Writes a whole status: what is wrong first, then the source, the kernel and all VIPs.
 pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let health = if status.degraded { "DEGRADED" } else { "ok" };
-    writeln!(out, "{health}: l4lbd {} on {}{address}", status.version, status.node.hostname)?;
+    line(out, format_args!("{health}: l4lbd {} on {}{address}", status.version, status.node.hostname))?;
     // Before the list of VIPs, which can have thousands of lines.
     for reason in &status.reasons {
-        writeln!(out, "  ! {reason}")?;
+        line(out, format_args!("  ! {reason}"))?;
     }
     let now = status.at;
-    writeln!(out, "source   {}", source(&status.source, now))?;
+    line(out, format_args!("source   {}", source(&status.source, now)))?;
     if !status.source.pace.is_empty() {
-        writeln!(out, "         asked {}", status.source.pace)?;
+        line(out, format_args!("         asked {}", status.source.pace))?;
     }
     let PlaneChoice { plane, reason } = &status.node.dataplane;
-    writeln!(out, "kernel   {plane}: {reason}; {}", kernel(&status.pass, now))?;
+    line(out, format_args!("kernel   {plane}: {reason}; {}", kernel(&status.pass, now)))?;
     // Without an address the server either is off or could not bind; the reasons above tell which.
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
-    writeln!(out, "dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") })?;
-    writeln!(out, "vips     {}", status.counts())?;
+    line(
+        out,
+        format_args!("dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") }),
+    )?;
+    line(out, format_args!("vips     {}", status.counts()))?;
     writeln!(out)?;
     vips(&status.vips, now).write(out)?;
     section(out, "WARNINGS", &status.warnings)?;
     section(out, "SKIPPED", &status.skipped)?;
     // The list is cut, so its title's number is not the whole.
     if status.skipped_total > status.skipped.len() {
-        writeln!(out, "  ... {} in all", status.skipped_total)?;
+        line(out, format_args!("  ... {} in all", status.skipped_total))?;
     }
     let foreign: Vec<&String> = status.foreign.iter().map(|foreign| &foreign.service).collect();
     section(out, "VIRTUAL SERVICES OF OTHERS", &foreign)
@@ -114,10 +121,15 @@ pub fn section(out: &mut impl Write, title: &str, lines: &[impl std::fmt::Displa
         return Ok(());
     }
     writeln!(out, "\n{title} ({})", lines.len())?;
-    for line in lines {
-        writeln!(out, "  {line}")?;
+    for text in lines {
+        line(out, format_args!("  {text}"))?;
     }
     Ok(())
+}
+
+/// Writes one line, in which text of unknown origin is escaped.
+pub fn line(out: &mut impl Write, text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(out, "{}", escaped(&text.to_string()))
 }
 
 /// Time from `then` to `now` in whole seconds, such as `3m 12s`.
@@ -142,7 +154,7 @@ pub fn condition(backend: &Backend, now: Timestamp) -> String {
     }
 }
 
-/// Rows of cells; a row's columns are as wide as the widest cell in any row.
+/// Rows of escaped cells; a row's columns are as wide as the widest cell in any row.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Vec<String>>);
 
@@ -152,24 +164,22 @@ impl Table {
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.push(cells.into_iter().collect());
+        self.0.push(cells.into_iter().map(|cell| escaped(&cell).into_owned()).collect());
     }
 
     /// Writes all rows, without blanks at line ends.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
-            self.0
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
+            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.0 {
-            let line: String =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+            // Characters of two columns, and of none, count as what they take.
+            let padded = |(cell, width): (&String, &usize)| {
+                format!("{cell}{:1$}  ", "", width.saturating_sub(cell.width()))
+            };
+            let line: String = row.iter().zip(&widths).map(padded).collect();
             writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())

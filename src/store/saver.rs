@@ -49,6 +49,10 @@ impl Saver {
             tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
             error = Some(found.to_string());
         };
+        if let Err(error) = store.remove_leftovers() {
+            // They only take space, and a directory that cannot be written is said at the first writing.
+            tracing::debug!(%error, "cannot remove what a killed daemon left");
+        }
         let persisted = store.leases().map_err(&mut complain).unwrap_or_default();
         let cluster = match keeps_cluster {
             true => store.cluster().map_err(&mut complain).unwrap_or_default(),

@@ -117,3 +117,28 @@ fn before_the_first_document() {
     };
     insta::assert_snapshot!(text(&status));
 }
+
+#[test]
+fn text_of_tenants_stays_in_its_line_and_cell() {
+    let evil = "\x1b[2J\x07\nok: all is well\u{202e}";
+    let mut status = status();
+    let vips = Arc::make_mut(&mut status.vips);
+    vips[0].name = Some(format!("日本{evil}"));
+    vips[0].backends[0].task = format!("web.1{evil}");
+    vips[0].backends[1].agent = format!("S{evil}");
+    status.source.master = Some(evil.to_owned());
+    status.reasons = vec![evil.to_owned()];
+    status.warnings = vec![evil.to_owned()];
+    status.skipped = Arc::new(vec![Skipped { reason: evil.to_owned(), ..Skipped::default() }]);
+    let text = text(&status);
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'), "{text}");
+    assert!(!text.lines().any(|line| line.trim_start().starts_with("ok: all")), "{text}");
+    assert_eq!(text.matches(r"\u{1b}[2J\u{7}\u{a}ok: all is well\u{202e}").count(), 7, "{text}");
+    // Columns are aligned by what is shown.
+    let start_of_state = |line: &str| {
+        let start = ["STATE ", "ready ", "unhealthy "].iter().find_map(|state| line.find(state))?;
+        Some(line[..start].width())
+    };
+    let states: Vec<usize> = text.lines().filter_map(start_of_state).collect();
+    assert!(states.len() == 3 && states.iter().all(|column| *column == states[0]), "{text}");
+}
