@@ -51,7 +51,7 @@ const MODE: u32 = 0o660;
 /// Failure to make the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {path}: {error}")]
+    #[error("cannot listen for l4lbd status on {path}: {error}; daemon.socket sets the path")]
     Listen { path: PathBuf, error: io::Error },
     #[error("another daemon answers on {path}; stop it first, or set daemon.socket")]
     InUse { path: PathBuf },

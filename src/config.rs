@@ -138,6 +138,7 @@ impl Loaded {
     /// With every problem of the file at once.
     pub fn read(path: Option<&Path>) -> Result<Self, Error> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        // Only the default file may be missing: a path that was given and does not exist is a mistake.
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -52,11 +52,13 @@ pub enum Error {
     Forward(#[from] dns::forward::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
-    #[error("no state of the cluster: {0}")]
+    #[error("nothing was programmed, because no source gave the state of the cluster: {0}")]
     NoState(String),
-    #[error("the kernel refused a part: {}", .0.join("; "))]
+    #[error("VIPs are incomplete, because the kernel refused a part in {ONCE_ATTEMPTS} attempts: {}", .0.join("; "))]
     Refused(Vec<String>),
-    #[error("a part of the daemon stopped unexpectedly")]
+    #[error(
+        "a part of the daemon stopped unexpectedly, see the log above; the daemon ends, and the kernel keeps forwarding"
+    )]
     Stopped,
 }
 
@@ -83,18 +85,22 @@ impl Daemon {
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
         let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
-        tracing::info!(%plane, reason, "data plane");
+        tracing::info!(%plane, reason, "data plane chosen");
+        // Subscribed before the first reading, so that no change between the two is missed.
         let mut monitors = vec![Monitor::routing()?];
         if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
         let source = CombinedSource::new(&config.source, &config.marathon)?;
         let settings = wiring::reconciler(config)?;
+        // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
         let believer = Believer::new(wiring::patience(config), cluster);
+        // Fails where another daemon runs, before a pass of this one changes the table of that one.
         let api = Api::bind(&config.daemon.socket).await?;
 
+        // Every channel holds the newest value only: a slow reader skips what is outdated.
         let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(wiring::catalog(config)?));
@@ -102,6 +108,7 @@ impl Daemon {
         let (dns_states, dns_receiver) = watch::channel(DnsState::default());
         let (feeds, feed_receiver) = watch::channel(believer.feed().clone());
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
+        // These are not skipped: each has a client that waits for its answer.
         let (requests, request_receiver) = mpsc::channel(REQUESTS);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
@@ -120,6 +127,7 @@ impl Daemon {
             network: network.clone(),
             dns: dns_receiver,
         };
+        // All parts run from here on, in any order: each waits for the first value of its inputs.
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
         parts.spawn(source.run(reports, shutdown.clone()));
@@ -147,7 +155,9 @@ impl Daemon {
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
         self.parts.spawn(feed_watchdog(self.requests.clone(), self.shutdown.clone()));
+        // Any end of a part, asked for or not, ends the daemon: half of it would look healthy.
         let _ = self.parts.join_next().await;
+        // Read before it is cancelled below, to tell a shutdown from a failure.
         let asked = self.shutdown.is_cancelled();
         self.shutdown.cancel();
         notify(&[NotifyState::Stopping]);
@@ -162,6 +172,7 @@ impl Daemon {
 /// When the source has no state, or the kernel refuses something, after a few attempts.
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&wiring::kernel(config))?;
+    // Asked before the kernel is read: without a state there is nothing to do there.
     let report = CombinedSource::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
@@ -171,12 +182,14 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let mut believer = Believer::new(wiring::patience(config), cluster);
     believer.take(report, Timestamp::now());
     let settings = wiring::reconciler(config)?;
+    // Zones and views of the node have no reader here: a single pass serves no DNS.
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
     let outputs = Outputs { zones, statuses, nodes };
     let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));
+    // A module that is being loaded, or another program's change, makes the first attempt fail.
     for _ in 0..ONCE_ATTEMPTS {
         reconciler.pass(Cause::Start).await;
         if status.borrow().pass.errors.is_empty() {
@@ -196,6 +209,8 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
             changed = statuses.changed() => if changed.is_err() { return },
         }
         let status = statuses.borrow_and_update().clone();
+        // Ready means that the table is in the kernel, not that the process runs: dependent units start
+        // then.
         if !ready && status.pass.at.is_some() {
             ready = true;
             tracing::info!(vips = status.vips.len(), "first pass done, ready");
@@ -218,8 +233,11 @@ async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: Cancella
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
+            // sd_watchdog_enabled(3) recommends half the limit; a third leaves room for a pass that takes
+            // seconds.
             () = tokio::time::sleep(limit / 3) => {}
         }
+        // A pass that never ends answers nothing, and the service manager restarts the daemon.
         let (answer, answered) = oneshot::channel();
         if requests.send(StatusRequest { answer }).await.is_ok() && answered.await.is_ok() {
             notify(&[NotifyState::Watchdog]);

@@ -34,8 +34,10 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let file = path.strip_prefix(&root).unwrap().to_owned();
+                // Tests may use anything.
                 let is_test =
                     file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
+                // Programs of their own, which see the crate from outside.
                 let is_program =
                     ["main.rs", "layers.rs", "dataplane/ebpf/build.rs"].iter().any(|p| file == Path::new(p));
                 if !is_test && !is_program {
@@ -44,6 +46,7 @@ fn sources() -> Vec<Source> {
             }
         }
     }
+    // For messages in the same order on every machine.
     sources.sort_by(|a, b| a.file.cmp(&b.file));
     sources
 }
@@ -66,6 +69,7 @@ fn read(file: PathBuf, text: &str) -> Source {
         let first = number + 1;
         if let Some((start, rest)) = is_use {
             let mut tree = rest.to_owned();
+            // A tree of names may go over many lines.
             while !tree.contains(';') {
                 number += 1;
                 tree.push_str(lines.get(number).copied().unwrap_or(";"));
@@ -73,6 +77,7 @@ fn read(file: PathBuf, text: &str) -> Source {
             for path in expand(tree.split(';').next().unwrap_or_default()) {
                 let Some(path) = absolute(&path, &module) else { continue };
                 if start != "use "
+                    // Kept by its name, because a use of that name is one of the file behind it.
                     && let Some(name) = path.last()
                 {
                     exports.insert(name.clone(), path.clone());
@@ -84,6 +89,7 @@ fn read(file: PathBuf, text: &str) -> Source {
             for start in ["crate::", "super::", "self::"] {
                 for (at, _) in line.match_indices(start) {
                     let is_word = |c: char| c.is_alphanumeric() || c == '_';
+                    // The inner part of a longer path, such as the `self::` of `crate::self::`.
                     if line[..at].chars().next_back().is_some_and(|c| is_word(c) || c == ':') {
                         continue;
                     }
@@ -112,6 +118,7 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
         match letter {
             '{' => depth += 1,
             '}' => depth -= 1,
+            // Commas inside of inner braces belong to those.
             ',' if depth == 0 => {
                 items.push(String::new());
                 continue;
@@ -209,6 +216,7 @@ fn no_files_use_each_other_in_a_circle() {
         }
     }
     let reaches = |from: usize, to: usize| {
+        // A walk over all files that are used from here, each once.
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
         while let Some(file) = open.pop() {
             open.extend(edges[file].keys().filter(|used| seen.insert(**used)));

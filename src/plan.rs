@@ -179,6 +179,7 @@ impl Planner {
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
+        // The last plan is of the cluster before.
         self.basis = None;
     }
 
@@ -196,8 +197,8 @@ impl Planner {
     /// The last plan is good as long as nothing has changed that it depends on.
     pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
         let cluster = self.cluster.as_ref()?;
-        // A pass happens every few seconds, and most find nothing new: with thousands of VIPs a plan for
-        // each would keep a processor busy.
+        // Every audit, request for the status and change of the network makes a pass, and most find nothing
+        // new: with thousands of VIPs a new plan each time would keep a processor busy.
         let is_current = self.basis.as_ref().is_some_and(|basis| {
             basis.expires.is_none_or(|expires| now <= expires)
                 && basis.node == actual.node

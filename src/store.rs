@@ -48,7 +48,9 @@ pub struct Persisted {
 pub enum Error {
     #[error("cannot read {path}: {error}")]
     Read { path: PathBuf, error: io::Error },
-    #[error("cannot write {path}: {error}; the next start will know less")]
+    #[error(
+        "cannot write {path}: {error}; the next start will know less (is daemon.state_dir writable, is the disk full?)"
+    )]
     Write { path: PathBuf, error: io::Error },
     #[error("{path} is damaged ({reason}){}; the start goes on without it", set_aside(aside))]
     Damaged { path: PathBuf, reason: String, aside: Option<PathBuf> },
@@ -104,6 +106,7 @@ impl Store {
     pub fn set_aside(&self, error: Error) -> Error {
         let Error::Damaged { path, reason, aside: None } = error else { return error };
         let file = path.file_name().unwrap_or_default().to_string_lossy();
+        // The time in the name keeps what an earlier start set aside.
         let name = format!("{file}.damaged-{}", Timestamp::now().as_second());
         match Directory::open(&self.directory).and_then(|directory| directory.rename(&file, &name)) {
             Ok(()) => Error::Damaged { aside: Some(path.with_file_name(name)), path, reason },
@@ -130,6 +133,7 @@ impl Store {
         let path = self.directory.join(file);
         let bytes = match Directory::open(&self.directory).and_then(|open| open.read(file, MAX_BYTES)) {
             Ok(Some(bytes)) => bytes,
+            // The first start of a node.
             Ok(None) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::Read { path, error }),

@@ -19,7 +19,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let (_, status) = self.daemon.ask(Method::POST, "/accept-loss")?;
         if let Some(held) = status.source.held.first() {
-            bail!("not done yet: {}; see l4lbd status", escaped(held));
+            bail!("the loss is not accepted yet: {}; ask again with l4lbd status", escaped(held));
         }
         writeln!(
             io::stdout(),

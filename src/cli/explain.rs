@@ -59,6 +59,7 @@ impl Args {
             read(&self.state).map_err(|error| mesos::Error::Read { path: self.state.clone(), error })?;
         let mut snapshot =
             mesos::parse(&document, self.format.0).with_context(|| self.state.display().to_string())?;
+        // Before planning: backends without an agent's address would all be skipped.
         if let Some(address) = self.node_address {
             stand_in(&mut snapshot, address);
         }

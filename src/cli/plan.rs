@@ -38,9 +38,12 @@ impl Args {
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;
+            // Judged as the daemon would: what it holds after a fail-over is planned here as well.
             planner.learn(&belief.take(snapshot, now, wiring::patience(&config)));
             let actual = kernel.read(Depth::Full).await?;
-            let plan = planner.plan(&actual, now).context("the source gave no state")?;
+            let plan = planner
+                .plan(&actual, now)
+                .context("the state of the cluster led to no plan; this is a fault of l4lbd")?;
             // The seed only shuffles the order of new servers.
             let ops = diff(&actual.state, &plan.state, 0);
             let mut out = io::stdout().lock();

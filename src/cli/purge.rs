@@ -23,7 +23,10 @@ impl Args {
         let socket = &config.daemon.socket;
         // Its next pass would program everything again.
         if super::daemon_runs(socket) {
-            bail!("a daemon answers on {}, which would undo this: stop it first", socket.display());
+            bail!(
+                "a daemon answers on {} and would undo this; stop it first (systemctl stop l4lbd)",
+                socket.display()
+            );
         }
         super::runtime()?.block_on(async {
             let mut errors = Vec::new();
@@ -34,7 +37,7 @@ impl Args {
                     Ok(kernel) => kernel,
                     // A kernel without a plane has nothing to remove, which is no failure.
                     Err(error) if error.absent_plane().is_some() => {
-                        writeln!(io::stdout(), "the kernel has no {kind}, and so nothing of ours in it")?;
+                        writeln!(io::stdout(), "the kernel has no {kind}, and so nothing of l4lbd in it")?;
                         continue;
                     }
                     Err(error) => return Err(error.into()),
@@ -68,6 +71,7 @@ fn tell(purged: &Purged, link: &str) -> io::Result<()> {
     if let Some(services) = purged.with_programs {
         writeln!(out, "removed the programs, with {services} virtual services; connections go on")?;
     }
+    // Counted by kind: a list of 10,000 services would hide what is left.
     let done = |is: fn(&Op) -> bool| purged.done.iter().filter(|op| is(op)).count();
     let mut removed = Vec::new();
     match done(|op| matches!(op, Op::DelService(_))) {
@@ -85,6 +89,6 @@ fn tell(purged: &Purged, link: &str) -> io::Result<()> {
     }
     match purged.foreign {
         0 => Ok(()),
-        foreign => writeln!(out, "{foreign} virtual services that are not ours stay"),
+        foreign => writeln!(out, "{foreign} virtual services of other programs stay"),
     }
 }

@@ -25,19 +25,25 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Loaded { config, remarks } = self.config.load_with_remarks()?;
-        // Lines that are still queued are written when this function ends.
+        // After the file was read: its errors go to standard error in full, without the log's form. Lines that
+        // are still queued are written when this function ends.
         let _log = super::log::start();
         for remark in remarks {
-            tracing::info!(remark, "configuration");
+            tracing::info!(remark, "remark on the configuration");
         }
         let runtime = super::runtime()?;
         let ended = runtime.block_on(async {
             if self.once {
                 let status = daemon::once(&config).await?;
-                tracing::info!(vips = status.vips.len(), skipped = status.skipped.len(), "pass done");
+                tracing::info!(
+                    vips = status.vips.len(),
+                    skipped = status.skipped.len(),
+                    "one pass done, the kernel is programmed"
+                );
                 return Ok(ExitCode::SUCCESS);
             }
             let shutdown = CancellationToken::new();
+            // Before anything is started: from here on a signal ends the daemon in order.
             let signals = Signals::register()?;
             let daemon = Daemon::start(&config, shutdown.clone()).await?;
             tracing::info!(
@@ -51,6 +57,7 @@ impl Args {
                 tracing::info!("stopping, the kernel goes on forwarding");
                 shutdown.cancel();
             });
+            // Ends with the parts, whether a signal or a fault ended them.
             daemon.wait().await?;
             Ok(ExitCode::SUCCESS)
         });

@@ -50,7 +50,7 @@ impl std::fmt::Display for HoldReason {
             HoldReason::Failover { tasks, agents, until } => write!(
                 f,
                 "a new master leads: {tasks} tasks of {agents} agents that have not registered with it are \
-                 kept until {until:.0}"
+                 kept until {until:.0}; l4lbd accept-loss gives them up at once"
             ),
             HoldReason::MassLoss { tasks, of, documents } => write!(
                 f,
@@ -177,6 +177,8 @@ impl Belief {
     /// the same cluster has some in common.
     fn recognise(&mut self, new: &Snapshot) {
         let mut agents = new.agents.keys().chain(&new.recovered).peekable();
+        // A document without agents, as of a master that was just elected, does not tell which cluster it
+        // is of.
         if agents.peek().is_none() {
             return;
         }
@@ -197,11 +199,13 @@ impl Belief {
         let under_way = self.failover.is_none() && believed.agents.keys().any(is_awaited);
         if changed || under_way {
             let mut missing: BTreeSet<String> = believed.agents.keys().cloned().collect();
+            // Those of an earlier fail-over as well: a second election in a row must not give them up.
             missing.extend(self.failover.take().into_iter().flat_map(|failover| failover.missing));
             let until = now.checked_add(patience.failover).unwrap_or(Timestamp::MAX);
             self.failover = Some(Failover { until, missing });
         }
         if let Some(failover) = &mut self.failover {
+            // An agent that has registered lists its tasks: what it does not list has ended.
             failover.missing.retain(|agent| !new.agents.contains_key(agent));
         }
     }
@@ -224,6 +228,7 @@ impl Belief {
             self.failover = None;
             return None;
         }
+        // A task that the document lists, as running or as ended, is for the document to judge.
         let kept: Vec<TaskKey> = believed
             .tasks
             .values()
@@ -240,6 +245,7 @@ impl Belief {
         if !awaited.is_empty() {
             keep_names(believed, new, |agent| awaited.contains(agent));
         }
+        // All agents are back, and the hold ends before its time.
         if is_over {
             self.failover = None;
             return None;
@@ -261,8 +267,10 @@ impl Belief {
             .cloned()
             .collect();
         let of = believed.tasks.len();
+        // A clock that was set back gives no time at all, and the document does not count.
         let since = |counted| Duration::try_from(now.duration_since(counted)).unwrap_or_default();
         let counts = self.counted.is_none_or(|counted| since(counted) >= patience.spacing);
+        // Fewer than half can be a fault of one framework or agent, and are believed at once.
         if vanished.len() * 2 <= of || (counts && self.losses >= patience.mass_loss) {
             self.losses = 0;
             self.counted = None;
@@ -274,6 +282,7 @@ impl Belief {
         }
         keep_tasks(believed, new, &vanished);
         keep_names(believed, new, |_| true);
+        // One more than must agree, since the document after them is believed.
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(HoldReason::MassLoss { tasks: vanished.len(), of, documents })
     }

@@ -38,6 +38,7 @@ pub fn label(text: &str) -> String {
     let mut label = String::new();
     let mut full = false;
     for byte in text.bytes().map(|byte| byte.to_ascii_lowercase()) {
+        // The peer's way to cut, byte by byte: another way would give other names, and so other addresses.
         if !full && label.len() >= MAX_LABEL {
             trim_dashes(&mut label);
             full = true;

@@ -64,6 +64,7 @@ impl PortOptions {
 fn drain(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "not a time such as 30s or 5m".to_owned())?;
     let span = Duration::try_from(span).map_err(|_| "a time can't be negative".to_owned())?;
+    // A tenant must not keep servers in every node's kernel for days.
     if span <= MAX_DRAIN { Ok(span) } else { Err("longer than 1h".to_owned()) }
 }
 

@@ -135,6 +135,7 @@ impl TaskRegistry {
                 continue;
             };
             let framework_number = number(&mut self.frameworks, framework);
+            // By a part of the hash, which is enough within one framework.
             let is_known =
                 known.contains(&(framework_number, task.id)) || ended.contains(&(framework, task.id));
             if is_known || !is_kept(agent) {

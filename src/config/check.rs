@@ -38,12 +38,14 @@ pub fn problems(config: &Config, written: &WrittenNames) -> Vec<String> {
 /// Checks the servers of sources.
 fn servers(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
+    // Checked in every mode, so that a change of `source.mode` alone brings up no error.
     let agent = std::slice::from_ref(&config.source.agent);
     for (key, servers) in [("source.agent", agent), ("marathon.urls", &config.marathon.urls)] {
         for server in servers.iter().filter(|server| server.url().is_none()) {
             problems.push(format!("{key}: {server} must be http://HOST:PORT or https://HOST:PORT"));
         }
     }
+    // The daemon answers for these zones itself, from the state that it has yet to ask for.
     if let Some((key, host)) = config.source_within(&DCOS_ZONES) {
         problems.push(format!(
             "{key}: {host} is a name that this daemon serves, and so can't find by asking for it; give the server \
@@ -58,6 +60,7 @@ fn servers(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    // A file has no leader that could be elected among several.
     if let Some(file) = masters.iter().find(|master| matches!(master, Location::File(_)) && masters.len() > 1)
     {
         problems.push(format!(
@@ -78,6 +81,7 @@ fn access(config: &Config) -> Vec<String> {
         let names = ["basic", "token", "service_account"].into_iter().zip(ways);
         let set: Vec<String> =
             names.filter(|(_, way)| way.is_some()).map(|(name, _)| format!("{section}.{name}")).collect();
+        // A request has one Authorization header.
         if set.len() > 1 {
             problems.push(format!("{}: only one of these can be set", set.join(", ")));
         }
@@ -104,6 +108,7 @@ fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
         ("source.max_backoff", config.source.max_backoff),
         (written.name("dataplane.audit"), config.dataplane.audit),
     ] {
+        // Zero would be a loop without a pause.
         if span < SHORTEST {
             problems.push(format!("{key}: {span} must be at least {SHORTEST}"));
         }
@@ -113,6 +118,7 @@ fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
         ("ipvs.tcp_fin_timeout", config.ipvs.tcp_fin_timeout),
         ("ipvs.udp_timeout", config.ipvs.udp_timeout),
     ] {
+        // 0 means "leave as it is" to the kernel, which is not what it looks like in a file.
         if !(1..=LONGEST_TIMEOUT).contains(&span.0.as_secs()) {
             problems.push(format!("{key}: {span} must be from 1s to {LONGEST_TIMEOUT}s"));
         }
@@ -136,6 +142,7 @@ fn addresses(config: &Config) -> Vec<String> {
         if range.is_ipv4() != is_ipv4 {
             problems.push(format!("{key}: {range} must be a range of {} addresses", family(is_ipv4)));
         }
+        // The kernel sends such addresses elsewhere, whatever routes say.
         if let Some(kind) = range.reserved() {
             problems
                 .push(format!("{key}: {range} contains {kind}, which no VIP can have; choose another range"));
@@ -150,6 +157,7 @@ fn addresses(config: &Config) -> Vec<String> {
             ));
         }
     }
+    // The route of the range would take the node's own address, and the node with it.
     let own = [("node.address", node.address), ("node.address6", node.address6)];
     let own = own.into_iter().filter_map(|(key, address)| Some((key, address?)));
     let listeners = config.dns.listen.iter().map(|listener| ("dns.listen", listener.ip()));
@@ -176,6 +184,7 @@ fn names(config: &Config, written: &WrittenNames) -> Vec<String> {
     let mut problems = Vec::new();
     let (link, scheduler) = (&config.dataplane.link, &config.ipvs.scheduler);
     let is_short = |name: &str| (1..=LONGEST_NAME).contains(&name.len());
+    // Names of links are paths below /sys and /proc, and arguments of resolvectl.
     if !is_short(link) || !link.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         let key = written.name("dataplane.link");
         problems.push(format!(

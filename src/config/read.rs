@@ -47,6 +47,7 @@ pub fn read(text: &str) -> Result<ParsedFile, toml::de::Error> {
     };
     for (section, content) in table {
         match content {
+            // A section without keys has no key that could be called unknown.
             Value::Table(values) if values.is_empty() && !has_section(&keys, &section) => {
                 file.problems.push(format!("[{section}]: unknown section"));
             }
@@ -89,6 +90,7 @@ impl ParsedFile {
         let present = renamed::present(path);
         let Some(key) = keys.iter().find(|key| key.path() == present) else { return false };
         self.problems.extend(self.written.insert(present, path).err());
+        // A document of this one key, so that serde's error can be about no other.
         let one = Table::from_iter([(key.name.clone(), value)]);
         let layer = Table::from_iter([(key.section.clone(), Value::Table(one))]).try_into::<ConfigLayer>();
         match layer {

@@ -32,6 +32,7 @@ pub fn suggestion(keys: &[Key], section: &str, name: &str) -> String {
 fn nearest<'a>(keys: impl Iterator<Item = &'a Key>, name: &str) -> Option<Vec<&'a Key>> {
     let near: Vec<(usize, &Key)> =
         keys.filter_map(|key| distance(&key.name, name).map(|distance| (distance, key))).collect();
+    // Equally near ones are all told: which was meant is for the author to say.
     let least = near.iter().map(|(distance, _)| *distance).min()?;
     Some(near.into_iter().filter(|(distance, _)| *distance == least).map(|(_, key)| key).collect())
 }

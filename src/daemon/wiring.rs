@@ -112,6 +112,8 @@ pub fn patience(config: &Config) -> Patience {
         failover: config.source.failover_hold.0,
         // A file is the operator's own word.
         mass_loss: if is_file(config) { 0 } else { config.source.mass_loss_polls },
+        // A poll brings one document in an interval, and each counts; events may bring many in a second,
+        // which count once in half an interval.
         spacing: config.source.interval.0 / 2,
     }
 }

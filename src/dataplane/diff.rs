@@ -67,6 +67,7 @@ pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, Socke
     for ((key, _), count) in connections {
         *use_of.entry(*key).or_default() += u64::from(count.active) + u64::from(count.inactive);
     }
+    // Only the stretch of services is sorted: routes and rules have their places before and behind it.
     let start = ops.iter().position(|op| op.service().is_some()).unwrap_or(ops.len());
     let length = ops.iter().skip(start).take_while(|op| op.service().is_some()).count();
     let on_services = ops.get_mut(start..start + length).unwrap_or_default();
@@ -79,6 +80,7 @@ fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
         let servers = match actual.services.get(key) {
             Some(found) => {
                 if found.scheduling != wanted.scheduling {
+                    // Changed in place: deleting and adding it would end its connections.
                     ops.push(Op::SetService(*key, wanted.scheduling.clone()));
                 }
                 &found.servers
@@ -106,6 +108,7 @@ fn real_servers(
     for (address, server) in &wanted.servers {
         match found.get(address) {
             Some(present) if present == server => {}
+            // Also for a changed weight, which the kernel applies without touching connections.
             Some(_) => ops.push(Op::SetServer(key, *address, *server)),
             None => new.push((*address, *server)),
         }
@@ -113,6 +116,7 @@ fn real_servers(
     // Servers that stay are in use already; only the order of new ones matters.
     new.sort_by_cached_key(|(address, _)| shuffled(seed, *address));
     ops.extend(new.into_iter().map(|(address, server)| Op::AddServer(key, address, server)));
+    // Behind the new ones, so that the service never has none.
     let gone = found.keys().filter(|address| !wanted.servers.contains_key(address));
     ops.extend(gone.map(|address| Op::DelServer(key, *address)));
 }

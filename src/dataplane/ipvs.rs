@@ -42,7 +42,7 @@ const PROC: &str = "/proc/thread-self/net/ip_vs";
 pub enum Error {
     #[error("this kernel has no IPVS, or its module is not loaded (try: modprobe ip_vs)")]
     Absent,
-    #[error("not allowed to program IPVS (needs CAP_NET_ADMIN)")]
+    #[error("not allowed to program IPVS (needs CAP_NET_ADMIN; run as root, or by systemd/l4lbd.service)")]
     Permission,
     #[error(transparent)]
     Netlink(batch::Error),
@@ -77,6 +77,7 @@ impl Ipvs {
         let before = self.cache.take().map(|cache| cache.services).unwrap_or_default();
         // The module may have been loaded anew since, with another family number.
         self.connection.resolve()?;
+        // Filled in two steps, because servers are listed by service.
         let mut table = IpvsTable::default();
         let mut foreign: Vec<(Foreign, Option<ProcEntry>)> = Vec::new();
         // Services at the keys of ours that have lost the owner tag.
@@ -156,6 +157,7 @@ impl Ipvs {
         if ops.is_empty() {
             return Vec::new();
         }
+        // The module may have been loaded anew since the last pass, with another family number.
         if let Err(error) = self.connection.resolve() {
             self.cache = None;
             let refusal = Refusal::unsent(&error);
@@ -179,6 +181,7 @@ impl Ipvs {
                 refusals.push((*index, Refusal::new(op, failure)));
             }
         }
+        // Those of messages that were never sent are among them, and an operator reads them in order.
         refusals.sort_by_key(|(index, _)| *index);
         // A refusal means that the table is not what was believed, so the next audit reads all of it.
         match &mut self.cache {

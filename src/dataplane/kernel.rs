@@ -113,6 +113,7 @@ impl Kernel {
     pub async fn purge(&mut self) -> Result<Purged, Error> {
         // Before the reading, which then finds nothing that operations would have to remove.
         let with_programs = tokio::task::block_in_place(|| self.plane.purge())?;
+        // In full, so that nothing of ours is left because a cheap reading did not show it.
         let actual = self.read(Depth::Full).await?;
         let mut done = diff::diff(&actual.state, &State::default(), 0);
         let errors = self.apply(&done).await;

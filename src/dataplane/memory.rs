@@ -66,6 +66,7 @@ impl SimulatedKernel {
         if self.faults.contains(&attempt) {
             return Err("simulated fault".to_owned());
         }
+        // A refused operation has no effect, and so does not count.
         self.change(op)?;
         self.writes += 1;
         Ok(())
@@ -74,6 +75,7 @@ impl SimulatedKernel {
     fn change(&mut self, op: &Op) -> Result<(), String> {
         let state = &mut self.state;
         match op {
+            // Any value of any setting: the kernel checks them, and this does not know its limits.
             Op::SetSysctl { path, value } => {
                 state.sysctls.insert(path.clone(), value.clone());
             }
@@ -112,6 +114,7 @@ impl SimulatedKernel {
             Op::DelService(key) => present(state.services.remove(key).is_some())?,
             Op::AddServer(key, address, server) => {
                 let servers = &mut service(state, key)?.servers;
+                // Before the insertion, which must not change a server that exists.
                 absent(!servers.contains_key(address))?;
                 servers.insert(*address, *server);
             }

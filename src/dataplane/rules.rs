@@ -41,6 +41,7 @@ impl RuleSet {
                 .collect();
             set(&mut text, &format!("connected{family}"), &format!("{type_} . ifname"), &connected);
         }
+        // Behind the sets, which a chain can name only when they exist.
         text.push_str(CHAINS);
         if let Some(group) = own_group {
             own_chain(&mut text, group);

@@ -95,6 +95,7 @@ impl Tally {
         let total = u32::try_from(recent.len()).unwrap_or(u32::MAX);
         let mut micros: Vec<u32> = recent.iter().map(|connection| connection.micros).collect();
         micros.sort_unstable();
+        // Of the sorted list; the last entry stands in where the share falls behind the end.
         let percentile = |percent: usize| {
             let index = (micros.len() * percent / 100).min(micros.len() - 1);
             Duration::from_micros(micros.get(index).copied().unwrap_or_default().into())

@@ -108,6 +108,7 @@ impl Forwarder {
             if usable.is_empty() {
                 return Err(Error::OnlyOurselves(list(&upstreams)));
             }
+            // Compared on the wire, where case and escapes of the text play no part.
             let origin = encode_origin(origin).unwrap_or_default();
             made.push(ForwardRoute::new(origin, usable));
         }

@@ -76,7 +76,7 @@ pub async fn run(
             Ok(done) => done,
             // Without a composer there is nothing to go on with; the daemon ends all its parts.
             Err(error) => {
-                tracing::error!(%error, "dns names cannot be updated any more: a catalog could not be composed");
+                tracing::error!(%error, "cannot compose the names that dns serves, the daemon ends");
                 return;
             }
         };

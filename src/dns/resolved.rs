@@ -92,6 +92,7 @@ pub async fn run(
     let mut last: Option<Result<(), String>> = None;
     let mut was_interrupted = false;
     loop {
+        // Read in each round: the server may listen elsewhere after a retry.
         let servers = states.borrow_and_update().addresses.clone();
         let runs = Path::new(RUNNING).exists();
         // The link is made by the first pass of the reconcile loop.

@@ -99,6 +99,7 @@ pub async fn run(
                 tracing::info!(?addresses, "dns server is listening");
                 states.send_modify(|state| (state.addresses, state.error) = (addresses, None));
                 await_first_view(&mut responder.nodes, &shutdown).await;
+                // Returns without an error only at shutdown; anything else leads to a new attempt below.
                 match listener.serve(responder.clone(), shutdown.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,

@@ -64,16 +64,19 @@ fn normalised(
     task: &MarathonTask,
     healthy: Option<bool>,
 ) -> Option<Task> {
+    // Old versions of Marathon tell no state, only when a task started.
     let state = match task.state.as_deref() {
         Some(state) => TaskState::parse(state),
         None if task.started_at.is_some() => TaskState::Running,
         None => TaskState::Preparing,
     };
     let key = TaskKey { framework: view.framework.clone(), task: task.id.clone() };
+    // Noted as ended, so that its absence from the next document is no loss.
     if state == TaskState::Terminal {
         view.snapshot.ended.insert(key);
         return None;
     }
+    // Without an agent's id its host stands for it, which is as much its own.
     let agent_id = task.slave_id.clone().unwrap_or_else(|| task.host.clone());
     view.add_agent(&agent_id, &task.host);
     let ports = ports(app, task, &mut SkipLog::new(&mut view.snapshot.skipped, &task.id, state));
@@ -171,6 +174,7 @@ fn labelled(definition: &MarathonPort, port: &TaskPort, log: &mut SkipLog<'_>) -
     if labels.is_empty() {
         return Vec::new();
     }
+    // Read only for ports with VIPs: on any other port they are of no use, and no mistake.
     let options = options(&definition.labels, &name, log);
     let mut ports = Vec::new();
     // Marathon writes both protocols of a port as "tcp,udp".

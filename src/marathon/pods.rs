@@ -70,6 +70,7 @@ fn ports(
             continue;
         }
         let options = options(&endpoint.labels, &endpoint.name, log);
+        // By name, because the order of endpoints in a status is not promised.
         let allocated = status.endpoints.iter().find(|status| status.name == endpoint.name);
         let host_port = allocated.and_then(|status| status.allocated_host_port);
         // Without names of its own an endpoint is on all networks of the pod.

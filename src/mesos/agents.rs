@@ -46,6 +46,7 @@ pub fn add_agent(snapshot: &mut Snapshot, agent: Lenient<MesosAgent<'_>>, recove
     // v1 has id and hostname one level further down.
     let info = agent_info.map(|info| *info);
     let (info_id, info_hostname) = info.map_or((None, None), |info| (info.id, info.hostname));
+    // Without an id no task can name it.
     let Some(id) = id.or(info_id) else { return };
     let id = id.0.into_owned();
     // An agent that has registered again is not awaited any more.

@@ -84,6 +84,7 @@ fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<
         // Keys of VIPs start with VIP or vip, whatever follows, as the peer takes them.
         match (label.key.as_ref(), label.value.as_deref()) {
             ("network-scope", Some(scope)) => {
+                // As a set: the same scope twice is no contradiction.
                 sorted.scopes.insert(scope);
             }
             ("network-name", Some(network)) => {
@@ -108,6 +109,7 @@ fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<
 
 /// Returns an entry with the port's number, as the container's or as the agent's.
 fn place(port: &DiscoveryPort<'_>, scopes: &BTreeSet<&str>) -> Result<PortEntry, String> {
+    // No default here: guessing tcp would program a VIP that is wrong for a UDP port.
     let protocol = port.protocol.as_deref().ok_or("the port has no protocol")?;
     let protocol = Protocol::parse(protocol)
         .ok_or_else(|| format!("protocol {:?} is neither tcp nor udp", shortened(protocol.to_owned())))?;

@@ -50,6 +50,7 @@ pub fn entries(
 
 /// Returns the entry of one label, and the VIP that it asks for.
 fn entry<'v>(index: &str, value: &'v str, resources: &PortResources) -> Result<(PortEntry, &'v str), String> {
+    // The protocol is in the value, because resources have none.
     let (protocol, vip) = match value.split_once("://") {
         Some(("tcp", vip)) => (Protocol::Tcp, vip),
         Some(("udp", vip)) => (Protocol::Udp, vip),

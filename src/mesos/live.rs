@@ -159,6 +159,7 @@ impl LiveCluster {
         self.snapshot.master = master;
         let Some(subscribed) = subscribed else { return Ok(None) };
         self.read_state(subscribed.get())?;
+        // A second reading of the same text; the first one folds the state and keeps nothing else.
         let heartbeat: Heartbeat = serde_json::from_str(subscribed.get())?;
         Ok(heartbeat.interval())
     }
@@ -169,6 +170,7 @@ impl LiveCluster {
         let Lenient::Read(read) = read(task) else {
             return self.tasks.task(&mut self.snapshot, task);
         };
+        // What was known of it goes first: the registry of names has no place to replace an entry.
         let key = key(&read.framework_id, &read.id);
         self.forget(&key);
         if TaskState::parse(&read.state) != TaskState::Terminal {
@@ -182,6 +184,8 @@ impl LiveCluster {
         // v1 always names the task.
         let Some(id) = &status.task_id else { return Ok(()) };
         let key = key(&update.framework_id, id);
+        // The update's own state is the newest; its status may be one that was repeated after a lost
+        // acknowledgement.
         let state = update.state.as_ref().unwrap_or(&status.state);
         if TaskState::parse(state) == TaskState::Terminal {
             self.forget(&key);
@@ -214,6 +218,7 @@ impl LiveCluster {
 
     /// Removes everything that is known of a task.
     fn forget(&mut self, key: &TaskKey) {
+        // Every list that may have it: a task that is added again must not be found twice.
         self.tasks.remove(key);
         self.snapshot.tasks.remove(key);
         self.snapshot.ended.remove(key);

@@ -96,6 +96,7 @@ pub fn valid_port(number: u64) -> Option<u16> {
 /// network, and pods only in the networks of their status, `status_networks`.
 pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> Vec<PortEntry> {
     let container = task.container.as_ref();
+    // One of three places has the mappings; to join them would make one port into several.
     let lists: Vec<&LenientList<PortMapping<'_>>> = match container {
         // A Docker container without mappings has none elsewhere either.
         Some(container) if container.kind.as_deref() == Some("DOCKER") => {
@@ -109,6 +110,7 @@ pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> V
     let entry = |mapping: &PortMapping<'_>| {
         let protocol = Protocol::parse(mapping.protocol.as_deref().unwrap_or("tcp"))?;
         let port = Some(valid_port(mapping.container_port)?);
+        // A mapping with port 0 maps nothing.
         let host_port = Some(valid_port(mapping.host_port)?);
         Some(PortEntry { port, host_port, ..PortEntry::new(protocol) })
     };

@@ -56,6 +56,7 @@ impl Decoder for RecordDecoder {
 
     /// Takes the next whole record out of `buffer`; `None` until more of the stream has come.
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+        // The offset is that of the frame, so that an error names the place where it begins.
         let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         self.advance(buffer, blanks);
         let not_a_length = FrameError::Length { offset: self.offset };
@@ -69,6 +70,7 @@ impl Decoder for RecordDecoder {
         let length = buffer.get(..digits).filter(|digits| digits.iter().all(u8::is_ascii_digit));
         let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         let length: usize = length.ok_or(not_a_length)?;
+        // Before the record is waited for: its memory would be taken by then.
         if length > self.max_record {
             return Err(FrameError::TooLong { offset: self.offset, length, max: self.max_record });
         }

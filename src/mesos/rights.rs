@@ -21,6 +21,7 @@ pub fn hides_tasks(document: &[u8]) -> bool {
     match outline.get_state.or(subscribed) {
         // v1: executors without tasks are idle, but visible, and so are tasks that wait for an agent.
         Some(state) => {
+            // Every list has to be empty: a task that is seen shows that the rights are there.
             let idle = state.get_tasks.unwrap_or_default().is_empty()
                 && state.get_executors.unwrap_or_default().executors.is_empty();
             let agents = state.get_agents.unwrap_or_default().agents;

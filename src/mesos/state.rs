@@ -71,6 +71,7 @@ impl<'de> ObjectFold<'de> for StateDocument {
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
             "leader" => self.leader = read(map)?,
+            // An agent's document has no such list.
             "slaves" => {
                 self.is_master = true;
                 let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: false };
@@ -102,6 +103,7 @@ impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
         let mut framework =
             StateFramework { snapshot, count, id: None, name: None, pid: None, hostname: None };
         let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
+        // A framework without a name gives no names to VIPs, and its tasks are reported as skipped.
         let StateFramework { id, name, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
             agents::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());

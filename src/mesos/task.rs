@@ -43,6 +43,7 @@ impl<'de> ArrayFold<'de> for EndedList<'_> {
 pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
     let Some(task) = read_or_skip(snapshot, task, "tasks[]", "a task") else { return };
     let state = TaskState::parse(&task.state);
+    // Listed among the running ones all the same: a master shows a task until its end is acknowledged.
     if matches!(state, TaskState::Terminal | TaskState::Lost) {
         if let Some(framework) = task.framework_id {
             let key = TaskKey { framework: framework.0.into_owned(), task: task.id.0.into_owned() };
@@ -56,6 +57,7 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
     // Each list is read once, for the names and for the VIPs.
     let mut log = SkipLog::new(&mut snapshot.skipped, &task.id.0, state);
     let reading = TaskReading::new(&task, &mut log);
+    // Names are for tasks that can be reached; VIPs also count tasks that start or stop.
     if state == TaskState::Running {
         let is_published = reading.is_published();
         names::register(snapshot, &task, &reading.networks, &reading.discovered, is_published);

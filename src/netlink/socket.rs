@@ -86,6 +86,8 @@ impl KernelSocket {
             self.send(&frame::message(header, request)).map_err(Error::Send)?;
             let mut replies = Replies::new(self.sequence);
             loop {
+                // Blocks: the kernel queues the answer before the send returns, or as the reader makes
+                // room.
                 let progress = match self.receive(0) {
                     Ok(datagram) => replies.feed(datagram, &parse),
                     Err(error) if error.raw_os_error() == Some(ENOBUFS) => Progress::Lost,
@@ -94,6 +96,7 @@ impl KernelSocket {
                 match progress {
                     Progress::More => {}
                     Progress::Done => return Ok(replies.into_messages()),
+                    // NLM_F_DUMP_INTR: entries may be missing or there twice, which only a new dump mends.
                     Progress::Interrupted => {
                         cause = "the table changes all the time";
                         continue 'attempt;

@@ -142,14 +142,15 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
     desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
     let surroundings = &mut desired.surroundings;
-    // Such a plane replaces addresses when a client connects, so no packet ever has a VIP as its
-    // destination: a route is enough for the kernel to allow connect().
+    // Such a plane acts before there is a packet, so that it needs neither a source address nor settings
+    // nor rules. A route only names a network in which ports without a service are refused.
     if !node.capabilities.packets {
         surroundings.routes =
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
-    // The kernel would choose the address of the VIPs' own link, which backends can't answer.
+    // Without it the kernel takes the destination of a local route, the VIP, as the source as well, and no
+    // backend can answer that.
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
     surroundings.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
@@ -226,12 +227,12 @@ impl Inputs<'_> {
         }
         // A literal VIP inside the range can meet a name's address; the one that came first keeps it.
         if let Some(holder) = desired.services.get(&key) {
-            let reason = format!("{} has this address and port", holder.vip);
+            let reason = format!("the VIP {} has this address and port already", holder.vip);
             return skip(desired, vip_key, vip, Some(key), &reason);
         }
         // The kernel refuses routes and services of a family that is switched off.
         if address.is_ipv6() && !self.node.addresses.iter().any(IpAddr::is_ipv6) {
-            return skip(desired, vip_key, vip, Some(key), "this node has no IPv6");
+            return skip(desired, vip_key, vip, Some(key), "this node has no IPv6 address");
         }
         let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {

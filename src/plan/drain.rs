@@ -109,7 +109,7 @@ impl Leaving {
             condition: Condition::Gone,
             ..known.cloned().unwrap_or_else(|| Backend::unknown(Condition::Gone))
         };
-        // A tenant's label can ask for centuries.
+        // The configured limit has no upper bound, so the sum may be beyond the calendar.
         let until = now.checked_add(backend.drain.unwrap_or(limit)).unwrap_or(Timestamp::MAX);
         Self { backend, since: now, until }
     }

@@ -143,7 +143,7 @@ impl<D: DataPlane> Passes<D> {
         let actual = match self.dataplane.read(depth).await {
             Ok(actual) => actual,
             Err(error) => {
-                tracing::error!(%error, "cannot read the kernel");
+                tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
                 // The next reading is a full one, and its differences are no repair: what happened
                 // meanwhile is unknown.
                 self.progress.settled = None;
@@ -184,7 +184,7 @@ impl<D: DataPlane> Passes<D> {
         report.timings.apply = applying.elapsed();
         report.timings.total = started.elapsed();
 
-        // Set before it is published: the status tells a table that is complete from one that is not.
+        // Only where all of the plan was in the kernel can a later difference be another program's work.
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
         // A name appears only after the kernel has its service.
@@ -203,7 +203,7 @@ impl<D: DataPlane> Passes<D> {
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
     async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
-        // The DNS server can bind only addresses that the link has, and answers before the first document.
+        // The DNS server answers at these addresses, and does so before the first document.
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
         state.link = Link::Up;

@@ -136,7 +136,7 @@ impl Publisher {
         }
         if let Some(error) = &report.error {
             if is_compared {
-                tracing::warn!(error, "will be tried again");
+                tracing::warn!(error, "the last step of a pass failed, the next pass tries it again");
             }
             errors.push(error.clone());
         }
@@ -159,7 +159,11 @@ impl Publisher {
             pass.repaired += operations as u64;
             pass.repaired_at = Some(report.at);
             let first = report.operations.first().map(Op::to_string);
-            tracing::warn!(operations, first, "another program changed what is ours, repaired");
+            tracing::warn!(
+                operations,
+                first,
+                "another program changed what l4lbd keeps in the kernel, repaired"
+            );
         } else {
             tracing::info!(operations, failed = report.failed.len(), "table changed");
         }
@@ -180,7 +184,7 @@ impl Publisher {
 
     /// Publishes names with their addresses.
     pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
-        // The same records keep their serial, so that secondaries and caches do not fetch them again.
+        // The same records keep their serial, and DNS its zone.
         if self.records.as_ref() == Some(&records) {
             return;
         }
@@ -207,7 +211,6 @@ impl Publisher {
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);
         status.source.failure.clone_from(&feed.failure);
-        // Before the first document the status says nothing of the cluster rather than zero.
         if let Some(cluster) = planner.cluster() {
             status.source.master.clone_from(&cluster.master);
             status.source.agents = cluster.agents;
@@ -243,7 +246,7 @@ impl Publisher {
         warnings.extend(conntab_warning(actual));
         let resolved = self.status.dns.resolved.iter();
         warnings.extend(
-            resolved.map(|error| format!("systemd-resolved does not ask us for VIPs' names: {error}")),
+            resolved.map(|error| format!("systemd-resolved does not ask l4lbd for names of VIPs: {error}")),
         );
         warnings
     }

@@ -77,6 +77,7 @@ fn publish<S: Source>(
             if let Some(failure) = report.failure.take() {
                 tracing::info!(source = source.origin(), attempts = failure.attempts, "source answers again");
             }
+            // Also of an unchanged document: it confirms the last one.
             report.good_at = Some(Timestamp::now());
             report.place = source.origin();
             report.pace = source.schedule().to_string();
@@ -90,7 +91,7 @@ fn publish<S: Source>(
             let error: String = error.to_string().chars().take(MAX_ERROR).collect();
             // Once per outage: the status shows the newest reason.
             if attempts == 1 {
-                tracing::warn!(%error, "source does not answer, keeping the last state");
+                tracing::warn!(%error, "source does not answer, trying again; VIPs stay as they are until it does");
             } else {
                 tracing::debug!(%error, attempts, "source still does not answer");
             }

@@ -33,6 +33,7 @@ pub fn reasons(
     now: Timestamp,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
+    // First, because all else may be as old as the last state.
     if let Some(failure) = &status.source.failure {
         let age = match status.source.good_at {
             Some(good) => format!("the state is {} old", age(good, now)),
@@ -43,6 +44,7 @@ pub fn reasons(
         reasons.push("source: waiting for the first state".to_owned());
     }
     if let Some(error) = status.pass.errors.first() {
+        // One line for all errors, which mostly have one cause; the JSON has the first of them.
         let more = report.error_count().saturating_sub(1);
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         reasons.push(format!("kernel: {error}{more}"));
@@ -60,7 +62,8 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     let mut reasons = Vec::new();
     if let Some(lost) = cluster.map(ClusterView::unreachable).filter(|lost| !lost.is_empty()) {
         reasons.push(format!(
-            "unreachable: the master has lost the agents of all backends of {} VIPs, which are kept in use: {}",
+            "unreachable: the master has lost the agents of all backends of {} VIPs; the backends stay in use until \
+             another one is ready; check those agents: {}",
             lost.len(),
             summarize(lost)
         ));
@@ -70,13 +73,17 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     }
     if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {
         reasons.push(format!(
-            "blocked: virtual services that are not ours have the addresses of {} VIPs, which are not served: {}",
+            "blocked: virtual services of other programs have the addresses of {} VIPs, which are not served; remove \
+             those services (l4lbd status lists them) or change the labels: {}",
             blocked.len(),
             summarize(blocked)
         ));
     }
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
-        reasons.push(format!("addresses: {unplaced} names found no free address in the VIP range"));
+        reasons.push(format!(
+            "addresses: {unplaced} names are not served, because no address is free for them; enlarge vips.range4 \
+             or vips.range6"
+        ));
     }
     reasons
 }
@@ -89,6 +96,7 @@ pub fn unnamed_warnings(left_out: impl IntoIterator<Item = (String, NameError)>)
 
 /// The names whose services the kernel holds.
 pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedService> {
+    // An existing service that could not be changed is in the kernel all the same, so only additions count.
     let refused: BTreeSet<_> = errors
         .iter()
         .filter_map(|error| match &error.op {
@@ -109,6 +117,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
 }
 
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
+    // A scheduler is shown where it differs, so that a column for all of them is not needed.
     let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
         let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
@@ -135,6 +144,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
         }
     };
     let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
+    // By name as people look for it; the plan has them by address.
     vips.sort_by(|a, b| {
         (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
     });
@@ -145,6 +155,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
 pub fn conntab_warning(actual: &Actual) -> Option<String> {
     let counted = actual.connections.values();
     let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
+    // A plane without a table of fixed size has none to warn of.
     let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
     (connections > MANY_CONNECTIONS).then(|| {
         format!(

@@ -18,6 +18,7 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let health = if status.degraded { "DEGRADED" } else { "ok" };
     line(out, format_args!("{health}: l4lbd {} on {}{address}", status.version, status.node.hostname))?;
+    // Before the list of VIPs, which can have thousands of lines.
     for reason in &status.reasons {
         line(out, format_args!("  ! {reason}"))?;
     }
@@ -28,6 +29,7 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     let PlaneChoice { plane, reason } = &status.node.dataplane;
     line(out, format_args!("kernel   {plane}: {reason}; {}", kernel(&status.pass, now)))?;
+    // Without an address the server either is off or could not bind; the reasons above tell which.
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
     line(
         out,
@@ -38,6 +40,7 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     vips(&status.vips, now).write(out)?;
     section(out, "WARNINGS", &status.warnings)?;
     section(out, "SKIPPED", &status.skipped)?;
+    // The list is cut, so its title's number is not the whole.
     if status.skipped_total > status.skipped.len() {
         line(out, format_args!("  ... {} in all", status.skipped_total))?;
     }
@@ -76,6 +79,7 @@ fn kernel(pass: &Pass, now: Timestamp) -> String {
 
 /// Returns a table of VIPs with one line per backend.
 pub fn vips(vips: &[Vip], now: Timestamp) -> Table {
+    // `explain` asks no kernel; columns of zeros would look like idleness.
     let counted = vips.iter().flat_map(|vip| &vip.backends).any(|backend| backend.connections.is_some());
     let mut header = vec!["VIP", "SERVICE", "BACKEND", "WEIGHT"];
     if counted {
@@ -92,6 +96,7 @@ pub fn vips(vips: &[Vip], now: Timestamp) -> Table {
             continue;
         }
         for (index, backend) in vip.backends.iter().enumerate() {
+            // Name and service once per VIP, so that the backends of one VIP are seen as one group.
             let first = index == 0;
             let mut row = vec![
                 if first { name.clone() } else { String::new() },
@@ -129,6 +134,7 @@ pub fn line(out: &mut impl Write, text: impl std::fmt::Display) -> io::Result<()
 
 /// Time from `then` to `now` in whole seconds, such as `3m 12s`.
 pub fn age(then: Timestamp, now: Timestamp) -> String {
+    // Clocks of two machines may differ, and nothing is younger than now.
     let seconds = now.duration_since(then).as_secs().max(0);
     format!("{:#}", jiff::SignedDuration::from_secs(seconds))
 }

@@ -46,7 +46,7 @@ impl Saver {
         let mut error = None;
         let mut complain = |found: Error| {
             let found = store.set_aside(found);
-            tracing::error!(error = %found, "cannot go on from an earlier run");
+            tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
             error = Some(found.to_string());
         };
         if let Err(error) = store.remove_leftovers() {
@@ -95,10 +95,13 @@ impl Saver {
         if !has_changed && cluster.is_none() {
             return;
         }
+        // Addresses first: they decide where clients connect, and the cluster comes again with each
+        // document.
         let leases = if has_changed { self.store.save_leases(persisted) } else { Ok(()) };
         match leases.and_then(|()| cluster.map_or(Ok(()), |cluster| self.store.save_cluster(cluster))) {
             Ok(()) => {
                 if cluster.is_some() {
+                    // Measured at each writing, because disks and clusters differ by a factor of thousands.
                     let pause = started.elapsed() * PAUSE_FACTOR;
                     self.due = Instant::now() + pause.min(LONGEST_PAUSE);
                     self.written = self.unsaved.take();
@@ -109,8 +112,10 @@ impl Saver {
                 self.error = None;
             }
             Err(error) => {
+                // Logged once: every pass tries again, and the status keeps the error until a writing
+                // succeeds.
                 if self.error.is_none() {
-                    tracing::error!(%error, "cannot keep what the next start should know");
+                    tracing::error!(%error, "cannot write the state directory, the next start will know less");
                 }
                 self.error = Some(error.to_string());
             }

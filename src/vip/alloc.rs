@@ -35,9 +35,9 @@ pub struct AddressRange {
 pub enum RangeError {
     #[error("{0:?} is not an address range: write FIRST-LAST, such as 11.0.0.0-11.255.255.255")]
     Syntax(String),
-    #[error("{0:?} mixes IPv4 and IPv6")]
+    #[error("{0:?} mixes IPv4 and IPv6: both ends of a range are of one family")]
     Mixed(String),
-    #[error("{0:?} ends before it starts")]
+    #[error("{0:?} ends before it starts: the lower address comes first")]
     Backwards(String),
 }
 
@@ -166,6 +166,7 @@ impl Leases {
         names: impl IntoIterator<Item = &'n str>,
         excluded: impl IntoIterator<Item = AddressRange>,
     ) -> Vec<String> {
+        // The usual pass brings no new name, and then the addresses in use need not be gone through.
         let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
         if fresh.peek().is_none() {
             return Vec::new();
@@ -177,9 +178,11 @@ impl Leases {
         for address in self.0.values().copied().filter(|address| range.contains(*address)) {
             taken.insert(number(address), number(address));
         }
+        // Added at the end, because the iterator over `names` still asks which of them have an address.
         let mut placed = BTreeMap::new();
         let mut unplaced = Vec::new();
         for name in fresh {
+            // A name comes once for each of its ports.
             if placed.contains_key(name) {
                 continue;
             }
@@ -234,6 +237,7 @@ impl Taken {
     /// the last of all candidates is not tried, as in the peer.
     fn first_free(&self, range: &AddressRange, start: u128) -> Option<u128> {
         let (min, max) = (number(range.min), number(range.max));
+        // Names with hashes next to each other make long runs, and tenants can choose their names' hashes.
         let forward = self.run_end(start).map_or(Some(start), |end| end.checked_add(1));
         if let Some(free) = forward.filter(|&free| free <= max) {
             return (free - start < range.span()).then_some(free);

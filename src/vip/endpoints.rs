@@ -15,17 +15,23 @@ pub type Endpoint = (SocketAddr, Option<SocketAddr>);
 pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Vec<Endpoint>, String> {
     let agent = snapshot.agents.get(&task.agent_id);
     let agent_address = agent.and_then(|agent| agent.address);
+    // The error names what is missing: an agent that the document lacks is mostly one that may not be seen.
     let agent_address = || match (agent, agent_address) {
         (_, Some(address)) => Ok(address),
         (Some(agent), None) => {
             Err(format!("the address of agent {} ({}) is not known", task.agent_id, agent.hostname))
         }
-        (None, None) => Err(format!("agent {} is not in the document", task.agent_id)),
+        (None, None) => {
+            Err(format!("agent {} of this task is not in the state of the cluster", task.agent_id))
+        }
     };
     if let Some(host_port) = port.host_port {
         let agent = agent_address()?;
+        // There the host port is the task's own, and nothing is mapped.
         let on_host_network = matches!(task.addresses.as_slice(), [only] if only.address == agent);
         let local = match port.port {
+            // Docker's own mapping also works from its node, so that only other runtimes need another
+            // address.
             Some(number) if task.runtime != Runtime::Docker && !on_host_network => {
                 let addresses = on_networks(&task.addresses, &port.networks);
                 let same_family = addresses.iter().find(|address| address.is_ipv4() == agent.is_ipv4());
@@ -41,6 +47,7 @@ pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Ve
         return Ok(vec![(SocketAddr::new(agent_address()?, number), None)]);
     }
     let addresses = on_networks(&task.addresses, &port.networks);
+    // Any other address of the task could be of a network that this node does not reach.
     if addresses.is_empty() {
         let networks: Vec<&str> = port.networks.iter().map(String::as_str).collect();
         return Err(format!("the task has no address on network {}", networks.join(", ")));

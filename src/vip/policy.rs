@@ -66,6 +66,7 @@ impl LabelPolicy {
                  outside of it, or have the operator open a part of it (vips.literals_in_range)"
             ));
         }
+        // Before `allow`, so that a part of an allowed network can be denied.
         if let Some(network) = self.deny.iter().find(|network| network.contains(&address)) {
             return Some(format!("{address} is in {network}, which the operator denies (vips.deny)"));
         }

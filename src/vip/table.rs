@@ -191,11 +191,14 @@ struct TableBuilder<'a> {
 
 impl TableBuilder<'_> {
     fn add(&mut self, task: &Task, port: &TaskPort) {
+        // Once for all labels of the port: they lead to the same backends.
         let backends = endpoints(self.snapshot, task, port);
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
-                (None, _) => Err(format!("framework {} is not in the document", task.key.framework)),
+                (None, _) => {
+                    Err(format!("framework {} is not in the state of the cluster", task.key.framework))
+                }
                 (Some(framework), Ok(backends)) => {
                     self.add_vip(task, port, &label.value, framework, backends)
                 }
@@ -219,6 +222,7 @@ impl TableBuilder<'_> {
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        // From the label as written, since the peer sorts before it makes names of them.
         let rank = match host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
@@ -233,9 +237,11 @@ impl TableBuilder<'_> {
             }
             LabelHost::Literal(address) => (Host::Literal(address), self.refuse_literal(address)),
         };
+        // Whatever the task's state: a refused label never reserves an address.
         if let Some(reason) = refused {
             return Err(reason);
         }
+        // IPVS translates addresses within a family only.
         let usable = |address: &SocketAddr| match &host {
             Host::Literal(literal) => literal.is_ipv4() == address.is_ipv4() && (ipv6 || address.is_ipv4()),
             Host::Named(_) => ipv6 || address.is_ipv4(),
@@ -246,24 +252,28 @@ impl TableBuilder<'_> {
                 Host::Literal(IpAddr::V6(_)) if !ipv6 => "IPv6 is off".to_owned(),
                 Host::Literal(IpAddr::V6(_)) => "the task has no IPv6 address for an IPv6 VIP".to_owned(),
                 Host::Literal(IpAddr::V4(_)) => "the task has no IPv4 address for an IPv4 VIP".to_owned(),
-                Host::Named(_) => "the task has only IPv6 addresses and IPv6 is off".to_owned(),
+                Host::Named(_) => "the task has only IPv6 addresses and IPv6 is off (vips.ipv6)".to_owned(),
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
         let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
+        // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
             self.lost.entry(key).or_default().extend(backends);
             return Ok(());
         }
+        // No backend yet, but its VIP is not forgotten while the task starts.
         if !task.state.is_serving() {
             self.table.awaited.insert(key);
             return Ok(());
         }
+        // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
         for (address, backend) in backends {
             vip.add(address, backend);
         }
+        // Looked up first: the tasks of a VIP have the same port name, and cloning it for each is in vain.
         if !vip.port_names.contains(&port.name) {
             vip.port_names.insert(port.name.clone());
         }
@@ -291,6 +301,7 @@ impl TableBuilder<'_> {
         let Self { lost, mut table, .. } = self;
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
+            // A backend that is known to run is better than one of which nothing is known.
             if table.vips.get(&key).is_some_and(serves) {
                 continue;
             }

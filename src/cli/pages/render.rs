@@ -67,6 +67,7 @@ impl Renderer {
                 let tag = arguments.first().map(String::as_str).unwrap_or_default();
                 self.layout.tag(&glyphs(tag, Font::Roman, line)?, self.margin() + number(arguments.get(1)));
             }
+            // Sections can be nested, and each .RE goes back to the margin before.
             "RS" => {
                 self.layout.end_line();
                 self.margins.push(self.margin() + number(arguments.first()));
@@ -79,6 +80,7 @@ impl Renderer {
                 }
                 self.layout.indent = self.margin();
             }
+            // Lines of an example stay as they are written.
             "EX" | "nf" => {
                 self.layout.end_line();
                 self.filled = false;
@@ -93,6 +95,7 @@ impl Renderer {
             "IB" => self.text(&alternate(arguments, [Font::Italic, Font::Bold], line)?),
             "IR" => self.text(&alternate(arguments, [Font::Italic, Font::Roman], line)?),
             "RI" => self.text(&alternate(arguments, [Font::Roman, Font::Italic], line)?),
+            // A macro that is passed over would lose its words without a trace.
             _ => return Err(Error::Macro { line, name: name.to_owned() }),
         }
         Ok(())

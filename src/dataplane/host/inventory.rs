@@ -43,6 +43,7 @@ impl Inventory {
         addresses: &[AddressMessage],
         routes: &[RouteMessage],
     ) -> Self {
+        // Addresses and routes name their link by index only.
         let names: BTreeMap<u32, &str> =
             links.iter().filter_map(|link| Some((link.header.index, name(link)?))).collect();
         let ours = links.iter().find(|link| name(link) == Some(own_link));
@@ -78,6 +79,7 @@ impl Inventory {
             }
             node.inside.extend(own_address(message));
             let Some(link) = names.get(&output).filter(|name| **name != "lo") else { continue };
+            // A network behind a gateway is elsewhere, whatever link leads to it.
             let Some(network) = direct(message) else { continue };
             if is_routed(&network) {
                 node.connected.insert((network, (*link).to_owned()));
@@ -121,6 +123,8 @@ fn uplinks(links: &[LinkMessage], routes: &[RouteMessage]) -> BTreeSet<u32> {
         }
         found.extend(added);
     }
+    // Behind the stacking, so that what is made on a link with a default route does not count as leading
+    // out.
     found.extend(defaults.flat_map(|route| outputs(&route.attributes)));
     found
 }
@@ -280,6 +284,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 /// Bridges with a port that does not send a frame back where it came from.
 fn bridges_without_hairpin(links: &[LinkMessage], names: &BTreeMap<u32, &str>) -> BTreeSet<String> {
+    // Hairpin mode is a setting of each port, and a new port has it off.
     let off = |link: &LinkMessage| {
         link.attributes.iter().any(|attribute| match attribute {
             LinkAttribute::LinkInfo(infos) => infos.iter().any(|info| match info {
@@ -291,6 +296,7 @@ fn bridges_without_hairpin(links: &[LinkMessage], names: &BTreeMap<u32, &str>) -
             _ => false,
         })
     };
+    // The bridge of the port, which the warning names.
     let controller = |link: &LinkMessage| {
         link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Controller(index) => Some(*index),

@@ -58,6 +58,7 @@ impl Routing {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
         let mut routes: Vec<RouteMessage> = Vec::new();
+        // One request for each family: the kernel dumps routes of one at a time.
         for message in
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
         {
@@ -65,6 +66,7 @@ impl Routing {
         }
         let mut inventory = Inventory::new(&self.link, &links, &addresses, &routes);
         let node = &mut inventory.node;
+        // Rules and source routing can make it another one than that of the default route's link.
         let asked = preferred_source((OUTSIDE4, DISCARD).into());
         node.default_source4 = default_source(asked, &node.addresses, true);
         let asked = preferred_source((OUTSIDE6, DISCARD).into());

@@ -33,6 +33,7 @@ impl Cache {
         for (foreign, entry) in others {
             match entry {
                 Some(entry) => cache.foreign.entry(entry).or_default().push(foreign),
+                // Without its line in the file it could not be told from a new one.
                 None => cache.unrecognised = true,
             }
         }
@@ -83,6 +84,8 @@ impl Cache {
             };
             let mut servers = BTreeMap::new();
             for shown in &service.servers {
+                // A server that is not known was added by another program, with thresholds that the file
+                // lacks.
                 let known = known.servers.get(&shown.address)?;
                 if known.forwarding != shown.forwarding {
                     return None;

@@ -78,6 +78,7 @@ impl ProcEntry {
 /// kernel by netlink than miss something.
 pub(super) fn parse(text: &str) -> Option<Vec<ProcService>> {
     let mut lines = text.lines();
+    // Passed over unread: their text has the module's version in it.
     for _ in 0..HEADINGS {
         lines.next()?;
     }
@@ -140,6 +141,7 @@ fn parse_server(line: &str) -> Option<ProcServer> {
         None => {
             Some(ProcServer { address, forwarding, weight, connections: Connections { active, inactive } })
         }
+        // A later kernel may have more columns, of which the meaning is not known.
         Some(_) => None,
     }
 }

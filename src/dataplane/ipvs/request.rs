@@ -60,6 +60,7 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
         Op::SetService(key, scheduling) => {
             IpvsMessage::with_service(IpvsCommand::SetService, describe(*key, scheduling)?)
         }
+        // Identity alone: the kernel looks at nothing else of a service that goes.
         Op::DelService(key) => IpvsMessage::with_service(IpvsCommand::DelService, identify(*key)),
         Op::AddServer(key, address, server) => IpvsMessage::with_destination(
             IpvsCommand::NewDestination,
@@ -76,6 +77,7 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
             identify(*key),
             identify_server(*address),
         ),
+        // All three at once, because the kernel leaves those that are missing as they are.
         Op::SetTimeouts(timeouts) => IpvsMessage {
             command: IpvsCommand::SetConfig,
             attributes: vec![
@@ -173,6 +175,7 @@ fn hint(op: &Op, errno: i32) -> Option<String> {
             "a service with this address exists already, which l4lbd did not make (see: ipvsadm -Ln)"
                 .to_owned()
         }
+        // The kernel's answer for a missing service, where ENOENT stands for a missing server.
         (ESRCH, _) => {
             "the service does not exist, another program has removed it; the next pass adds it again"
                 .to_owned()

@@ -81,6 +81,7 @@ impl Listener {
     /// # Errors
     /// When a thread cannot start, or one that serves has died.
     pub async fn serve(self, responder: Responder, shutdown: CancellationToken) -> Result<(), Error> {
+        // A process of this node may ask from the very address that it asks.
         let own: Vec<IpAddr> = self.addresses().map(|address| address.ip()).collect();
         let mut loops = JoinSet::new();
         let mut sockets: Vec<Vec<std::net::UdpSocket>> = (0..threads()).map(|_| Vec::new()).collect();
@@ -100,6 +101,7 @@ impl Listener {
             let worker = Worker::spawn(sockets, responder.clone(), responder.filter(&own), stop.clone());
             ends.spawn(worker.map_err(Error::Thread)?.ended);
         }
+        // Nothing here ends by itself, so that the first end is the shutdown or a fault.
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             Some(Err(error)) = loops.join_next() => Err(Error::Stopped(error)),

@@ -73,6 +73,7 @@ async fn serve_connection(
 ) -> io::Result<()> {
     let mut reply = Vec::new();
     loop {
+        // A client that sends half a query would hold one of few connections for ever.
         let query = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await??;
         activity.busy();
         // Taken for each query, so that the newest catalog answers on a connection that stays open.

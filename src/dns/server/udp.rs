@@ -34,6 +34,7 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
+        // Made here and not in the thread, so that a failure is the caller's to report.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // The name is what top(1) and stack traces show.
         std::thread::Builder::new().name("l4lbd-dns".to_owned()).spawn(move || {

@@ -113,6 +113,7 @@ impl Catalog {
         for alias in layout.aliases {
             add(alias, ZoneKind::Vips)?;
         }
+        // Origins without content would deny names that another server may know.
         if layout.tasks {
             DCOS.iter().try_for_each(|origin| add(origin, ZoneKind::Dcos))?;
             MESOS.iter().try_for_each(|origin| add(origin, ZoneKind::Mesos))?;

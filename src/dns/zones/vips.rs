@@ -114,6 +114,7 @@ impl Zone {
             let owner = match self.owner(&service.name) {
                 Ok(owner) => owner,
                 Err(reason) => {
+                    // Served by its address all the same; the status names the reason.
                     left_out.insert(service.name.clone(), reason);
                     continue;
                 }

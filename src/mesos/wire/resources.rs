@@ -26,6 +26,7 @@ impl PortResources {
         let mut rest = index;
         // A range whose end is before its begin holds no ports.
         for &(begin, end) in self.0.iter().filter(|(begin, end)| begin <= end) {
+            // Computed from the ends: ranges are a tenant's choice, and may have any length.
             if rest <= end - begin {
                 return Some(begin + rest);
             }
@@ -103,6 +104,7 @@ impl<'de> Visitor<'de> for ResourcesVisitor {
         let mut ports = PortResources::default();
         while let Some(resource) = seq.next_element::<Lenient<Resource<'de>>>()? {
             let Lenient::Read(Resource { name, ranges, scalar }) = resource else { continue };
+            // Such as cpus and mem.
             if name != "ports" {
                 continue;
             }

@@ -83,6 +83,7 @@ impl Window {
             // Answers to another send fall outside of the positions, also where numbers wrap around.
             let position = sequence.wrapping_sub(self.base).wrapping_sub(1);
             let answer = usize::try_from(position).ok().and_then(|at| self.answers.get_mut(at));
+            // An acknowledgement is an error with the number 0.
             if let (NLMSG_ERROR, Some(answer)) = (message.message_type(), answer) {
                 *answer = Some(frame::errno(message.payload()));
                 complete |= sequence == last;

@@ -59,6 +59,7 @@ impl Stats {
     /// Decodes the value of a stats attribute; numbers that it lacks are 0.
     pub(super) fn parse(bytes: &[u8]) -> Result<Box<Self>, DecodeError> {
         let mut stats = Box::<Self>::default();
+        // In any order and number; what is missing stays 0.
         for nla in nla::split(bytes) {
             let (kind, value) = nla?;
             let field = match kind & NLA_TYPE_MASK {

@@ -80,7 +80,7 @@ async fn follow(ensemble: Ensemble, scheme: &'static str, sender: watch::Sender<
         sender.send_if_modified(|elected| {
             let new = elected.error.as_ref() != Some(&error);
             if new {
-                tracing::warn!(error, "cannot follow the election of masters");
+                tracing::warn!(error, "cannot follow the election of masters, the last leader is asked on");
             }
             elected.error = Some(error);
             new
@@ -98,7 +98,7 @@ enum Error {
     Timeout,
     #[error("{0}{hint}", hint = hint(.0))]
     Client(#[from] zookeeper_client::Error),
-    #[error("ZooKeeper ended the session")]
+    #[error("ZooKeeper ended the session; a new one is opened")]
     Session,
     #[error(
         "no master stands for election at {0}; is that the path of the masters' --zk, and does a master run?"

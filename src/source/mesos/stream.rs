@@ -91,7 +91,7 @@ impl Source for MesosStream {
             Err(error) => (error, subscription.opened().elapsed()),
         };
         self.subscription = None;
-        tracing::info!(error, "the stream of events ended");
+        tracing::info!(error, "the stream of events ended, subscribing again");
         // A master with too many subscribers drops the oldest one. If that came back at once, all of
         // them would take turns without an end.
         if lasted < SHORT {

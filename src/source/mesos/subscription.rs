@@ -130,6 +130,7 @@ impl Subscription {
                 piece.ok_or_else(|| fail("the stream of events ended before the state".to_owned()))?;
             subscription.take(&piece).await.map_err(fail)?;
         }
+        // The caller takes this first state at once.
         subscription.changed = None;
         Ok(subscription)
     }

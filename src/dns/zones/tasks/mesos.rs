@@ -83,6 +83,7 @@ impl TaskZone {
                 }
                 continue;
             };
+            // Only at a dot: the framework `b` has no part in the name `ab`.
             let records = match rest.strip_suffix('.') {
                 Some(rest) => self.of_group(number, rest, slave),
                 None if rest.is_empty() => self.of_framework(number, slave),
