@@ -158,7 +158,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .map(ToString::to_string)
         .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") });
     let text = text.unwrap_or_default();
-    // Errors quote what others wrote. Only those of the configuration, the operator's own, have several lines.
+    // Errors quote text of other origin. Only those of the configuration, the operator's own, have several lines.
     let is_configuration = error.downcast_ref::<config::Error>().is_some();
     let text = match is_configuration {
         true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
