@@ -110,6 +110,7 @@ impl<D: DataPlane> Passes<D> {
             planner: &self.planner,
             feed: &self.feed,
             store_error: self.saver.error(),
+            unused_files: self.saver.unused(),
             is_asked,
         });
     }

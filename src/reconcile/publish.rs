@@ -48,6 +48,8 @@ pub(super) struct StatusInputs<'a> {
     pub planner: &'a Planner,
     pub feed: &'a Feed,
     pub store_error: Option<&'a str>,
+    /// Files that the start could not use.
+    pub unused_files: &'a [String],
     /// Set while a client waits for the status.
     pub is_asked: bool,
 }
@@ -192,7 +194,7 @@ impl Publisher {
 
     /// Publishes the status after a pass.
     pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
-        let StatusInputs { report, planned, planner, feed, store_error, is_asked } = inputs;
+        let StatusInputs { report, planned, planner, feed, store_error, unused_files, is_asked } = inputs;
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
@@ -217,7 +219,8 @@ impl Publisher {
                 status.skipped_total = skipped.len();
                 status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
                 status.vips = Arc::new(vips(plan, planner, actual, &self.settings.origin));
-                let warnings = self.warnings(plan, actual);
+                let mut warnings = self.warnings(plan, actual);
+                warnings.extend(unused_files.iter().cloned());
                 self.status.warnings = warnings;
             }
         }
