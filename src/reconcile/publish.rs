@@ -16,6 +16,7 @@ use crate::source::Feed;
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
+use crate::units::steady::{shown, steady_now};
 
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
@@ -218,7 +219,12 @@ impl Publisher {
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
                 status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
-                status.vips = Arc::new(vips(plan, planner, actual, &self.settings.origin));
+                let mut vips = vips(plan, planner, actual, &self.settings.origin);
+                let steady = steady_now();
+                for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
+                    backend.until = backend.until.map(|until| shown(until, steady, now));
+                }
+                status.vips = Arc::new(vips);
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());
                 self.status.warnings = warnings;
