@@ -1,7 +1,7 @@
 //! The configuration file: one TOML document, every key optional.
 //!
 //! What belongs here: the sections put together, reading a file (`read`), names that keys had before (`renamed`),
-//! suggestions for misspelt ones (`suggest`), checks of keys against each other (`check`), and the documentation
+//! suggestions for misspelt ones (`suggest`), the socket by a broken file ([`socket`]), checks of keys against each other (`check`), and the documentation
 //! of all keys ([`mod@reference`]).
 //!
 //! A section is a struct whose fields are its keys: the doc comment of a field is the help of the key, the attribute
@@ -24,6 +24,7 @@ mod check;
 mod read;
 pub mod reference;
 mod renamed;
+pub mod socket;
 mod suggest;
 
 /// Path of the configuration file unless another one is given; the file need not exist.

@@ -8,7 +8,6 @@ pub mod wiring;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -30,6 +29,7 @@ use crate::status::pass::Cause;
 use crate::status::text::escape::escaped;
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
+use crate::units::steady::steady_now;
 
 /// Inquiries that may wait; more get the last status.
 const REQUESTS: usize = 16;
@@ -180,7 +180,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let (saver, Loaded { persisted, cluster }) =
         Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
     let mut believer = Believer::new(wiring::patience(config), cluster);
-    believer.take(report, Timestamp::now());
+    believer.take(report, steady_now());
     let settings = wiring::reconciler(config)?;
     // Zones and views of the node have no reader here: a single pass serves no DNS.
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));

@@ -22,6 +22,7 @@ use crate::status::Status;
 use crate::status::pass::Cause;
 use crate::store::Persisted;
 use crate::store::saver::Saver;
+use crate::units::steady::steady_now;
 
 mod pass;
 mod publish;
@@ -190,7 +191,7 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     fn until_due(&self) -> Duration {
-        let until = |due: Timestamp| Duration::try_from(due.duration_since(Timestamp::now()));
+        let until = |due: Timestamp| Duration::try_from(due.duration_since(steady_now()));
         self.passes.due().map_or(Duration::MAX, |due| until(due).unwrap_or_default())
     }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::cluster::Snapshot;
 use crate::vip::VipKey;
@@ -54,6 +55,12 @@ pub enum Error {
     Write { path: PathBuf, error: io::Error },
     #[error("{path} is damaged ({reason}){}; the start goes on without it", set_aside(aside))]
     Damaged { path: PathBuf, reason: String, aside: Option<PathBuf> },
+    #[error(
+        "{path} was written by a later version of l4lbd (its format is {version}, this version reads {VERSION}){}; \
+         the start goes on without it. To go back, stop l4lbd, install the later version and rename the file back",
+        set_aside(aside)
+    )]
+    Later { path: PathBuf, version: u32, aside: Option<PathBuf> },
 }
 
 /// The files of a state directory.
@@ -101,16 +108,29 @@ impl Store {
         self.replace(CLUSTER, cluster)
     }
 
-    /// Renames a damaged file, so that replacing it does not destroy it. Other errors, and how that
-    /// went, are in the error that is returned.
+    /// Renames a file that cannot be used, so that replacing it does not destroy it. Other errors, and how that went,
+    /// are in the error that is returned.
     pub fn set_aside(&self, error: Error) -> Error {
-        let Error::Damaged { path, reason, aside: None } = error else { return error };
+        let (path, kind) = match &error {
+            Error::Damaged { path, aside: None, .. } => (path, "damaged"),
+            Error::Later { path, aside: None, .. } => (path, "later"),
+            _ => return error,
+        };
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         // The time in the name keeps what an earlier start set aside.
-        let name = format!("{file}.damaged-{}", Timestamp::now().as_second());
-        match Directory::open(&self.directory).and_then(|directory| directory.rename(&file, &name)) {
-            Ok(()) => Error::Damaged { aside: Some(path.with_file_name(name)), path, reason },
-            Err(error) => Error::Read { path, error },
+        let name = format!("{file}.{kind}-{}", Timestamp::now().as_second());
+        let renamed = Directory::open(&self.directory).and_then(|directory| directory.rename(&file, &name));
+        match (renamed, error) {
+            (Ok(()), Error::Damaged { path, reason, .. }) => {
+                Error::Damaged { aside: Some(path.with_file_name(name)), path, reason }
+            }
+            (Ok(()), Error::Later { path, version, .. }) => {
+                Error::Later { aside: Some(path.with_file_name(name)), path, version }
+            }
+            (Err(error), Error::Damaged { path, .. } | Error::Later { path, .. }) => {
+                Error::Read { path, error }
+            }
+            (_, other) => other,
         }
     }
 
@@ -140,7 +160,8 @@ impl Store {
         };
         match decode(&bytes) {
             Ok(content) => Ok(Some(content)),
-            Err(reason) => Err(Error::Damaged { path, reason, aside: None }),
+            Err(Unusable::Later(version)) => Err(Error::Later { path, version, aside: None }),
+            Err(Unusable::Damaged(reason)) => Err(Error::Damaged { path, reason, aside: None }),
         }
     }
 
@@ -158,12 +179,23 @@ fn set_aside(aside: &Option<PathBuf>) -> String {
     aside.as_ref().map(|aside| format!(" and was set aside as {}", aside.display())).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let document: Document<T> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if document.version != VERSION {
-        return Err(format!("version {} instead of {VERSION}", document.version));
+/// Reason why the content of a file is of no use.
+enum Unusable {
+    Damaged(String),
+    /// Format of a later version.
+    Later(u32),
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unusable> {
+    let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
+    // The content of another version may have any shape, so the version is read first.
+    let Document { version, content } =
+        serde_json::from_slice::<Document<&RawValue>>(bytes).map_err(damaged)?;
+    match version {
+        VERSION => serde_json::from_str(content.get()).map_err(damaged),
+        later if later > VERSION => Err(Unusable::Later(later)),
+        other => Err(Unusable::Damaged(format!("version {other} instead of {VERSION}"))),
     }
-    Ok(document.content)
 }
 
 /// Keys of a JSON object can only be strings.
@@ -235,7 +267,7 @@ mod tests {
     fn a_damaged_file_is_set_aside_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(directory.path());
-        for damage in ["", "{", "[]", r#"{"version":2,"content":{"leases4":{},"leases6":{},"vips":[]}}"#] {
+        for damage in ["", "{", "[]", r#"{"version":0,"content":{"leases4":{},"leases6":{},"vips":[]}}"#] {
             fs::write(directory.path().join(LEASES), damage).unwrap();
             let error = store.leases().unwrap_err();
             let Error::Damaged { aside: Some(aside), .. } = store.set_aside(error) else {
@@ -244,5 +276,18 @@ mod tests {
             assert_eq!(fs::read_to_string(aside).unwrap(), damage);
             assert_eq!(store.leases().unwrap(), Persisted::default());
         }
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_called_that_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let later = r#"{"version":2,"content":["of any shape"]}"#;
+        fs::write(directory.path().join(LEASES), later).unwrap();
+        let error = store.set_aside(store.leases().unwrap_err());
+        let Error::Later { version: 2, aside: Some(aside), .. } = &error else { panic!("{error}") };
+        assert_eq!(fs::read_to_string(aside).unwrap(), later);
+        assert!(error.to_string().contains("written by a later version of l4lbd"), "{error}");
+        assert_eq!(store.leases().unwrap(), Persisted::default());
     }
 }

@@ -1,5 +1,5 @@
 //! Values as people write them in the configuration: times such as `2s` or `10m`, rates such as `50MB` or
-//! `512kB`, addresses and networks.
+//! `512kB`, addresses and networks. [`steady`] is the clock of deadlines.
 //!
 //! Every error repeats the value and shows a valid one.
 
@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+
+pub mod steady;
 
 /// A length of time, written like `2s`, `10m` or `24h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,11 +1,20 @@
 //! `l4lbd check`
 
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
-use super::ConfigFile;
-use crate::config::{DEFAULT_PATH, Loaded};
+use nix::unistd::{User, geteuid};
+
+use super::{ConfigFile, USAGE};
+use crate::config::{Config, DEFAULT_PATH, Loaded};
+use crate::source::Location;
+use crate::source::http::secret::SecretRef;
+use crate::status::text::line;
+
+/// User of the service, by systemd/l4lbd.service.
+const SERVICE_USER: &str = "l4lbd";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,13 +24,125 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Loaded { remarks, .. } = self.config.load_with_remarks()?;
+        let Loaded { config, remarks } = self.config.load_with_remarks()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-        let remark = if path.exists() { "is valid" } else { "does not exist, the defaults apply" };
-        writeln!(io::stdout(), "{} {remark}", path.display())?;
+        let exists = path.exists();
+        let hidden = hidden_files(&config, exists.then_some(path));
+        if hidden.is_empty() {
+            let remark = if exists { "is valid" } else { "does not exist, the defaults apply" };
+            writeln!(io::stdout(), "{} {remark}", path.display())?;
+        }
         for remark in remarks {
             writeln!(io::stdout(), "{remark}")?;
         }
-        Ok(ExitCode::SUCCESS)
+        for text in &hidden {
+            line(&mut io::stderr(), format_args!("l4lbd: {text}"))?;
+        }
+        Ok(if hidden.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
+    }
+}
+
+/// Returns a sentence for each file that root can read and the service cannot. Nothing without root, who alone can
+/// find out, and on a node without the service's user.
+fn hidden_files(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let service = geteuid().is_root().then(|| User::from_name(SERVICE_USER).ok().flatten()).flatten();
+    let Some(service) = service else { return Vec::new() };
+    let files = file.map(|file| ("the configuration file", file)).into_iter().chain(named_files(config));
+    // A file that root cannot read either is missing, which the daemon says by itself.
+    let hidden = files.filter(|(_, path)| path.exists() && !is_readable(path, &service));
+    let sentence = |(key, path): (&str, &Path)| {
+        let path = path.display();
+        format!(
+            "{key}: the service's user {SERVICE_USER} cannot read {path}, so that the service would fail after a \
+             restart; to let it: chgrp {SERVICE_USER} {path} && chmod g+r {path} (and x on the directories above)"
+        )
+    };
+    hidden.map(sentence).collect()
+}
+
+/// Lists the files that a configuration names for the daemon to read, each with its key.
+fn named_files(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
+    let (source, marathon) = (&config.source, &config.marathon);
+    let secrets = [
+        ("source.basic", &source.basic),
+        ("source.token", &source.token),
+        ("source.service_account", &source.service_account),
+        ("marathon.basic", &marathon.basic),
+        ("marathon.token", &marathon.token),
+        ("marathon.service_account", &marathon.service_account),
+    ];
+    let secrets = secrets.into_iter().filter_map(|(key, secret)| match secret {
+        Some(SecretRef::File(path)) => Some((key, path.as_path())),
+        Some(SecretRef::Env(_)) | None => None,
+    });
+    let certificates = [
+        ("source.tls_ca", &source.tls_ca),
+        ("source.tls_cert", &source.tls_cert),
+        ("source.tls_key", &source.tls_key),
+    ];
+    let certificates = certificates.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+    let documents = source.masters.iter().filter_map(|master| match master {
+        Location::File(path) => Some(("source.masters", path.as_path())),
+        Location::Http(_) | Location::Zk(_) => None,
+    });
+    secrets.chain(certificates).chain(documents)
+}
+
+/// Returns false if the kernel denies a process of `user` to read the file. It decides itself, because modes, ACLs
+/// and the directories above all count.
+fn is_readable(path: &Path, user: &User) -> bool {
+    let asked = Command::new("test")
+        .args(["-r".as_ref(), path.as_os_str()])
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw())
+        .stdin(Stdio::null())
+        .status();
+    // Where the program cannot be run nothing is known.
+    !asked.is_ok_and(|status| status.code() == Some(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_a_user_cannot_read_is_found() {
+        // Root reads everything, so that another user stands in for the service then.
+        let user = match User::from_uid(geteuid()).unwrap() {
+            Some(user) if !user.uid.is_root() => user,
+            _ => User::from_name("nobody").unwrap().unwrap(),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        write(&file, "x").unwrap();
+        let mode = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        mode(directory.path(), 0o755);
+        for (bits, readable) in [(0o000, false), (0o444, true)] {
+            mode(&file, bits);
+            assert_eq!(is_readable(&file, &user), readable, "{bits:o}");
+        }
+        mode(directory.path(), 0o600);
+        assert!(!is_readable(&file, &user), "a directory that cannot be searched");
+        mode(directory.path(), 0o700);
+    }
+
+    #[test]
+    fn every_named_file_is_looked_at() {
+        let text = r#"
+            [source]
+            masters = ["file:/a"]
+            token = "file:/b"
+            tls_ca = "/c"
+            [marathon]
+            urls = ["http://10.0.0.1:8080"]
+            basic = "file:/d"
+        "#;
+        let config = Config::parse(Path::new("l4lbd.toml"), text).unwrap();
+        let mut files: Vec<&Path> = named_files(&config).map(|(_, path)| path).collect();
+        files.sort();
+        assert_eq!(files, ["/a", "/b", "/c", "/d"].map(Path::new));
     }
 }

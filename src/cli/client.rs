@@ -1,12 +1,15 @@
 //! Requests to the running daemon, over its socket.
 
+use std::io;
 use std::path::PathBuf;
 
 use reqwest::Method;
 
 use super::ConfigFile;
 use crate::api::client;
+use crate::config::socket::{self, FoundSocket};
 use crate::status::Status;
+use crate::status::text::line;
 
 /// Location of the running daemon.
 #[derive(Debug, clap::Args)]
@@ -23,9 +26,29 @@ impl RunningDaemon {
     pub fn ask(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, Status)> {
         let socket = match self.socket {
             Some(socket) => socket,
-            None => self.config.load()?.daemon.socket,
+            None => self.find_socket()?,
         };
         let answer = super::runtime()?.block_on(client::ask(&socket, method, path))?;
         Ok((answer.body, answer.status))
+    }
+
+    /// Returns the socket of the configuration; a broken file is no reason to ask nothing.
+    fn find_socket(&self) -> anyhow::Result<PathBuf> {
+        let FoundSocket { path, error } = socket::find(self.config.config.as_deref())?;
+        if let Some(error) = error {
+            let mut out = io::stderr().lock();
+            for problem in error.to_string().lines() {
+                line(&mut out, format_args!("l4lbd: warning: {problem}"))?;
+            }
+            line(
+                &mut out,
+                format_args!(
+                    "l4lbd: warning: the daemon would not start with this configuration file; asking on {} \
+                     (--socket gives another one)",
+                    path.display()
+                ),
+            )?;
+        }
+        Ok(path)
     }
 }

@@ -18,6 +18,7 @@ use crate::source::Feed;
 use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
 use crate::store::saver::Saver;
+use crate::units::steady::steady_now;
 
 /// Largest number of operations that are sent before the status is published again: after a flush the
 /// kernel needs long for each, and an operator should see progress.
@@ -114,6 +115,7 @@ impl<D: DataPlane> Passes<D> {
             planner: &self.planner,
             feed: &self.feed,
             store_error: self.saver.error(),
+            unused_files: self.saver.unused(),
             is_asked,
         });
     }
@@ -156,7 +158,7 @@ impl<D: DataPlane> Passes<D> {
         report.timings.read = started.elapsed();
         // DNS waits for the node's networks, and a plan that is carried out can take seconds.
         self.publisher.publish_node(&actual.node, None);
-        let Some(plan) = self.planner.plan(&actual, Timestamp::now()) else {
+        let Some(plan) = self.planner.plan(&actual, steady_now()) else {
             return self.prepare(report, &actual, is_asked).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;

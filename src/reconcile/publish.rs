@@ -16,6 +16,7 @@ use crate::source::Feed;
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
+use crate::units::steady::{shown, steady_now};
 
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
@@ -48,6 +49,8 @@ pub(super) struct StatusInputs<'a> {
     pub planner: &'a Planner,
     pub feed: &'a Feed,
     pub store_error: Option<&'a str>,
+    /// Files that the start could not use.
+    pub unused_files: &'a [String],
     /// Set while a client waits for the status.
     pub is_asked: bool,
 }
@@ -201,7 +204,7 @@ impl Publisher {
 
     /// Publishes the status after a pass.
     pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
-        let StatusInputs { report, planned, planner, feed, store_error, is_asked } = inputs;
+        let StatusInputs { report, planned, planner, feed, store_error, unused_files, is_asked } = inputs;
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
@@ -226,8 +229,14 @@ impl Publisher {
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
                 status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
-                status.vips = Arc::new(vips(plan, planner, actual, &self.settings.origin));
-                let warnings = self.warnings(plan, actual);
+                let mut vips = vips(plan, planner, actual, &self.settings.origin);
+                let steady = steady_now();
+                for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
+                    backend.until = backend.until.map(|until| shown(until, steady, now));
+                }
+                status.vips = Arc::new(vips);
+                let mut warnings = self.warnings(plan, actual);
+                warnings.extend(unused_files.iter().cloned());
                 self.status.warnings = warnings;
             }
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::report::{Failure, Report};
 use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, Belief, Patience};
+use crate::units::steady::steady_now;
 
 /// The believed cluster and the state of its source.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +107,7 @@ impl Believer {
                 Some(request) = requests.recv() => answer = Some(request.done),
             }
             let report = reports.borrow_and_update().clone();
-            self.take(report, Timestamp::now());
+            self.take(report, steady_now());
             if let Some(done) = answer {
                 self.accept_loss();
                 feeds.send_replace(self.feed.clone());

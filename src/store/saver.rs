@@ -31,6 +31,8 @@ pub struct Saver {
     /// Time from which the cluster may be written again.
     due: Instant,
     error: Option<String>,
+    /// Files that the start could not use.
+    unused: Vec<String>,
 }
 
 /// Content of the state directory at the start.
@@ -43,11 +45,11 @@ pub struct Loaded {
 impl Saver {
     /// Loads what an earlier run left. A damaged file is set aside and reported, and stops nothing.
     pub fn open(store: Store, keeps_cluster: bool) -> (Self, Loaded) {
-        let mut error = None;
+        let mut unused = Vec::new();
         let mut complain = |found: Error| {
             let found = store.set_aside(found);
             tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
-            error = Some(found.to_string());
+            unused.push(found.to_string());
         };
         if let Err(error) = store.remove_leftovers() {
             // They only take space, and a directory that cannot be written is said at the first writing.
@@ -65,7 +67,8 @@ impl Saver {
             written: None,
             unsaved: None,
             due: Instant::now(),
-            error,
+            error: unused.first().cloned(),
+            unused,
             store,
         };
         (saver, Loaded { persisted, cluster })
@@ -126,6 +129,11 @@ impl Saver {
     pub fn finish(&mut self, persisted: &Persisted) {
         self.due = Instant::now();
         self.save(persisted);
+    }
+
+    /// Returns what the start could not use, for as long as the daemon runs: an operator may look much later.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
     }
 
     /// Returns the last error of reading or writing, until a writing succeeds.
@@ -211,5 +219,7 @@ mod tests {
         saver.note_cluster(&cluster("A"));
         saver.save(&Persisted::default());
         assert_eq!(saver.error(), None);
+        // The file is still where it was put.
+        assert!(saver.unused().iter().any(|file| file.contains("was set aside as")), "{:?}", saver.unused());
     }
 }

@@ -310,7 +310,11 @@ pub fn state_file(bytes: &[u8]) {
 
 fn must_be_set_aside(store: &Store, error: store::Error, bytes: &[u8]) {
     let error = store.set_aside(error);
-    let store::Error::Damaged { aside: Some(aside), .. } = error else { panic!("{error}") };
+    let (store::Error::Damaged { aside: Some(aside), .. } | store::Error::Later { aside: Some(aside), .. }) =
+        error
+    else {
+        panic!("{error}")
+    };
     assert_eq!(fs::read(&aside).expect("the file is kept"), bytes);
     fs::remove_file(aside).expect("the directory is writable");
 }

@@ -123,8 +123,9 @@ impl Leftovers {
     pub fn remove(&mut self) -> Result<(), String> {
         let Some(options) = &self.options else { return Ok(()) };
         match Ebpf::purge(options) {
-            // Only root may look into /sys/fs/bpf on most nodes, and a daemon with IPVS need not be.
-            Err(error) if error.is_denied() => tracing::info!(
+            // Only root may look into /sys/fs/bpf on most nodes, and a daemon with IPVS need not be. Most nodes never
+            // had programs, and should not be told of them at each start.
+            Err(error) if error.is_denied() => tracing::debug!(
                 %error,
                 "cannot look for eBPF programs of an earlier run: if it used the data plane ebpf, run as root: \
                  l4lbd purge"
