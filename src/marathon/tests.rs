@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
 use super::*;
-use crate::cluster::{Snapshot, TaskState};
+use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
 use crate::mesos;
 use crate::vip::{VipKey, VipTable};
 
@@ -151,6 +155,126 @@ fn what_is_not_marathon_is_an_error() {
     assert!(MarathonInfo::parse(b"[]").is_err());
     assert!(info().has_pods());
     for version in ["1.3.14", "0.15.0", ""] {
-        assert!(!MarathonInfo { version: version.to_owned(), ..info() }.has_pods());
+        let version = Some(Lenient::Read(version.to_owned()));
+        assert!(!MarathonInfo { version, ..info() }.has_pods());
+    }
+}
+
+/// Two tasks of an app on the agent's ports, of which `first` describes the first.
+fn beside(app: &Value, first: &Value) -> MarathonView {
+    let task = |id: &str| {
+        json!({"id": id, "host": "10.0.0.1", "slaveId": "S", "state": "TASK_RUNNING", "ports": [31000],
+            "ipAddresses": [{"ipAddress": "10.0.0.1"}]})
+    };
+    let patched = |mut value: Value, patch: &Value| {
+        for (key, member) in patch.as_object().unwrap() {
+            value[key] = member.clone();
+        }
+        value
+    };
+    let app = patched(
+        json!({"id": "/odd", "portDefinitions": [{"name": "http", "labels": {"VIP_0": "odd:80"}}],
+            "tasks": [patched(task("odd.1"), first), task("odd.2")]}),
+        app,
+    );
+    let neighbour = json!({"id": "/good", "portDefinitions": [{"labels": {"VIP_0": "good:80"}}],
+        "tasks": [task("good.1")]});
+    view(&format!("{app},{neighbour}"))
+}
+
+#[test]
+fn an_odd_app_or_task_costs_only_itself_and_says_why() {
+    let no = json!({});
+    let here = |host: &str| json!({ "host": host });
+    for (app, task, left, reason) in [
+        (
+            json!({"networks": [{"mode": "overlay"}]}),
+            no.clone(),
+            0,
+            "/odd: the network mode \"overlay\" is not",
+        ),
+        (json!({"networks": 7}), no.clone(), 0, "apps[] "),
+        (json!({"id": null}), no.clone(), 0, "an app that cannot be read"),
+        (no.clone(), json!({"ports": [70000]}), 1, "odd.1 http: the agent's port 70000 cannot be read"),
+        (no.clone(), json!({"ports": [0]}), 1, "0 is no port of the agent"),
+        (no.clone(), json!({"ports": []}), 1, "Marathon tells no port of the agent"),
+        (no.clone(), json!({"ports": "many"}), 1, "/odd: the task"),
+        (no.clone(), json!({"id": 5}), 1, "/odd: the task"),
+        (no.clone(), json!({"host": null}), 1, "odd.1 port http 31000/tcp: Marathon tells no host"),
+        (no.clone(), here("nowhere.invalid"), 1, "(nowhere.invalid) is not known"),
+    ] {
+        let view = beside(&app, &task);
+        let table = VipTable::new(&view.snapshot, &crate::vip::LabelPolicy::default());
+        let backends = |name: &str| {
+            let vips = table.vips.iter().filter(|(key, _)| key.to_string().contains(name));
+            vips.map(|(_, vip)| vip.backends.len()).sum::<usize>()
+        };
+        assert_eq!((backends("good"), backends("odd")), (1, left), "{app} {task}");
+        let skipped: Vec<String> =
+            view.snapshot.skipped.iter().chain(&table.skipped).map(ToString::to_string).collect();
+        let says = skipped.iter().any(|record| record.replacen(" port http:", " http:", 1).contains(reason));
+        assert!(says, "{reason}: {skipped:?}");
+    }
+}
+
+/// Paths of all values in a document.
+fn paths(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
+    let mut below = |key: String, value: &Value| {
+        let path = [at, &[key]].concat();
+        found.push(path.clone());
+        paths(value, &path, found);
+    };
+    match value {
+        Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| below(n.to_string(), item)),
+        Value::Object(members) => members.iter().for_each(|(key, member)| below(key.clone(), member)),
+        _ => {}
+    }
+}
+
+/// Tasks with the hosts of their agents, whatever the ids of these are.
+fn placed(snapshot: &Snapshot) -> BTreeMap<TaskKey, (Task, Option<String>)> {
+    let place = |task: &Task| {
+        let host = snapshot.agents.get(&task.agent_id).map(|agent| agent.hostname.clone());
+        (Task { agent_id: String::new(), ..task.clone() }, host)
+    };
+    snapshot.tasks.iter().map(|(key, task)| (key.clone(), place(task))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Replaces one value of an app, a pod, a task or an instance in a valid answer: all but that one
+    /// stay as they were.
+    #[test]
+    fn one_odd_value_changes_no_neighbour(
+        in_pods: bool,
+        at: Index,
+        odd in select(vec![
+            json!(null), json!(true), json!(-1), json!(0), json!(70_000), json!(1e300), json!(""), json!("odd"),
+            json!([]), json!({}), json!([null]), json!([[1]]), json!({"odd": 1}),
+        ]),
+    ) {
+        let files = [fixture("marathon/apps.json"), fixture("marathon/pods.json")];
+        let mut documents = files.map(|file| serde_json::from_slice::<Value>(&file).unwrap());
+        let parse = |documents: &[Value; 2]| {
+            let [apps, pods] = documents.clone().map(|document| document.to_string());
+            MarathonView::parse(&info(), apps.as_bytes(), Some(pods.as_bytes()))
+        };
+        let before = placed(&parse(&documents).unwrap().snapshot);
+        let document = &mut documents[usize::from(in_pods)];
+        let list = if in_pods { "" } else { "/apps" };
+        let mut found = Vec::new();
+        paths(document.pointer(list).unwrap(), &[], &mut found);
+        let path = at.get(&found);
+        // The innermost task or instance around the value, else the app or pod.
+        let items = if in_pods { "instances" } else { "tasks" };
+        let depth = if path.len() > 2 && path[1] == items { 3 } else { 1 };
+        let owner = document.pointer(&format!("{list}/{}", path[..depth].join("/"))).unwrap().to_string();
+        *document.pointer_mut(&format!("{list}/{}", path.join("/"))).unwrap() = odd;
+        let after = placed(&parse(&documents).unwrap().snapshot);
+        for (key, task) in &before {
+            let is_neighbour = !owner.contains(&format!("\"{}\"", key.task));
+            prop_assert!(!is_neighbour || after.get(key) == Some(task), "{} {}", path.join("/"), key.task);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{Agent, Snapshot};
+use crate::cluster::{Agent, Skipped, Snapshot, shortened};
 
 /// Marathon's view of the cluster: verdicts on tasks, and the tasks themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,10 +20,26 @@ pub struct MarathonView {
 }
 
 impl MarathonView {
-    /// Adds an agent, of which only the name of the host is known; that may be an address.
-    pub fn add_agent(&mut self, id: &str, host: &str) {
+    /// Adds an agent, of which only the name of the host is known; that may be an address. Returns the id
+    /// by which tasks with this host find it.
+    ///
+    /// Tasks may give one agent several hosts: each then has an agent of its own, so that a name without
+    /// an address costs only the tasks that give it.
+    pub fn add_agent(&mut self, id: &str, host: &str) -> String {
         let agent = || Agent { hostname: host.to_owned(), address: host.parse().ok() };
-        self.snapshot.agents.entry(id.to_owned()).or_insert_with(agent);
+        let first = self.snapshot.agents.entry(id.to_owned()).or_insert_with(agent);
+        if first.hostname == host {
+            return id.to_owned();
+        }
+        let id = format!("{id} at {host}");
+        self.snapshot.agents.entry(id.clone()).or_insert_with(agent);
+        id
+    }
+
+    /// Adds the record of an app, a pod or a task that yields nothing.
+    pub fn skip(&mut self, id: &str, reason: String) {
+        let task = shortened(id.to_owned());
+        self.snapshot.skipped.push(Skipped { task, reason, ..Skipped::default() });
     }
 
     /// Adds Marathon's verdicts to tasks of Mesos: a task is healthy if neither says otherwise.

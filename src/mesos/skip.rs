@@ -39,13 +39,17 @@ pub fn read_or_skip<T>(snapshot: &mut Snapshot, value: Lenient<T>, at: &str, wha
     match value {
         Lenient::Read(value) => Some(value),
         Lenient::Unreadable { error, json } => {
-            snapshot.skipped.push(Skipped {
-                task: at.to_owned(),
-                value: Some(json),
-                reason: format!("{what} that cannot be read: {error}"),
-                ..Skipped::default()
-            });
+            snapshot.skipped.push(Skipped { task: at.to_owned(), ..unreadable(&error, json, what) });
             None
         }
+    }
+}
+
+/// Returns the record of a value that cannot be read, without its task.
+pub fn unreadable(error: &str, json: String, what: &str) -> Skipped {
+    Skipped {
+        value: Some(json),
+        reason: format!("{what} that cannot be read: {error}"),
+        ..Skipped::default()
     }
 }
