@@ -15,12 +15,15 @@ mod apps;
 mod labels;
 mod networks;
 mod pods;
+mod results;
+mod verdicts;
 mod view;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use verdicts::VerdictMemory;
 pub use view::MarathonView;
 
 /// Reason why answers are of no use.
@@ -74,6 +77,8 @@ impl MarathonInfo {
 
 impl MarathonView {
     /// Puts the answers to [`INFO`], [`APPS`] and [`PODS`] together.
+    ///
+    /// There are no verdicts yet: [`VerdictMemory::judge`] makes them of the results.
     ///
     /// An app, a pod, a task or a port that cannot be read or placed costs only itself and leaves a record
     /// in [`Snapshot::skipped`](crate::cluster::Snapshot::skipped).

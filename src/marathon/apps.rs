@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::labels::{PortLabels, asks_for_vip};
 use super::networks::{MarathonNetworks, NetworkMode};
+use super::results::{CheckResult, TaskResults};
 use super::view::MarathonView;
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask};
 use crate::cluster::{
@@ -11,17 +12,16 @@ use crate::cluster::{
 };
 use crate::mesos::{Lenient, LenientList, SkipLog, container_address, readable, unreadable};
 
-/// Adds an app's tasks, and Marathon's verdicts on them.
+/// Adds an app's tasks, and the results of their checks.
 pub fn add(view: &mut MarathonView, app: &MarathonApp) {
     // A check that cannot be read is taken for one of the default kind.
     let mut checks = app.health_checks.iter().flatten();
-    let is_checked = checks.any(|check| check.as_read().is_none_or(wire::HealthCheck::is_marathons));
-    let has_checks = app.health_checks.iter().flatten().next().is_some();
+    let has_own = checks.any(|check| check.as_read().is_none_or(wire::HealthCheck::is_marathons));
     let has_readiness = !app.readiness_checks.is_empty();
+    let is_marathons = has_own || has_readiness;
+    let is_checked = app.health_checks.iter().flatten().next().is_some() || has_readiness;
     // Ids of tasks begin with the app's id, with underscores for slashes.
-    if is_checked || has_readiness {
-        view.checked.insert(app.id.trim_start_matches('/').replace('/', "_"));
-    }
+    view.apps.insert(app.id.trim_start_matches('/').replace('/', "_"), is_marathons);
     let networks = networks(view, app);
     for task in app.tasks.iter().flatten() {
         let task = match task {
@@ -31,17 +31,10 @@ pub fn add(view: &mut MarathonView, app: &MarathonApp) {
                 continue;
             }
         };
-        let healthy = is_healthy(task);
-        let ready = is_ready(app, task);
-        // Checks that Mesos does are in the tasks of Mesos already.
-        let verdict = (is_checked || has_readiness).then_some((healthy || !is_checked) && ready);
-        if let Some(verdict) = verdict {
-            view.verdicts.insert(task.id.clone(), verdict);
-        }
-        // Without Mesos as a source, Marathon also has to answer for the checks that Mesos does.
-        let healthy = (has_checks || has_readiness).then_some((healthy || !has_checks) && ready);
+        let (health, readiness) = (health(app, task), readiness(app, task));
+        view.results.insert(task.id.clone(), TaskResults { health, readiness, is_marathons, is_checked });
         if let Some(networks) = &networks
-            && let Some(task) = normalised(view, app, networks, task, healthy)
+            && let Some(task) = normalised(view, app, networks, task)
         {
             view.snapshot.tasks.insert(task.key.clone(), task);
         }
@@ -61,26 +54,51 @@ fn networks(view: &mut MarathonView, app: &MarathonApp) -> Option<MarathonNetwor
     None
 }
 
-/// Returns true if every check has a good result, which is Marathon's own rule.
-fn is_healthy(task: &MarathonTask) -> bool {
+/// Returns the result of a task's health checks: good if all are, which is Marathon's own rule.
+fn health(app: &MarathonApp, task: &MarathonTask) -> CheckResult {
+    let checks = app.health_checks.iter().flatten().count();
+    if checks == 0 {
+        return if state(task) == TaskState::Running { CheckResult::Good } else { CheckResult::Missing };
+    }
     let results = || task.health_check_results.iter().flatten();
-    let is_alive = |result: &Option<wire::HealthResult>| result.as_ref().is_some_and(|result| result.alive);
-    results().next().is_some() && results().all(|result| result.as_read().is_some_and(is_alive))
+    let read = || results().filter_map(|result| result.as_read()?.as_ref());
+    if read().any(wire::HealthResult::is_bad) {
+        return CheckResult::Bad;
+    }
+    // A task of an older version may have fewer checks than the app has now; one at least, for a result.
+    let is_current = task.version.is_none() || app.version.is_none() || task.version == app.version;
+    let expected = if is_current { checks } else { results().count().max(1) };
+    match read().filter(|result| result.alive).count() >= expected {
+        true => CheckResult::Good,
+        false => CheckResult::Missing,
+    }
 }
 
-/// Returns true unless a deployment waits for the task: readiness counts during deployments only, and
-/// for the tasks that they start.
-fn is_ready(app: &MarathonApp, task: &MarathonTask) -> bool {
+/// Returns the result of a task's readiness checks, which count for the tasks that a deployment starts
+/// and until it is over.
+fn readiness(app: &MarathonApp, task: &MarathonTask) -> CheckResult {
     // Marathon keeps no results once a deployment is over.
     if app.readiness_checks.is_empty() || app.deployments.is_empty() {
-        return true;
+        return CheckResult::Good;
     }
     let mut results =
         readable(&app.readiness_check_results).filter(|result| result.task_id == task.id).peekable();
     match results.peek() {
-        Some(_) => results.all(|result| result.ready),
+        Some(_) => match results.all(|result| result.ready) {
+            true => CheckResult::Good,
+            false => CheckResult::Bad,
+        },
         // No result yet: only tasks that the deployment starts wait for one.
-        None => task.version != app.version,
+        None if task.version != app.version => CheckResult::Good,
+        None => CheckResult::Missing,
+    }
+}
+
+fn state(task: &MarathonTask) -> TaskState {
+    match task.state.as_deref() {
+        Some(state) => TaskState::parse(state),
+        None if task.has_started => TaskState::Running,
+        None => TaskState::Preparing,
     }
 }
 
@@ -90,13 +108,8 @@ fn normalised(
     app: &MarathonApp,
     networks: &MarathonNetworks,
     task: &MarathonTask,
-    healthy: Option<bool>,
 ) -> Option<Task> {
-    let state = match task.state.as_deref() {
-        Some(state) => TaskState::parse(state),
-        None if task.has_started => TaskState::Running,
-        None => TaskState::Preparing,
-    };
+    let state = state(task);
     let key = TaskKey { framework: view.framework.clone(), task: task.id.clone() };
     if state == TaskState::Terminal {
         view.snapshot.ended.insert(key);
@@ -123,7 +136,8 @@ fn normalised(
         key,
         agent_id,
         state,
-        healthy,
+        // Set when verdicts are made of the results.
+        healthy: None,
         runtime: match app.container.as_ref().and_then(|container| container.kind.as_deref()) {
             Some("DOCKER") => Runtime::Docker,
             _ => Runtime::Mesos,

@@ -26,8 +26,15 @@ fn info() -> MarathonInfo {
     MarathonInfo::parse(text.as_bytes()).unwrap()
 }
 
+/// Answers to a l4lbd that has just started.
+fn judged(apps: &[u8], pods: Option<&[u8]>) -> MarathonView {
+    let mut view = MarathonView::parse(&info(), apps, pods).unwrap();
+    VerdictMemory::default().judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
+    view
+}
+
 fn view(app: &str) -> MarathonView {
-    MarathonView::parse(&info(), format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None).unwrap()
+    judged(format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None)
 }
 
 fn weight(view: &MarathonView) -> u32 {
@@ -46,7 +53,7 @@ fn backends(snapshot: &Snapshot) -> BTreeMap<VipKey, BTreeMap<SocketAddr, u32>> 
 #[test]
 fn alone_it_gives_what_mesos_gives() {
     let (apps, pods) = (fixture("marathon/apps.json"), fixture("marathon/pods.json"));
-    let mut view = MarathonView::parse(&info(), &apps, Some(&pods)).unwrap();
+    let mut view = judged(&apps, Some(&pods));
     let mut mesos = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     // Marathon has names of hosts only, which are resolved elsewhere.
     for (id, agent) in &mut view.snapshot.agents {
@@ -78,6 +85,8 @@ fn its_own_checks_decide_where_mesos_knows_of_none() {
         (r#"[{"protocol":"TCP"}]"#, r#"[{"alive":false}]"#, Some(false), 0),
         (r#"[{}]"#, "null", Some(false), 0),
         (both, r#"[{"alive":true},null]"#, Some(false), 0),
+        (both, r#"[{"alive":true}]"#, Some(false), 0),
+        (both, r#"[{"alive":true},{"alive":true}]"#, Some(true), 1),
     ] {
         let view = app(checks, results);
         assert_eq!(view.verdicts.get(id).copied(), verdict, "{checks} {results}");
@@ -105,6 +114,25 @@ fn readiness_counts_for_what_a_deployment_starts() {
 }
 
 #[test]
+fn a_failure_that_marathon_ignores_is_no_result() {
+    let mut memory = VerdictMemory::default();
+    for (result, verdict) in [
+        (r#"{"alive":false,"consecutiveFailures":0,"lastFailure":null}"#, false),
+        (r#"{"alive":true,"consecutiveFailures":0,"lastFailure":null}"#, true),
+        (r#"{"alive":false,"consecutiveFailures":0,"lastFailure":null}"#, true),
+        (r#"{"alive":false,"consecutiveFailures":1,"lastFailure":"2026-01-01T00:00:00Z"}"#, false),
+    ] {
+        let apps = format!(
+            r#"{{"apps":[{{"id":"/w","healthChecks":[{{}}],
+            "tasks":[{{"id":"w.1","state":"TASK_RUNNING","healthCheckResults":[{result}]}}]}}]}}"#
+        );
+        let mut view = MarathonView::parse(&info(), apps.as_bytes(), None).unwrap();
+        memory.judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(view.verdicts["w.1"], verdict, "{result}");
+    }
+}
+
+#[test]
 fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut snapshot = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     let before = snapshot.clone();
@@ -113,7 +141,7 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut view = MarathonView { framework: FRAMEWORK.to_owned(), ..MarathonView::default() };
     view.verdicts.insert(web.clone(), false);
     view.checked.insert("nohc".to_owned());
-    view.judge(&mut snapshot);
+    view.judge(&mut snapshot, None);
     for (key, task) in &snapshot.tasks {
         let expected = match &key.task {
             id if id == web || id.starts_with("nohc.") => Some(false),
@@ -123,11 +151,11 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     }
     // Another framework's tasks are none of its business, and it overrules no bad result of Mesos.
     let mut again = before.clone();
-    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again);
+    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again, None);
     assert_eq!(again, before);
     snapshot.tasks.values_mut().for_each(|task| task.healthy = Some(false));
     view.verdicts.insert(web.clone(), true);
-    view.judge(&mut snapshot);
+    view.judge(&mut snapshot, None);
     assert!(snapshot.tasks.values().all(|task| task.healthy == Some(false)));
 }
 

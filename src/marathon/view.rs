@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{Agent, Skipped, Snapshot, shortened};
+use super::results::TaskResults;
+use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey, shortened};
 
 /// Marathon's view of the cluster: verdicts on tasks, and the tasks themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +14,13 @@ pub struct MarathonView {
     /// Beginnings of task ids of apps with such checks: until there is a verdict, their tasks should
     /// get no connections.
     pub checked: BTreeSet<String>,
+    /// Ids of tasks whose verdict is bad only for want of results.
+    pub waiting: BTreeSet<String>,
+    /// Results by task id, until verdicts are made of them.
+    pub results: BTreeMap<String, TaskResults>,
+    /// Listed apps by the beginnings of their tasks' ids, true for those with checks of Marathon itself;
+    /// until verdicts are made.
+    pub apps: BTreeMap<String, bool>,
     /// Id of Marathon's framework.
     pub framework: String,
     /// The cluster as far as Marathon knows it.
@@ -43,15 +51,43 @@ impl MarathonView {
     }
 
     /// Adds Marathon's verdicts to tasks of Mesos: a task is healthy if neither says otherwise.
-    pub fn judge(&self, snapshot: &mut Snapshot) {
+    ///
+    /// An app that would have no ready task any more, because tasks that were ready in `before` wait for
+    /// their first results, keeps these ready and gets a record in [`Snapshot::skipped`].
+    pub fn judge(&self, snapshot: &mut Snapshot, before: Option<&Snapshot>) {
+        let was_ready =
+            |task: &Task| before.and_then(|before| before.tasks.get(&task.key)).is_some_and(Task::is_ready);
+        let mut ready = BTreeSet::new();
+        // Tasks that would leave for want of results, with their health in Mesos.
+        let mut leaving: BTreeMap<String, Vec<(TaskKey, Option<bool>)>> = BTreeMap::new();
         for task in snapshot.tasks.values_mut().filter(|task| task.key.framework == self.framework) {
             let id = task.key.task.as_str();
+            let app = run_spec(id).to_owned();
             let verdict = self.verdicts.get(id).copied();
+            let is_waiting = self.waiting.contains(id) || (verdict.is_none() && self.checked.contains(&app));
+            if is_waiting && task.is_ready() && was_ready(task) {
+                leaving.entry(app.clone()).or_default().push((task.key.clone(), task.healthy));
+            }
             // A task that has just started has no verdict yet.
-            let verdict = verdict.or_else(|| self.checked.contains(run_spec(id)).then_some(false));
-            if let Some(good) = verdict {
+            if let Some(good) = verdict.or_else(|| is_waiting.then_some(false)) {
                 task.healthy = Some(good && task.healthy != Some(false));
             }
+            if task.is_ready() {
+                ready.insert(app);
+            }
+        }
+        for (app, tasks) in leaving.into_iter().filter(|(app, _)| !ready.contains(app)) {
+            let reason = format!(
+                "Marathon has no results of its checks for any task that was ready; {} tasks keep getting \
+                 connections until it has",
+                tasks.len()
+            );
+            for (key, healthy) in tasks {
+                if let Some(task) = snapshot.tasks.get_mut(&key) {
+                    task.healthy = healthy;
+                }
+            }
+            snapshot.skipped.push(Skipped { task: shortened(app), reason, ..Skipped::default() });
         }
     }
 }

@@ -157,9 +157,22 @@ pub struct MarathonAddress {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HealthResult {
     #[serde(default)]
     pub alive: bool,
+    #[serde(default)]
+    consecutive_failures: Option<u64>,
+    #[serde(default, rename = "lastFailure", deserialize_with = "present")]
+    has_failed: bool,
+}
+
+impl HealthResult {
+    /// Returns true for a failed check. Within the grace period Marathon ignores failures: such a task
+    /// is not alive and has no failures.
+    pub fn is_bad(&self) -> bool {
+        !self.alive && (self.has_failed || self.consecutive_failures != Some(0))
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Url;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
 use super::{Error, Fetched, Location, Source};
-use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS};
+use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS, VerdictMemory};
 
 /// Pause before events are followed again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ pub struct MarathonSource {
     alone: bool,
     /// Addresses of hosts by their names, as they were last found.
     hosts: BTreeMap<String, IpAddr>,
+    verdicts: VerdictMemory,
     /// URL and content of the last good answer.
     last: Option<(String, MarathonView)>,
     /// Time of the last request.
@@ -68,6 +70,7 @@ impl MarathonSource {
             interval: marathon.interval.0,
             alone: source.is_marathon_alone(),
             hosts: BTreeMap::new(),
+            verdicts: VerdictMemory::default(),
             last: None,
             asked: None,
             events,
@@ -138,6 +141,7 @@ impl Source for MarathonSource {
                 }
             };
             let origin = without_credentials(marathon);
+            self.verdicts.judge(&mut view, Timestamp::now());
             if self.alone {
                 self.resolve(&mut view).await;
             }
