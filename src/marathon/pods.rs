@@ -62,8 +62,6 @@ fn task(
     if ports.is_empty() || state == TaskState::Terminal {
         return None;
     }
-    // A container is healthy if all of its checked endpoints are.
-    let healthy: Vec<bool> = readable(&status.endpoints).filter_map(|endpoint| endpoint.healthy).collect();
     let addresses = addresses(instance, &mut log);
     let Some(task) = status.container_id.clone() else {
         let reason = format!("Marathon tells no id of the container {:?}", shortened(status.name.clone()));
@@ -83,11 +81,24 @@ fn task(
         key: TaskKey { framework: view.framework.clone(), task },
         agent_id,
         state,
-        healthy: (!healthy.is_empty()).then(|| healthy.iter().all(|healthy| *healthy)),
+        healthy: health(spec, status),
         runtime: Runtime::Mesos,
         addresses,
         ports,
     })
+}
+
+/// Returns the health of a container, `None` without a check.
+///
+/// Only the endpoint that a check is about has a result, and none with a check by command. The condition
+/// `healthy` is about the container, and `false` until the first result.
+fn health(spec: &PodContainer, status: &PodContainerStatus) -> Option<bool> {
+    let mut conditions = readable(&status.conditions).filter(|condition| condition.name == "healthy");
+    let condition = conditions.next().map(|condition| condition.value.as_deref() == Some("true"));
+    let endpoints = || readable(&status.endpoints).filter_map(|endpoint| endpoint.healthy);
+    let is_checked = spec.has_check || condition.is_some() || endpoints().next().is_some();
+    let has_result = condition.unwrap_or_else(|| endpoints().next().is_some());
+    is_checked.then(|| has_result && endpoints().all(|healthy| healthy))
 }
 
 fn addresses(instance: &PodInstance, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {

@@ -133,6 +133,33 @@ fn a_failure_that_marathon_ignores_is_no_result() {
 }
 
 #[test]
+fn every_check_of_a_pods_container_counts() {
+    let check = json!({"healthCheck": {"exec": {}}});
+    let is = |value: &str| json!([{"name": "healthy", "value": value}]);
+    let none = json!([]);
+    for (check, conditions, endpoint, healthy) in [
+        (json!({}), none.clone(), json!(null), None),
+        (check.clone(), none.clone(), json!(null), Some(false)),
+        (check.clone(), is("false"), json!(null), Some(false)),
+        (check.clone(), is("true"), json!(null), Some(true)),
+        (check.clone(), none.clone(), json!(true), Some(true)),
+        (check.clone(), is("true"), json!(false), Some(false)),
+        (json!({}), is("false"), json!(true), Some(false)),
+    ] {
+        let mut container =
+            json!({"name": "c", "endpoints": [{"name": "web", "labels": {"VIP_0": "web:80"}}]});
+        container["healthCheck"] = check["healthCheck"].clone();
+        let pods = json!([{"id": "/p", "spec": {"containers": [container]}, "instances": [{
+            "agentHostname": "10.0.0.1", "containers": [{"name": "c", "status": "TASK_RUNNING",
+                "containerId": "p.instance-1.c", "conditions": conditions,
+                "endpoints": [{"name": "web", "allocatedHostPort": 31000, "healthy": endpoint}]}]}]}]);
+        let view = judged(br#"{"apps":[]}"#, Some(pods.to_string().as_bytes()));
+        let found: Vec<Option<bool>> = view.snapshot.tasks.values().map(|task| task.healthy).collect();
+        assert_eq!(found, [healthy], "{pods}");
+    }
+}
+
+#[test]
 fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut snapshot = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     let before = snapshot.clone();

@@ -194,8 +194,11 @@ pub struct PodSpec {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodContainer {
     pub name: String,
+    #[serde(default, rename = "healthCheck", deserialize_with = "present")]
+    pub has_check: bool,
     #[serde(default)]
     pub endpoints: LenientList<PodEndpoint>,
 }
@@ -249,7 +252,17 @@ pub struct PodContainerStatus {
     #[serde(default)]
     pub container_id: Option<String>,
     #[serde(default)]
+    pub conditions: LenientList<PodCondition>,
+    #[serde(default)]
     pub endpoints: LenientList<PodEndpointStatus>,
+}
+
+/// Something that is true of a container or not, such as `healthy` with the value `true` or `false`.
+#[derive(Debug, Deserialize)]
+pub struct PodCondition {
+    pub name: String,
+    #[serde(default)]
+    pub value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
