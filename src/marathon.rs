@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::mesos::{Lenient, read_or_skip};
 
 mod apps;
+mod departed;
 mod labels;
 mod networks;
 mod pods;
@@ -23,6 +24,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use departed::DepartedTasks;
 pub use verdicts::VerdictMemory;
 pub use view::MarathonView;
 

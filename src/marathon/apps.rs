@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::labels::{PortLabels, asks_for_vip};
 use super::networks::{MarathonNetworks, NetworkMode};
 use super::results::{CheckResult, TaskResults};
-use super::view::MarathonView;
+use super::view::{MarathonView, spec};
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask};
 use crate::cluster::{
     PortOptions, Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
@@ -20,8 +20,14 @@ pub fn add(view: &mut MarathonView, app: &MarathonApp) {
     let has_readiness = !app.readiness_checks.is_empty();
     let is_marathons = has_own || has_readiness;
     let is_checked = app.health_checks.iter().flatten().next().is_some() || has_readiness;
-    // Ids of tasks begin with the app's id, with underscores for slashes.
-    view.apps.insert(app.id.trim_start_matches('/').replace('/', "_"), is_marathons);
+    view.apps.insert(spec(&app.id), is_marathons);
+    let tasks = app.tasks.as_deref().unwrap_or_default();
+    let is_read = tasks.iter().all(|task| task.as_read().is_some());
+    let is_present =
+        |task: &&Lenient<MarathonTask>| task.as_read().is_some_and(|task| state(task) != TaskState::Terminal);
+    let count = tasks.iter().filter(is_present).count();
+    let instances = app.instances.as_ref().and_then(Lenient::as_read).copied();
+    view.add_count(&app.id, is_read.then_some(count), instances);
     let networks = networks(view, app);
     for task in app.tasks.iter().flatten() {
         let task = match task {

@@ -15,6 +15,10 @@ use crate::mesos::{Lenient, LenientList, SkipLog, container_address, readable, u
 /// Adds the containers of a pod's instances.
 pub fn add(view: &mut MarathonView, pod: &Pod) {
     let name = pod.id.as_deref().unwrap_or("pods[]");
+    let instances = pod.instances.as_deref().unwrap_or_default();
+    let is_read = instances.iter().all(|instance| instance.as_read().is_some());
+    let scaling = pod.spec.scaling.as_ref().and_then(Lenient::as_read);
+    view.add_count(name, is_read.then_some(instances.len()), scaling.and_then(|scaling| scaling.instances));
     let networks = match MarathonNetworks::of_list(&pod.spec.networks) {
         Ok(networks) => networks,
         Err(reason) => return view.skip(name, format!("{reason}; the pod's containers get no VIPs")),

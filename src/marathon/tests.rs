@@ -160,6 +160,27 @@ fn every_check_of_a_pods_container_counts() {
 }
 
 #[test]
+fn a_task_has_ended_when_its_app_lists_all_that_it_should_have() {
+    let mut departed = DepartedTasks::default();
+    let mut ended = |instances: Value, tasks: &[&str]| {
+        let task =
+            |id: &&str| json!({"id": id, "host": "10.0.0.1", "state": "TASK_RUNNING", "ports": [31000]});
+        let apps = json!({"apps": [{"id": "/w", "instances": instances,
+            "portDefinitions": [{"labels": {"VIP_0": "w:80"}}], "tasks": tasks.iter().map(task).collect::<Vec<_>>()}]});
+        let mut view = judged(apps.to_string().as_bytes(), None);
+        departed.add(&mut view, jiff::Timestamp::UNIX_EPOCH);
+        view.snapshot.ended.into_iter().map(|key| key.task).collect::<Vec<_>>()
+    };
+    assert!(ended(json!(3), &["w.a", "w.b", "w.c"]).is_empty());
+    assert!(ended(json!(3), &[]).is_empty(), "a new leader that lists no tasks yet");
+    assert!(ended(json!(1), &["w.a", "w.b"]).is_empty(), "one is being killed");
+    assert!(ended(json!("many"), &["w.a"]).is_empty());
+    assert_eq!(ended(json!(1), &["w.a"]), ["w.b", "w.c"]);
+    assert_eq!(ended(json!(2), &["w.a"]), ["w.b", "w.c"], "it stays so");
+    assert_eq!(ended(json!(2), &["w.a", "w.b"]), ["w.c"], "and ends if it is back");
+}
+
+#[test]
 fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut snapshot = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     let before = snapshot.clone();

@@ -21,6 +21,9 @@ pub struct MarathonView {
     /// Listed apps by the beginnings of their tasks' ids, true for those with checks of Marathon itself;
     /// until verdicts are made.
     pub apps: BTreeMap<String, bool>,
+    /// Listed apps and pods by the beginnings of their tasks' ids, true for those that list as many tasks
+    /// as they should have; until it is known which tasks have ended.
+    pub complete: BTreeMap<String, bool>,
     /// Id of Marathon's framework.
     pub framework: String,
     /// The cluster as far as Marathon knows it.
@@ -42,6 +45,16 @@ impl MarathonView {
         let id = format!("{id} at {host}");
         self.snapshot.agents.entry(id.clone()).or_insert_with(agent);
         id
+    }
+
+    /// Adds the number of tasks that a listed app or pod has, `None` if not all can be read, and the number
+    /// that it should have.
+    pub fn add_count(&mut self, id: &str, tasks: Option<usize>, instances: Option<u64>) {
+        let tasks = tasks.and_then(|tasks| u64::try_from(tasks).ok());
+        let is_complete = tasks.is_some() && tasks == instances;
+        // Ids such as /a/b and /a_b lead to one beginning.
+        let known = self.complete.entry(spec(id)).or_insert(true);
+        *known = *known && is_complete;
     }
 
     /// Adds the record of an app, a pod or a task that yields nothing.
@@ -90,6 +103,11 @@ impl MarathonView {
             snapshot.skipped.push(Skipped { task: shortened(app), reason, ..Skipped::default() });
         }
     }
+}
+
+/// Returns the beginning of the ids of an app's tasks: `dev_web` of `/dev/web`.
+pub(super) fn spec(app: &str) -> String {
+    app.trim_start_matches('/').replace('/', "_")
 }
 
 /// Returns the part of a task id that all tasks of an app have in common: `dev_web` of

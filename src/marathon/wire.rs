@@ -20,6 +20,9 @@ pub struct MarathonApps {
 #[serde(rename_all = "camelCase")]
 pub struct MarathonApp {
     pub id: String,
+    /// Number of tasks that there should be.
+    #[serde(default)]
+    pub instances: Option<Lenient<u64>>,
     #[serde(default)]
     pub version: Option<String>,
     #[serde(default)]
@@ -188,9 +191,18 @@ pub struct Pod {
 #[derive(Debug, Default, Deserialize)]
 pub struct PodSpec {
     #[serde(default)]
+    pub scaling: Option<Lenient<PodScaling>>,
+    #[serde(default)]
     pub networks: LenientList<MarathonNetwork>,
     #[serde(default)]
     pub containers: LenientList<PodContainer>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct PodScaling {
+    /// Number of instances that there should be.
+    #[serde(default)]
+    pub instances: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -19,7 +19,7 @@ use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
 use super::{Error, Fetched, Location, Source};
-use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS, VerdictMemory};
+use crate::marathon::{APPS, DepartedTasks, INFO, MarathonInfo, MarathonView, PODS, VerdictMemory};
 
 /// Pause before events are followed again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -49,6 +49,7 @@ pub struct MarathonSource {
     /// Addresses of hosts by their names, as they were last found.
     hosts: BTreeMap<String, IpAddr>,
     verdicts: VerdictMemory,
+    departed: DepartedTasks,
     /// URL and content of the last good answer.
     last: Option<(String, MarathonView)>,
     /// Time of the last request.
@@ -71,6 +72,7 @@ impl MarathonSource {
             alone: source.is_marathon_alone(),
             hosts: BTreeMap::new(),
             verdicts: VerdictMemory::default(),
+            departed: DepartedTasks::default(),
             last: None,
             asked: None,
             events,
@@ -143,6 +145,8 @@ impl Source for MarathonSource {
             let origin = without_credentials(marathon);
             self.verdicts.judge(&mut view, Timestamp::now());
             if self.alone {
+                // Masters know the end of a task for certain.
+                self.departed.add(&mut view, Timestamp::now());
                 self.resolve(&mut view).await;
             }
             let is_known = self.last.as_ref().is_some_and(|(_, last)| *last == view);
