@@ -9,15 +9,23 @@
 
 use serde::Deserialize;
 
+use crate::mesos::{Lenient, read_or_skip};
+
 mod apps;
+mod departed;
 mod labels;
+mod networks;
 mod pods;
+mod results;
+mod verdicts;
 mod view;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use departed::DepartedTasks;
+pub use verdicts::VerdictMemory;
 pub use view::MarathonView;
 
 /// Reason why answers are of no use.
@@ -42,14 +50,12 @@ pub const INFO: &str = "/v2/info";
 #[derive(Debug, Deserialize)]
 pub struct MarathonInfo {
     #[serde(rename = "frameworkId")]
-    framework: Option<String>,
-    #[serde(default)]
-    version: String,
-    #[serde(default)]
-    marathon_config: MarathonConfig,
+    framework: Option<Lenient<String>>,
+    version: Option<Lenient<String>>,
+    marathon_config: Option<Lenient<MarathonConfig>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct MarathonConfig {
     framework_name: Option<String>,
 }
@@ -57,12 +63,15 @@ struct MarathonConfig {
 impl MarathonInfo {
     /// Reads the answer to [`INFO`].
     pub fn parse(answer: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(answer).map_err(|error| Error::Json { path: INFO, error })
+        let text = String::from_utf8_lossy(answer);
+        serde_json::from_str(&text).map_err(|error| Error::Json { path: INFO, error })
     }
 
     /// Returns true for versions with pods, which came with 1.4.
     pub fn has_pods(&self) -> bool {
-        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+        // Without a version it is none of the old ones, which all told it.
+        let Some(version) = self.version.as_ref().and_then(Lenient::as_read) else { return true };
+        let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
         let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         (major, minor) >= (1, 4)
     }
@@ -71,24 +80,38 @@ impl MarathonInfo {
 impl MarathonView {
     /// Puts the answers to [`INFO`], [`APPS`] and [`PODS`] together.
     ///
+    /// There are no verdicts yet: [`VerdictMemory::judge`] makes them of the results.
+    ///
+    /// An app, a pod, a task or a port that cannot be read or placed costs only itself and leaves a record
+    /// in [`Snapshot::skipped`](crate::cluster::Snapshot::skipped).
+    ///
     /// # Errors
     /// When an answer is not Marathon's, or Marathon has no framework yet.
     pub fn parse(info: &MarathonInfo, apps: &[u8], pods: Option<&[u8]>) -> Result<Self, Error> {
-        let framework = info.framework.clone().ok_or(Error::Unregistered)?;
+        let framework =
+            info.framework.as_ref().and_then(Lenient::as_read).ok_or(Error::Unregistered)?.clone();
+        let config = info.marathon_config.as_ref().and_then(Lenient::as_read);
         // Marathon's own default.
-        let name = info.marathon_config.framework_name.clone().unwrap_or_else(|| "marathon".to_owned());
+        let name =
+            config.and_then(|config| config.framework_name.clone()).unwrap_or_else(|| "marathon".to_owned());
         let mut view = Self { framework: framework.clone(), ..Self::default() };
         view.snapshot.frameworks.insert(framework, name);
+        let text = String::from_utf8_lossy(apps);
         let apps: wire::MarathonApps =
-            serde_json::from_slice(apps).map_err(|error| Error::Json { path: APPS, error })?;
-        for app in &apps.apps {
-            apps::add(&mut view, app);
+            serde_json::from_str(&text).map_err(|error| Error::Json { path: APPS, error })?;
+        for app in apps.apps {
+            if let Some(app) = read_or_skip(&mut view.snapshot, app, "apps[]", "an app") {
+                apps::add(&mut view, &app);
+            }
         }
         if let Some(pods) = pods {
-            let pods: Vec<wire::Pod> =
-                serde_json::from_slice(pods).map_err(|error| Error::Json { path: PODS, error })?;
-            for pod in &pods {
-                pods::add(&mut view, pod);
+            let text = String::from_utf8_lossy(pods);
+            let pods: Vec<Lenient<wire::Pod>> =
+                serde_json::from_str(&text).map_err(|error| Error::Json { path: PODS, error })?;
+            for pod in pods {
+                if let Some(pod) = read_or_skip(&mut view.snapshot, pod, "pods[]", "a pod") {
+                    pods::add(&mut view, &pod);
+                }
             }
         }
         Ok(view)

@@ -19,7 +19,8 @@ pub use networks::container_address;
 pub use operator::parse_master;
 pub use ports::{is_vip_key, oversize};
 pub use rights::{HIDDEN, hides_tasks};
-pub use skip::SkipLog;
+pub use skip::{SkipLog, read_or_skip, unreadable};
+pub use wire::{Lenient, LenientList, present, readable};
 
 mod agents;
 mod discovery;

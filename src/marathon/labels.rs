@@ -1,17 +1,54 @@
 //! Labels of a port: VIPs and their options.
 
-use std::collections::BTreeMap;
-
+use super::wire::MarathonLabels;
 use crate::cluster::port_options::{self, PortOptions};
 use crate::cluster::{MAX_LABELS, Skipped, VipLabel};
-use crate::mesos::{SkipLog, is_vip_key, oversize};
+use crate::mesos::{Lenient, SkipLog, is_vip_key, oversize, unreadable};
 
-/// Returns the labels that ask for VIPs, within the limits for one port.
-pub fn vip_labels(labels: &BTreeMap<String, String>, port: &str, log: &mut SkipLog<'_>) -> Vec<VipLabel> {
+/// Returns true for labels of which any asks for a VIP, readable or not.
+pub fn asks_for_vip(labels: Option<&Lenient<MarathonLabels>>) -> bool {
+    match labels {
+        Some(Lenient::Read(labels)) => labels.keys().any(|key| is_vip_key(key)),
+        Some(Lenient::Unreadable { .. }) => true,
+        None => false,
+    }
+}
+
+/// VIP labels and options of one port.
+#[derive(Default)]
+pub struct PortLabels {
+    /// Labels that ask for VIPs, within the limits for one port.
+    pub vips: Vec<VipLabel>,
+    pub options: PortOptions,
+}
+
+impl PortLabels {
+    /// Reads the labels of the port named `port`.
+    pub fn read(labels: Option<&Lenient<MarathonLabels>>, port: &str, log: &mut SkipLog<'_>) -> Self {
+        match labels {
+            None => Self::default(),
+            Some(Lenient::Unreadable { error, json }) => {
+                let record = unreadable(error, json.clone(), "labels");
+                log.add(Skipped { port: Some(port.to_owned()), ..record });
+                Self::default()
+            }
+            Some(Lenient::Read(labels)) => {
+                let vips = vip_labels(labels, port, log);
+                // Options without a VIP have no effect.
+                let options =
+                    if vips.is_empty() { PortOptions::default() } else { options(labels, port, log) };
+                Self { vips, options }
+            }
+        }
+    }
+}
+
+fn vip_labels(labels: &MarathonLabels, port: &str, log: &mut SkipLog<'_>) -> Vec<VipLabel> {
     let mut found = Vec::new();
     let mut beyond = 0;
     for (key, value) in labels.iter().filter(|(key, _)| is_vip_key(key)) {
-        let label = VipLabel { key: key.clone(), value: value.clone() };
+        let Some(value) = text(key, value, port, log) else { continue };
+        let label = VipLabel { key: key.clone(), value: value.to_owned() };
         if let Some(reason) = oversize(&label) {
             log.add(skipped(port, key, value, reason));
         } else if found.len() < MAX_LABELS {
@@ -28,15 +65,26 @@ pub fn vip_labels(labels: &BTreeMap<String, String>, port: &str, log: &mut SkipL
     found
 }
 
-/// Returns the options that the labels of a port ask for.
-pub fn options(labels: &BTreeMap<String, String>, port: &str, log: &mut SkipLog<'_>) -> PortOptions {
+fn options(labels: &MarathonLabels, port: &str, log: &mut SkipLog<'_>) -> PortOptions {
     let mut options = PortOptions::default();
     for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(port_options::PREFIX)) {
+        let Some(value) = text(key, value, port, log) else { continue };
         if let Err(reason) = options.set(key, value) {
             log.add(skipped(port, key, value, reason));
         }
     }
     options
+}
+
+/// Returns the value of a label, or records that it is none.
+fn text<'l>(key: &str, value: &'l Lenient<String>, port: &str, log: &mut SkipLog<'_>) -> Option<&'l str> {
+    match value {
+        Lenient::Read(value) => Some(value),
+        Lenient::Unreadable { error, json } => {
+            log.add(skipped(port, key, json, format!("a label that cannot be read: {error}")));
+            None
+        }
+    }
 }
 
 fn skipped(port: &str, key: &str, value: &str, reason: String) -> Skipped {
@@ -51,10 +99,10 @@ mod tests {
 
     #[test]
     fn vip_labels_without_end_cost_little() {
-        let mut labels: BTreeMap<String, String> =
-            (0..1_000).map(|n| (format!("VIP_{n}"), format!("w{n}:80"))).collect();
-        labels.insert("VIP_LONG".to_owned(), "x".repeat(1 << 20));
-        labels.insert("HAPROXY_0".to_owned(), "x".repeat(1 << 20));
+        let mut labels: MarathonLabels =
+            (0..1_000).map(|n| (format!("VIP_{n}"), Lenient::Read(format!("w{n}:80")))).collect();
+        labels.insert("VIP_LONG".to_owned(), Lenient::Read("x".repeat(1 << 20)));
+        labels.insert("HAPROXY_0".to_owned(), Lenient::Read("x".repeat(1 << 20)));
         let mut records = Vec::new();
         let found = vip_labels(&labels, "web", &mut SkipLog::new(&mut records, "t", TaskState::Running));
         assert_eq!(found.len(), MAX_LABELS);

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
 use super::*;
-use crate::cluster::{Snapshot, TaskState};
+use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
 use crate::mesos;
 use crate::vip::{VipKey, VipTable};
 
@@ -22,8 +26,15 @@ fn info() -> MarathonInfo {
     MarathonInfo::parse(text.as_bytes()).unwrap()
 }
 
+/// Answers to a l4lbd that has just started.
+fn judged(apps: &[u8], pods: Option<&[u8]>) -> MarathonView {
+    let mut view = MarathonView::parse(&info(), apps, pods).unwrap();
+    VerdictMemory::default().judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
+    view
+}
+
 fn view(app: &str) -> MarathonView {
-    MarathonView::parse(&info(), format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None).unwrap()
+    judged(format!(r#"{{"apps":[{app}]}}"#).as_bytes(), None)
 }
 
 fn weight(view: &MarathonView) -> u32 {
@@ -42,7 +53,7 @@ fn backends(snapshot: &Snapshot) -> BTreeMap<VipKey, BTreeMap<SocketAddr, u32>> 
 #[test]
 fn alone_it_gives_what_mesos_gives() {
     let (apps, pods) = (fixture("marathon/apps.json"), fixture("marathon/pods.json"));
-    let mut view = MarathonView::parse(&info(), &apps, Some(&pods)).unwrap();
+    let mut view = judged(&apps, Some(&pods));
     let mut mesos = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     // Marathon has names of hosts only, which are resolved elsewhere.
     for (id, agent) in &mut view.snapshot.agents {
@@ -74,6 +85,8 @@ fn its_own_checks_decide_where_mesos_knows_of_none() {
         (r#"[{"protocol":"TCP"}]"#, r#"[{"alive":false}]"#, Some(false), 0),
         (r#"[{}]"#, "null", Some(false), 0),
         (both, r#"[{"alive":true},null]"#, Some(false), 0),
+        (both, r#"[{"alive":true}]"#, Some(false), 0),
+        (both, r#"[{"alive":true},{"alive":true}]"#, Some(true), 1),
     ] {
         let view = app(checks, results);
         assert_eq!(view.verdicts.get(id).copied(), verdict, "{checks} {results}");
@@ -101,6 +114,73 @@ fn readiness_counts_for_what_a_deployment_starts() {
 }
 
 #[test]
+fn a_failure_that_marathon_ignores_is_no_result() {
+    let mut memory = VerdictMemory::default();
+    for (result, verdict) in [
+        (r#"{"alive":false,"consecutiveFailures":0,"lastFailure":null}"#, false),
+        (r#"{"alive":true,"consecutiveFailures":0,"lastFailure":null}"#, true),
+        (r#"{"alive":false,"consecutiveFailures":0,"lastFailure":null}"#, true),
+        (r#"{"alive":false,"consecutiveFailures":1,"lastFailure":"2026-01-01T00:00:00Z"}"#, false),
+    ] {
+        let apps = format!(
+            r#"{{"apps":[{{"id":"/w","healthChecks":[{{}}],
+            "tasks":[{{"id":"w.1","state":"TASK_RUNNING","healthCheckResults":[{result}]}}]}}]}}"#
+        );
+        let mut view = MarathonView::parse(&info(), apps.as_bytes(), None).unwrap();
+        memory.judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(view.verdicts["w.1"], verdict, "{result}");
+    }
+}
+
+#[test]
+fn every_check_of_a_pods_container_counts() {
+    let check = json!({"healthCheck": {"exec": {}}});
+    let is = |value: &str| json!([{"name": "healthy", "value": value}]);
+    let none = json!([]);
+    for (check, conditions, endpoint, healthy) in [
+        (json!({}), none.clone(), json!(null), None),
+        (check.clone(), none.clone(), json!(null), Some(false)),
+        (check.clone(), is("false"), json!(null), Some(false)),
+        (check.clone(), is("true"), json!(null), Some(true)),
+        (check.clone(), none.clone(), json!(true), Some(true)),
+        (check.clone(), is("true"), json!(false), Some(false)),
+        (json!({}), is("false"), json!(true), Some(false)),
+    ] {
+        let mut container =
+            json!({"name": "c", "endpoints": [{"name": "web", "labels": {"VIP_0": "web:80"}}]});
+        container["healthCheck"] = check["healthCheck"].clone();
+        let pods = json!([{"id": "/p", "spec": {"containers": [container]}, "instances": [{
+            "agentHostname": "10.0.0.1", "containers": [{"name": "c", "status": "TASK_RUNNING",
+                "containerId": "p.instance-1.c", "conditions": conditions,
+                "endpoints": [{"name": "web", "allocatedHostPort": 31000, "healthy": endpoint}]}]}]}]);
+        let view = judged(br#"{"apps":[]}"#, Some(pods.to_string().as_bytes()));
+        let found: Vec<Option<bool>> = view.snapshot.tasks.values().map(|task| task.healthy).collect();
+        assert_eq!(found, [healthy], "{pods}");
+    }
+}
+
+#[test]
+fn a_task_has_ended_when_its_app_lists_all_that_it_should_have() {
+    let mut departed = DepartedTasks::default();
+    let mut ended = |instances: Value, tasks: &[&str]| {
+        let task =
+            |id: &&str| json!({"id": id, "host": "10.0.0.1", "state": "TASK_RUNNING", "ports": [31000]});
+        let apps = json!({"apps": [{"id": "/w", "instances": instances,
+            "portDefinitions": [{"labels": {"VIP_0": "w:80"}}], "tasks": tasks.iter().map(task).collect::<Vec<_>>()}]});
+        let mut view = judged(apps.to_string().as_bytes(), None);
+        departed.add(&mut view, jiff::Timestamp::UNIX_EPOCH);
+        view.snapshot.ended.into_iter().map(|key| key.task).collect::<Vec<_>>()
+    };
+    assert!(ended(json!(3), &["w.a", "w.b", "w.c"]).is_empty());
+    assert!(ended(json!(3), &[]).is_empty(), "a new leader that lists no tasks yet");
+    assert!(ended(json!(1), &["w.a", "w.b"]).is_empty(), "one is being killed");
+    assert!(ended(json!("many"), &["w.a"]).is_empty());
+    assert_eq!(ended(json!(1), &["w.a"]), ["w.b", "w.c"]);
+    assert_eq!(ended(json!(2), &["w.a"]), ["w.b", "w.c"], "it stays so");
+    assert_eq!(ended(json!(2), &["w.a", "w.b"]), ["w.c"], "and ends if it is back");
+}
+
+#[test]
 fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut snapshot = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     let before = snapshot.clone();
@@ -109,7 +189,7 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut view = MarathonView { framework: FRAMEWORK.to_owned(), ..MarathonView::default() };
     view.verdicts.insert(web.clone(), false);
     view.checked.insert("nohc".to_owned());
-    view.judge(&mut snapshot);
+    view.judge(&mut snapshot, None);
     for (key, task) in &snapshot.tasks {
         let expected = match &key.task {
             id if id == web || id.starts_with("nohc.") => Some(false),
@@ -119,11 +199,11 @@ fn verdicts_are_joined_with_tasks_by_their_id() {
     }
     // Another framework's tasks are none of its business, and it overrules no bad result of Mesos.
     let mut again = before.clone();
-    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again);
+    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again, None);
     assert_eq!(again, before);
     snapshot.tasks.values_mut().for_each(|task| task.healthy = Some(false));
     view.verdicts.insert(web.clone(), true);
-    view.judge(&mut snapshot);
+    view.judge(&mut snapshot, None);
     assert!(snapshot.tasks.values().all(|task| task.healthy == Some(false)));
 }
 
@@ -151,7 +231,127 @@ fn what_is_not_marathon_is_an_error() {
     assert!(MarathonInfo::parse(b"[]").is_err());
     assert!(info().has_pods());
     for version in ["1.3.14", "0.15.0", ""] {
-        assert!(!MarathonInfo { version: version.to_owned(), ..info() }.has_pods());
+        let version = Some(Lenient::Read(version.to_owned()));
+        assert!(!MarathonInfo { version, ..info() }.has_pods());
+    }
+}
+
+/// Two tasks of an app on the agent's ports, of which `first` describes the first.
+fn beside(app: &Value, first: &Value) -> MarathonView {
+    let task = |id: &str| {
+        json!({"id": id, "host": "10.0.0.1", "slaveId": "S", "state": "TASK_RUNNING", "ports": [31000],
+            "ipAddresses": [{"ipAddress": "10.0.0.1"}]})
+    };
+    let patched = |mut value: Value, patch: &Value| {
+        for (key, member) in patch.as_object().unwrap() {
+            value[key] = member.clone();
+        }
+        value
+    };
+    let app = patched(
+        json!({"id": "/odd", "portDefinitions": [{"name": "http", "labels": {"VIP_0": "odd:80"}}],
+            "tasks": [patched(task("odd.1"), first), task("odd.2")]}),
+        app,
+    );
+    let neighbour = json!({"id": "/good", "portDefinitions": [{"labels": {"VIP_0": "good:80"}}],
+        "tasks": [task("good.1")]});
+    view(&format!("{app},{neighbour}"))
+}
+
+#[test]
+fn an_odd_app_or_task_costs_only_itself_and_says_why() {
+    let no = json!({});
+    let here = |host: &str| json!({ "host": host });
+    for (app, task, left, reason) in [
+        (
+            json!({"networks": [{"mode": "overlay"}]}),
+            no.clone(),
+            0,
+            "/odd: the network mode \"overlay\" is not",
+        ),
+        (json!({"networks": 7}), no.clone(), 0, "apps[] "),
+        (json!({"id": null}), no.clone(), 0, "an app that cannot be read"),
+        (no.clone(), json!({"ports": [70000]}), 1, "odd.1 http: the agent's port 70000 cannot be read"),
+        (no.clone(), json!({"ports": [0]}), 1, "0 is no port of the agent"),
+        (no.clone(), json!({"ports": []}), 1, "Marathon tells no port of the agent"),
+        (no.clone(), json!({"ports": "many"}), 1, "/odd: the task"),
+        (no.clone(), json!({"id": 5}), 1, "/odd: the task"),
+        (no.clone(), json!({"host": null}), 1, "odd.1 port http 31000/tcp: Marathon tells no host"),
+        (no.clone(), here("nowhere.invalid"), 1, "(nowhere.invalid) is not known"),
+    ] {
+        let view = beside(&app, &task);
+        let table = VipTable::new(&view.snapshot, &crate::vip::LabelPolicy::default());
+        let backends = |name: &str| {
+            let vips = table.vips.iter().filter(|(key, _)| key.to_string().contains(name));
+            vips.map(|(_, vip)| vip.backends.len()).sum::<usize>()
+        };
+        assert_eq!((backends("good"), backends("odd")), (1, left), "{app} {task}");
+        let skipped: Vec<String> =
+            view.snapshot.skipped.iter().chain(&table.skipped).map(ToString::to_string).collect();
+        let says = skipped.iter().any(|record| record.replacen(" port http:", " http:", 1).contains(reason));
+        assert!(says, "{reason}: {skipped:?}");
+    }
+}
+
+/// Paths of all values in a document.
+fn paths(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
+    let mut below = |key: String, value: &Value| {
+        let path = [at, &[key]].concat();
+        found.push(path.clone());
+        paths(value, &path, found);
+    };
+    match value {
+        Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| below(n.to_string(), item)),
+        Value::Object(members) => members.iter().for_each(|(key, member)| below(key.clone(), member)),
+        _ => {}
+    }
+}
+
+/// Tasks with the hosts of their agents, whatever the ids of these are.
+fn placed(snapshot: &Snapshot) -> BTreeMap<TaskKey, (Task, Option<String>)> {
+    let place = |task: &Task| {
+        let host = snapshot.agents.get(&task.agent_id).map(|agent| agent.hostname.clone());
+        (Task { agent_id: String::new(), ..task.clone() }, host)
+    };
+    snapshot.tasks.iter().map(|(key, task)| (key.clone(), place(task))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Replaces one value of an app, a pod, a task or an instance in a valid answer: all but that one
+    /// stay as they were.
+    #[test]
+    fn one_odd_value_changes_no_neighbour(
+        in_pods: bool,
+        at: Index,
+        odd in select(vec![
+            json!(null), json!(true), json!(-1), json!(0), json!(70_000), json!(1e300), json!(""), json!("odd"),
+            json!([]), json!({}), json!([null]), json!([[1]]), json!({"odd": 1}),
+        ]),
+    ) {
+        let files = [fixture("marathon/apps.json"), fixture("marathon/pods.json")];
+        let mut documents = files.map(|file| serde_json::from_slice::<Value>(&file).unwrap());
+        let parse = |documents: &[Value; 2]| {
+            let [apps, pods] = documents.clone().map(|document| document.to_string());
+            MarathonView::parse(&info(), apps.as_bytes(), Some(pods.as_bytes()))
+        };
+        let before = placed(&parse(&documents).unwrap().snapshot);
+        let document = &mut documents[usize::from(in_pods)];
+        let list = if in_pods { "" } else { "/apps" };
+        let mut found = Vec::new();
+        paths(document.pointer(list).unwrap(), &[], &mut found);
+        let path = at.get(&found);
+        // The innermost task or instance around the value, else the app or pod.
+        let items = if in_pods { "instances" } else { "tasks" };
+        let depth = if path.len() > 2 && path[1] == items { 3 } else { 1 };
+        let owner = document.pointer(&format!("{list}/{}", path[..depth].join("/"))).unwrap().to_string();
+        *document.pointer_mut(&format!("{list}/{}", path.join("/"))).unwrap() = odd;
+        let after = placed(&parse(&documents).unwrap().snapshot);
+        for (key, task) in &before {
+            let is_neighbour = !owner.contains(&format!("\"{}\"", key.task));
+            prop_assert!(!is_neighbour || after.get(key) == Some(task), "{} {}", path.join("/"), key.task);
+        }
     }
 }
 

@@ -53,10 +53,18 @@ pub fn read_or_skip<T>(snapshot: &mut Snapshot, value: Lenient<T>, at: &str, wha
     match value {
         Lenient::Read(value) => Some(value),
         Lenient::Unreadable { error, json } => {
-            let reason = format!("{what} that cannot be read: {error}");
-            let record = Skipped { task: at.to_owned(), value: Some(json), reason, ..Skipped::default() };
+            let record = Skipped { task: at.to_owned(), ..unreadable(&error, json, what) };
             add_skipped(&mut snapshot.skipped, record);
             None
         }
+    }
+}
+
+/// Returns the record of a value that cannot be read, without its task.
+pub fn unreadable(error: &str, json: String, what: &str) -> Skipped {
+    Skipped {
+        value: Some(json),
+        reason: format!("{what} that cannot be read: {error}"),
+        ..Skipped::default()
     }
 }

@@ -129,7 +129,7 @@ impl LatestReports {
         if !known || !answered(self.agent.as_ref()) || !answered(self.marathon.as_ref()) {
             return;
         }
-        let Some(snapshot) = self.snapshot() else { return };
+        let Some(snapshot) = self.snapshot(report.snapshot.as_deref()) else { return };
         report.good_at = health.good_at;
         // Most answers say what the last ones said, and readers take each sequence for a change.
         if report.snapshot.as_deref() != Some(&snapshot) {
@@ -138,7 +138,8 @@ impl LatestReports {
         }
     }
 
-    fn snapshot(&self) -> Option<Snapshot> {
+    /// Returns the snapshot that all agree on; `before` is the last one.
+    fn snapshot(&self, before: Option<&Snapshot>) -> Option<Snapshot> {
         let cluster = self.cluster.as_ref().and_then(|report| report.snapshot.as_deref());
         let view = self.marathon.as_ref().and_then(|report| report.snapshot.as_deref());
         let agent = self.agent.as_ref();
@@ -153,7 +154,18 @@ impl LatestReports {
             (None, None, None) => return None,
         };
         if let Some(view) = view {
-            view.judge(&mut snapshot);
+            let skipped = snapshot.skipped.len();
+            view.judge(&mut snapshot, before);
+            for record in snapshot.skipped.iter().skip(skipped) {
+                // Once for each app: the status shows it as long as it holds.
+                if before.is_none_or(|before| !before.skipped.contains(record)) {
+                    tracing::warn!(
+                        app = record.task,
+                        reason = record.reason,
+                        "verdicts of Marathon are missing"
+                    );
+                }
+            }
         }
         Some(snapshot)
     }

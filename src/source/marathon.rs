@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Url;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -18,7 +19,7 @@ use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
 use super::{Error, Fetched, Location, Source};
-use crate::marathon::{APPS, INFO, MarathonInfo, MarathonView, PODS};
+use crate::marathon::{APPS, DepartedTasks, INFO, MarathonInfo, MarathonView, PODS, VerdictMemory};
 
 /// Time after which the listed Marathons are asked again who tells the events.
 const BELIEVED: Duration = Duration::from_secs(5 * 60);
@@ -50,6 +51,8 @@ pub struct MarathonSource {
     alone: bool,
     /// Addresses of hosts by their names, as they were last found.
     hosts: BTreeMap<String, IpAddr>,
+    verdicts: VerdictMemory,
+    departed: DepartedTasks,
     /// URL and content of the last good answer.
     last: Option<(String, MarathonView)>,
     /// Time of the last request.
@@ -72,6 +75,8 @@ impl MarathonSource {
             interval: marathon.interval.0,
             alone: source.is_marathon_alone(),
             hosts: BTreeMap::new(),
+            verdicts: VerdictMemory::default(),
+            departed: DepartedTasks::default(),
             last: None,
             asked: None,
             events,
@@ -142,7 +147,10 @@ impl Source for MarathonSource {
                 }
             };
             let origin = without_credentials(marathon);
+            self.verdicts.judge(&mut view, Timestamp::now());
             if self.alone {
+                // Masters know the end of a task for certain.
+                self.departed.add(&mut view, Timestamp::now());
                 self.resolve(&mut view).await;
             }
             let is_known = self.last.as_ref().is_some_and(|(_, last)| *last == view);

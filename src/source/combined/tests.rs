@@ -134,6 +134,41 @@ fn marathons_verdicts_are_added_and_kept_while_it_is_away() {
     }
 }
 
+/// Marathon answers for the first time, and has no results.
+#[test]
+fn an_app_does_not_lose_all_its_tasks_for_want_of_results() {
+    let mut view = MarathonView { framework: "F".to_owned(), ..MarathonView::default() };
+    view.checked.insert("web".to_owned());
+    let reports = |tasks, view: &MarathonView| LatestReports {
+        cluster: good(master(tasks)),
+        agent: None,
+        marathon: good(view.clone()),
+    };
+    let both = [("web.1", "B", RUNNING), ("web.2", "B", RUNNING)];
+    let mut report = Report::default();
+    LatestReports { marathon: None, ..reports(&both, &view) }.combine(&mut report);
+    // A task that was never ready waits.
+    let three = [both[0], both[1], ("web.3", "B", RUNNING)];
+    for _ in 0..2 {
+        reports(&three, &view).combine(&mut report);
+        assert_eq!(weights(&report), list(&[("web.1", 1), ("web.2", 1), ("web.3", 0)]));
+        let skipped: Vec<String> =
+            report.snapshot.as_ref().unwrap().skipped.iter().map(ToString::to_string).collect();
+        assert!(
+            skipped.iter().any(|record| record.contains("2 tasks keep getting connections")),
+            "{skipped:?}"
+        );
+    }
+    // A bad result is one, and with a good one the rest can wait.
+    view.verdicts.insert("web.1".to_owned(), false);
+    reports(&three, &view).combine(&mut report);
+    assert_eq!(weights(&report), list(&[("web.1", 0), ("web.2", 1), ("web.3", 0)]));
+    view.verdicts.insert("web.3".to_owned(), true);
+    reports(&three, &view).combine(&mut report);
+    assert_eq!(weights(&report), list(&[("web.1", 0), ("web.2", 0), ("web.3", 1)]));
+    assert!(report.snapshot.as_ref().unwrap().skipped.is_empty());
+}
+
 #[test]
 fn only_another_snapshot_counts_as_one() {
     let reports = LatestReports {

@@ -133,6 +133,21 @@ async fn alone_it_finds_the_addresses_of_agents() {
 }
 
 #[tokio::test]
+async fn a_leader_without_results_changes_no_verdict() {
+    let leader = StandIn::leading().await;
+    let mut marathon = asking(&[&leader]);
+    view(&mut marathon).await;
+    let known = leader.apps.lock().unwrap().clone();
+    *leader.apps.lock().unwrap() = known.replace(r#"{"alive":true}"#, "null");
+    assert!(matches!(marathon.next().await, Ok(Fetched::Unchanged)));
+    *leader.apps.lock().unwrap() = r#"{"apps":[]}"#.to_owned();
+    assert!(view(&mut marathon).await.verdicts["web.instance-1._app.1"]);
+    *leader.apps.lock().unwrap() = known;
+    leader.set_alive(false);
+    assert!(!view(&mut marathon).await.verdicts["web.instance-1._app.1"]);
+}
+
+#[tokio::test]
 async fn a_follower_will_do_and_its_leader_tells_events() {
     let leader = StandIn::leading().await;
     let follower = StandIn::following(&leader).await;
