@@ -85,11 +85,10 @@ fn most_inflated(encoded: usize) -> usize {
 fn is_gzip(encoding: Option<&HeaderValue>) -> Result<bool, String> {
     let Some(encoding) = encoding else { return Ok(false) };
     let text = encoding.to_str().unwrap_or_default().trim();
-    let is = |name: &&str| text.eq_ignore_ascii_case(name);
-    match (["gzip", "x-gzip"].iter().any(|name| is(name)), is(&"identity") || text.is_empty()) {
-        (true, _) => Ok(true),
-        (false, true) => Ok(false),
-        (false, false) => Err(format!(
+    match text.to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => Ok(true),
+        "" | "identity" => Ok(false),
+        _ => Err(format!(
             "the answer has the encoding {:?}; only gzip was asked for, does a proxy change answers?",
             shortened(text.to_owned())
         )),

@@ -21,6 +21,9 @@ use crate::source::location::{hide_credentials, without_credentials};
 /// Seconds for which a signed request for a login is valid.
 const VALID_SECONDS: i64 = 300;
 
+/// Longest answer in bytes; tokens have some hundred.
+const MAX_ANSWER: usize = 64 * 1024;
+
 /// A service account's secret, in the shape in which DC/OS hands it out.
 #[derive(Debug, Deserialize)]
 pub struct ServiceAccount {
@@ -96,7 +99,7 @@ impl ServiceAccount {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
             .body(body);
-        let response = request.send().await.map_err(|error| refused(cause(&error)))?;
+        let mut response = request.send().await.map_err(|error| refused(cause(&error)))?;
         let status = response.status();
         // Never followed: it would hand the signed request to a server that the secret does not name.
         if status.is_redirection() {
@@ -109,7 +112,16 @@ impl ServiceAccount {
         if !status.is_success() {
             return Err(refused(format!("{status} (is the account's public key the one that DC/OS knows?)")));
         }
-        let answer = response.bytes().await.map_err(|error| refused(cause(&error)))?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| refused(cause(&error)))? {
+            // A server that never stops must not fill the memory.
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                return Err(refused(format!(
+                    "the answer has more than {MAX_ANSWER} bytes; is it the login of DC/OS?"
+                )));
+            }
+            answer.extend_from_slice(&chunk);
+        }
         // The parser's own text may quote a part of the token.
         let session: LoginSession =
             serde_json::from_slice(&answer).map_err(|_| refused("the answer has no token".to_owned()))?;

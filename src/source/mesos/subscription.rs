@@ -15,7 +15,7 @@ use tokio_util::codec::Decoder;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::masters::GET_MASTER;
-use crate::cluster::Snapshot;
+use crate::cluster::{Snapshot, shortened};
 use crate::mesos;
 use crate::mesos::live::{EventEffect, LiveCluster};
 use crate::mesos::recordio::RecordDecoder;
@@ -295,7 +295,9 @@ impl Subscription {
 }
 
 fn read_record(live: &mut LiveCluster, record: &str) -> Result<EventEffect, String> {
-    let effect = live.record(record).map_err(|error| format!("an event that cannot be read: {error}"))?;
+    // The parser's text may quote the event.
+    let unreadable = |error: String| format!("an event that cannot be read: {}", shortened(error));
+    let effect = live.record(record).map_err(|error| unreadable(error.to_string()))?;
     if let EventEffect::Subscribed(_) = effect {
         check_rights(live, record.as_bytes())?;
     }
