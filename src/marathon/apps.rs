@@ -145,7 +145,9 @@ fn ports(app: &MarathonApp, task: &MarathonTask, log: &mut SkipLog<'_>) -> Vec<T
         if networks.is_empty() && mode == NetworkMode::Container {
             networks = network_names(app);
         }
-        let port = TaskPort { port: container_port.or(host_port), host_port, networks, ..empty() };
+        let is_in_container = true;
+        let port =
+            TaskPort { port: container_port.or(host_port), host_port, networks, is_in_container, ..empty() };
         ports.extend(labelled(mapping, &port, log));
     }
     ports
@@ -159,6 +161,7 @@ fn empty() -> TaskPort {
         port: None,
         host_port: None,
         networks: BTreeSet::new(),
+        is_in_container: false,
         labels: Vec::new(),
         options: PortOptions::default(),
     }

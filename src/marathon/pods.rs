@@ -90,6 +90,7 @@ fn ports(
                 port: endpoint.container_port.filter(|port| *port > 0).or(host_port),
                 host_port,
                 networks: networks.clone(),
+                is_in_container: false,
                 labels: labels.clone(),
                 options: options.clone(),
             });
