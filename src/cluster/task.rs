@@ -108,6 +108,9 @@ pub struct TaskPort {
     pub host_port: Option<u16>,
     /// Networks that the port is on; empty means any.
     pub networks: BTreeSet<String>,
+    /// True if the port is at the container's own address for certain, and so never at the agent's.
+    #[serde(default)]
+    pub is_in_container: bool,
     pub labels: Vec<VipLabel>,
     /// Options that other labels of the port ask for.
     #[serde(default, skip_serializing_if = "PortOptions::is_empty")]

@@ -40,7 +40,7 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
 fn infrastructure(config: &Config) -> BTreeMap<IpAddr, &'static str> {
     let http = |location: &Location| location.url()?.host_str().and_then(address);
     let zookeeper = |location: &Location| match location {
-        Location::Zk(ensemble) => ensemble.servers.iter().filter_map(host_of).collect(),
+        Location::Zk(ensemble) => ensemble.servers.iter().filter_map(|server| host_of(server)).collect(),
         Location::Http(_) | Location::File(_) => Vec::new(),
     };
     let upstreams = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0.ip()).collect();
@@ -218,7 +218,7 @@ fn master_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Parses the host of `HOST:PORT`.
-fn host_of(server: &String) -> Option<IpAddr> {
+fn host_of(server: &str) -> Option<IpAddr> {
     server.rsplit_once(':').and_then(|(host, _)| address(host))
 }
 

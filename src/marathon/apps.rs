@@ -295,7 +295,7 @@ fn place(
     }
     let port = container_port.or(host_port);
     match port {
-        Some(_) => Ok(TaskPort { port, host_port, networks: names, ..empty() }),
+        Some(_) => Ok(TaskPort { port, host_port, networks: names, is_in_container: true, ..empty() }),
         None => Err("it has neither a port of the container nor one of the agent".to_owned()),
     }
 }
@@ -308,6 +308,7 @@ fn empty() -> TaskPort {
         port: None,
         host_port: None,
         networks: BTreeSet::new(),
+        is_in_container: false,
         labels: Vec::new(),
         options: PortOptions::default(),
     }

@@ -157,7 +157,17 @@ fn ports(
         for protocol in endpoint_protocols(endpoint, log) {
             let (labels, options, networks) = (labels.clone(), options.clone(), names.clone());
             let name = endpoint.name.clone();
-            ports.push(TaskPort { name, protocol, port, host_port, networks, labels, options });
+            ports.push(TaskPort {
+                name,
+                protocol,
+                port,
+                host_port,
+                networks,
+                // The names of its networks say that.
+                is_in_container: false,
+                labels,
+                options,
+            });
         }
     }
     ports

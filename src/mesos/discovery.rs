@@ -119,7 +119,8 @@ fn place(port: &DiscoveryPort<'_>, scopes: &BTreeSet<&str>) -> Result<PortEntry,
     // Without a scope a number is the container's, which on a host network is the agent's as well.
     let mut scopes = scopes.iter();
     match (scopes.next().copied(), scopes.next()) {
-        (None | Some("container"), None) => Ok(PortEntry { port: Some(number), ..entry }),
+        (None, None) => Ok(PortEntry { port: Some(number), ..entry }),
+        (Some("container"), None) => Ok(PortEntry { port: Some(number), is_in_container: true, ..entry }),
         (Some("host"), None) => Ok(PortEntry { host_port: Some(number), ..entry }),
         (Some(scope), None) => {
             let scope = shortened(scope.to_owned());

@@ -27,6 +27,8 @@ pub struct PortEntry {
     /// Number at the agent's address.
     pub host_port: Option<u16>,
     pub networks: BTreeSet<String>,
+    /// True if the port is at the container's own address for certain, and so never at the agent's.
+    pub is_in_container: bool,
     pub labels: Vec<VipLabel>,
     pub options: PortOptions,
 }
@@ -40,6 +42,7 @@ impl PortEntry {
             port: None,
             host_port: None,
             networks: BTreeSet::new(),
+            is_in_container: false,
             labels: Vec::new(),
             options: PortOptions::default(),
         }
@@ -57,6 +60,7 @@ impl PortEntry {
         self.port = self.port.or(other.port);
         self.host_port = self.host_port.or(other.host_port);
         self.networks.extend(other.networks);
+        self.is_in_container |= other.is_in_container;
         // Options are taken from one entry as a whole: parts of two would fit neither.
         if self.options.is_empty() {
             self.options = other.options;
@@ -148,6 +152,7 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
         port: port.port,
         host_port: port.host_port,
         networks: port.networks,
+        is_in_container: port.is_in_container,
         labels: port.labels,
         options: port.options,
     };

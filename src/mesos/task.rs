@@ -11,7 +11,7 @@ use super::names;
 use super::networks::{container_address, networks, newest_status, texts};
 use super::ports::{self, PortEntry};
 use super::skip::{SkipLog, read_or_skip};
-use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo};
+use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
 use crate::cluster::{Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
 /// Fold over a list of tasks that have ended or are unreachable.
@@ -131,7 +131,14 @@ impl<'t> TaskReading<'t> {
         if labelled.iter().all(|entry| entry.labels.is_empty()) {
             return Vec::new();
         }
-        ports::merge(self.mappings.drain(..).chain(labelled), log)
+        let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), log);
+        // A container on a network of its own has no port on the agent unless one is mapped.
+        let container = self.task.container.as_ref();
+        let networks = container.into_iter().flat_map(|container| readable(&container.network_infos));
+        if networks.into_iter().any(|network| network.name.as_deref().is_some_and(|name| !name.is_empty())) {
+            ports.iter_mut().for_each(|port| port.is_in_container = true);
+        }
+        ports
     }
 
     fn addresses(&self, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {

@@ -11,7 +11,7 @@ pub type Endpoint = (SocketAddr, Option<SocketAddr>);
 /// Returns the addresses of a port: as seen from everywhere, and on the task's own node if that differs.
 ///
 /// A port with a host port is at the agent's address, whatever the network; any other one is at each
-/// of the task's addresses on the port's networks.
+/// of the task's addresses on the port's networks. A container whose address is not known is nowhere.
 pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Vec<Endpoint>, String> {
     let agent = snapshot.agents.get(&task.agent_id);
     let agent_address = agent.and_then(|agent| agent.address);
@@ -41,8 +41,14 @@ pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Ve
         };
         return Ok(vec![(SocketAddr::new(agent, host_port), local)]);
     }
-    let Some(number) = port.port else { return Ok(Vec::new()) };
+    let Some(number) = port.port else {
+        return Err("the port has no number from 1 to 65535".to_owned());
+    };
     if task.addresses.is_empty() {
+        // The agent's port of this number is another program's.
+        if port.is_in_container || !port.networks.is_empty() {
+            return Err("the task has reported no address in its container's network yet".to_owned());
+        }
         // Old versions of Mesos report no address for tasks on the host network.
         return Ok(vec![(SocketAddr::new(agent_address()?, number), None)]);
     }

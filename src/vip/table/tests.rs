@@ -109,6 +109,23 @@ fn the_network_is_picked_by_name() {
 }
 
 #[test]
+fn a_container_without_an_address_is_not_at_the_agents_port() {
+    const CONTAINER_SCOPE: &str = r#",{"key":"network-scope","value":"container"}"#;
+    const NAMED: &str = r#",{"key":"network-name","value":"dcos"}"#;
+    const OVERLAY: &str = r#"{"type":"MESOS","network_infos":[{"name":"dcos"}]}"#;
+    let reason = "the task has reported no address in its container's network yet";
+    for (container, scope) in [("null", CONTAINER_SCOPE), ("null", NAMED), (OVERLAY, "")] {
+        let doc = Doc { container, scope, networks: "[]", port: "80", ..Doc::default() };
+        assert_eq!(doc.reason(true), reason, "{container} {scope}");
+    }
+    let elsewhere = r#"[{"name":"other","ip_addresses":[{"ip_address":"9.0.2.4"}]},{"name":"dcos"}]"#;
+    let doc = Doc { networks: elsewhere, scope: NAMED, port: "80", ..Doc::default() };
+    assert_eq!(doc.reason(true), "the task has no address on network dcos");
+    let mapped = Doc { container: UCR, networks: "[]", port: "80", ..Doc::default() };
+    assert_eq!(mapped.backends(), pair("10.0.0.1:31000", "10.0.0.1:31000"), "the agent's port is mapped");
+}
+
+#[test]
 fn families_are_kept_apart() {
     let networks = r#"[{"ip_addresses":[{"ip_address":"9.0.1.5"},{"ip_address":"fd01:b::4/64"}]}]"#;
     let both = Doc { networks, ..Doc::default() };
@@ -183,6 +200,7 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             port: Some(80),
             host_port: None,
             networks: BTreeSet::new(),
+            is_in_container: false,
             labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
             options: options.clone(),
         };
