@@ -296,7 +296,11 @@ async fn names_that_dns_cannot_carry_work_by_address_and_are_warned_of() {
     assert_eq!(bench.kernel().state.services.len(), 2);
     assert!(bench.resolves("web.marathon"));
     assert!(
-        bench.status().warnings.iter().any(|warning| warning.starts_with("a..b.marathon can only be reached"))
+        bench
+            .status()
+            .warnings
+            .iter()
+            .any(|warning| warning.starts_with("a..b.marathon can only be reached"))
     );
 }
 

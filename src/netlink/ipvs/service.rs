@@ -186,9 +186,9 @@ impl ServiceAttribute {
             IPVS_SVC_ATTR_FLAGS => Flags::parse(value).map(Self::Flags),
             IPVS_SVC_ATTR_TIMEOUT => number(value).map(Self::Timeout),
             IPVS_SVC_ATTR_NETMASK => array(value).map(Self::Netmask),
-            IPVS_SVC_ATTR_STATS => Stats::parse(value).map(Self::Stats),
+            IPVS_SVC_ATTR_STATS => Stats::parse(value, Width::Mixed).map(Self::Stats),
             IPVS_SVC_ATTR_PE_NAME => parse_name(value).map(Self::PersistenceEngine),
-            IPVS_SVC_ATTR_STATS64 => Stats::parse(value).map(Self::Stats64),
+            IPVS_SVC_ATTR_STATS64 => Stats::parse(value, Width::Wide).map(Self::Stats64),
             // Later kernels have more attributes, which must not make a service unreadable.
             _ => Ok(Self::Other(DefaultNla::new(kind, value.to_vec()))),
         }

@@ -57,7 +57,7 @@ enum Counter {
 
 impl Stats {
     /// Decodes the value of a stats attribute; numbers that it lacks are 0.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Box<Self>, DecodeError> {
+    pub(super) fn parse(bytes: &[u8], width: Width) -> Result<Box<Self>, DecodeError> {
         let mut stats = Box::<Self>::default();
         // In any order and number; what is missing stays 0.
         for nla in nla::split(bytes) {
@@ -80,12 +80,19 @@ impl Stats {
                     continue;
                 }
             };
-            // Both widths of the same attribute, by which list it is in.
-            *field = match value.len() {
+            // Both widths of a number are read, whichever list it is in.
+            let number = match value.len() {
                 4 => nla::number(value).map(u64::from),
                 _ => nla::array(value).map(u64::from_ne_bytes),
             }
             .with_context(|| format!("invalid IPVS_STATS_ATTR {}", kind & NLA_TYPE_MASK))?;
+            let are_bytes =
+                matches!(kind & NLA_TYPE_MASK, IPVS_STATS_ATTR_INBYTES | IPVS_STATS_ATTR_OUTBYTES);
+            // The list of 32-bit numbers cannot say more, so that reading and writing agree.
+            *field = match width {
+                Width::Mixed if !are_bytes => number.min(u32::MAX.into()),
+                _ => number,
+            };
         }
         Ok(stats)
     }

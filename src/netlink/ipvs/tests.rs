@@ -449,3 +449,13 @@ proptest! {
         }
     }
 }
+
+/// Found by the fuzz property: a 64-bit number in the list of 32-bit ones.
+#[test]
+fn numbers_of_the_narrow_list_stay_what_they_are() {
+    let number = (1_u64 << 40).to_ne_bytes();
+    let bytes = [&[12, 0, 3, 0][..], &number].concat();
+    let stats = stats::Stats::parse(&bytes, stats::Width::Mixed).unwrap();
+    assert_eq!(stats.out_packets, u64::from(u32::MAX));
+    assert_eq!(stats::Stats::parse(&bytes, stats::Width::Wide).unwrap().out_packets, 1 << 40);
+}
