@@ -188,6 +188,12 @@ impl Planner {
         self.cluster.as_ref()
     }
 
+    /// Returns true if a document that changes no task with VIPs may change the table all the same: a
+    /// label asks for an address, which a task without VIPs may have.
+    pub fn depends_on_names(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.table.depends_on_names)
+    }
+
     /// Returns the time at which a leaving server is deleted at the latest.
     pub fn deadline(&self, service: &ServiceKey, server: &SocketAddr) -> Option<Timestamp> {
         self.drain.deadline(service, server)

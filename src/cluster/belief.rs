@@ -86,8 +86,9 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Returns true if the same table of VIPs follows from both: most documents of a large cluster
-    /// differ only in what is no matter of VIPs.
+    /// Returns true if the same table of VIPs follows from both, unless a label asks for an address that
+    /// a task without VIPs has: most documents of a large cluster differ only in what is no matter of
+    /// VIPs.
     pub fn gives_same_table(&self, other: &Self) -> bool {
         self.sync == other.sync
             && self.held == other.held

@@ -835,3 +835,17 @@ async fn a_document_that_is_no_matter_of_vips_makes_no_new_plan() {
     bench.learn(&document.replace("TASK_RUNNING", "TASK_KILLING")).await;
     assert!(!Arc::ptr_eq(&before, &plan(&mut bench)), "a weight has changed");
 }
+
+/// A literal VIP is refused at the address of any running task, also of one without a VIP.
+#[tokio::test]
+async fn an_address_is_free_again_when_the_task_that_had_it_has_gone() {
+    let mut bench = Bench::new();
+    let literal = document(&["10.50.0.1:80"]);
+    let other = r#"{"id":"db","name":"db","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","statuses":
+        [{"state":"TASK_RUNNING","timestamp":1.0,"container_status":{"network_infos":[{"ip_addresses":
+        [{"ip_address":"10.50.0.1"}]}]}}]},"#;
+    bench.learn(&literal.replacen(r#""tasks":["#, &format!(r#""tasks":[{other}"#), 1)).await;
+    assert_eq!(bench.status().vips.len(), 0, "{:?}", bench.status().vips);
+    bench.learn(&literal).await;
+    assert_eq!(bench.status().vips.len(), 1, "{:?}", bench.status().skipped);
+}

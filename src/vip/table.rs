@@ -144,6 +144,8 @@ pub struct VipTable {
     /// VIPs whose backends are all on lost agents, or would get no new connections.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
+    /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
+    pub depends_on_names: bool,
 }
 
 impl VipTable {
@@ -298,7 +300,8 @@ impl TableBuilder<'_> {
     }
 
     fn finish(self) -> VipTable {
-        let Self { lost, mut table, .. } = self;
+        let Self { lost, mut table, tasks, .. } = self;
+        table.depends_on_names = tasks.get().is_some();
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
             // A backend that is known to run is better than one of which nothing is known.
