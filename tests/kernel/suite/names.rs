@@ -118,8 +118,8 @@ fn every_kind_of_name() -> Result<()> {
     for (name, kind, expected) in [
         ("web.marathon.dclb.thisdcos.directory", "A", address.to_string()),
         ("web.marathon.l4lb.thisdcos.global", "A", address.to_string()),
-        ("_main._web._tcp.marathon.l4lb.thisdcos.directory", "SRV", format!("0 0 80 web.marathon.{zone}.")),
-        ("_80._tcp.web.marathon.l4lb.thisdcos.directory", "SRV", format!("0 0 80 web.marathon.{zone}.")),
+        ("_main._web._tcp.marathon.l4lb.thisdcos.directory", "SRV", format!("0 1 80 web.marathon.{zone}.")),
+        ("_80._tcp.web.marathon.l4lb.thisdcos.directory", "SRV", format!("0 1 80 web.marathon.{zone}.")),
         (&reverse, "PTR", format!("web.marathon.{zone}.")),
         ("web.marathon.agentip.dcos.thisdcos.directory", "A", REMOTE.to_owned()),
         // A task without any VIP.
