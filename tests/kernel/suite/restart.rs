@@ -90,8 +90,8 @@ fn killed_and_started_again() -> Result<()> {
 /// daemon starts anew.
 fn address_stays_with_its_name() -> Result<()> {
     let lab = lab()?;
-    // In so small a range every name starts its search at the first address.
-    let range = "[vips]\nrange4 = \"11.0.0.0-11.0.0.1\"";
+    // In this range both names start their search at the same address.
+    let range = "[vips]\nrange4 = \"11.0.0.0-11.0.0.2\"";
     let web = || Task::host("web", REMOTE, 8080).vip("/web:80");
     let other = || Task::host("other", REMOTE, 8080).vip("/other:80");
     let usual = {
