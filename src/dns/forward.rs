@@ -1,9 +1,9 @@
 //! The forwarder: questions for names in none of our zones go to upstreams, for clients that have no
 //! other resolver.
 //!
-//! What belongs here: routes, limits, and the way of a question. [`resolution`] (pure) follows aliases, those
-//! that lead to our own names in our own zones; [`route`] asks the upstreams of a name, each by [`exchange`];
-//! [`shares`] (pure) bounds the questions under way. Answers are kept in hickory's cache, which is asked before
+//! What belongs here: routes, limits, and the way of a question. `resolution` (pure) follows aliases, those
+//! that lead to our own names in our own zones; `route` asks the upstreams of a name, each by `exchange`;
+//! `shares` (pure) bounds the questions under way. Answers are kept in hickory's cache, which is asked before
 //! any limit counts. Each question is a task of its own, so that an upstream that does not answer delays no
 //! other question.
 
