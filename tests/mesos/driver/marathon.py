@@ -138,7 +138,9 @@ class Marathon:
                 "version": VERSION,
             }
             if task["id"] in self.alive:
-                entry["healthCheckResults"] = [{"alive": self.alive[task["id"]], "consecutiveFailures": 0}]
+                alive = self.alive[task["id"]]
+                # As long as Marathon ignores failures it counts none.
+                entry["healthCheckResults"] = [{"alive": alive, "consecutiveFailures": 0 if alive else 1}]
             app["tasks"].append(entry)
         return {"apps": list(apps.values())}
 
