@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::{Client, Method};
 use tokio::net::UnixStream;
 
+use crate::source::http::install_tls_provider;
 use crate::status::Status;
 
 /// Longest wait for the daemon's answer.
@@ -64,8 +65,7 @@ pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnsw
 }
 
 async fn send(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, reqwest::Error> {
-    // Fails when a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_tls_provider();
     // A Unix socket has no certificates, and reading those of the system takes long.
     let client = Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
     let response = client.request(method, format!("http://l4lbd{path}")).send().await?.error_for_status()?;

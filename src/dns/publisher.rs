@@ -148,8 +148,9 @@ impl Composer {
     }
 }
 
-/// Seconds since the epoch: later zones have greater serials, also after a restart.
-fn serial() -> u32 {
+/// Returns the serial of a zone that is made now: seconds since the epoch, so that later zones have
+/// greater serials, also after a restart.
+pub fn serial() -> u32 {
     u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
 }
 

@@ -97,10 +97,12 @@ impl<D: DataPlane> Passes<D> {
                 known.gives_same_table(accepted)
                     && (!self.planner.depends_on_names() || old.addresses().eq(new.addresses()))
             });
-            if !is_same {
+            if is_same {
+                self.saver.note_same_cluster(&accepted.snapshot);
+            } else {
                 self.planner.learn(accepted);
+                self.saver.note_cluster(&accepted.snapshot);
             }
-            self.saver.note_cluster(&accepted.snapshot);
         }
         self.feed = feed;
         is_new

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::cluster::belief::HoldReason;
 use crate::dataplane::{Actual, Node, Op, PlaneChoice};
 use crate::dns::DnsState;
+use crate::dns::publisher::serial;
 use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::Sources;
 use crate::plan::{NodeView, Plan, Planner};
@@ -259,11 +260,6 @@ impl Publisher {
         );
         warnings
     }
-}
-
-/// Returns the seconds since the epoch: later zones have greater serials, also after a restart.
-fn serial() -> u32 {
-    u32::try_from(Timestamp::now().as_second()).unwrap_or_default()
 }
 
 fn hostname() -> String {

@@ -69,14 +69,19 @@ pub struct HttpClient {
     renewed: Mutex<Instant>,
 }
 
+/// Installs the implementation of TLS that every client of this program uses.
+pub fn install_tls_provider() {
+    // Fails if one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl HttpClient {
     /// `timeout` bounds each whole answer, and for streams its beginning.
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
     pub fn new(access: &Access, servers: TrustedServers, timeout: Duration) -> Result<Self, Error> {
-        // Fails if a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls_provider();
         let mut builder = Client::builder()
             .user_agent(concat!("l4lbd/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())

@@ -90,6 +90,15 @@ impl Saver {
         };
     }
 
+    /// Notes that the believed cluster is the one that was noted last.
+    pub fn note_same_cluster(&mut self, believed: &Arc<Snapshot>) {
+        // The newer of two equal ones is held elsewhere anyway, so that the older one can be freed.
+        let noted = if self.unsaved.is_some() { &mut self.unsaved } else { &mut self.written };
+        if let Some(noted) = noted {
+            *noted = Arc::clone(believed);
+        }
+    }
+
     /// Writes addresses that have changed, and the cluster when it is due.
     pub fn save(&mut self, persisted: &Persisted) {
         let started = Instant::now();
@@ -189,6 +198,9 @@ mod tests {
         saver.note_cluster(&cluster("A"));
         saver.finish(&Persisted::default());
         assert_eq!(kept(&store), None, "nothing was written");
+        saver.note_same_cluster(&cluster("A"));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(&store), None, "nor was the one that was noted last");
         saver.note_cluster(&cluster("B"));
         saver.note_cluster(&cluster("A"));
         saver.finish(&Persisted::default());
