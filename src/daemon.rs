@@ -5,7 +5,7 @@
 
 pub mod wiring;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{self, DataPlane, PlaneChoice};
+use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
@@ -41,6 +41,8 @@ const ONCE_ATTEMPTS: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
     DataPlane(#[from] dataplane::Error),
     #[error(transparent)]
     Monitor(#[from] monitor::Error),
@@ -60,6 +62,15 @@ pub enum Error {
         "a part of the daemon stopped unexpectedly, see the log above; the daemon ends, and the kernel keeps forwarding"
     )]
     Stopped,
+}
+
+/// Returns the data plane that a daemon with this configuration file would use on this kernel.
+///
+/// # Errors
+/// With every problem of the file at once, or why this kernel has no such plane.
+pub fn data_plane(path: &Path, text: &str) -> Result<PlaneKind, Error> {
+    let config = Config::parse(path, text)?;
+    Ok(Kernel::open(&wiring::kernel(&config))?.choice().plane)
 }
 
 /// Addresses of a running daemon.

@@ -1,16 +1,13 @@
 //! The demonstration's daemon: its data plane, its configuration, and the parts of its status that are needed.
 
-use std::io;
 use std::path::Path;
 
 use super::client::NAME;
-use super::error::{Error, setup};
+use super::error::Error;
 use super::sandbox::{NODE, Sandbox};
-use crate::config::Config;
-use crate::daemon::wiring;
+use crate::daemon;
+use crate::dataplane::PlaneKind;
 use crate::dataplane::ebpf::Options;
-use crate::dataplane::kernel::Kernel;
-use crate::dataplane::{DataPlane, PlaneKind};
 use crate::status::{Backend, Status, Vip};
 
 /// Returns the data plane to show: the requested one, or else the one that the daemon would choose. To be called in the
@@ -27,13 +24,10 @@ pub fn choose(sandbox: &Sandbox, wanted: Option<PlaneKind>) -> Result<PlaneKind,
         (None, None) => Some(PlaneKind::Ipvs),
         (wanted, _) => wanted,
     };
-    // The same file as the daemon's, so that both open the kernel in the same way.
+    // The daemon's own file, so that both open the kernel in the same way.
     let kind = plane.map_or("auto".to_owned(), |plane| plane.to_string());
-    let config = Config::parse(&sandbox.config, &text(sandbox, &kind))
-        .map_err(|error| setup("write the daemon's configuration", io::Error::other(error)))?;
-    let kernel =
-        Kernel::open(&wiring::kernel(&config)).map_err(|error| Error::NoDataPlane(error.to_string()))?;
-    Ok(kernel.choice().plane)
+    daemon::data_plane(&sandbox.config, &text(sandbox, &kind))
+        .map_err(|error| Error::NoDataPlane(error.to_string()))
 }
 
 /// Returns the text of the configuration file.
@@ -81,6 +75,8 @@ pub fn takes_connections(backend: &Backend) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::daemon::wiring;
 
     #[test]
     fn the_configuration_is_valid() {
