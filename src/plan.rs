@@ -30,7 +30,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
-use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
+use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::Persisted;
 use crate::vip::{LabelPolicy, VipKey, VipTable};
 use addresses::{assign, remember, sources};
@@ -192,6 +192,16 @@ impl Planner {
     /// label asks for an address, which a task without VIPs may have.
     pub fn depends_on_names(&self) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.table.depends_on_names)
+    }
+
+    /// Returns the last plan; `None` before the first.
+    pub fn last(&self) -> Option<&Arc<Plan>> {
+        self.basis.as_ref().map(|_| &self.plan)
+    }
+
+    /// Returns the servers that are leaving: their connections decide what the next plan is.
+    pub fn leaving(&self) -> BTreeSet<ServerKey> {
+        self.drain.leaving()
     }
 
     /// Returns the time at which a leaving server is deleted at the latest.

@@ -35,9 +35,11 @@
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
 //! every network namespace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use super::op::Op;
+use super::state::{Connections, ServerKey};
 use abort::Targets;
 use leaving::LeavingServer;
 use pins::Pins;
@@ -134,6 +136,20 @@ impl Ebpf {
             self.table = ServiceTable::adopt(found);
         }
         EbpfReading::new(&self.pins.maps, &self.table)
+    }
+
+    /// Counts the connections of some servers, as far as services have them.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read the counts.
+    pub fn count(&self, servers: &BTreeSet<ServerKey>) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        let mut counted = BTreeMap::new();
+        for server in servers {
+            let placed = self.table.services.get(&server.0).and_then(|placed| placed.servers.get(&server.1));
+            let Some(placed) = placed else { continue };
+            counted.insert(*server, reading::connections(&self.pins.maps, placed.id)?);
+        }
+        Ok(counted)
     }
 
     /// Attaches and pins again what another program detached or removed; returns the names of the

@@ -4,6 +4,8 @@
 //! What belongs here: the choice of a plane, and the order in which plane and host carry out
 //! operations. A new plane gets its arms in [`capabilities`] and `open`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::error::Error;
 use super::host::{Host, HostReading};
 use super::node::{Capabilities, Node, PlaneChoice, PlaneKind};
@@ -12,7 +14,7 @@ use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
 use super::reading::{Actual, Depth};
-use super::state::State;
+use super::state::{Connections, ServerKey, State};
 use super::{DataPlane, diff, ebpf};
 
 /// Choice of a plane, and the places in the kernel that are ours.
@@ -142,6 +144,13 @@ impl DataPlane for Kernel {
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, routes, sysctls, rules, timeouts };
         Ok(Actual { state, foreign, connections, node })
+    }
+
+    async fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        Ok(tokio::task::block_in_place(|| self.plane.count(servers))?)
     }
 
     async fn read_node(&mut self) -> Result<Node, Error> {

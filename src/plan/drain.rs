@@ -13,7 +13,7 @@
 //! | 0:20 | weight 0, 1 active | the same |
 //! | 0:45 | weight 0, 0 active | no server: deleted (at 1:00 with any number of connections) |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
-use crate::dataplane::{Actual, Connections, ServiceKey, State};
+use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
 /// Time between two counts of the connections of leaving servers.
@@ -29,9 +29,6 @@ pub const POLL: Duration = Duration::from_secs(1);
 
 /// Shortest time with weight 0: a connection that the kernel is just making is not counted as active.
 const SETTLING: Duration = Duration::from_secs(2);
-
-/// A server of a service.
-type ServerKey = (ServiceKey, SocketAddr);
 
 /// The servers that are leaving.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +48,11 @@ impl Drain {
     /// Returns true when nothing is leaving.
     pub fn is_empty(&self) -> bool {
         self.leaving.is_empty()
+    }
+
+    /// Returns the servers that are leaving.
+    pub fn leaving(&self) -> BTreeSet<ServerKey> {
+        self.leaving.keys().copied().collect()
     }
 
     /// Returns the time at which a leaving server is deleted at the latest.

@@ -242,7 +242,7 @@ impl Publisher {
             }
         }
         // Last, because reasons are read from the status as it is by now.
-        let plan = planned.map(|(plan, _)| plan);
+        let plan = planned.map(|(plan, _)| plan).or(planner.last().map(Arc::as_ref));
         let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
         self.status.degraded = !reasons.is_empty();
         self.status.reasons = reasons;

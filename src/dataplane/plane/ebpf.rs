@@ -1,11 +1,13 @@
 //! The plane of programs that change where sockets connect to.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::Depth;
-use crate::dataplane::state::Route;
+use crate::dataplane::state::{Connections, Route, ServerKey};
 
 /// Programs at a cgroup with their pinned maps.
 pub struct EbpfPlane {
@@ -77,6 +79,17 @@ impl Plane for EbpfPlane {
             );
         }
         ebpf.read().map(PlaneReading::from).map_err(error)
+    }
+
+    fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
+        match &self.attached {
+            Some(ebpf) => ebpf.count(servers).map_err(error),
+            // Nothing drains where nothing may be changed.
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {
