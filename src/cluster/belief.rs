@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Snapshot, Task, TaskKey, TaskState};
+use super::shared::Change;
+use super::{Snapshot, TaskKey, TaskState};
 
 /// Limits of how long tasks are held.
 #[derive(Clone, Copy, Debug)]
@@ -261,12 +262,11 @@ impl Belief {
         now: Timestamp,
         patience: Patience,
     ) -> Option<HoldReason> {
-        let vanished: Vec<TaskKey> = believed
-            .tasks
-            .keys()
-            .filter(|key| !new.tasks.contains_key(key) && !new.ended.contains(key))
-            .cloned()
-            .collect();
+        let vanished = believed.tasks.changes(&new.tasks).filter_map(|change| match change {
+            Change::Removed(key, _) if !new.ended.contains(key) => Some(key.clone()),
+            _ => None,
+        });
+        let vanished: Vec<TaskKey> = vanished.collect();
         let of = believed.tasks.len();
         // A clock that was set back gives no time at all, and the document does not count.
         let since = |counted| Duration::try_from(now.duration_since(counted)).unwrap_or_default();
@@ -295,8 +295,8 @@ fn keep_lost(believed: &Snapshot, new: &mut Arc<Snapshot>) {
         new.lost.iter().filter(|key| believed.tasks.contains_key(*key)).cloned().collect();
     keep_tasks(believed, new, &lost);
     for key in lost {
-        if let Some(Task { state, .. }) = Arc::make_mut(new).tasks.get_mut(&key) {
-            *state = TaskState::Lost;
+        if let Some(task) = Arc::make_mut(new).tasks.get_mut(&key) {
+            Arc::make_mut(task).state = TaskState::Lost;
         }
     }
 }
@@ -312,7 +312,7 @@ fn keep_tasks(believed: &Snapshot, new: &mut Arc<Snapshot>, tasks: &[TaskKey]) -
     for task in tasks.iter().filter_map(|key| believed.tasks.get(key)) {
         keep_origin(believed, new, &task.agent_id, &task.key.framework);
         agents.insert(&task.agent_id);
-        new.tasks.insert(task.key.clone(), task.clone());
+        new.tasks.insert(task.key.clone(), Arc::clone(task));
     }
     agents.len()
 }
@@ -326,7 +326,7 @@ fn keep_names(believed: &Snapshot, new: &mut Arc<Snapshot>, is_kept: impl Fn(&st
     }
     let new = Arc::make_mut(new);
     for (agent, framework) in origins {
-        keep_origin(believed, new, agent, framework);
+        keep_origin(believed, new, &agent, &framework);
     }
     new.names = registry;
 }

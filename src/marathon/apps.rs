@@ -1,6 +1,7 @@
 //! Apps with their tasks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::labels::{PortLabels, asks_for_vip};
 use super::networks::{MarathonNetworks, NetworkMode};
@@ -42,7 +43,7 @@ pub fn add(view: &mut MarathonView, app: &MarathonApp) {
         if let Some(networks) = &networks
             && let Some(task) = normalised(view, app, networks, task)
         {
-            view.snapshot.tasks.insert(task.key.clone(), task);
+            view.snapshot.tasks.insert(task.key.clone(), Arc::new(task));
         }
     }
 }
@@ -116,7 +117,7 @@ fn normalised(
     task: &MarathonTask,
 ) -> Option<Task> {
     let state = state(task);
-    let key = TaskKey { framework: view.framework.clone(), task: task.id.clone() };
+    let key = TaskKey { framework: view.framework.clone(), task: task.id.as_str().into() };
     // Noted as ended, so that its absence from the next document is no loss.
     if state == TaskState::Terminal {
         view.snapshot.ended.insert(key);
@@ -141,7 +142,7 @@ fn normalised(
     }
     Some(Task {
         key,
-        agent_id,
+        agent_id: agent_id.into(),
         state,
         // Set when verdicts are made of the results.
         healthy: None,

@@ -1,6 +1,7 @@
 //! Pods with their instances. Mesos does their health checks, so that Marathon has no verdicts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::apps::{protocols, without_host};
 use super::labels::PortLabels;
@@ -28,7 +29,7 @@ pub fn add(view: &mut MarathonView, pod: &Pod) {
         for instance in readable(&pod.instances) {
             for status in readable(&instance.containers).filter(|status| status.name == container.name) {
                 if let Some(task) = task(view, &networks, container, instance, status) {
-                    view.snapshot.tasks.insert(task.key.clone(), task);
+                    view.snapshot.tasks.insert(task.key.clone(), Arc::new(task));
                 }
             }
         }
@@ -82,8 +83,8 @@ fn task(
         return None;
     }
     Some(Task {
-        key: TaskKey { framework: view.framework.clone(), task },
-        agent_id,
+        key: TaskKey { framework: view.framework.clone(), task: task.into() },
+        agent_id: agent_id.into(),
         state,
         healthy: health(spec, status),
         runtime: Runtime::Mesos,

@@ -200,7 +200,7 @@ impl Health {
 /// Returns the cluster as masters see it, with an agent's own view of its tasks.
 fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     let mut merged = cluster.clone();
-    let here = |agent: &String| own.agents.contains_key(agent);
+    let here = |agent: &str| own.agents.contains_key(agent);
     // Tasks that the agent does not have any more have ended, and did not just vanish: belief holds no
     // backends for them.
     let gone =
@@ -210,11 +210,13 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     merged.ended.retain(|key| !own.tasks.contains_key(key));
     merged.lost.retain(|key| !own.tasks.contains_key(key));
     merged.tasks.retain(|_, task| !here(&task.agent_id));
-    merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), task.clone())));
+    merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), Arc::clone(task))));
     merged.agents.extend(own.agents.iter().map(|(id, agent)| (id.clone(), agent.clone())));
     merged.recovered.retain(|agent| !here(agent));
     for (id, name) in &own.frameworks {
-        merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
+        if !merged.frameworks.contains_key(id) {
+            merged.frameworks.insert(id.clone(), name.clone());
+        }
     }
     // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();

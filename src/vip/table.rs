@@ -195,7 +195,7 @@ impl TableBuilder<'_> {
     fn add(&mut self, task: &Task, port: &TaskPort) {
         // Once for all labels of the port: they lead to the same backends.
         let backends = endpoints(self.snapshot, task, port);
-        let framework = self.snapshot.frameworks.get(&task.key.framework);
+        let framework = self.snapshot.frameworks.get(&*task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
                 (None, _) => {
@@ -321,7 +321,7 @@ impl TableBuilder<'_> {
 
     fn skip(&mut self, task: &Task, port: &TaskPort, label: &str, value: &str, reason: String) {
         self.table.skipped.push(Skipped {
-            task: task.key.task.clone(),
+            task: task.key.task.to_string(),
             port: Some(port.describe()),
             label: Some(label.to_owned()),
             value: Some(value.to_owned()),
@@ -360,8 +360,8 @@ impl Vip {
 fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
     Backend {
         condition: Condition::of(task),
-        task: task.key.task.clone(),
-        agent: task.agent_id.clone(),
+        task: task.key.task.to_string(),
+        agent: task.agent_id.to_string(),
         local,
         drain: port.options.drain,
     }

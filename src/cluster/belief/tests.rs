@@ -45,7 +45,7 @@ fn take(
 }
 
 fn tasks(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.tasks.keys().map(|key| key.task.as_str()).collect()
+    snapshot.tasks.keys().map(|key| &*key.task).collect()
 }
 
 #[test]
@@ -268,9 +268,8 @@ fn documents_in_quick_succession_count_once() {
 
 /// Names of the registry's tasks on each agent.
 fn named(snapshot: &Snapshot) -> Vec<(String, String)> {
-    let agents: std::collections::BTreeMap<u32, &String> =
-        snapshot.names.agents.iter().map(|(id, number)| (*number, id)).collect();
-    snapshot.names.tasks.iter().map(|task| (agents[&task.agent].clone(), task.label.to_string())).collect()
+    let tasks = snapshot.names.tasks.values();
+    tasks.map(|task| (task.agent.to_string(), task.label.to_string())).collect()
 }
 
 /// A task with a name and without a VIP on each of `agents`.

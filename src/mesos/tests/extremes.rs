@@ -47,7 +47,7 @@ const ODD_V1: &str = r#"{"task_id":{"value":"odd"},"framework_id":{"value":"F"},
     "labels":{"labels":[{"key":"vip_port1","value":"tcp://1.2.3.4:80"}]}}"#;
 
 fn has_sane_task(snapshot: &crate::cluster::Snapshot) -> bool {
-    snapshot.tasks.keys().any(|key| key.task == "sane")
+    snapshot.tasks.keys().any(|key| &*key.task == "sane")
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     let mut snapshot = Snapshot::default();
     snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
     for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
-        let key = TaskKey { framework: "F".to_owned(), task: name.to_string() };
+        let key = TaskKey { framework: "F".into(), task: name.to_string().into() };
         let port = TaskPort {
             name: "http".to_owned(),
             protocol: Protocol::Tcp,
@@ -207,14 +207,14 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
         let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
         let task = Task {
             key: key.clone(),
-            agent_id: "S".to_owned(),
+            agent_id: "S".into(),
             state: *state,
             healthy: *healthy,
             runtime: Runtime::Mesos,
             addresses: vec![TaskAddress { address, network: None }],
             ports: vec![port],
         };
-        snapshot.tasks.insert(key, task);
+        snapshot.tasks.insert(key, task.into());
     }
     VipTable::new(&snapshot, &LabelPolicy::default())
 }
