@@ -13,8 +13,8 @@ use sha1::{Digest, Sha1};
 use super::shared::Change;
 use super::{Protocol, SharedMap, SharedSet, TaskKey};
 
-/// Ranges of port resources that are kept of a task; more make no useful SRV records.
-const MAX_RANGES: usize = 8;
+/// Ranges of port resources that are kept of a task.
+const MAX_RANGES: usize = 64;
 
 /// The running tasks of one document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct TaskRegistry {
 pub struct RegisteredKey {
     pub(crate) framework: Arc<str>,
     /// Stands for its id: ids themselves take more room than all the rest.
-    id: u64,
+    pub(super) id: u64,
 }
 
 /// Address of a framework's scheduler.
@@ -60,6 +60,8 @@ pub struct RegisteredTask {
     pub ports: Option<Box<[NamedPort]>>,
     /// Port resources, as inclusive ranges.
     pub resources: Box<[(u16, u16)]>,
+    /// Set when the task is kept although the last document does not list it.
+    pub is_kept: bool,
 }
 
 /// A discovery port.
@@ -90,9 +92,6 @@ impl RegisteredTask {
         agent: Arc<str>,
         described: Described<'_>,
     ) -> (RegisteredKey, Arc<Self>) {
-        let resource = |(first, last): &(u64, u64)| {
-            Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
-        };
         let label = super::dns_label::label(described.name);
         // Names from discovery information are found as they are written, too.
         let written = described.ports.is_some().then(|| described.name.to_ascii_lowercase());
@@ -106,7 +105,8 @@ impl RegisteredTask {
             is_published: described.is_published,
             addresses: described.addresses.into(),
             ports: described.ports.map(Into::into),
-            resources: described.resources.iter().filter_map(resource).take(MAX_RANGES).collect(),
+            resources: port_ranges(described.resources),
+            is_kept: false,
         };
         (RegisteredKey { framework, id: short(&sum) }, Arc::new(task))
     }
@@ -115,7 +115,7 @@ impl RegisteredTask {
 impl RegisteredKey {
     /// Returns the key of a task in the registry.
     pub fn of(key: &TaskKey) -> Self {
-        Self { framework: Arc::clone(&key.framework), id: short(&Sha1::digest(key.task.as_bytes())) }
+        Self { framework: Arc::clone(&key.framework), id: short_id(&key.task) }
     }
 }
 
@@ -133,6 +133,15 @@ impl TaskRegistry {
     /// Takes a task back that may change or has ended.
     pub fn remove(&mut self, key: &RegisteredKey) {
         self.tasks.remove(key);
+    }
+
+    /// Takes kept tasks back, all at once.
+    pub fn give_up<'k>(&mut self, keys: impl Iterator<Item = &'k TaskKey>) {
+        for key in keys.map(RegisteredKey::of) {
+            if self.tasks.get(&key).is_some_and(|task| task.is_kept) {
+                self.tasks.remove(&key);
+            }
+        }
     }
 
     /// Adds those tasks of `old` that this registry lacks, are not in `ended`, and run on an agent that
@@ -156,7 +165,8 @@ impl TaskRegistry {
         let mut origins = BTreeSet::new();
         for (key, task) in missing {
             origins.insert((Arc::clone(&task.agent), Arc::clone(&key.framework)));
-            self.tasks.insert(key, task);
+            self.tasks
+                .insert(key, Arc::new(RegisteredTask { is_kept: true, ..RegisteredTask::clone(&task) }));
         }
         origins
     }
@@ -170,6 +180,29 @@ impl TaskRegistry {
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
+}
+
+/// Returns port resources as they are kept: ranges of ports in order, none of which touches the next.
+pub fn port_ranges(resources: &[(u64, u64)]) -> Box<[(u16, u16)]> {
+    let range =
+        |(first, last): &(u64, u64)| Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?));
+    let mut ranges: Vec<(u16, u16)> =
+        resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = next.0 <= before.1.saturating_add(1);
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    ranges.truncate(MAX_RANGES);
+    ranges.into()
+}
+
+/// A part of an id's SHA-1: ids themselves take more room than all the rest.
+pub(super) fn short_id(id: &str) -> u64 {
+    short(&Sha1::digest(id.as_bytes()))
 }
 
 /// The first 64 bits of an id's SHA-1.
@@ -196,6 +229,15 @@ pub(crate) fn hash(id: &str) -> [u8; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_resources_are_few_ranges_in_order() {
+        let ranges =
+            port_ranges(&[(5, 6), (1, 2), (0, 0), (3, 3), (9, 8), (6, 7), (65_535, 70_000), (80, 65_535)]);
+        assert_eq!(*ranges, [(1, 3), (5, 7), (80, 65_535)]);
+        let scattered: Vec<(u64, u64)> = (1..1_000).map(|port| (2 * port, 2 * port)).collect();
+        assert_eq!(port_ranges(&scattered).len(), MAX_RANGES);
+    }
 
     #[test]
     fn hashes_are_those_of_mesos_dns() {
