@@ -156,6 +156,7 @@ impl Belief {
             self.recognise(&snapshot);
         }
         if let Some(believed) = self.believed.take() {
+            keep_framework_names(&believed, &mut snapshot);
             // The fail-over comes first: the tasks that it holds have not vanished without a trace.
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
@@ -171,7 +172,10 @@ impl Belief {
     }
 
     /// Believes a document as it is, whatever it lacks.
-    pub fn accept(&mut self, document: Arc<Snapshot>) -> Accepted {
+    pub fn accept(&mut self, mut document: Arc<Snapshot>) -> Accepted {
+        if let Some(believed) = &self.believed {
+            keep_framework_names(believed, &mut document);
+        }
         self.failover = None;
         self.losses = 0;
         self.counted = None;
@@ -302,6 +306,22 @@ impl Belief {
         // One more than must agree, since the document after them is believed.
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(HoldReason::MassLoss { tasks: vanished.len(), of, documents })
+    }
+}
+
+/// Copies the names of frameworks that the document does not list although it lists tasks of them: masters
+/// before Mesos 1.2 do not know a framework that has not registered since they lead.
+fn keep_framework_names(believed: &Snapshot, new: &mut Arc<Snapshot>) {
+    let of_tasks = new.tasks.keys().map(|key| &key.framework);
+    let nameless: BTreeSet<&String> = of_tasks
+        .chain(new.names.frameworks.keys())
+        .filter(|framework| !new.frameworks.contains_key(*framework))
+        .collect();
+    let known =
+        nameless.into_iter().filter_map(|id| Some((id.clone(), believed.frameworks.get(id)?.clone())));
+    let known: Vec<(String, String)> = known.collect();
+    if !known.is_empty() {
+        Arc::make_mut(new).frameworks.extend(known);
     }
 }
 

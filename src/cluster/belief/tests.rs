@@ -407,3 +407,26 @@ fn a_task_that_is_kept_ends_when_another_has_its_address_and_port() {
         assert!(!tasks(&snapshot).contains(&"a"), "{name}");
     }
 }
+
+/// What a master before Mesos 1.2 says after a fail-over: tasks of a framework that has not registered again,
+/// whose name it does not know.
+#[test]
+fn tasks_of_a_framework_that_an_old_master_does_not_know_keep_its_name() {
+    let known = document("A", &["S1"], &[]);
+    let text = r#"{"id":"B","elected_time":2.0,"version":"1.1.3","slaves":[{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}],
+        "frameworks":[],"completed_frameworks":[],"unregistered_frameworks":["F"],"orphan_tasks":[{"id":"task-S1",
+        "name":"web","framework_id":"F","slave_id":"S1","state":"TASK_RUNNING","discovery":{"ports":{"ports":[
+        {"number":80,"protocol":"tcp","labels":{"labels":[{"key":"VIP_0","value":"w:80"}]}}]}}}]}"#;
+    let orphaned = || mesos::parse(text.as_bytes(), None).unwrap();
+    let mut belief = Belief::default();
+    take(&mut belief, known.clone(), at(0), PATIENCE);
+    for second in [1, 2] {
+        let (snapshot, held) = take(&mut belief, orphaned(), at(second), PATIENCE);
+        assert_eq!((snapshot.tasks.values().next().unwrap().state, held.len()), (TaskState::Running, 0));
+        assert_eq!(snapshot.frameworks["F"], "marathon");
+        assert!(snapshot.kept.is_empty() && snapshot.names.len() == 1, "the master lists it");
+    }
+    assert_eq!(belief.accept(Arc::new(orphaned())).snapshot.frameworks["F"], "marathon");
+    let mut restarted = Belief::resume(Some(known));
+    assert_eq!(take(&mut restarted, orphaned(), at(3), PATIENCE).0.frameworks["F"], "marathon");
+}
