@@ -451,6 +451,18 @@ fn one_cause_has_one_error() {
 }
 
 #[test]
+fn wrong_kinds_of_values_are_answered_with_an_example() {
+    assert_problems(
+        "[source]\ninterval = 2\nbudget = 5\nmasters = [\"10.0.0.1:5050\"]\n",
+        &[
+            "source.interval: wrong kind of value: integer `2`, expected a time in quotes, such as \"2s\"",
+            "source.budget: wrong kind of value: integer `5`, expected a rate in quotes, such as \"50MB\"",
+            "source.masters: \"10.0.0.1:5050\" is neither http://HOST:PORT, https://HOST:PORT",
+        ],
+    );
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = parse("[source]\nmasters = [\"http://user:secret@m1:5050\"]").unwrap();
     assert!(!format!("{config:?}").contains("secret"));
