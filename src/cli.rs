@@ -160,11 +160,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let text = text.unwrap_or_default();
     // Errors quote text of other origin. Only those of the configuration, the operator's own, have several lines.
     let is_configuration = error.downcast_ref::<config::Error>().is_some();
-    let text = match is_configuration {
-        true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
-        false => escaped(&text).into_owned(),
-    };
-    log::print(format!("l4lbd: {text}"));
+    let lines: Vec<&str> = if is_configuration { text.split('\n').collect() } else { vec![&text] };
+    let lines: Vec<String> = lines.into_iter().map(|line| format!("l4lbd: {}", escaped(line))).collect();
+    log::print(lines.join("\n"));
     if is_configuration {
         ExitCode::from(USAGE)
     } else if error.downcast_ref::<crate::mesos::Error>().is_some() {

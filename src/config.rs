@@ -161,6 +161,9 @@ impl Loaded {
         // Where a key could not be read its default stands in, so that all other keys are checked as well.
         problems.extend(check::problems(&config, &written));
         if !problems.is_empty() {
+            let places = read::places(text);
+            // Those of keys that the file does not have are last.
+            problems.sort_by_key(|problem| read::place_of(problem, &places).unwrap_or(usize::MAX));
             return Err(invalid(problems));
         }
         let remarks = written.remarks().chain(config.remarks()).collect();

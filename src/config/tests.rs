@@ -463,6 +463,29 @@ fn wrong_kinds_of_values_are_answered_with_an_example() {
 }
 
 #[test]
+fn errors_come_in_the_order_of_the_file() {
+    let text = "typo = 1\n[vips]\nmax = 0\n[ipvs]\nscheduler = \"foo\"\naudit = \"1ms\"\n[logging]\n[dns]\n\
+                ttl = \"0s\"\nforward = [\"x\"]\n[source]\nintervall = 1\ntls_cert = \"/c\"\ntimeout = \"1ms\"\n";
+    let keys: Vec<String> =
+        problems(text).iter().map(|problem| problem.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(
+        keys,
+        [
+            "typo",
+            "vips.max",
+            "ipvs.scheduler",
+            "ipvs.audit",
+            "[logging]",
+            "dns.ttl",
+            "dns.forward",
+            "source.intervall",
+            "source.tls_cert",
+            "source.timeout"
+        ]
+    );
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = parse("[source]\nmasters = [\"http://user:secret@m1:5050\"]").unwrap();
     assert!(!format!("{config:?}").contains("secret"));
