@@ -97,6 +97,8 @@ pub struct Desired {
     pub skipped: Vec<Skipped>,
     /// VIPs whose address and port a virtual service of another program has; they are among the skipped.
     pub blocked: Vec<VipKey>,
+    /// VIPs for which a label asks for a scheduler, which this node's plane does not have.
+    pub unscheduled: BTreeSet<VipKey>,
     /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
 }
@@ -263,7 +265,12 @@ impl Inputs<'_> {
         // A plane with one way to choose reports that one, so that comparing with the kernel finds no
         // difference.
         let scheduling = match self.node.capabilities.own_scheduler {
-            Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
+            Some(own) => {
+                if vip.scheduler.is_some() {
+                    desired.unscheduled.insert(vip_key.clone());
+                }
+                Scheduling { scheduler: own.to_owned(), flags: 0 }
+            }
             None => scheduling(vip, &self.settings.scheduler),
         };
         let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
