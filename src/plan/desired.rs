@@ -185,7 +185,7 @@ impl Inputs<'_> {
                 }
                 None if is_wanted => {
                     let range = if ipv4 { "vips.range4" } else { "vips.range6" };
-                    let reason = format!("no address is free: enlarge {range}");
+                    let reason = format!("no address is free: enlarge {range} on all nodes");
                     skip(desired, key, vip, None, &reason);
                 }
                 _ => {}
@@ -278,6 +278,8 @@ impl Inputs<'_> {
     }
 }
 
+/// Notes that a VIP is left out, with the task of its first backend, or none for a VIP without backends.
+/// `service` is the address and port that are left out, where the VIP has been given some.
 fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceKey>, reason: &str) {
     let task = vip.backends.values().next().map(|backend| backend.task.clone()).unwrap_or_default();
     let value = service.map_or_else(|| key.to_string(), |service| format!("{key} at {service}"));
