@@ -28,7 +28,7 @@ use crate::vip::{Backend, Condition};
 pub const POLL: Duration = Duration::from_secs(1);
 
 /// Shortest time with weight 0: a connection that the kernel is just making is not counted as active.
-const SETTLING: Duration = Duration::from_secs(2);
+const MIN_DRAIN: Duration = Duration::from_secs(2);
 
 /// A server of a service.
 type ServerKey = (ServiceKey, SocketAddr);
@@ -115,10 +115,11 @@ impl Leaving {
     }
 
     fn is_over(&self, connections: Connections, now: Timestamp) -> bool {
-        // A clock that was set back gives a negative age, which counts as not settled; the deadline holds
+        // A clock that was set back gives a negative age, which counts as too young; the deadline holds
         // anyway.
-        let settled = Duration::try_from(now.duration_since(self.since)).is_ok_and(|age| age >= SETTLING);
-        now >= self.until || (settled && connections.active == 0)
+        let is_old_enough =
+            Duration::try_from(now.duration_since(self.since)).is_ok_and(|age| age >= MIN_DRAIN);
+        now >= self.until || (is_old_enough && connections.active == 0)
     }
 }
 
