@@ -1,7 +1,7 @@
 //! The command line: one module per command, exit codes in one place.
 //!
 //! What belongs here: arguments, output for people and programs, exit codes. A new command is one file
-//! here and one variant of [`Cli`]'s commands.
+//! here, one variant of `Command` and its arm in [`Cli::run`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,10 +86,10 @@ enum Command {
     Explain(explain::Args),
     /// Show what the next pass would change in the kernel, and change nothing
     ///
-    /// Asks the source once, compares its document with the kernel and prints one operation a line. Needs the same
-    /// rights as the daemon, which may run meanwhile.
+    /// Asks the source once, compares its document with the kernel and prints one operation a line. Run it as root.
+    /// The daemon may run meanwhile. It may load the kernel module ip_vs, which a look at IPVS needs.
     Plan(plan::Args),
-    /// Check a configuration file; prints every error in it, exit code 64
+    /// Check a configuration file and the files that it names; prints every error, exit code 64
     Check(check::Args),
     /// Remove everything of l4lbd from the kernel, and nothing else
     ///
