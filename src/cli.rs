@@ -152,6 +152,18 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }) {
         return ExitCode::SUCCESS;
     }
+    log::print(printed(error));
+    if error.downcast_ref::<config::Error>().is_some() {
+        ExitCode::from(USAGE)
+    } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
+        ExitCode::from(DATA)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Returns an error with its causes as it is printed, each line with the program's name.
+fn printed(error: &anyhow::Error) -> String {
     // Many errors quote their cause already.
     let text = error
         .chain()
@@ -162,14 +174,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let is_configuration = error.downcast_ref::<config::Error>().is_some();
     let lines: Vec<&str> = if is_configuration { text.split('\n').collect() } else { vec![&text] };
     let lines: Vec<String> = lines.into_iter().map(|line| format!("l4lbd: {}", escaped(line))).collect();
-    log::print(lines.join("\n"));
-    if is_configuration {
-        ExitCode::from(USAGE)
-    } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
-        ExitCode::from(DATA)
-    } else {
-        ExitCode::FAILURE
-    }
+    lines.join("\n")
 }
 
 /// A runtime whose workers may block for a moment, as netlink does.
@@ -180,4 +185,24 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Returns true if a daemon answers on the socket.
 fn daemon_runs(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_configuration_s_errors_has_the_program_s_name() {
+        let text = "[vips]\nmax = 0\n[dns]\nttl = \"0s\"\n";
+        let error = Config::parse(Path::new("l4lbd.toml"), text).unwrap_err();
+        let printed = printed(&error.into());
+        assert_eq!(printed.lines().count(), 2, "{printed}");
+        assert!(printed.lines().all(|line| line.starts_with("l4lbd: l4lbd.toml: ")), "{printed}");
+    }
+
+    #[test]
+    fn text_of_other_origin_begins_no_line() {
+        let error = anyhow::anyhow!("refused: \nl4lbd: all is well");
+        assert_eq!(printed(&error).lines().count(), 1, "{}", printed(&error));
+    }
 }

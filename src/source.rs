@@ -113,3 +113,19 @@ pub trait Source: Send {
         std::future::pending()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_without_servers_names_the_key_that_has_none() {
+        for (error, key) in [
+            (Error::Masters(Vec::new()), "source.masters"),
+            (Error::Agent(Vec::new()), "source.agent"),
+            (Error::Marathon(Vec::new()), "marathon.urls"),
+        ] {
+            assert!(error.to_string().ends_with(&format!("none is known; check {key}")), "{error}");
+        }
+    }
+}

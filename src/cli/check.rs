@@ -185,6 +185,15 @@ mod tests {
         let expected =
             format!("source.tls_ca: {} does not exist; create it, or correct the path", missing.display());
         assert_eq!(problems, [expected]);
+        // The whole command, as a script sees it; the service's user, if there is one here, can read the file.
+        set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let file = directory.path().join("l4lbd.toml");
+        let checked = |text: &str| {
+            write(&file, text).unwrap();
+            Args { config: ConfigFile { config: Some(file.clone()) } }.run().unwrap()
+        };
+        assert_eq!(checked(&text), ExitCode::from(USAGE));
+        assert_eq!(checked(""), ExitCode::SUCCESS);
     }
 
     #[test]

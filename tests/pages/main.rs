@@ -148,7 +148,8 @@ fn every_field_of_the_status_is_described() {
                 "until": "2026-01-01T00:00:00Z", "active": 0, "inactive": 0
             }]
         }],
-        "skipped": [], "skipped_total": 0, "warnings": [], "foreign": [], "at": "2026-01-01T00:00:00Z"
+        "skipped": [{"task": "", "port": "", "label": "", "value": "", "reason": ""}], "skipped_total": 1,
+        "warnings": [], "foreign": [{"service": ""}], "at": "2026-01-01T00:00:00Z"
     }))
     .unwrap();
     let mut names = BTreeSet::new();
