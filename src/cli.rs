@@ -1,7 +1,7 @@
 //! The command line: one module per command, exit codes in one place.
 //!
 //! What belongs here: arguments, output for people and programs, exit codes. A new command is one file
-//! here and one variant of [`Cli`]'s commands.
+//! here, one variant of `Command` and its arm in [`Cli::run`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,10 +86,10 @@ enum Command {
     Explain(explain::Args),
     /// Show what the next pass would change in the kernel, and change nothing
     ///
-    /// Asks the source once, compares its document with the kernel and prints one operation a line. Needs the same
-    /// rights as the daemon, which may run meanwhile.
+    /// Asks the source once, compares its document with the kernel and prints one operation a line. Run it as root.
+    /// The daemon may run meanwhile. It may load the kernel module ip_vs, which a look at IPVS needs.
     Plan(plan::Args),
-    /// Check a configuration file; prints every error in it, exit code 64
+    /// Check a configuration file and the files that it names; prints every error, exit code 64
     Check(check::Args),
     /// Remove everything of l4lbd from the kernel, and nothing else
     ///
@@ -152,6 +152,18 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }) {
         return ExitCode::SUCCESS;
     }
+    log::print(printed(error));
+    if error.downcast_ref::<config::Error>().is_some() {
+        ExitCode::from(USAGE)
+    } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
+        ExitCode::from(DATA)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Returns an error with its causes as it is printed, each line with the program's name.
+fn printed(error: &anyhow::Error) -> String {
     // Many errors quote their cause already.
     let text = error
         .chain()
@@ -160,18 +172,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let text = text.unwrap_or_default();
     // Errors quote text of other origin. Only those of the configuration, the operator's own, have several lines.
     let is_configuration = error.downcast_ref::<config::Error>().is_some();
-    let text = match is_configuration {
-        true => text.split('\n').map(escaped).collect::<Vec<_>>().join("\n"),
-        false => escaped(&text).into_owned(),
-    };
-    log::print(format!("l4lbd: {text}"));
-    if is_configuration {
-        ExitCode::from(USAGE)
-    } else if error.downcast_ref::<crate::mesos::Error>().is_some() {
-        ExitCode::from(DATA)
-    } else {
-        ExitCode::FAILURE
-    }
+    let lines: Vec<&str> = if is_configuration { text.split('\n').collect() } else { vec![&text] };
+    let lines: Vec<String> = lines.into_iter().map(|line| format!("l4lbd: {}", escaped(line))).collect();
+    lines.join("\n")
 }
 
 /// A runtime whose workers may block for a moment, as netlink does.
@@ -182,4 +185,24 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Returns true if a daemon answers on the socket.
 fn daemon_runs(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_configuration_s_errors_has_the_program_s_name() {
+        let text = "[vips]\nmax = 0\n[dns]\nttl = \"0s\"\n";
+        let error = Config::parse(Path::new("l4lbd.toml"), text).unwrap_err();
+        let printed = printed(&error.into());
+        assert_eq!(printed.lines().count(), 2, "{printed}");
+        assert!(printed.lines().all(|line| line.starts_with("l4lbd: l4lbd.toml: ")), "{printed}");
+    }
+
+    #[test]
+    fn text_of_other_origin_begins_no_line() {
+        let error = anyhow::anyhow!("refused: \nl4lbd: all is well");
+        assert_eq!(printed(&error).lines().count(), 1, "{}", printed(&error));
+    }
 }

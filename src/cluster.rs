@@ -1,8 +1,9 @@
 //! The normalised cluster: the form in which every source reports it, whatever its wire format.
 //!
-//! What belongs here: plain data about tasks, agents, masters and frameworks, the peer's rules for
+//! What belongs here: plain data about tasks, agents, masters and frameworks, Minuteman's rules for
 //! labels and names, [`belief`], which decides how much of a new snapshot is believed, and [`claims`],
-//! which finds who has an address. No I/O, no clock, and no import of another module of this crate. Which tasks become backends of which
+//! which finds who has an address. No I/O, no clock, and no import of another module of this crate.
+//! Which tasks become backends of which
 //! VIP is decided in [`crate::vip`].
 
 pub mod belief;

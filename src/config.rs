@@ -1,8 +1,8 @@
 //! The configuration file: one TOML document, every key optional.
 //!
 //! What belongs here: the sections put together, reading a file (`read`), names that keys had before (`renamed`),
-//! suggestions for misspelt ones (`suggest`), the socket by a broken file ([`socket`]), checks of keys against each other (`check`), and the documentation
-//! of all keys ([`mod@reference`]).
+//! suggestions for misspelt ones (`suggest`), the socket by a broken file ([`socket`]), checks of keys against each
+//! other (`check`), and the documentation of all keys ([`mod@reference`]).
 //!
 //! A section is a struct whose fields are its keys: the doc comment of a field is the help of the key, the attribute
 //! beside it the default. A section that belongs to one module is declared there, in its `settings`. Modules below
@@ -161,9 +161,12 @@ impl Loaded {
         // Where a key could not be read its default stands in, so that all other keys are checked as well.
         problems.extend(check::problems(&config, &written));
         if !problems.is_empty() {
+            let places = read::places(text);
+            // Those of keys that the file does not have are last.
+            problems.sort_by_key(|problem| read::place_of(problem, &places).unwrap_or(usize::MAX));
             return Err(invalid(problems));
         }
-        let remarks = written.remarks().chain(config.mesos_remark()).collect();
+        let remarks = written.remarks().chain(config.remarks()).collect();
         Ok(Self { config, remarks })
     }
 }

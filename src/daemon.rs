@@ -148,7 +148,7 @@ impl Daemon {
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
-        parts.spawn(dns::publisher::run(wiring::publisher(config), names, catalogs, shutdown.clone()));
+        parts.spawn(dns::publisher::run(wiring::catalog_settings(config), names, catalogs, shutdown.clone()));
         let service = dns::Responder {
             catalogs: catalog_receiver,
             nodes: node_receiver,

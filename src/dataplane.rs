@@ -71,8 +71,8 @@ pub trait DataPlane {
     async fn apply(&mut self, ops: &[Op]) -> Vec<OpError>;
 
     /// Ends a pass, after as many [`Self::apply`] as it took: does what had to wait for the last
-    /// operation. `all_programmed` is true if no operation failed, so that what stood in for the table
-    /// may go.
+    /// operation. With `all_programmed`, which is true if no operation failed, programs and tables of an
+    /// earlier run that served until now are removed.
     ///
     /// # Errors
     /// The step that was not possible, in words. It is tried again at the end of the next pass.

@@ -2,7 +2,8 @@
 //!
 //! The source is read as text: `use` trees are expanded, and paths that start with `crate::`,
 //! `super::` or `self::` count wherever they stand outside of comments and tests. A name that a module
-//! re-exports counts as a use of the file that defines it.
+//! re-exports counts as a use of the file that defines it. What the crate's documentation names as the
+//! place of new things has to exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -163,9 +164,14 @@ fn owner(sources: &[Source], path: &[String], depth: usize) -> Option<usize> {
     }
 }
 
+/// The text of `lib.rs`, with the crate's documentation.
+fn lib() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap()
+}
+
 /// The layers from the crate's documentation, lowest first.
 fn layers() -> Vec<String> {
-    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let lib = lib();
     let is_entry = |line: &&str| {
         line.strip_prefix("//! ").is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit()))
     };
@@ -231,6 +237,31 @@ fn no_files_use_each_other_in_a_circle() {
         }
     }
     assert!(faults.is_empty(), "files in circles:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn places_of_new_things_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = lib();
+    let (_, places) = lib.split_once("# Where new things go").unwrap();
+    let text: String = places.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let is_place = |word: &&str| word.contains(".rs") || word.starts_with("systemd/");
+    let places: Vec<&str> = text.split('`').skip(1).step_by(2).filter(is_place).collect();
+    assert!(places.len() > 20, "{places:?}");
+    for place in places.iter().filter(|place| !place.contains("NAME")) {
+        let (file, name) = place.split_once("::").unwrap_or((place, ""));
+        let content = [root.join("src").join(file), root.join(file)]
+            .iter()
+            .find_map(|path| fs::read_to_string(path).ok())
+            .unwrap_or_else(|| panic!("src/lib.rs: there is no file {file}"));
+        let kinds = ["fn ", "struct ", "enum ", "trait ", "const ", "macro_rules! "];
+        let is_defined = kinds.iter().any(|kind| {
+            content.match_indices(&format!("{kind}{name}")).any(|(at, found)| {
+                !content[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+            })
+        });
+        assert!(name.is_empty() || is_defined, "src/lib.rs: {file} defines no {name}");
+    }
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! l4lbd: a layer-4 load balancer on every node of an Apache Mesos cluster.
 //!
 //! ```text
-//!  source ─► Report ─► belief ─► Feed ─┬─► plan ─► Desired (State) ─┐
-//!  (poll, stream, agent,   (holds)     │   vip: VipTable            ├─ diff ─► Op ─► DataPlane::apply ─► kernel
-//!   marathon, file)                    │   leases                   │     ▲
-//!                                      │                            DataPlane::read ◄──────────────────── kernel
-//!                                      └─► dns ◄─ Zone ◄─ reconcile ─► PassReport ─► Status ─► api ─► cli
+//!                                          ┌─ reconcile::pass ──────────────────────────────────┐
+//!  source ─► Report ─► Believer ─► Feed ─┬─┼─► plan ─► Desired (State) ─┐                       │
+//!  (poll, stream,      (belief:          │ │   vip: VipTable            ├─ diff ─► Op ─► apply ─┼─► kernel
+//!   agent, marathon,    holds tasks)     │ │   leases                   │                       │
+//!   file)                                │ │          Actual (State) ◄──┴─ read ◄───────────────┼── kernel
+//!                                        │ └──────┬──────────────┬──────────────────────────────┘
+//!                                        │       Zone        PassReport
+//!                                        │        ▼              ▼
+//!                                        └─────► dns          Status ─► api ─► cli
 //! ```
 //!
 //! Everything between a document and a list of operations is pure; sockets, files and clocks are in
@@ -13,32 +17,125 @@
 //! complete pictures and the reconciler compares complete states, so that start, restart, drift and
 //! retry are one code path.
 //!
+//! Minuteman is the load balancer of DC/OS, whose labels, names and addresses this one takes over.
+//!
 //! # Layers
 //!
-//! A module uses only modules of the lines above its own, and on its own line those to its left. A
-//! test reads the imports and fails where that is not so.
+//! A module uses only modules above it in this list. A test reads the list and the imports, and fails
+//! where that is not so.
 //!
-//! 1. [`units`], [`cluster`], [`netlink`]: data and codecs that know nothing of the rest
-//! 2. [`mesos`], [`marathon`], [`vip`], [`dataplane`]: wire formats, VIPs, the kernel
-//! 3. [`store`], [`plan`], [`source`]: files, decisions, and who is asked
-//! 4. [`dns`], [`status`]: what clients and operators see
-//! 5. [`reconcile`], [`api`]: the loop and the status socket
-//! 6. [`config`], [`daemon`]: the configuration file, and the only place that wires everything
-//! 7. [`terminal`], [`demo`], [`cli`]: what people start
+//! Data and codecs, which know nothing of the rest:
+//!
+//! 1. [`units`]: times, rates and addresses as people write them, and the clock of deadlines
+//! 2. [`cluster`]: the cluster as every source reports it, and how much of a new picture is believed
+//! 3. [`netlink`]: wire formats and sockets of the kernel
+//!
+//! Wire formats, VIPs and the kernel:
+//!
+//! 4. [`mesos`]: documents and events of Mesos, read into the cluster
+//! 5. [`marathon`]: answers of Marathon, read into verdicts on tasks
+//! 6. [`vip`]: which VIPs tasks ask for, and which address each name gets; the same on all nodes
+//! 7. [`dataplane`]: what the kernel should hold and does hold, and the operations between the two
+//!
+//! Files, decisions, and who is asked:
+//!
+//! 8. [`store`]: files that survive a restart
+//! 9. [`plan`]: which VIPs and backends this node serves
+//! 10. [`source`]: requests to masters, agent, Marathon and files
+//!
+//! What clients and operators see:
+//!
+//! 11. [`dns`]: the DNS server and its zones
+//! 12. [`status`]: the status document, its text, and the reasons for which an operator is needed
+//!
+//! What runs:
+//!
+//! 13. [`reconcile`]: the loop that makes passes, and what a pass does
+//! 14. [`api`]: the status socket and its client
+//! 15. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 16. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//!
+//! What people start:
+//!
+//! 17. [`terminal`]: full-screen use of the terminal
+//! 18. [`demo`]: the demonstration
+//! 19. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
-//! - **A source**: one file in `source/` that implements [`source::Source`], one arm in
-//!   `source/configured.rs`, one settings struct in `source/settings.rs`.
-//! - **A data plane**: one file `dataplane/plane/NAME.rs` that implements `plane::Plane` and states its
-//!   capabilities, its name in [`dataplane::PlaneKind`], its arms in `dataplane::kernel::{capabilities,
-//!   open}`, and its settings struct in `dataplane/settings.rs`. The plan, the status, purge and the
-//!   monitors need no change.
-//! - **A command**: one file in `cli/` and one arm of `cli::Command`.
-//! - **A configuration key**: one field with its doc comment in the settings struct of its module; the
-//!   sample file, `--help` and the man page follow.
-//! - **A reason for which the status is degraded**: one entry in [`status::build::reasons`].
-//! - **A figure about passes**: one field of [`status::pass::PassReport`].
+//! Each list is complete. A test looks whether the places exist. Paths are below `src/` unless they
+//! start with another directory of the project.
+//!
+//! **A source** of the cluster's state:
+//!
+//! - `source/NAME.rs`: implements [`source::Source`], with a variant of `source.rs::Error` for its failures
+//! - `source/configured.rs::sources`: its line; `source/configured.rs::open`: the settings for which it is
+//!   opened, and its role
+//! - `source/settings.rs`: its keys, each as below, and with them a variant of `source.rs::Mode` or
+//!   `source/location.rs::Location`
+//! - `config/check.rs::servers`: which of its keys go together
+//! - `daemon/wiring.rs::origins`: its servers for the status; `daemon/wiring.rs::infrastructure`: their
+//!   addresses, which no label may ask for
+//! - `cli/check.rs::named_files`: files that its keys name
+//! - `systemd/man/l4lbd.toml.5`: the section SOURCES
+//!
+//! **A data plane**:
+//!
+//! - `dataplane/plane/NAME.rs`: implements [`dataplane::plane::Plane`] and states its
+//!   [`dataplane::Capabilities`]; its module is declared in `dataplane/plane.rs`
+//! - `dataplane/node.rs::PlaneKind`: its name, in `ALL` and `Display` too
+//! - `dataplane/kernel.rs::capabilities`, `dataplane/kernel.rs::open`: its arms;
+//!   `dataplane/kernel.rs::KernelOptions`: its options
+//! - `dataplane/settings.rs`: its settings struct; `config.rs::Config`: the section;
+//!   `daemon/wiring.rs::kernel`: options from settings
+//! - `cli/demo.rs::DataPlaneArg`: its name for the demonstration
+//! - `tests/kernel/toolkit/plane.rs::Plane`: its name for the tests; `tests/kernel/suite.rs::tests`: they run
+//!   once for each plane
+//! - `systemd/man/l4lbd-networks.7`: how it differs
+//!
+//! The plan, the status and the monitors need no change: they ask for capabilities, never for the plane.
+//! `purge` asks every plane.
+//!
+//! **A command**:
+//!
+//! - `cli/NAME.rs`: its `Args`, with a method `run`; its module is declared in `cli.rs`
+//! - `cli.rs::Command`: a variant, whose doc comment is the help; `cli.rs::run`: its arm
+//! - `L4LBD_WRITE=1 cargo test --test pages` writes its part of l4lbd(8)
+//!
+//! **A configuration key**:
+//!
+//! - the settings struct of its section, in `settings` of its module or in `config.rs`: one field, whose doc
+//!   comment is the help
+//! - `daemon/wiring.rs`: its value, as the module takes it
+//! - `config/check.rs::problems`: limits that its type does not have, and keys that it goes with
+//! - `config/tests.rs::DEFAULTS`: its default, which no upgrade may change by accident
+//! - `L4LBD_WRITE=1 cargo test --lib config` writes the sample file, and `L4LBD_WRITE=1 cargo test --test
+//!   pages` l4lbd.toml(5)
+//!
+//! **A reason for which the status is degraded**:
+//!
+//! - `status/build.rs::table_reasons` if it follows from cluster, configuration and node alone, so that
+//!   `l4lbd explain` shows it as well; otherwise `status/build.rs::reasons`
+//! - `systemd/man/l4lbd.8`: the section "Reasons for DEGRADED"
+//!
+//! **A warning** about VIPs that work, but not as their users may expect:
+//!
+//! - `plan/warnings.rs::warnings`, from what `plan/desired.rs::Desired` holds; `l4lbd explain` and
+//!   `l4lbd plan` show it as well
+//! - `reconcile/publish.rs::warnings` if it follows from a reading of the kernel or from DNS
+//!
+//! **A label** beside `VIP_N`:
+//!
+//! - `cluster/port_options.rs::PortOptions`: its value, and how it is read
+//! - `vip/table.rs::ask`: what it means for a VIP whose tasks disagree
+//! - `systemd/man/l4lbd-labels.7`: the section "Labels beside it"
+//!
+//! **A figure about passes**:
+//!
+//! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in
+//! - `status.rs::Pass`: the figure for programs, with `serde(default)`; `reconcile/publish.rs::record` takes it
+//!   from the report
+//! - `status/text.rs::kernel`: the figure for people
 
 // Only the calls that eBPF has no library for; see dataplane::ebpf.
 #![deny(unsafe_code)]

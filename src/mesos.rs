@@ -5,7 +5,7 @@
 //! `recording`). A document is folded: each task is read, normalised (`task`) and dropped before
 //! the next one, so that memory follows the number of VIPs rather than the size of the document.
 //!
-//! What belongs here: the JSON of Mesos and the peer's rules for reading it. No I/O: requests are
+//! What belongs here: the JSON of Mesos and Minuteman's rules for reading it. No I/O: requests are
 //! made in [`crate::source`]. Which VIPs follow from a task is decided in [`crate::vip`].
 
 use std::borrow::Cow;

@@ -8,7 +8,7 @@
 //! answer means is left to [`crate::mesos`] and [`crate::marathon`]; whether a snapshot is believed,
 //! to [`crate::cluster::belief`].
 //!
-//! A new source takes one file, one arm and one settings struct; [`configured`] names the places.
+//! The crate's documentation lists the places that a new source takes; [`configured`] opens them all.
 
 use std::path::PathBuf;
 
@@ -69,11 +69,11 @@ pub enum Error {
     #[error("{origin} cannot be used: {error}")]
     Document { origin: String, error: crate::mesos::Error },
     /// One reason for each master and each election.
-    #[error("no Mesos master gave a state: {}", listed(.0))]
+    #[error("no Mesos master gave a state: {}", listed(.0, "source.masters"))]
     Masters(Vec<String>),
-    #[error("the Mesos agent of this node gave no state: {}", listed(.0))]
+    #[error("the Mesos agent of this node gave no state: {}", listed(.0, "source.agent"))]
     Agent(Vec<String>),
-    #[error("no Marathon gave an answer: {}", listed(.0))]
+    #[error("no Marathon gave an answer: {}", listed(.0, "marathon.urls"))]
     Marathon(Vec<String>),
     #[error("{path} cannot be used for TLS: {error}")]
     Pem { path: PathBuf, error: String },
@@ -83,9 +83,10 @@ pub enum Error {
     Task(#[from] tokio::task::JoinError),
 }
 
-fn listed(failures: &[String]) -> String {
+/// Lists the failures of the servers that `key` configures.
+fn listed(failures: &[String], key: &str) -> String {
     match failures {
-        [] => "none is known; check source.masters".to_owned(),
+        [] => format!("none is known; check {key}"),
         failures => failures.join("; "),
     }
 }
@@ -95,17 +96,36 @@ pub trait Source: Send {
     /// The answer: a snapshot of the cluster, or a part of one.
     type Item: Send + Sync;
 
-    /// Asks once.
+    /// Asks once. The future is dropped midway at shutdown, so that nothing is left half done at any of its
+    /// waits.
     fn next(&mut self) -> impl Future<Output = Result<Fetched<Self::Item>, Error>> + Send;
 
-    /// Returns the URL that the last good answer came from, without credentials.
+    /// Returns the origin of the last good answer: a URL without credentials, or `file:` and a path. Empty
+    /// before the first one.
     fn origin(&self) -> String;
 
     /// Returns the pause after a good answer, with the reasons for its length.
     fn schedule(&self) -> PollSchedule;
 
-    /// Waits until there is a reason to ask before the pause is over.
+    /// Waits until there is a reason to ask before the pause is over. The future is dropped midway at the end
+    /// of each pause, and loses no reason by that.
     fn wake(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_without_servers_names_the_key_that_has_none() {
+        for (error, key) in [
+            (Error::Masters(Vec::new()), "source.masters"),
+            (Error::Agent(Vec::new()), "source.agent"),
+            (Error::Marathon(Vec::new()), "marathon.urls"),
+        ] {
+            assert!(error.to_string().ends_with(&format!("none is known; check {key}")), "{error}");
+        }
     }
 }

@@ -74,16 +74,20 @@ pub struct Source {
     pub held: Vec<String>,
 }
 
-/// The last comparison of the kernel with what it should hold.
+/// Figures of the passes, each of the last pass that had it to tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pass {
+    /// Time of the last comparison of the kernel with what it should hold.
     pub at: Option<Timestamp>,
+    /// Duration of that pass.
     pub seconds: f64,
-    /// Operations of the last pass that changed anything.
+    /// Number of operations of the last pass that had any.
     pub operations: usize,
     /// Operations left to do, while a long pass is under way.
     pub pending: usize,
+    /// Time of the last pass that had operations.
     pub changed_at: Option<Timestamp>,
+    /// Errors of the last pass, also of one that came to no comparison; the first of them.
     pub errors: Vec<String>,
     /// Number of repaired differences that other programs had made since the daemon started.
     pub repaired: u64,

@@ -39,7 +39,8 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Persisted {
     pub leases4: Leases,
     pub leases6: Leases,
-    /// VIPs with the time since when they have no backend.
+    /// VIPs with the time since when they have no backend; `None` while one has some, or while tasks for it
+    /// start.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
     pub vips: BTreeMap<VipKey, Option<Timestamp>>,
 }

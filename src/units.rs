@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
-use serde::de::Error;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 pub mod steady;
@@ -32,7 +32,7 @@ impl Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = deserializer.deserialize_string(Text("a time in quotes, such as \"2s\""))?;
         let span: SignedDuration = text
             .parse()
             .map_err(|_| D::Error::custom(format!("{text:?} is not a time such as 2s, 10m or 24h")))?;
@@ -49,8 +49,7 @@ impl fmt::Display for Span {
 }
 
 /// Bytes per second, at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
 
 /// Units of a rate. Powers of ten, as for line rates.
@@ -71,11 +70,10 @@ impl FromStr for Rate {
     }
 }
 
-impl TryFrom<String> for Rate {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = deserializer.deserialize_string(Text("a rate in quotes, such as \"50MB\""))?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -84,6 +82,21 @@ impl fmt::Display for Rate {
         let whole = UNITS.iter().find(|(_, factor)| self.0.is_multiple_of(*factor));
         let (unit, factor) = whole.unwrap_or(&("B", 1));
         write!(f, "{}{unit}/s", self.0 / factor)
+    }
+}
+
+/// Visitor of a text. A value of another kind is answered with what was expected.
+struct Text(&'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
     }
 }
 

@@ -1,8 +1,9 @@
 //! From tasks to virtual addresses: label grammar, names, the table of VIPs, and addresses.
 //!
 //! What belongs here: decisions that are the same on every node, so that nodes agree without talking.
-//! What one node makes of them is left to [`crate::plan`]. Everything is pure. [`table`] turns a [`crate::cluster::Snapshot`] into a [`VipTable`];
-//! [`alloc`] gives each name in it an address; the data plane and the DNS zone are made from both.
+//! What one node makes of them is left to [`crate::plan`]. Everything is pure. [`table`] turns a
+//! [`crate::cluster::Snapshot`] into a [`VipTable`]; [`alloc`] gives each name in it an address; the data
+//! plane and the DNS zone are made from both.
 
 pub mod alloc;
 pub mod endpoints;

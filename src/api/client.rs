@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "no daemon answers on {0}; is it running? (systemctl status l4lbd) The kernel keeps forwarding what it last \
-         held, which l4lbd plan compares with the cluster"
+        "no daemon answers on {0}: start it (systemctl start l4lbd), or see why it ended (journalctl -u l4lbd). \
+         Connections go on meanwhile"
     )]
     NoDaemon(PathBuf),
     #[error("no permission to use {0}: run as root or as a member of its group")]
@@ -124,6 +124,6 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         let error = ask(&socket, Method::GET, "/status").await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("no daemon answers on {}", socket.display())), "{error}");
-        assert!(error.contains("systemctl status l4lbd"), "{error}");
+        assert!(error.contains("systemctl start l4lbd"), "{error}");
     }
 }

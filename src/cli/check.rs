@@ -27,19 +27,38 @@ impl Args {
         let Loaded { config, remarks } = self.config.load_with_remarks()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let exists = path.exists();
-        let hidden = hidden_files(&config, exists.then_some(path));
-        if hidden.is_empty() {
+        let mut problems: Vec<String> = missing_files(&config).collect();
+        problems.extend(hidden_files(&config, exists.then_some(path)));
+        if problems.is_empty() {
             let remark = if exists { "is valid" } else { "does not exist, the defaults apply" };
             writeln!(io::stdout(), "{} {remark}", path.display())?;
         }
         for remark in remarks {
             writeln!(io::stdout(), "{remark}")?;
         }
-        for text in &hidden {
+        for text in &problems {
             line(&mut io::stderr(), format_args!("l4lbd: {text}"))?;
         }
-        Ok(if hidden.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
+        Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
     }
+}
+
+/// A file that a configuration names for the daemon to read.
+struct NamedFile<'a> {
+    /// Key that names it.
+    key: &'static str,
+    path: &'a Path,
+    /// Set for passwords, tokens and keys, which members of the service's group must not read.
+    is_secret: bool,
+}
+
+/// Returns a sentence for each file that does not exist.
+fn missing_files(config: &Config) -> impl Iterator<Item = String> {
+    // In a directory that this user cannot search, nothing is known of a file.
+    let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
+    named_files(config).filter(move |file| is_missing(file.path)).map(|NamedFile { key, path, .. }| {
+        format!("{key}: {} does not exist; create it, or correct the path", path.display())
+    })
 }
 
 /// Returns a sentence for each file that root can read and the service cannot. Nothing without root, who alone can
@@ -47,21 +66,26 @@ impl Args {
 fn hidden_files(config: &Config, file: Option<&Path>) -> Vec<String> {
     let service = geteuid().is_root().then(|| User::from_name(SERVICE_USER).ok().flatten()).flatten();
     let Some(service) = service else { return Vec::new() };
-    let files = file.map(|file| ("the configuration file", file)).into_iter().chain(named_files(config));
-    // A file that root cannot read either is missing, which the daemon says by itself.
-    let hidden = files.filter(|(_, path)| path.exists() && !is_readable(path, &service));
-    let sentence = |(key, path): (&str, &Path)| {
-        let path = path.display();
-        format!(
-            "{key}: the service's user {SERVICE_USER} cannot read {path}, so that the service would fail after a \
-             restart; to let it: chgrp {SERVICE_USER} {path} && chmod g+r {path} (and x on the directories above)"
-        )
-    };
-    hidden.map(sentence).collect()
+    let own = file.map(|path| NamedFile { key: "the configuration file", path, is_secret: false });
+    let files = own.into_iter().chain(named_files(config));
+    files.filter(|file| file.path.exists() && !is_readable(file.path, &service)).map(hidden).collect()
 }
 
-/// Lists the files that a configuration names for the daemon to read, each with its key.
-fn named_files(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
+/// Returns a sentence for a file that the service cannot read, with the commands that let it.
+fn hidden(file: NamedFile<'_>) -> String {
+    let (key, path) = (file.key, file.path.display());
+    let remedy = match file.is_secret {
+        true => format!("chown {SERVICE_USER} {path} && chmod 400 {path}"),
+        false => format!("chgrp {SERVICE_USER} {path} && chmod g+r {path}"),
+    };
+    format!(
+        "{key}: the service's user {SERVICE_USER} cannot read {path}, so that the service would fail after a \
+         restart; to let it: {remedy} (and x on the directories above)"
+    )
+}
+
+/// Lists the files that a configuration names for the daemon to read.
+fn named_files(config: &Config) -> impl Iterator<Item = NamedFile<'_>> {
     let (source, marathon) = (&config.source, &config.marathon);
     let secrets = [
         ("source.basic", &source.basic),
@@ -72,17 +96,19 @@ fn named_files(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
         ("marathon.service_account", &marathon.service_account),
     ];
     let secrets = secrets.into_iter().filter_map(|(key, secret)| match secret {
-        Some(SecretRef::File(path)) => Some((key, path.as_path())),
+        Some(SecretRef::File(path)) => Some(NamedFile { key, path, is_secret: true }),
         Some(SecretRef::Env(_)) | None => None,
     });
     let certificates = [
-        ("source.tls_ca", &source.tls_ca),
-        ("source.tls_cert", &source.tls_cert),
-        ("source.tls_key", &source.tls_key),
+        ("source.tls_ca", &source.tls_ca, false),
+        ("source.tls_cert", &source.tls_cert, false),
+        ("source.tls_key", &source.tls_key, true),
     ];
-    let certificates = certificates.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+    let certificates = certificates
+        .into_iter()
+        .filter_map(|(key, path, is_secret)| Some(NamedFile { key, path: path.as_deref()?, is_secret }));
     let documents = source.masters.iter().filter_map(|master| match master {
-        Location::File(path) => Some(("source.masters", path.as_path())),
+        Location::File(path) => Some(NamedFile { key: "source.masters", path, is_secret: false }),
         Location::Http(_) | Location::Zk(_) => None,
     });
     secrets.chain(certificates).chain(documents)
@@ -141,8 +167,39 @@ mod tests {
             basic = "file:/d"
         "#;
         let config = Config::parse(Path::new("l4lbd.toml"), text).unwrap();
-        let mut files: Vec<&Path> = named_files(&config).map(|(_, path)| path).collect();
+        let mut files: Vec<(&Path, bool)> =
+            named_files(&config).map(|file| (file.path, file.is_secret)).collect();
         files.sort();
-        assert_eq!(files, ["/a", "/b", "/c", "/d"].map(Path::new));
+        let expected = [("/a", false), ("/b", true), ("/c", false), ("/d", true)];
+        assert_eq!(files, expected.map(|(path, is_secret)| (Path::new(path), is_secret)));
+    }
+
+    #[test]
+    fn files_that_do_not_exist_are_told_by_their_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, missing) = (directory.path().join("there"), directory.path().join("missing"));
+        write(&there, "x").unwrap();
+        let text = format!("[source]\nbasic = \"file:{}\"\ntls_ca = {missing:?}\n", there.display());
+        let config = Config::parse(Path::new("l4lbd.toml"), &text).unwrap();
+        let problems: Vec<String> = missing_files(&config).collect();
+        let expected =
+            format!("source.tls_ca: {} does not exist; create it, or correct the path", missing.display());
+        assert_eq!(problems, [expected]);
+        // The whole command, as a script sees it; the service's user, if there is one here, can read the file.
+        set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let file = directory.path().join("l4lbd.toml");
+        let checked = |text: &str| {
+            write(&file, text).unwrap();
+            Args { config: ConfigFile { config: Some(file.clone()) } }.run().unwrap()
+        };
+        assert_eq!(checked(&text), ExitCode::from(USAGE));
+        assert_eq!(checked(""), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_remedy_for_a_secret_gives_it_to_no_group() {
+        let remedy = |is_secret| hidden(NamedFile { key: "k", path: Path::new("/f"), is_secret });
+        assert!(remedy(true).contains("chown l4lbd /f && chmod 400 /f"), "{}", remedy(true));
+        assert!(remedy(false).contains("chgrp l4lbd /f && chmod g+r /f"), "{}", remedy(false));
     }
 }

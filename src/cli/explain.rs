@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -56,9 +56,9 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load()?;
         let document =
-            read(&self.state).map_err(|error| mesos::Error::Read { path: self.state.clone(), error })?;
-        let mut snapshot =
-            mesos::parse(&document, self.format.0).with_context(|| self.state.display().to_string())?;
+            read(&self.state).map_err(|error| mesos::Error::Read { path: shown(&self.state), error })?;
+        let mut snapshot = mesos::parse(&document, self.format.0)
+            .with_context(|| shown(&self.state).display().to_string())?;
         // Before planning: backends without an agent's address would all be skipped.
         if let Some(address) = self.node_address {
             stand_in(&mut snapshot, address);
@@ -131,8 +131,17 @@ fn stand_in(snapshot: &mut Snapshot, address: IpAddr) {
     }
 }
 
-fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
-    if path.as_os_str() != "-" {
+fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Returns the place of a document as errors name it.
+fn shown(path: &Path) -> PathBuf {
+    if is_standard_input(path) { "standard input".into() } else { path.to_owned() }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !is_standard_input(path) {
         return std::fs::read(path);
     }
     let mut document = Vec::new();
@@ -149,8 +158,6 @@ fn format(text: &str) -> Result<Choice, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::cluster::Skipped;
     use crate::status::explain::Explanation;
@@ -204,6 +211,12 @@ mod tests {
         let [denied] = skipped.as_slice() else { panic!("{skipped:?}") };
         assert!(denied.contains("VIP_1=10.99.0.1:80"), "{denied}");
         assert!(denied.ends_with("is in 10.99.0.0/16, which the operator denies (vips.deny)"), "{denied}");
+    }
+
+    #[test]
+    fn errors_name_the_standard_input() {
+        assert_eq!(shown(Path::new("-")), Path::new("standard input"));
+        assert_eq!(shown(Path::new("/state.json")), Path::new("/state.json"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::ConfigFile;
 use crate::cluster::belief::Belief;
+use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
 use crate::dataplane::kernel::{Kernel, KernelOptions};
@@ -15,7 +16,8 @@ use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
 use crate::status::text::line;
-use crate::store::Store;
+use crate::store::saver::Loaded;
+use crate::store::{Error, Store};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,9 +31,12 @@ impl Args {
         super::runtime()?.block_on(async {
             // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
-            let store = Store::new(&config.daemon.state_dir);
-            let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
-            let mut belief = Belief::resume(store.cluster()?);
+            let (Loaded { persisted, cluster }, unused) = earlier_run(&config);
+            for error in &unused {
+                line(&mut io::stderr(), format_args!("l4lbd: warning: {error}"))?;
+            }
+            let mut planner = Planner::new(wiring::planner(&config), persisted);
+            let mut belief = Belief::resume(cluster);
             let now = Timestamp::now();
             // One try, because an operator waits for the answer.
             let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
@@ -59,5 +64,39 @@ impl Args {
             writeln!(out, "# {} operations for {} virtual services", ops.len(), plan.state.services.len())?;
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// Returns what the daemon would go on from, with the errors of files that it would leave out.
+fn earlier_run(config: &Config) -> (Loaded, Vec<Error>) {
+    Loaded::read(&Store::new(&config.daemon.state_dir), !wiring::is_file(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::mesos;
+    use crate::store::Persisted;
+
+    #[test]
+    fn a_dry_run_goes_on_from_what_the_daemon_would() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let cluster = mesos::parse(br#"{"id":"M","slaves":[],"frameworks":[]}"#, None).unwrap();
+        store.save_cluster(&cluster).unwrap();
+        let of = |masters: &str| {
+            let text = format!("source.masters = [{masters:?}]\ndaemon.state_dir = {:?}\n", directory.path());
+            earlier_run(&Config::parse(Path::new("l4lbd.toml"), &text).unwrap())
+        };
+        assert_eq!(of("http://10.0.0.1:5050").0.cluster, Some(cluster));
+        let (loaded, errors) = of("file:/state.json");
+        assert!(loaded.cluster.is_none() && errors.is_empty(), "{errors:?}");
+        // The daemon sets such a file aside and starts; a dry run leaves it where it is.
+        let file = directory.path().join("leases.json");
+        std::fs::write(&file, "{").unwrap();
+        let (loaded, errors) = of("http://10.0.0.1:5050");
+        assert_eq!((loaded.persisted, errors.len(), file.exists()), (Persisted::default(), 1, true));
     }
 }

@@ -32,8 +32,8 @@ use super::{Snapshot, TaskKey, TaskState};
 pub struct Patience {
     /// Time for which tasks are kept on agents that have not registered with a new master.
     pub failover: Duration,
-    /// Number of documents in a row in which more than half of the tasks may be missing without a
-    /// trace before the loss is believed; 0 believes it at once.
+    /// Number of documents in a row that are held back because more than half of the tasks are missing
+    /// without a trace; the next one is believed. 0 believes the first.
     pub mass_loss: u32,
     /// Shortest time between two documents that count separately: events may bring many in a second.
     pub spacing: Duration,
@@ -44,7 +44,7 @@ pub struct Patience {
 pub enum HoldReason {
     /// Tasks of agents that have not registered again after a fail-over.
     Failover { tasks: usize, agents: usize, until: Timestamp },
-    /// Tasks that vanished without a trace, and the number of further documents that must agree.
+    /// Tasks that vanished without a trace, and the number of further documents until that is believed.
     MassLoss { tasks: usize, of: usize, documents: u32 },
 }
 
@@ -100,9 +100,9 @@ pub struct Displaced {
 }
 
 impl Accepted {
-    /// Returns true if the same table of VIPs follows from both, unless a label asks for an address that
-    /// a task without VIPs has: most documents of a large cluster differ only in what is no matter of
-    /// VIPs.
+    /// Returns true if both give the same VIPs, as most documents of a large cluster do. Not decided here:
+    /// labels that ask for an address which a task without VIPs may have; see
+    /// [`depends_on_names`](crate::plan::Planner::depends_on_names).
     pub fn gives_same_table(&self, other: &Self) -> bool {
         self.sync == other.sync
             && self.held == other.held
@@ -218,9 +218,11 @@ impl Belief {
         // A daemon that starts in the middle of a fail-over, and documents that name no master, show it
         // only by the agents that are awaited.
         let is_awaited = |agent: &String| new.recovered.contains(agent);
-        let under_way = self.failover.is_none() && believed.agents.keys().any(is_awaited);
+        // Agents of tasks as well: a document may list a task without its agent.
+        let agents = || believed.agents.keys().chain(believed.tasks.values().map(|task| &task.agent_id));
+        let under_way = self.failover.is_none() && agents().any(is_awaited);
         if changed || under_way {
-            let mut missing: BTreeSet<String> = believed.agents.keys().cloned().collect();
+            let mut missing: BTreeSet<String> = agents().cloned().collect();
             // Those of an earlier fail-over as well: a second election in a row must not give them up.
             missing.extend(self.failover.take().into_iter().flat_map(|failover| failover.missing));
             let until = now.checked_add(patience.failover).unwrap_or(Timestamp::MAX);
@@ -238,11 +240,11 @@ impl Belief {
         new: &mut Arc<Snapshot>,
         now: Timestamp,
     ) -> Option<HoldReason> {
-        let failover = self.failover.as_ref();
-        let is_awaited = |new: &Snapshot, agent: &str| {
-            new.recovered.contains(agent) || failover.is_some_and(|failover| failover.missing.contains(agent))
-        };
-        if failover.is_some_and(|failover| now >= failover.until) {
+        // Every agent that is awaited makes a fail-over, so that without one nothing is held.
+        let failover = self.failover.as_ref()?;
+        let is_awaited =
+            |new: &Snapshot, agent: &str| new.recovered.contains(agent) || failover.missing.contains(agent);
+        if now >= failover.until {
             // Given up tasks count as ended, so that the mass-loss check below does not hold them again.
             let given_up = believed.tasks.values().filter(|task| is_awaited(new, &task.agent_id));
             let given_up: Vec<TaskKey> = given_up.map(|task| task.key.clone()).collect();
@@ -261,8 +263,8 @@ impl Belief {
         // Names of tasks without VIPs are held as well.
         let awaited: BTreeSet<String> =
             believed.agents.keys().filter(|agent| is_awaited(new, agent)).cloned().collect();
-        let is_over = failover.is_some_and(|failover| failover.missing.is_empty()) && kept.is_empty();
-        let until = failover.map(|failover| failover.until);
+        let is_over = failover.missing.is_empty() && kept.is_empty();
+        let until = failover.until;
         let agents = keep_tasks(believed, new, &kept);
         if !awaited.is_empty() {
             keep_names(believed, new, |agent| awaited.contains(agent));
@@ -272,7 +274,7 @@ impl Belief {
             self.failover = None;
             return None;
         }
-        (!kept.is_empty()).then_some(HoldReason::Failover { tasks: kept.len(), agents, until: until? })
+        (!kept.is_empty()).then_some(HoldReason::Failover { tasks: kept.len(), agents, until })
     }
 
     fn hold_mass_loss(
@@ -291,7 +293,7 @@ impl Belief {
         // A clock that was set back gives no time at all, and the document does not count.
         let since = |counted| Duration::try_from(now.duration_since(counted)).unwrap_or_default();
         let counts = self.counted.is_none_or(|counted| since(counted) >= patience.spacing);
-        // Fewer than half can be a fault of one framework or agent, and are believed at once.
+        // Half or fewer can be a fault of one framework or agent, and are believed at once.
         if vanished.len() * 2 <= of || (counts && self.losses >= patience.mass_loss) {
             self.losses = 0;
             self.counted = None;
@@ -303,7 +305,7 @@ impl Belief {
         }
         keep_tasks(believed, new, &vanished);
         keep_names(believed, new, |_| true);
-        // One more than must agree, since the document after them is believed.
+        // One more than are held, since the document after them is believed.
         let documents = (patience.mass_loss + 1).saturating_sub(self.losses);
         Some(HoldReason::MassLoss { tasks: vanished.len(), of, documents })
     }

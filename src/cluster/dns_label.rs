@@ -1,4 +1,4 @@
-//! Names of VIPs, by the peer's rules: `<label>.<framework>`, each made safe for DNS byte by byte.
+//! Names of VIPs, by Minuteman's rules: `<label>.<framework>`, each made safe for DNS byte by byte.
 //! The limits of DNS are here too, once for the whole crate.
 
 /// Longest label, in octets (RFC 1035 section 2.3.4).

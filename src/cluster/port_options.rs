@@ -1,6 +1,6 @@
 //! Labels beside `VIP_N` on the same port, which say how its VIPs are served.
 //!
-//! Their keys start with `L4LB_`, so that the peer, which takes any key that starts with `VIP` for a
+//! Their keys start with `L4LB_`, so that Minuteman, which takes any key that starts with `VIP` for a
 //! VIP, passes them over.
 
 use std::time::Duration;

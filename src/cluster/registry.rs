@@ -1,4 +1,4 @@
-//! TaskRegistry of tasks: what a document says about every running task, with or without VIPs.
+//! Registry of tasks: what a document says about every running task, with or without VIPs.
 //!
 //! Made for the resolver and kept apart from [`crate::cluster::Snapshot::tasks`], because most tasks of
 //! a cluster have no VIP: a task takes some 200 octets here. Documents are folded into [`TaskRegistry`];

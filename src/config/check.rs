@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::renamed::WrittenNames;
+use crate::cluster::port_options::SCHEDULERS;
 use crate::dns::forward::Mesos;
 use crate::dns::protocol::record::encode_origin;
 use crate::dns::settings::{DCOS_ZONES, is_within};
@@ -13,6 +14,7 @@ use crate::dns::zones::vips::{self, Zone};
 use crate::source::Location;
 use crate::units::Span;
 use crate::vip::alloc::AddressRange;
+use crate::vip::reserved;
 
 /// Shortest interval or timeout; below it a daemon would do nothing but ask.
 const SHORTEST: Span = Span(Duration::from_millis(100));
@@ -20,8 +22,7 @@ const SHORTEST: Span = Span(Duration::from_millis(100));
 /// Longest timeout of IPVS in seconds: the kernel counts in jiffies, in a signed 32-bit number.
 const LONGEST_TIMEOUT: u64 = 1_000_000;
 
-/// Characters of the longest name that the kernel allows for a link or a scheduler (IFNAMSIZ and
-/// IP_VS_SCHEDNAME_MAXLEN, without the final zero).
+/// Characters of the longest name that the kernel allows for a link (IFNAMSIZ, without the final zero).
 const LONGEST_NAME: usize = 15;
 
 /// Returns everything that is wrong with a configuration, each with the key as the file names it.
@@ -31,6 +32,7 @@ pub fn problems(config: &Config, written: &WrittenNames) -> Vec<String> {
     problems.extend(access(config));
     problems.extend(times(config, written));
     problems.extend(addresses(config));
+    problems.extend(paths(config));
     problems.extend(names(config, written));
     problems
 }
@@ -123,6 +125,11 @@ fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
             problems.push(format!("{key}: {span} must be from 1s to {LONGEST_TIMEOUT}s"));
         }
     }
+    // DNS counts in seconds; what is left of a shorter time would be none.
+    let ttl = config.dns.ttl;
+    if ttl < Span::seconds(1) || ttl.0.subsec_nanos() != 0 {
+        problems.push(format!("dns.ttl: {ttl} must be a whole number of seconds, at least 1s"));
+    }
     problems
 }
 
@@ -136,26 +143,35 @@ fn addresses(config: &Config) -> Vec<String> {
         let Some(address) = address else { continue };
         if address.is_ipv4() != is_ipv4 {
             problems.push(format!("{key}: {address} must be an {} address", family(is_ipv4)));
+        } else if let Some(kind) = reserved::kind(address) {
+            problems.push(format!(
+                "{key}: {address} is {kind}, from which no other node can be reached; give the address under which \
+                 other nodes know this one"
+            ));
         }
     }
     for (key, range, is_ipv4) in [("vips.range4", vips.range4, true), ("vips.range6", vips.range6, false)] {
         if range.is_ipv4() != is_ipv4 {
             problems.push(format!("{key}: {range} must be a range of {} addresses", family(is_ipv4)));
-        }
         // The kernel sends such addresses elsewhere, whatever routes say.
-        if let Some(kind) = range.reserved() {
+        } else if let Some(kind) = range.reserved() {
             problems
                 .push(format!("{key}: {range} contains {kind}, which no VIP can have; choose another range"));
         }
     }
     if let Some(part) = vips.literals_in_range {
-        let range = if part.is_ipv4() { vips.range4 } else { vips.range6 };
-        if !range.covers(&part) || part == range {
+        let (key, range) =
+            if part.is_ipv4() { ("vips.range4", vips.range4) } else { ("vips.range6", vips.range6) };
+        if part == range {
             problems.push(format!(
-                "vips.literals_in_range: {part} must be a part of {range}, the range of named VIPs, and leave \
-                 addresses for names"
+                "vips.literals_in_range: {part} is all of {key} and leaves no address for names; choose a smaller part"
             ));
+        } else if !range.covers(&part) {
+            problems.push(format!("vips.literals_in_range: {part} must be a part of {range} ({key})"));
         }
+    }
+    if vips.max == 0 {
+        problems.push("vips.max: 0 leaves no VIP at all; it must be at least 1".to_owned());
     }
     // The route of the range would take the node's own address, and the node with it.
     let own = [("node.address", node.address), ("node.address6", node.address6)];
@@ -179,6 +195,28 @@ fn range_with(config: &Config, address: IpAddr) -> Option<(&'static str, Address
     ranges.into_iter().find(|(_, range)| range.contains(address))
 }
 
+/// Checks paths: a service starts in another directory than the author of its file.
+fn paths(config: &Config) -> Vec<String> {
+    let source = &config.source;
+    let document = source.masters.iter().find_map(|master| match master {
+        Location::File(path) => Some(path),
+        Location::Http(_) | Location::Zk(_) => None,
+    });
+    let paths = [
+        ("source.masters", document),
+        ("source.tls_ca", source.tls_ca.as_ref()),
+        ("source.tls_cert", source.tls_cert.as_ref()),
+        ("source.tls_key", source.tls_key.as_ref()),
+        ("ebpf.cgroup", config.ebpf.cgroup.as_ref()),
+        ("ebpf.pins", Some(&config.ebpf.pins)),
+        ("daemon.state_dir", Some(&config.daemon.state_dir)),
+        ("daemon.socket", Some(&config.daemon.socket)),
+    ];
+    let relative = paths.into_iter().filter_map(|(key, path)| Some((key, path?)));
+    let relative = relative.filter(|(_, path)| !path.is_absolute());
+    relative.map(|(key, path)| format!("{key}: the path {path:?} must start with /")).collect()
+}
+
 /// Checks names that the kernel or DNS limits.
 fn names(config: &Config, written: &WrittenNames) -> Vec<String> {
     let mut problems = Vec::new();
@@ -191,9 +229,10 @@ fn names(config: &Config, written: &WrittenNames) -> Vec<String> {
             "{key}: {link:?} must have 1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores"
         ));
     }
-    if !is_short(scheduler) || !scheduler.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+    if !SCHEDULERS.contains(&scheduler.as_str()) {
         problems.push(format!(
-            "ipvs.scheduler: {scheduler:?} must be the short name of an IPVS scheduler, such as wlc or rr"
+            "ipvs.scheduler: {scheduler:?} must be the short name of an IPVS scheduler, one of {}",
+            SCHEDULERS.join(", ")
         ));
     }
     if let Err(error) = Zone::new(&config.dns.zone) {
@@ -221,13 +260,28 @@ impl Config {
         self.dns.tasks && self.dns.mesos == Mesos::State
     }
 
+    /// Returns sentences about what is valid, but perhaps not what the author expects.
+    pub(super) fn remarks(&self) -> impl Iterator<Item = String> {
+        self.mesos_remark().into_iter().chain(self.listen_remarks())
+    }
+
     /// Returns the reason why the zone `mesos` is not served although it should be; `None` if it is.
-    pub(super) fn mesos_remark(&self) -> Option<String> {
+    fn mesos_remark(&self) -> Option<String> {
         let (key, host) = self.source_within(&["mesos"]).filter(|_| self.wants_mesos())?;
         Some(format!(
-            "names in the zone mesos are not served, because {key} has {host}, which is in that zone and needs \
-             another DNS server; to have them served, give the server by its address (masters also by zk://)"
+            "note: with {key} = {host} it is usual that names in the zone mesos are not served: {host} is in that \
+             zone and needs another DNS server; to have them served, give the server by its address (masters also \
+             by zk://)"
         ))
+    }
+
+    fn listen_remarks(&self) -> impl Iterator<Item = String> {
+        self.dns.listen.iter().filter(|listener| listener.ip().is_unspecified()).map(|listener| {
+            format!(
+                "note: replies of the listener {listener} (dns.listen) may leave from another address than was \
+                 asked, and clients drop them; give single addresses"
+            )
+        })
     }
 
     /// Returns a server of a source whose name is in one of the zones, with the key that has it.

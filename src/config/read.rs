@@ -2,7 +2,10 @@
 //!
 //! Each key is read as a layer of its own and the layers are merged, so that a wrong value does not hide the next one.
 
+use std::collections::BTreeMap;
+
 use confique::Layer as _;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::reference::{self, Key};
@@ -129,6 +132,26 @@ fn parse(text: &str) -> Result<(Table, Option<String>), toml::de::Error> {
         }
         _ => Err(error),
     }
+}
+
+/// Returns where each section and key begins in a text, by its name there; of a text that is not quite TOML, as much
+/// as can be found.
+pub fn places(text: &str) -> BTreeMap<String, usize> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut places = BTreeMap::new();
+    for (section, content) in table.get_ref() {
+        places.insert(section.get_ref().to_string(), section.span().start);
+        for (name, _) in content.get_ref().as_table().into_iter().flatten() {
+            places.insert(format!("{}.{}", section.get_ref(), name.get_ref()), name.span().start);
+        }
+    }
+    places
+}
+
+/// Returns the place of a problem: that of the first key or section in front of its colon.
+pub fn place_of(problem: &str, places: &BTreeMap<String, usize>) -> Option<usize> {
+    let key = problem.split([':', ',']).next()?.trim_matches(['[', ']']);
+    places.get(key).copied()
 }
 
 fn has_section(keys: &[Key], section: &str) -> bool {

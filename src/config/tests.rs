@@ -395,6 +395,97 @@ fn ranges_that_would_break_the_node_are_refused() {
 }
 
 #[test]
+fn values_that_would_not_do_what_they_say_are_refused() {
+    assert_problems(
+        r#"
+        [source]
+        masters = ["file:state.json"]
+        [node]
+        address = "127.0.0.1"
+        address6 = "fe80::1"
+        [vips]
+        max = 0
+        [ipvs]
+        scheduler = "foo"
+        [dns]
+        ttl = "500ms"
+        [daemon]
+        state_dir = "state"
+        socket = "l4lbd.sock"
+        "#,
+        &[
+            "source.masters: the path \"state.json\" must start with /",
+            "node.address: 127.0.0.1 is a loopback address, from which no other node can be reached",
+            "node.address6: fe80::1 is a link-local address",
+            "vips.max: 0 leaves no VIP at all; it must be at least 1",
+            "ipvs.scheduler: \"foo\" must be the short name of an IPVS scheduler, one of rr, wrr,",
+            "dns.ttl: 500ms must be a whole number of seconds, at least 1s",
+            "daemon.state_dir: the path \"state\" must start with /",
+            "daemon.socket: the path \"l4lbd.sock\" must start with /",
+        ],
+    );
+    for ttl in ["0s", "1500ms"] {
+        assert_problems(&format!("dns.ttl = {ttl:?}"), &["dns.ttl: "]);
+    }
+    assert!(parse("dns.ttl = \"1s\"").is_ok());
+}
+
+#[test]
+fn listener_on_all_addresses_is_remarked_on() {
+    let remarks = load("dns.listen = [\"0.0.0.0:53\", \"198.51.100.1:53\"]").unwrap().remarks;
+    let of_listeners: Vec<&String> = remarks.iter().filter(|remark| remark.contains("dns.listen")).collect();
+    let [remark] = of_listeners.as_slice() else { panic!("{remarks:?}") };
+    assert!(remark.contains("0.0.0.0:53") && remark.ends_with("give single addresses"), "{remark}");
+}
+
+#[test]
+fn one_cause_has_one_error() {
+    assert_problems(
+        "vips.range6 = \"127.0.0.0-127.0.0.1\"",
+        &["vips.range6: 127.0.0.0-127.0.0.1 must be a range of IPv6 addresses"],
+    );
+    assert_problems(
+        "vips.literals_in_range = \"11.0.0.0-11.255.255.255\"",
+        &["vips.literals_in_range: 11.0.0.0-11.255.255.255 is all of vips.range4 and leaves no address"],
+    );
+}
+
+#[test]
+fn wrong_kinds_of_values_are_answered_with_an_example() {
+    assert_problems(
+        "[source]\ninterval = 2\nbudget = 5\nmasters = [\"10.0.0.1:5050\"]\n",
+        &[
+            "source.interval: wrong kind of value: integer `2`, expected a time in quotes, such as \"2s\"",
+            "source.budget: wrong kind of value: integer `5`, expected a rate in quotes, such as \"50MB\"",
+            "source.masters: \"10.0.0.1:5050\" is neither http://HOST:PORT, https://HOST:PORT",
+        ],
+    );
+}
+
+#[test]
+fn errors_come_in_the_order_of_the_file() {
+    let text = "typo = 1\n[vips]\nmax = 0\n[ipvs]\nscheduler = \"foo\"\naudit = \"1ms\"\n[logging]\n[dns]\n\
+                ttl = \"0s\"\nforward = [\"x\"]\n[source]\nintervall = 1\ntls_cert = \"/c\"\ntimeout = \"1ms\"\n";
+    let keys: Vec<String> =
+        problems(text).iter().map(|problem| problem.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(
+        keys,
+        [
+            "typo",
+            "vips.max",
+            "ipvs.scheduler",
+            "ipvs.audit",
+            "[logging]",
+            "dns.ttl",
+            "dns.forward",
+            "source.intervall",
+            "source.tls_cert",
+            "source.timeout"
+        ]
+    );
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = parse("[source]\nmasters = [\"http://user:secret@m1:5050\"]").unwrap();
     assert!(!format!("{config:?}").contains("secret"));
@@ -406,7 +497,7 @@ fn sources_are_not_looked_up_in_our_own_zones() {
     let by_name = load("").unwrap();
     assert!(!by_name.config.serves_mesos());
     let [remark] = by_name.remarks.as_slice() else { panic!("{by_name:?}") };
-    assert!(remark.contains("source.masters has leader.mesos"), "{remark}");
+    assert!(remark.starts_with("note: with source.masters = leader.mesos it is usual"), "{remark}");
     let by_address = load("[source]\nmasters = [\"http://10.0.0.1:5050\"]\n").unwrap();
     assert!(by_address.config.serves_mesos() && by_address.remarks.is_empty());
     assert_problems(

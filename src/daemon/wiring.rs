@@ -204,8 +204,8 @@ pub fn resolved(config: &Config) -> resolved::ResolvedSettings {
     }
 }
 
-/// Returns the settings of the publisher of names.
-pub fn publisher(config: &Config) -> publisher::CatalogSettings {
+/// Returns the settings of the task that keeps the catalog of names up to date.
+pub fn catalog_settings(config: &Config) -> publisher::CatalogSettings {
     publisher::CatalogSettings { masters: master_addresses(config).collect(), tasks: config.dns.tasks }
 }
 

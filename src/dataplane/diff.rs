@@ -13,8 +13,13 @@ use super::op::Op;
 use super::state::{Connections, Link, RealServer, Service, ServiceKey, State};
 
 /// Lists the operations that lead from `actual` to `desired`, in an order in which no client sees a
-/// half-made change: routes that go come first, then settings and rules, then services with their real
-/// servers (new ones before old ones leave), and last the routes that send clients there.
+/// half-made change:
+///
+/// 1. routes that go;
+/// 2. settings of the kernel, timeouts, the link, new addresses on it, and rules;
+/// 3. services with their real servers, new ones before old ones leave;
+/// 4. new routes, which send clients there;
+/// 5. addresses and rules that go, and at the end the link.
 ///
 /// `seed` shuffles the order in which a service's new real servers are added, because the kernel
 /// sends the first connection to the last one of them: nodes with different seeds start with

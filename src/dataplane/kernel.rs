@@ -102,8 +102,7 @@ impl Kernel {
             choice: PlaneChoice { plane: kind, reason },
             host: Host::open(&options.link, plane.capabilities())?,
             connection_buckets: None,
-            // Programs act before there is a packet, and so would hide any other plane's services.
-            leftovers: (kind != PlaneKind::Ebpf).then(|| Leftovers::new(options.ebpf.clone())),
+            leftovers: Leftovers::beside(kind, &options.ebpf),
             plane,
         })
     }

@@ -39,8 +39,8 @@ pub struct PlaneChoice {
     pub reason: String,
 }
 
-/// Properties of a plane that decide what the desired state needs. Each plane states its own once; the
-/// core reads these and never asks which plane it is.
+/// Properties of a plane that decide what the desired state needs. Each plane states its own once. Plan,
+/// status and monitors read these and never ask which plane it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// True if packets to VIPs pass the node's network stack. Routes need a source address then, and

@@ -47,7 +47,7 @@ pub trait Plane: Send {
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)>;
 
     /// Ends a pass: does what had to wait for its last operation. With `all_programmed` the table is
-    /// complete, so that what stood in for it may go.
+    /// complete, and programs and tables of an earlier run that served until now are removed.
     ///
     /// # Errors
     /// The step that failed, in words. The next pass tries it again.

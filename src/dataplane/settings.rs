@@ -32,7 +32,8 @@ pub struct DataPlaneSettings {
     pub audit: Span,
 
     /// Longest time for which connections to a task that has gone are kept before they are reset. The label
-    /// L4LB_DRAIN beside VIP_N sets it for one port.
+    /// L4LB_DRAIN beside VIP_N sets it for one port. With ebpf, connections of containers with a network of their
+    /// own are reset only where the service has the drop-in ebpf-containers.conf.
     #[config(default = "60s")]
     pub drain: Span,
 }

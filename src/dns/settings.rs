@@ -58,7 +58,7 @@ pub struct DnsSettings {
     #[config(default = "auto")]
     pub resolved: Resolved,
 
-    /// Time for which clients may keep an answer, in whole seconds.
+    /// Time for which clients may keep an answer, in whole seconds, at least 1s.
     #[config(default = "5s")]
     pub ttl: Span,
 }

@@ -81,7 +81,7 @@ fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<
                 continue;
             }
         };
-        // Keys of VIPs start with VIP or vip, whatever follows, as the peer takes them.
+        // Keys of VIPs start with VIP or vip, whatever follows, as Minuteman takes them.
         match (label.key.as_ref(), label.value.as_deref()) {
             ("network-scope", Some(scope)) => {
                 // As a set: the same scope twice is no contradiction.

@@ -1,9 +1,9 @@
 //! Merging of the lists that describe a task's ports.
 //!
-//! The rules of the peer that l4lbd replaces decide what a port is: the container's port mappings,
+//! The rules of Minuteman, which l4lbd replaces, decide what a port is: the container's port mappings,
 //! legacy `vip_portN` labels ([`super::legacy`]) and discovery ports ([`super::discovery`]) are merged,
 //! in this order. Two entries are the same port if their protocol and either of their numbers agree.
-//! Unlike the peer's, an entry that makes no sense costs that entry alone and is recorded.
+//! Unlike Minuteman's, an entry that makes no sense costs that entry alone and is recorded.
 //!
 //! For example, the mapping `80 -> agent's 31000, tcp` and the discovery port `80, tcp, VIP_0=/web:80`
 //! make one port with both numbers and the label.

@@ -46,18 +46,18 @@ pub fn remember(
     persisted.vips.keys().filter(|key| !table.vips.contains_key(*key)).cloned().collect()
 }
 
-/// Gives every name of the table an address, in the peer's order, and takes back the addresses of
-/// forgotten names. New names come first, as with the peer. The addresses `open` are those of literal
-/// VIPs. Returns the names for which no address was free.
+/// Gives every name of the table an address, in Minuteman's order, and takes back the addresses of
+/// forgotten names. New names come first, as with Minuteman. No name gets an address of `literals`, the
+/// part of a range that is for literal VIPs. Returns the names for which no address was free.
 pub fn assign(
     persisted: &mut Persisted,
     table: &VipTable,
     range4: &AddressRange,
     range6: &AddressRange,
-    open: Option<AddressRange>,
+    literals: Option<AddressRange>,
 ) -> Vec<String> {
     let mut ranked: Vec<_> = table.vips.iter().collect();
-    // The order decides which of two names with the same hash gets the address that the peer gives it.
+    // The order decides which of two names with the same hash gets the address that Minuteman gives it.
     ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
     // A name takes an address only of the families that its backends have: one without a backend would
     // answer clients with a refusal where the other family works.
@@ -71,8 +71,8 @@ pub fn assign(
     };
     // Before old names are removed: an address that was just given up is not given to a new name in the
     // same pass, so that clients with an old DNS answer do not reach it.
-    let mut unplaced = persisted.leases4.assign(range4, names(true), open);
-    unplaced.extend(persisted.leases6.assign(range6, names(false), open));
+    let mut unplaced = persisted.leases4.assign(range4, names(true), literals);
+    unplaced.extend(persisted.leases6.assign(range6, names(false), literals));
     // A name keeps its address as long as any VIP of it is remembered.
     let named = |key: &VipKey| match &key.host {
         Host::Named(name) => Some(name.clone()),

@@ -93,10 +93,12 @@ impl Programmed {
 pub struct Desired {
     pub services: BTreeMap<ServiceKey, Programmed>,
     /// Everything but services: link, addresses, routes, settings and rules.
-    pub surroundings: State,
+    pub beside_services: State,
     pub skipped: Vec<Skipped>,
     /// VIPs whose address and port a virtual service of another program has; they are among the skipped.
     pub blocked: Vec<VipKey>,
+    /// VIPs for which a label asks for a scheduler, which this node's plane does not have.
+    pub unscheduled: BTreeSet<VipKey>,
     /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
 }
@@ -105,7 +107,7 @@ impl Desired {
     /// Returns the state to compare with the kernel.
     pub fn state(&self) -> State {
         let services = self.services.iter().map(|(key, programmed)| (*key, programmed.service())).collect();
-        State { services, ..self.surroundings.clone() }
+        State { services, ..self.beside_services.clone() }
     }
 }
 
@@ -140,25 +142,25 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let networks = vip_networks(&desired.services, settings, node);
     // An address that the node has already, on whatever link, is left where it is.
     let addresses = settings.listeners.iter().filter(|a| !node.addresses.contains(a)).copied().collect();
-    desired.surroundings = State { link: Link::Up, addresses, ..State::default() };
-    let surroundings = &mut desired.surroundings;
+    desired.beside_services = State { link: Link::Up, addresses, ..State::default() };
+    let beside_services = &mut desired.beside_services;
     // Such a plane acts before there is a packet, so that it needs neither a source address nor settings
     // nor rules. A route only names a network in which ports without a service are refused.
     if !node.capabilities.packets {
-        surroundings.routes =
+        beside_services.routes =
             networks.into_iter().map(|destination| Route { destination, source: None }).collect();
         return desired;
     }
     // Without it the kernel takes the destination of a local route, the VIP, as the source as well, and no
     // backend can answer that.
     let source = |network: &IpNet| if network.addr().is_ipv4() { sources.v4 } else { sources.v6 };
-    surroundings.routes =
+    beside_services.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
     let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
-    surroundings.sysctls = rules::sysctls(node.capabilities, is_sticky);
-    surroundings.rules = Some(RuleSet::new(&networks, &node.connected, node.own_group));
-    surroundings.timeouts = Some(settings.timeouts);
+    beside_services.sysctls = rules::sysctls(node.capabilities, is_sticky);
+    beside_services.rules = Some(RuleSet::new(&networks, &node.connected, node.own_group));
+    beside_services.timeouts = Some(settings.timeouts);
     desired
 }
 
@@ -183,7 +185,7 @@ impl Inputs<'_> {
                 }
                 None if is_wanted => {
                     let range = if ipv4 { "vips.range4" } else { "vips.range6" };
-                    let reason = format!("no address is free: enlarge {range}");
+                    let reason = format!("no address is free: enlarge {range} on all nodes");
                     skip(desired, key, vip, None, &reason);
                 }
                 _ => {}
@@ -263,7 +265,12 @@ impl Inputs<'_> {
         // A plane with one way to choose reports that one, so that comparing with the kernel finds no
         // difference.
         let scheduling = match self.node.capabilities.own_scheduler {
-            Some(own) => Scheduling { scheduler: own.to_owned(), flags: 0 },
+            Some(own) => {
+                if vip.scheduler.is_some() {
+                    desired.unscheduled.insert(vip_key.clone());
+                }
+                Scheduling { scheduler: own.to_owned(), flags: 0 }
+            }
             None => scheduling(vip, &self.settings.scheduler),
         };
         let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
@@ -271,6 +278,8 @@ impl Inputs<'_> {
     }
 }
 
+/// Notes that a VIP is left out, with the task of its first backend, or none for a VIP without backends.
+/// `service` is the address and port that are left out, where the VIP has been given some.
 fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceKey>, reason: &str) {
     let task = vip.backends.values().next().map(|backend| backend.task.clone()).unwrap_or_default();
     let value = service.map_or_else(|| key.to_string(), |service| format!("{key} at {service}"));

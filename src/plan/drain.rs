@@ -30,7 +30,7 @@ use crate::vip::{Backend, Condition};
 pub const POLL: Duration = Duration::from_secs(1);
 
 /// Shortest time with weight 0: a connection that the kernel is just making is not counted as active.
-const SETTLING: Duration = Duration::from_secs(2);
+const MIN_DRAIN: Duration = Duration::from_secs(2);
 
 /// The servers that are leaving.
 #[derive(Clone, Debug, Default)]
@@ -123,10 +123,11 @@ impl Leaving {
     }
 
     fn is_over(&self, connections: Connections, now: Timestamp) -> bool {
-        // A clock that was set back gives a negative age, which counts as not settled; the deadline holds
+        // A clock that was set back gives a negative age, which counts as too young; the deadline holds
         // anyway.
-        let settled = Duration::try_from(now.duration_since(self.since)).is_ok_and(|age| age >= SETTLING);
-        now >= self.until || (settled && connections.active == 0)
+        let is_old_enough =
+            Duration::try_from(now.duration_since(self.since)).is_ok_and(|age| age >= MIN_DRAIN);
+        now >= self.until || (is_old_enough && connections.active == 0)
     }
 }
 

@@ -73,6 +73,23 @@ fn services(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
+fn a_scheduler_without_an_effect_is_warned_of() {
+    let label = r#"{"key":"VIP_0","value":"/web:80"}"#;
+    let scheduler = r#"{"key":"L4LB_SCHEDULER","value":"sh"}"#;
+    let task = task("web", "10.0.0.2:8080", "/web:80", "TASK_RUNNING");
+    let asking = task.replace(label, &format!("{label},{scheduler}"));
+    let warned = |capabilities, task: &String| {
+        let mut planner = planner("");
+        learn(&mut planner, document(std::slice::from_ref(task)));
+        let actual = Actual { node: Node { capabilities, ..node() }, ..Actual::default() };
+        let warnings = planner.plan(&actual, at(0)).unwrap().desired.warnings.clone();
+        warnings.iter().any(|warning| warning.contains("L4LB_SCHEDULER has no effect on tcp web.marathon:80"))
+    };
+    assert!(warned(EbpfPlane::CAPABILITIES, &asking));
+    assert!(!warned(EbpfPlane::CAPABILITIES, &task) && !warned(IpvsPlane::CAPABILITIES, &asking));
+}
+
+#[test]
 fn nothing_is_planned_before_the_first_document() {
     assert!(planner("").plan(&Actual::default(), at(0)).is_none());
 }

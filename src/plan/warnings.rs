@@ -10,12 +10,28 @@ use crate::cluster::Protocol;
 use crate::dataplane::{Node, ServiceKey};
 use crate::vip::summarize;
 
-/// Returns the warnings for a desired state. All of them are about packets, which only some planes
-/// handle.
+/// Returns the warnings for a desired state.
 pub fn warnings(desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
-    if !node.capabilities.packets {
-        return Vec::new();
+    let mut warnings = Vec::from_iter(unscheduled(desired));
+    if node.capabilities.packets {
+        warnings.extend(of_packets(desired, sources, node));
     }
+    warnings
+}
+
+/// A plane with a single way to choose a server takes no scheduler from a label.
+fn unscheduled(desired: &Desired) -> Option<String> {
+    (!desired.unscheduled.is_empty()).then(|| {
+        format!(
+            "the label L4LB_SCHEDULER has no effect on {}: this node's data plane has one way to choose a backend; \
+             remove the label, or set dataplane.kind = \"ipvs\" on nodes that have it",
+            summarize(&desired.unscheduled)
+        )
+    })
+}
+
+/// Returns the warnings about packets that pass the node's network stack.
+fn of_packets(desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
     let mut warnings = shared_backends(desired);
     warnings.extend(node.no_hairpin.iter().filter_map(|bridge| no_hairpin(desired, node, bridge)));
     let has = |ipv4: bool| desired.services.keys().any(|key| key.address.is_ipv4() == ipv4);

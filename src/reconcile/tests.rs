@@ -353,7 +353,10 @@ async fn vips_beyond_the_limit_are_left_out_and_those_that_were_there_stay() {
     bench.learn(&document(&["/a:80", "/x:80", "/y:80"])).await;
     let names: Vec<String> = bench.status().vips.iter().filter_map(|vip| vip.name.clone()).collect();
     assert_eq!(names, ["x.marathon.l4lb.thisdcos.directory", "y.marathon.l4lb.thisdcos.directory"]);
-    assert_eq!(bench.status().reasons, ["vips: 1 VIPs are left out, there are more than vips.max"]);
+    assert_eq!(
+        bench.status().reasons,
+        ["vips: 1 VIPs are left out, because there are more than vips.max; raise it"]
+    );
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! The sources that the configuration asks for.
 //!
-//! A new source of snapshots is one file, one arm and one settings struct:
+//! A new source of snapshots takes, within this module:
 //! 1. its own file, such as [`super::file`], with an implementation of [`Source`];
 //! 2. one line in `sources!` below, which makes it a variant of [`AnySource`];
-//! 3. its settings in [`super::settings`], as a section or keys of one.
+//! 3. its settings in [`super::settings`], as a section or keys of one, and a variant of [`Mode`] or
+//!    [`Location`] that asks for it;
+//! 4. its arm in [`ConfiguredSources::open`], with its role: the one that knows the whole cluster, or the one
+//!    that knows this node best.
 //!
-//! [`ConfiguredSources::open`] then says for which settings it is opened, and in which role: as the
-//! one that knows the whole cluster, or as the one that knows this node best. What is made of several
-//! sources is decided in [`super::combined`].
+//! What else it takes, such as checks and wiring, is listed in the [crate's documentation](crate). What is
+//! made of several sources is decided in [`super::combined`].
 
 use super::file::FileSource;
 use super::marathon::MarathonSource;

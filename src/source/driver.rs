@@ -23,19 +23,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the pause after so many failures in a row, before jitter.
+    /// Returns the pause after so many failures in a row, at least one, before jitter.
     ///
-    /// For example, 2s, 4s, 8s, 16s, 30s, 30s with an interval of 2s and at most 30s; after a failure
-    /// that may be over (`failures` is 0), the interval.
+    /// For example, 2s, 4s, 8s, 16s, 30s, 30s with an interval of 2s and at most 30s.
     pub fn pause(&self, failures: u32) -> Duration {
-        match failures {
-            0 => self.interval,
-            // Beyond this any interval has passed any maximum.
-            failures => self
-                .interval
-                .saturating_mul(2u32.saturating_pow(failures.min(16)))
-                .min(self.max.max(self.interval)),
-        }
+        // Beyond this any interval has passed any maximum.
+        let doublings = failures.saturating_sub(1).min(16);
+        self.interval.saturating_mul(2u32.saturating_pow(doublings)).min(self.max.max(self.interval))
     }
 }
 

@@ -79,6 +79,8 @@ impl std::str::FromStr for Location {
         }
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Http(url)),
+            // Also of leader.mesos:5050, where the host looks like a scheme.
+            _ if !text.contains("://") => Err(error(": http:// is missing".to_owned())),
             Ok(_) => Err(error(String::new())),
             Err(detail) => Err(error(format!(": {detail}"))),
         }
@@ -198,6 +200,9 @@ mod tests {
         assert_eq!(show("file:///tmp/state.json").unwrap(), "file:/tmp/state.json");
         for text in ["m1:5050", "file:", "", "http://"] {
             assert!(show(text).is_err(), "{text}");
+        }
+        for text in ["m1:5050", "10.0.0.1:5050", "user:secret@m1"] {
+            assert!(show(text).unwrap_err().ends_with(": http:// is missing"), "{text}");
         }
     }
 

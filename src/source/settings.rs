@@ -42,9 +42,9 @@ pub struct Source {
     #[config(default = "http://127.0.0.1:5051")]
     pub agent: Location,
 
-    /// Servers to which redirects of masters, agent and Marathon are followed, beside the scheme and port of a
-    /// listed or elected server on any host, such as `["http://10.0.0.2:8080"]`. With `"listed"` in the list,
-    /// redirects are followed to listed and elected servers and to the other entries only.
+    /// Further servers to which a redirect of masters, agent or Marathon may lead, such as
+    /// `["http://10.0.0.2:8080"]`. Always allowed: listed or elected servers, and any host with the scheme and port
+    /// of one. With `"listed"` in the list, any host is no longer allowed.
     #[config(default = [])]
     pub redirects: Redirects,
 
@@ -53,7 +53,8 @@ pub struct Source {
     #[config(default = "30s")]
     pub timeout: Span,
 
-    /// Longest pause between failed requests, at least 100ms. The pause doubles from source.interval up to it.
+    /// Longest pause between failed requests, at least 100ms. The first pause is source.interval, or
+    /// marathon.interval for Marathon, and each further one is twice as long, up to this.
     #[config(default = "30s")]
     pub max_backoff: Span,
 
@@ -62,8 +63,9 @@ pub struct Source {
     #[config(default = "15m")]
     pub failover_hold: Span,
 
-    /// Number of state documents in a row that must agree before it is believed that more than half of all
-    /// tasks have gone without a trace, as with missing rights or a broken proxy. 0 believes the first document.
+    /// Number of state documents in a row that are held back because more than half of all tasks have gone
+    /// without a trace, as with missing rights or a broken proxy; the next one is believed. 0 believes the first
+    /// document.
     #[config(default = 5)]
     pub mass_loss_polls: u32,
 
@@ -72,13 +74,15 @@ pub struct Source {
     #[config(default = "50MB")]
     pub budget: Rate,
 
-    /// Place of the USER:PASSWORD for masters and agent: `file:/PATH` or `env:NAME`, read again for every request. Only one of source.basic, source.token and source.service_account can be set. A user in
-    /// the URL of a master has precedence.
+    /// Place of the USER:PASSWORD for masters and agent: `file:/PATH` or `env:NAME`, read again for every
+    /// request. Only one of source.basic, source.token and source.service_account can be set. A user in the URL of
+    /// a master has precedence.
     ///
     /// Example: `"file:/etc/l4lbd/password"`
     pub basic: Option<SecretRef>,
 
-    /// Place of the token for masters and agent: `file:/PATH` or `env:NAME`, read again for every request. Only one of source.basic, source.token and source.service_account can be set.
+    /// Place of the token for masters and agent: `file:/PATH` or `env:NAME`, read again for every request. Only
+    /// one of source.basic, source.token and source.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/token"`
     pub token: Option<SecretRef>,
@@ -89,8 +93,8 @@ pub struct Source {
     pub token_scheme: TokenScheme,
 
     /// Place of the secret of a DC/OS service account for masters and agent: `file:/PATH` or `env:NAME`. The
-    /// secret is a JSON object with uid, private_key and login_endpoint; a login with it gives the token that is sent. Only one
-    /// of source.basic, source.token and source.service_account can be set.
+    /// secret is a JSON object with uid, private_key and login_endpoint; a login with it gives the token that is
+    /// sent. Only one of source.basic, source.token and source.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/service-account.json"`
     pub service_account: Option<SecretRef>,
@@ -147,14 +151,15 @@ pub struct Marathon {
     #[config(default = "10s")]
     pub interval: Span,
 
-    /// Place of the USER:PASSWORD for Marathon: `file:/PATH` or `env:NAME`, read again for every request. Only one of marathon.basic, marathon.token and marathon.service_account can be set. The TLS
-    /// settings are those for masters, such as source.tls_ca.
+    /// Place of the USER:PASSWORD for Marathon: `file:/PATH` or `env:NAME`, read again for every request. Only one
+    /// of marathon.basic, marathon.token and marathon.service_account can be set. The TLS settings are those for
+    /// masters, such as source.tls_ca.
     ///
     /// Example: `"file:/etc/l4lbd/marathon-password"`
     pub basic: Option<SecretRef>,
 
-    /// Place of the token for Marathon: `file:/PATH` or `env:NAME`, read again for every request.
-    /// Only one of marathon.basic, marathon.token and marathon.service_account can be set.
+    /// Place of the token for Marathon: `file:/PATH` or `env:NAME`, read again for every request. Only one of
+    /// marathon.basic, marathon.token and marathon.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/marathon-token"`
     pub token: Option<SecretRef>,
@@ -165,8 +170,8 @@ pub struct Marathon {
     pub token_scheme: TokenScheme,
 
     /// Place of the secret of a DC/OS service account for Marathon: `file:/PATH` or `env:NAME`. The secret is
-    /// a JSON object with uid, private_key and login_endpoint; a login with it gives the token that is sent. Only one of
-    /// marathon.basic, marathon.token and marathon.service_account can be set.
+    /// a JSON object with uid, private_key and login_endpoint; a login with it gives the token that is sent. Only
+    /// one of marathon.basic, marathon.token and marathon.service_account can be set.
     ///
     /// Example: `"file:/etc/l4lbd/service-account.json"`
     pub service_account: Option<SecretRef>,

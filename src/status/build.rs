@@ -62,14 +62,16 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     let mut reasons = Vec::new();
     if let Some(lost) = cluster.map(ClusterView::unreachable).filter(|lost| !lost.is_empty()) {
         reasons.push(format!(
-            "unreachable: the master has lost the agents of all backends of {} VIPs; the backends stay in use until \
-             another one is ready; check those agents: {}",
+            "unreachable: the master has lost the agents of all backends of {} VIPs that take connections; the \
+             backends stay in use until another one is ready; check those agents: {}",
             lost.len(),
             summarize(lost)
         ));
     }
     if let Some(beyond) = cluster.map(|cluster| cluster.beyond).filter(|beyond| *beyond > 0) {
-        reasons.push(format!("vips: {beyond} VIPs are left out, there are more than vips.max"));
+        reasons.push(format!(
+            "vips: {beyond} VIPs are left out, because there are more than vips.max; raise it"
+        ));
     }
     if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {
         reasons.push(format!(
@@ -82,7 +84,7 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
     if let Some(unplaced) = plan.map(|plan| plan.unplaced).filter(|unplaced| *unplaced > 0) {
         reasons.push(format!(
             "addresses: {unplaced} names are not served, because no address is free for them; enlarge vips.range4 \
-             or vips.range6"
+             or vips.range6 on all nodes"
         ));
     }
     reasons
@@ -116,6 +118,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
     .collect()
 }
 
+/// Returns the VIPs of a plan as the status shows them, by name, with the connections of a reading.
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
     // A scheduler is shown where it differs, so that a column for all of them is not needed.
     let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
@@ -151,7 +154,8 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
     vips
 }
 
-/// A connection table that is too small makes every packet slow, and can't be enlarged at run time.
+/// Returns a warning if the kernel's connection table is too small for its connections. That makes every packet
+/// slow, and the table can't be enlarged at run time.
 pub fn conntab_warning(actual: &Actual) -> Option<String> {
     let counted = actual.connections.values();
     let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
@@ -165,6 +169,7 @@ pub fn conntab_warning(actual: &Actual) -> Option<String> {
     })
 }
 
+/// Returns the first errors in words, as many as a status lists.
 pub fn first_errors(errors: &[OpError]) -> Vec<String> {
     errors.iter().take(SHOWN_ERRORS).map(OpError::to_string).collect()
 }

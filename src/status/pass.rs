@@ -36,14 +36,14 @@ pub enum Cause {
 pub struct Scope {
     pub services: BTreeSet<ServiceKey>,
     /// Set when something besides services was concerned: link, addresses, routes, rules or settings.
-    pub surroundings: bool,
+    pub beside_services: bool,
 }
 
 impl Scope {
     /// Returns what `ops` concern.
     pub fn of(ops: &[Op]) -> Self {
         let services = ops.iter().filter_map(Op::service).copied().collect();
-        Self { services, surroundings: ops.iter().any(|op| op.service().is_none()) }
+        Self { services, beside_services: ops.iter().any(|op| op.service().is_none()) }
     }
 }
 
@@ -91,8 +91,8 @@ mod tests {
         let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 };
         let server = "10.0.0.1:80".parse().unwrap();
         let ops = [Op::DelServer(key, server), Op::DelService(key)];
-        assert_eq!(Scope::of(&ops), Scope { services: [key].into(), surroundings: false });
-        assert_eq!(Scope::of(&[Op::AddLink]), Scope { services: BTreeSet::new(), surroundings: true });
+        assert_eq!(Scope::of(&ops), Scope { services: [key].into(), beside_services: false });
+        assert_eq!(Scope::of(&[Op::AddLink]), Scope { services: BTreeSet::new(), beside_services: true });
         assert_eq!(Scope::of(&[]), Scope::default());
     }
 }

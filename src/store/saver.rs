@@ -42,28 +42,38 @@ pub struct Loaded {
     pub cluster: Option<Snapshot>,
 }
 
+impl Loaded {
+    /// Reads what an earlier run left, and changes nothing. A file that cannot be used is left out, and its
+    /// error is among the second result.
+    pub fn read(store: &Store, keeps_cluster: bool) -> (Self, Vec<Error>) {
+        let mut errors = Vec::new();
+        let persisted = store.leases().map_err(|error| errors.push(error)).unwrap_or_default();
+        let cluster = match keeps_cluster {
+            true => store.cluster().map_err(|error| errors.push(error)).unwrap_or_default(),
+            // The file may be of another cluster by now, and the document is at hand.
+            false => None,
+        };
+        (Self { persisted, cluster }, errors)
+    }
+}
+
 impl Saver {
     /// Loads what an earlier run left. A damaged file is set aside and reported, and stops nothing.
     pub fn open(store: Store, keeps_cluster: bool) -> (Self, Loaded) {
-        let mut unused = Vec::new();
-        let mut complain = |found: Error| {
-            let found = store.set_aside(found);
-            tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
-            unused.push(found.to_string());
-        };
         if let Err(error) = store.remove_leftovers() {
             // They only take space, and a directory that cannot be written is said at the first writing.
             tracing::debug!(%error, "cannot remove what a killed daemon left");
         }
-        let persisted = store.leases().map_err(&mut complain).unwrap_or_default();
-        let cluster = match keeps_cluster {
-            true => store.cluster().map_err(&mut complain).unwrap_or_default(),
-            // The file may be of another cluster by now, and the document is at hand.
-            false => None,
+        let (loaded, errors) = Loaded::read(&store, keeps_cluster);
+        let complain = |found: Error| {
+            let found = store.set_aside(found);
+            tracing::error!(error = %found, "cannot go on from an earlier run, names may get new addresses");
+            found.to_string()
         };
+        let unused: Vec<String> = errors.into_iter().map(complain).collect();
         let saver = Self {
             keeps_cluster,
-            saved: persisted.clone(),
+            saved: loaded.persisted.clone(),
             written: None,
             unsaved: None,
             due: Instant::now(),
@@ -71,7 +81,7 @@ impl Saver {
             unused,
             store,
         };
-        (saver, Loaded { persisted, cluster })
+        (saver, loaded)
     }
 
     /// Notes the cluster that is believed now, to be written when it is time.

@@ -1,11 +1,11 @@
-//! Addresses for names: where the peer's hash puts them, and stable from then on.
+//! Addresses for names: where Minuteman's hash puts them, and stable from then on.
 //!
 //! A name starts at `min + hash(name) mod (max - min)` of its range and takes the first free address
-//! from there, wrapping around at the end. Unlike the peer's, an address once given stays with its
+//! from there, wrapping around at the end. Unlike Minuteman's, an address once given stays with its
 //! name across restarts, a part of the range can be kept free for literal VIPs, and names that find no
 //! room are reported while the rest goes on.
 //!
-//! What belongs here: ranges, leases and the peer's hash. Pure. No label of a tenant has a part in this:
+//! What belongs here: ranges, leases and Minuteman's hash. Pure. No label of a tenant has a part in this:
 //! all nodes that have given no address yet come to the same addresses, and a node that has differs only
 //! in names that compete for one address.
 
@@ -159,12 +159,12 @@ impl Leases {
     }
 
     /// Gives an address of `range` to each name that has none, in the order of `names`, but none of
-    /// `excluded`; returns the names for which there was no room.
+    /// `literals`; returns the names for which there was no room.
     pub fn assign<'n>(
         &mut self,
         range: &AddressRange,
         names: impl IntoIterator<Item = &'n str>,
-        excluded: impl IntoIterator<Item = AddressRange>,
+        literals: impl IntoIterator<Item = AddressRange>,
     ) -> Vec<String> {
         // The usual pass brings no new name, and then the addresses in use need not be gone through.
         let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
@@ -172,7 +172,7 @@ impl Leases {
             return Vec::new();
         }
         let mut taken = Taken::default();
-        for part in excluded.into_iter().filter(|part| range.covers(part)) {
+        for part in literals.into_iter().filter(|part| range.covers(part)) {
             taken.insert(number(part.min), number(part.max));
         }
         for address in self.0.values().copied().filter(|address| range.contains(*address)) {
@@ -203,12 +203,12 @@ impl Leases {
         self.0.retain(|name, _| keep(name));
     }
 
-    /// Drops what can't be held any more: addresses outside of `range` or in `excluded`, and all but the
+    /// Drops what can't be held any more: addresses outside of `range` or in `literals`, and all but the
     /// first of names that share one.
-    pub fn confine(&mut self, range: &AddressRange, excluded: Option<&AddressRange>) {
+    pub fn confine(&mut self, range: &AddressRange, literals: Option<&AddressRange>) {
         let mut seen = std::collections::BTreeSet::new();
         let is_allowed =
-            |address| range.contains(address) && !excluded.is_some_and(|excluded| excluded.contains(address));
+            |address| range.contains(address) && !literals.is_some_and(|literals| literals.contains(address));
         self.0.retain(|_, address| is_allowed(*address) && seen.insert(*address));
     }
 }
@@ -234,7 +234,7 @@ impl Taken {
     }
 
     /// The first free number from `start` on, wrapping from the end of `range` to its beginning;
-    /// the last of all candidates is not tried, as in the peer.
+    /// the last of all candidates is not tried, as in Minuteman.
     fn first_free(&self, range: &AddressRange, start: u128) -> Option<u128> {
         let (min, max) = (number(range.min), number(range.max));
         // Names with hashes next to each other make long runs, and tenants can choose their names' hashes.

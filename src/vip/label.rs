@@ -28,8 +28,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When there is no colon, when what follows the last one is no port, or when what precedes it looks like an
-/// IPv6 address and is none. Digits may have leading
-/// zeros or a plus sign, as the peer allows.
+/// IPv6 address and is none. Digits may have leading zeros or a plus sign, as Minuteman allows.
 pub fn parse(value: &str) -> Result<(LabelHost<'_>, u16), Error> {
     let (host, port) = value.rsplit_once(':').ok_or(Error::NoPort)?;
     let number = port.parse::<u16>().ok().filter(|&number| number != 0);

@@ -34,8 +34,8 @@ pub struct VipSettings {
     pub max: usize,
 
     /// Networks that labels may request addresses from, such as `["10.64.0.0/16"]`; with `[]` all networks.
-    /// Refused in any case: addresses of this node, of agents, masters, routers and nameservers, and loopback,
-    /// link-local and multicast addresses.
+    /// Addresses that are in use or reserved are refused in any case; see "Labels that are refused" in
+    /// l4lbd-labels(7).
     #[config(default = [], deserialize_with = units::networks)]
     pub allow: Vec<IpNet>,
 

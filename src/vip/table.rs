@@ -67,7 +67,8 @@ pub struct Vip {
     pub port_names: BTreeSet<String>,
 }
 
-/// The peer's processing order: protocol, label and framework as written, port.
+/// Minuteman's processing order: protocol, label and framework as written, port. `None` for literal VIPs,
+/// which need no address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(Option<(Protocol, String, String, u16)>);
 
@@ -95,7 +96,7 @@ pub struct Backend {
 pub enum Condition {
     /// Runs and is not known to be unhealthy.
     Ready,
-    /// Its agent is lost, but so are those of all other backends of its VIP.
+    /// Its agent is lost, but no other backend of its VIP takes new connections.
     Unreachable,
     Unhealthy,
     /// Told to stop.
@@ -162,7 +163,7 @@ pub struct VipTable {
     pub vips: BTreeMap<VipKey, Vip>,
     /// VIPs that tasks name which do not serve yet or not now.
     pub awaited: BTreeSet<VipKey>,
-    /// VIPs whose backends are all on lost agents, or would get no new connections.
+    /// VIPs whose only backends that take new connections are on lost agents.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
@@ -173,7 +174,8 @@ pub struct VipTable {
 }
 
 impl VipTable {
-    /// Applies the rules of labels, networks, states and health to every task, on a node without memory.
+    /// Applies the rules of labels, networks, states and health to every task, on a node where no literal VIP
+    /// stands yet.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
         Self::after(snapshot, rules, &BTreeSet::new())
     }
@@ -355,7 +357,7 @@ impl<'a> TableBuilder<'a> {
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
         let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
-        // From the label as written, since the peer sorts before it makes names of them.
+        // From the label as written, since Minuteman sorts before it makes names of them.
         let rank = match host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 
 use l4lbd::cli::pages::{self, Format, PAGES, Page};
 use l4lbd::config::reference::{self, Key};
+use l4lbd::status::Status;
 
 const DIRECTORY: &str = "systemd/man";
 
@@ -114,6 +115,51 @@ fn keys_and_pages_that_are_named_exist() {
                 assert!(page.is_some(), "{}: there is no page {word}", file.display());
             }
         }
+    }
+}
+
+/// Collects the names of all fields of a document.
+fn fields(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                names.insert(name.clone());
+                fields(value, names);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| fields(value, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_described() {
+    let status: Status = serde_json::from_value(serde_json::json!({
+        "version": "", "degraded": false, "reasons": [], "node": {"hostname": ""}, "dns": {"addresses": []},
+        "source": {
+            "configured": [], "place": "", "agents": 0, "tasks": 0, "held": [],
+            "failure": {"error": "", "at": "2026-01-01T00:00:00Z", "attempts": 1}
+        },
+        "pass": {"seconds": 0.0, "operations": 0, "pending": 0, "errors": [], "repaired": 0},
+        "vips": [{
+            "protocol": "tcp", "address": "10.0.0.1", "port": 80, "scheduler": "rr",
+            "backends": [{
+                "address": "10.0.0.2", "port": 80, "weight": 1, "condition": "gone", "task": "", "agent": "",
+                "until": "2026-01-01T00:00:00Z", "active": 0, "inactive": 0
+            }]
+        }],
+        "skipped": [{"task": "", "port": "", "label": "", "value": "", "reason": ""}], "skipped_total": 1,
+        "warnings": [], "foreign": [{"service": ""}], "at": "2026-01-01T00:00:00Z"
+    }))
+    .unwrap();
+    let mut names = BTreeSet::new();
+    fields(&serde_json::to_value(&status).unwrap(), &mut names);
+    let page = read(Path::new("systemd/man/l4lbd.8"));
+    let (_, section) = page.split_once(".SS JSON\n").unwrap();
+    let (section, _) = section.split_once(".SS Requests\n").unwrap();
+    let words: BTreeSet<&str> = section.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    for name in names {
+        assert!(words.contains(name.as_str()), "l4lbd(8), JSON: {name} is not described");
     }
 }
 

@@ -64,6 +64,20 @@ fn a_new_master_that_knows_nothing_yet_takes_nothing_away() {
     assert!(snapshot.agents.contains_key("S1"), "backends need their agents");
 }
 
+/// A task whose agent no document has listed is held like any other, and so has a reason.
+#[test]
+fn a_task_without_its_agent_is_held_with_a_reason() {
+    let mut belief = Belief::default();
+    let mut first = document("A", &["S1", "S2"], &[]);
+    first.agents.remove("S2");
+    take(&mut belief, first, at(0), PATIENCE);
+    let (snapshot, held) = take(&mut belief, document("A", &["S1"], &["S2"]), at(2), PATIENCE);
+    assert_eq!(tasks(&snapshot), ["task-S1", "task-S2"]);
+    assert!(matches!(held.as_slice(), [HoldReason::Failover { tasks: 1, .. }]), "{held:?}");
+    let (snapshot, held) = take(&mut belief, document("A", &["S1"], &["S2"]), at(902), PATIENCE);
+    assert_eq!((tasks(&snapshot), held.len()), (vec!["task-S1"], 0), "not held for ever");
+}
+
 #[test]
 fn agents_that_never_come_back_are_given_up_after_the_grace_period() {
     let mut belief = Belief::default();

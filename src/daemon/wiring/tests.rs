@@ -64,7 +64,7 @@ fn masters_that_are_given_by_address_are_no_literal_vips() {
     let text = "[source]\nmasters = [\"http://10.0.0.1:5050\", \"http://[2001:db8::1]:5050\", \"zk://10.0.0.9/mesos\", \
                 \"http://master:5050\"]";
     let expected: Vec<IpAddr> = vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()];
-    assert_eq!(publisher(&config(text)).masters, expected);
+    assert_eq!(catalog_settings(&config(text)).masters, expected);
     let infrastructure = label_policy(&config(text)).infrastructure;
     assert!(expected.iter().all(|master| infrastructure.contains_key(master)), "{infrastructure:?}");
 }

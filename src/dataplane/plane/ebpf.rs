@@ -122,11 +122,12 @@ impl Plane for EbpfPlane {
 }
 
 impl Leftovers {
-    /// Expects programs pinned where these options say.
-    pub fn new(options: Options) -> Self {
+    /// Expects programs pinned where these options say, beside the plane `used`; `None` if that plane takes
+    /// them over. Programs act before there is a packet, and so would hide any other plane's services.
+    pub fn beside(used: PlaneKind, options: &Options) -> Option<Self> {
         // What fails here fails again when they are removed, and is reported then.
-        let exemption = Ebpf::exempt_this_process(&options).ok().flatten();
-        Self { options: Some(options), exemption }
+        let exemption = || Ebpf::exempt_this_process(options).ok().flatten();
+        (used != PlaneKind::Ebpf).then(|| Self { options: Some(options.clone()), exemption: exemption() })
     }
 
     /// Detaches the programs and removes their pins, once. Their connections go on.
@@ -214,7 +215,9 @@ mod tests {
     fn leftovers_are_looked_for_until_they_are_gone() {
         let directory = tempfile::tempdir().unwrap();
         let pins = directory.path().join("pins");
-        let mut leftovers = Leftovers::new(Options { cgroup: None, pins: pins.clone() });
+        let options = Options { cgroup: None, pins: pins.clone() };
+        assert!(Leftovers::beside(PlaneKind::Ebpf, &options).is_none(), "the plane takes them over");
+        let mut leftovers = Leftovers::beside(PlaneKind::Ipvs, &options).unwrap();
         assert_eq!(leftovers.remove(), Ok(()));
         // A directory of that name that appears later is not of an earlier run.
         std::fs::create_dir(&pins).unwrap();

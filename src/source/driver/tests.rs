@@ -20,7 +20,7 @@ proptest! {
 
 #[test]
 fn backoff_doubles_the_interval_and_never_goes_below_it() {
-    let seconds = |backoff: Backoff| [0, 1, 2, 3, 4, 5, 99].map(|failures| backoff.pause(failures).as_secs());
+    let seconds = |backoff: Backoff| [1, 2, 3, 4, 5, 6, 99].map(|failures| backoff.pause(failures).as_secs());
     assert_eq!(seconds(BACKOFF), [2, 4, 8, 16, 30, 30, 30]);
     assert_eq!(seconds(Backoff { interval: Duration::from_secs(60), ..BACKOFF }), [60; 7]);
 }

@@ -99,7 +99,7 @@ fn every_vector_of_the_peer() {
     }
 }
 
-/// Where the peer gives each of several labels with one name an address of its own, we give them
+/// Where Minuteman gives each of several labels with one name an address of its own, we give them
 /// the one that it gives to the first of them.
 #[test]
 fn every_collision_scenario_of_the_peer() {
