@@ -7,6 +7,7 @@ mod foreign;
 mod guard;
 mod matrix;
 mod names;
+mod networks;
 mod planes;
 mod reach;
 mod repair;
@@ -60,6 +61,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         matrix::TESTS,
         topologies::TESTS,
         guard::TESTS,
+        networks::TESTS,
         names::TESTS,
         churn::TESTS,
         drain::TESTS,

@@ -85,7 +85,12 @@ impl Lab {
         let notifications = UnixDatagram::bind(&path)?;
         notifications.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
-        let process = inside(&self.agent.name)
+        let mut command = inside(&self.agent.name);
+        if let Some(programs) = &self.programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
+        let process = command
             .args([PROGRAM, "run", "--config"])
             .arg(self.path("l4lbd.toml"))
             .env("NOTIFY_SOCKET", &path)
