@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::cluster::belief::Belief;
 use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
-use crate::dataplane::kernel::{Kernel, KernelOptions};
+use crate::dataplane::kernel::{Access, Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
@@ -28,7 +28,8 @@ impl Args {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
             // A dry run must not attach programs, not even those of the configured plane.
-            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
+            let mut kernel =
+                Kernel::open(&KernelOptions { access: Access::Look, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
             let mut belief = Belief::resume(store.cluster()?);

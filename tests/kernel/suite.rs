@@ -13,6 +13,7 @@ mod reach;
 mod repair;
 mod restart;
 mod rights;
+mod single;
 mod topologies;
 mod web;
 
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         foreign::TESTS,
         planes::TESTS,
         rights::TESTS,
+        single::TESTS,
     ]
     .into_iter()
     .flatten()

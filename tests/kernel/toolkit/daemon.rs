@@ -207,6 +207,10 @@ impl Daemon<'_> {
         Ok(self.vip(name, port)?.socket())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends it as systemd does.
     pub fn terminate(mut self) -> Result<()> {
         let ended = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
