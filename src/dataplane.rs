@@ -18,6 +18,7 @@ mod error;
 pub mod host;
 pub mod ipvs;
 pub mod kernel;
+pub mod lock;
 pub mod memory;
 mod node;
 mod op;

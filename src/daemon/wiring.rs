@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::cluster::belief::Patience;
 use crate::config::Config;
-use crate::dataplane::kernel::KernelOptions;
+use crate::dataplane::kernel::{Access, KernelOptions};
 use crate::dataplane::{Timeouts, ebpf};
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::settings::{DCOS_ZONES, is_within};
@@ -145,7 +145,7 @@ pub fn kernel(config: &Config) -> KernelOptions {
         plane: config.dataplane.kind.0,
         link: config.dataplane.link.clone(),
         ebpf: ebpf::Options { cgroup: config.ebpf.cgroup.clone(), pins: config.ebpf.pins.clone() },
-        attach: true,
+        access: Access::Program,
     }
 }
 
