@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
 use crate::store::Persisted;
@@ -37,7 +38,7 @@ use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
 use drain::Drain;
-use warnings::warnings;
+use warnings::{address_warnings, warnings};
 
 /// Operator's decisions about the table.
 #[derive(Clone, Debug)]
@@ -90,6 +91,7 @@ struct Basis {
 #[derive(Debug)]
 pub struct ClusterView {
     table: VipTable,
+    snapshot: Arc<Snapshot>,
     sync: SyncState,
     pub held: Vec<HoldReason>,
     /// Id of the leading master.
@@ -109,6 +111,7 @@ impl ClusterView {
         let snapshot = &accepted.snapshot;
         Self {
             table: VipTable::after(snapshot, policy, standing),
+            snapshot: Arc::clone(snapshot),
             infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
@@ -236,7 +239,8 @@ impl Planner {
                 foreign: &actual.foreign,
             });
             // From the desired state without adopted servers: a warning is about tasks that documents know.
-            desired.warnings = warnings(&desired, sources, &actual.node);
+            desired.warnings = warnings(&cluster.table, &desired, sources, &actual.node);
+            desired.warnings.extend(address_warnings(&cluster.snapshot, self.settings.node, &actual.node));
             // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {

@@ -5,6 +5,7 @@
 //! [`alloc`] gives each name in it an address; the data plane and the DNS zone are made from both.
 
 pub mod alloc;
+pub mod doubtful;
 pub mod endpoints;
 pub mod label;
 pub mod policy;

@@ -31,8 +31,15 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         ranges: [config.vips.range4, config.vips.range6],
         literals_in_range: config.vips.literals_in_range,
         zone: config.dns.zone.clone(),
+        domains: domains(config),
         infrastructure: infrastructure(config),
     }
+}
+
+/// Returns the zones in which names of this cluster are served, by this daemon or by mesos-dns.
+fn domains(config: &Config) -> Vec<String> {
+    let further = DCOS_ZONES.into_iter().chain(["mesos"]).map(str::to_owned);
+    std::iter::once(&config.dns.zone).chain(&config.dns.aliases).cloned().chain(further).collect()
 }
 
 /// Returns the addresses that the daemon asks or depends on, with what each is; servers that are configured

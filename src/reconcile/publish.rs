@@ -215,6 +215,7 @@ impl Publisher {
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);
         status.source.failure.clone_from(&feed.failure);
+        status.source.overdue.clone_from(&feed.overdue);
         if let Some(cluster) = planner.cluster() {
             status.source.master.clone_from(&cluster.master);
             status.source.agents = cluster.agents;

@@ -27,6 +27,8 @@ pub struct Feed {
     pub good_at: Option<Timestamp>,
     /// Interval between two questions, with its reason, for people.
     pub pace: String,
+    /// Set while a request has had no answer for so long that the cluster may be outdated, in words.
+    pub overdue: Option<String>,
     pub failure: Option<Failure>,
 }
 
@@ -77,6 +79,7 @@ impl Believer {
         self.feed.place = report.place;
         self.feed.good_at = report.good_at;
         self.feed.pace = report.pace;
+        self.feed.overdue = report.overdue;
         self.feed.failure = report.failure;
     }
 

@@ -19,6 +19,8 @@ pub struct Report<T = Snapshot> {
     pub place: String,
     /// Interval of the requests, with the reasons for its length; for people.
     pub pace: String,
+    /// Set while a request has had no answer for so long that the snapshot may be outdated, in words.
+    pub overdue: Option<String>,
     pub failure: Option<Failure>,
 }
 
@@ -30,6 +32,7 @@ impl<T> Default for Report<T> {
             good_at: None,
             place: String::new(),
             pace: String::new(),
+            overdue: None,
             failure: None,
         }
     }
@@ -44,6 +47,7 @@ impl<T> Clone for Report<T> {
             good_at: self.good_at,
             place: self.place.clone(),
             pace: self.pace.clone(),
+            overdue: self.overdue.clone(),
             failure: self.failure.clone(),
         }
     }

@@ -40,7 +40,11 @@ pub fn reasons(
             None => "there was no state since the start".to_owned(),
         };
         reasons.push(format!("source: {age}: {}", failure.error));
-    } else if status.source.good_at.is_none() {
+    } else if let Some(good) = status.source.good_at {
+        // A request that hangs is no failure before its timeout.
+        let overdue = status.source.overdue.iter();
+        reasons.extend(overdue.map(|late| format!("source: the state is {} old: {late}", age(good, now))));
+    } else {
         reasons.push("source: waiting for the first state".to_owned());
     }
     if let Some(error) = status.pass.errors.first() {

@@ -25,6 +25,8 @@ pub struct LabelPolicy {
     pub literals_in_range: Option<AddressRange>,
     /// Zone of the names.
     pub zone: String,
+    /// Zones in which this daemon or the cluster serves names, that of the names among them.
+    pub domains: Vec<String>,
     /// Addresses that the daemon asks or depends on, as far as they are configured, with what each is, such
     /// as `the address of a Mesos master`.
     pub infrastructure: BTreeMap<IpAddr, &'static str>,
@@ -39,6 +41,7 @@ impl Default for LabelPolicy {
             ranges: [AddressRange::DCOS_V4, AddressRange::DCOS_V6],
             literals_in_range: None,
             zone: super::DEFAULT_ZONE.to_owned(),
+            domains: vec![super::DEFAULT_ZONE.to_owned()],
             infrastructure: BTreeMap::new(),
         }
     }

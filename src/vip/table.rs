@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::doubtful::DoubtfulLabels;
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
 use super::{LabelPolicy, PortOptions, vip_name};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState, VipLabel};
 
 /// Host part of a VIP: the part that a client dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,6 +145,8 @@ pub struct VipTable {
     /// VIPs whose backends are all on lost agents, or would get no new connections.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
+    /// Labels that give a VIP but were probably meant otherwise.
+    pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
 }
@@ -201,9 +204,7 @@ impl TableBuilder<'_> {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
                 }
-                (Some(framework), Ok(backends)) => {
-                    self.add_vip(task, port, &label.value, framework, backends)
-                }
+                (Some(framework), Ok(backends)) => self.add_vip(task, port, label, framework, backends),
                 (_, Err(reason)) => Err(reason.clone()),
             };
             if let Err(reason) = added
@@ -218,20 +219,20 @@ impl TableBuilder<'_> {
         &mut self,
         task: &Task,
         port: &TaskPort,
-        value: &str,
+        written: &VipLabel,
         framework: &str,
         backends: &[Endpoint],
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
-        let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        let (label_host, vip_port) = label::parse(&written.value).map_err(|error| error.to_string())?;
         // From the label as written, since the peer sorts before it makes names of them.
-        let rank = match host {
+        let rank = match label_host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
             }
             LabelHost::Literal(_) => Rank::default(),
         };
-        let (host, refused) = match host {
+        let (host, refused) = match label_host {
             LabelHost::Named(label) => {
                 let name = vip_name(label, framework);
                 let refused = self.rules.refuse_name(&name);
@@ -269,6 +270,7 @@ impl TableBuilder<'_> {
             self.table.awaited.insert(key);
             return Ok(());
         }
+        self.table.doubtful.note((task, port), written, &label_host, (framework, &key), self.rules);
         // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);

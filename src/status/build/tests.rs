@@ -50,6 +50,17 @@ fn reasons_come_in_the_order_of_their_weight() {
 }
 
 #[test]
+fn the_age_of_the_state_is_said_while_an_answer_is_late() {
+    let mut status = Status::default();
+    status.source.good_at = Some(at(91));
+    status.source.overdue = Some("http://m:5050 has not answered for 3 intervals, asked every 2s".to_owned());
+    assert_eq!(
+        reasons(&status, None, None, &failed(0), None, at(100)),
+        ["source: the state is 9s old: http://m:5050 has not answered for 3 intervals, asked every 2s"]
+    );
+}
+
+#[test]
 fn errors_that_are_listed_are_bounded() {
     assert_eq!(first_errors(&failed(SHOWN_ERRORS + 5).failed).len(), SHOWN_ERRORS);
 }
