@@ -9,6 +9,7 @@ use crate::dataplane::kernel::KernelOptions;
 use crate::dataplane::{Timeouts, ebpf};
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::settings::{DCOS_ZONES, is_within};
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::reverse;
 use crate::dns::zones::vips::{self, Zone};
@@ -134,13 +135,14 @@ pub fn is_file(config: &Config) -> bool {
 ///
 /// # Errors
 /// When the zone's origin is no name, which no valid configuration has.
-pub fn reconciler(config: &Config) -> Result<ReconcilerSettings, vips::Error> {
+pub fn reconciler(config: &Config, dns_usage: UsageRegistry) -> Result<ReconcilerSettings, vips::Error> {
     Ok(ReconcilerSettings {
         planner: planner(config),
         publisher: PublisherSettings {
             zone: zone(config)?,
             origin: config.dns.zone.clone(),
             sources: origins(config),
+            dns_usage,
         },
         audit: config.dataplane.audit.0,
     })
@@ -176,7 +178,7 @@ pub fn catalog(config: &Config) -> Result<Catalog, vips::Error> {
 ///
 /// # Errors
 /// When no upstream is left besides this server itself.
-pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
+pub fn forwarder(config: &Config, usage: &UsageRegistry) -> Result<Option<Forwarder>, forward::Error> {
     let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
     let mut routes = Vec::new();
     if let Mesos::Upstreams(upstreams) = &config.dns.mesos {
@@ -190,7 +192,9 @@ pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
     if routes.is_empty() {
         return Ok(None);
     }
-    Forwarder::new(routes, &config.dns.listen).map(Some)
+    let forwarder = Forwarder::new(routes, &config.dns.listen)?;
+    forwarder.announce(usage);
+    Ok(Some(forwarder))
 }
 
 /// Returns the zones for which systemd-resolved is to ask this server.

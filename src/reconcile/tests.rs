@@ -15,6 +15,7 @@ use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::protocol::record::encode;
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::Zone;
 use crate::mesos;
 use crate::plan::NodeView;
@@ -68,7 +69,7 @@ impl Bench {
         let believer = Believer::new(wiring::patience(&config), cluster);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let outputs = Outputs { zones, statuses, nodes };
-        let settings = wiring::reconciler(&config).unwrap();
+        let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
         Self {

@@ -55,6 +55,10 @@ pub fn reasons(
     }
     reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
     reasons.extend(table_reasons(plan, cluster));
+    let pressing = status.dns.usage.iter().filter(|usage| usage.is_pressing());
+    reasons.extend(pressing.map(|usage| {
+        format!("dns: nearly full, clients beyond their share are refused or closed then: {usage}")
+    }));
     reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
     reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons
