@@ -34,6 +34,7 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         zone: config.dns.zone.clone(),
         domains: domains(config),
         infrastructure: infrastructure(config),
+        asked: BTreeMap::new(),
     }
 }
 
@@ -43,8 +44,8 @@ fn domains(config: &Config) -> Vec<String> {
     std::iter::once(&config.dns.zone).chain(&config.dns.aliases).cloned().chain(further).collect()
 }
 
-/// Returns the addresses that the daemon asks or depends on, with what each is; servers that are configured
-/// by name are not among them.
+/// Returns the addresses that the daemon asks or depends on, with what each is; those of servers that are
+/// configured by name are learnt when the name is resolved.
 fn infrastructure(config: &Config) -> BTreeMap<IpAddr, &'static str> {
     let http = |location: &Location| location.url()?.host_str().and_then(address);
     let zookeeper = |location: &Location| match location {

@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use super::forward::Client;
-
 /// Use of one bounded thing that clients share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -37,7 +35,7 @@ impl Usage {
     }
 
     /// Returns the number of places of each client, and which has most of them.
-    pub fn of_clients<'c>(mut self, clients: impl Iterator<Item = (&'c Client, usize)>) -> Self {
+    pub fn of_clients(mut self, clients: impl Iterator<Item = (impl fmt::Display, usize)>) -> Self {
         // The order breaks ties, so that the same use is shown in the same words.
         let by_client: BTreeMap<String, usize> =
             clients.map(|(client, used)| (client.to_string(), used)).collect();
@@ -127,10 +125,8 @@ mod tests {
 
     #[test]
     fn a_line_says_who_has_most() {
-        let client = |last| Client::from(std::net::IpAddr::from([10, 0, 0, last]));
-        let (one, two) = (client(1), client(2));
         let usage = Usage { name: "x".into(), used: 7, limit: 8, share: 2, refused: 3, ..Usage::default() };
-        let usage = usage.of_clients([(&one, 3), (&two, 4)].into_iter());
+        let usage = usage.of_clients([("10.0.0.1", 3), ("10.0.0.2", 4)].into_iter());
         assert_eq!(usage.to_string(), "x: 7 of 8 by 2 clients (most by 10.0.0.2: 4; share 2), 3 refused");
     }
 }

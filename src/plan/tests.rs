@@ -491,6 +491,32 @@ fn infrastructure_that_is_learnt_later_takes_its_address_from_a_literal() {
     assert!(planner.persisted.vips.is_empty());
 }
 
+#[test]
+fn a_name_that_leads_to_a_vip_ends_the_vip_for_a_day_and_across_restarts() {
+    let mut planner = planner("");
+    let tasks = [task("t", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")];
+    assert_eq!(services(&plan(&mut planner, &tasks, 0)), ["tcp 10.9.9.9:80 1"]);
+    let marathon = BTreeMap::from([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())]);
+    assert!(planner.reserve(&marathon, at(100)));
+    assert!(!planner.reserve(&marathon, at(HOUR)), "nothing new");
+    let ended = plan(&mut planner, &tasks, 101);
+    assert_eq!(services(&ended), [""; 0], "not even to refuse connections");
+    assert_eq!(
+        ended.desired.skipped[0].reason,
+        "10.9.9.9 is the address of a server that l4lbd asks (marathon.example), which can't be a VIP"
+    );
+    let config = Config::parse(Path::new("test"), "").unwrap();
+    let text = serde_json::to_string(&planner.persisted).unwrap();
+    let mut restarted = Planner::new(wiring::planner(&config), serde_json::from_str(&text).unwrap());
+    assert_eq!(services(&plan(&mut restarted, &tasks, 102)), [""; 0]);
+    // The name leads elsewhere by now.
+    let elsewhere = BTreeMap::from([(IpAddr::from([10, 9, 9, 8]), "marathon.example".to_owned())]);
+    assert!(restarted.reserve(&elsewhere, at(2 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 103)), [""; 0]);
+    assert!(restarted.reserve(&elsewhere, at(30 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 104)), ["tcp 10.9.9.9:80 1"]);
+}
+
 /// A cluster of one machine may know its agent by a loopback address.
 #[test]
 fn an_agent_at_a_loopback_address_serves_its_tasks() {

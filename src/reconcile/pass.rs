@@ -90,13 +90,16 @@ impl<D: DataPlane> Passes<D> {
             (Some(new), Some(known)) => !Arc::ptr_eq(new, known),
             (new, _) => new.is_some(),
         };
-        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
+        // A server's name may have led to an address that a literal VIP has.
+        let has_moved = self.planner.reserve(&feed.servers, Timestamp::now());
+        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new || has_moved) {
             // Comparing costs a fraction of making the table and the plan anew.
-            let is_same = self.feed.accepted.as_ref().is_some_and(|known| {
-                let (old, new) = (&known.snapshot.names, &accepted.snapshot.names);
-                known.gives_same_table(accepted)
-                    && (!self.planner.depends_on_names() || old.addresses().eq(new.addresses()))
-            });
+            let is_same = !has_moved
+                && self.feed.accepted.as_ref().is_some_and(|known| {
+                    let (old, new) = (&known.snapshot.names, &accepted.snapshot.names);
+                    known.gives_same_table(accepted)
+                        && (!self.planner.depends_on_names() || old.addresses().eq(new.addresses()))
+                });
             if is_same {
                 self.saver.note_same_cluster(&accepted.snapshot);
             } else {

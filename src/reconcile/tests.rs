@@ -256,6 +256,20 @@ async fn a_source_without_an_answer_degrades_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_asked_at_the_address_of_a_vip_takes_it() {
+    let mut bench = Bench::new();
+    let document = document(&["10.9.9.9:80"]);
+    bench.learn(&document).await;
+    assert_eq!(bench.kernel().state.services.len(), 1);
+    // The same document, and a failure: only the servers are new.
+    let servers = Arc::new([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())].into());
+    bench.take(Report { servers, ..report(bench.sequence, &document) });
+    bench.pass().await;
+    assert!(bench.kernel().state.services.is_empty());
+    assert!(bench.status().skipped[0].reason.contains("(marathon.example)"), "{:?}", bench.status().skipped);
+}
+
+#[tokio::test]
 async fn addresses_survive_a_restart_even_where_the_hash_would_now_differ() {
     // The restart is with a wider range.
     let mut bench = Bench::with("[vips]\nrange4 = \"11.0.0.0-11.0.0.255\"\n");

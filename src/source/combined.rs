@@ -11,7 +11,8 @@
 //! For example, with a task that the masters call running and its agent calls killing, the task is
 //! killing; when the agent stops answering, it is running again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -124,6 +125,9 @@ impl LatestReports {
         report.failure = health.failure;
         report.place = health.origins.join(" and ");
         report.pace = health.schedules.join("; ");
+        if *report.servers != health.servers {
+            report.servers = Arc::new(health.servers);
+        }
         report.overdue = (!health.overdue.is_empty()).then(|| health.overdue.join("; "));
         // Health is published at once, a snapshot only when it is whole.
         let known = self.cluster.as_ref().is_none_or(|cluster| cluster.snapshot.is_some());
@@ -182,6 +186,7 @@ struct Health {
     origins: Vec<String>,
     schedules: Vec<String>,
     overdue: Vec<String>,
+    servers: BTreeMap<IpAddr, String>,
     /// Time of the oldest part of the snapshot.
     good_at: Option<jiff::Timestamp>,
 }
@@ -199,6 +204,7 @@ impl Health {
         self.origins.extend((!part.place.is_empty()).then(|| part.place.clone()));
         self.schedules.extend((!part.pace.is_empty()).then(|| part.pace.clone()));
         self.overdue.extend(part.overdue.clone());
+        self.servers.extend(part.servers.iter().map(|(address, name)| (*address, name.clone())));
         self.good_at = self.good_at.into_iter().chain(part.good_at).min();
     }
 }

@@ -121,7 +121,19 @@ fn publish<S: Source>(
     source: &S,
     answer: Result<Fetched<S::Item>, Error>,
 ) {
-    reports.send_modify(|report| match answer {
+    let servers = source.servers();
+    reports.send_modify(|report| {
+        // Of a failure as well: the names were resolved all the same.
+        if *report.servers != servers {
+            report.servers = Arc::new(servers);
+        }
+        take_answer(report, source, answer);
+    });
+}
+
+/// Puts the answer itself into the report.
+fn take_answer<S: Source>(report: &mut Report<S::Item>, source: &S, answer: Result<Fetched<S::Item>, Error>) {
+    match answer {
         Ok(fetched) => {
             if let Some(failure) = report.failure.take() {
                 tracing::info!(source = source.origin(), attempts = failure.attempts, "source answers again");
@@ -148,7 +160,7 @@ fn publish<S: Source>(
             report.overdue = None;
             report.failure = Some(Failure { error, at: Timestamp::now(), attempts });
         }
-    });
+    }
 }
 
 #[cfg(test)]

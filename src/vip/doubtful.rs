@@ -5,9 +5,10 @@
 //! `010.1.2.3.marathon`; `web.marathon.l4lb.thisdcos.directory:80` gets framework and zone a second time.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use super::label::LabelHost;
-use super::{LabelPolicy, VipKey};
+use super::policy::LabelPolicy;
 use crate::cluster::dns_label::{MAX_LABEL, fragment, label};
 use crate::cluster::{Skipped, Task, TaskPort, VipLabel, shortened};
 
@@ -31,7 +32,7 @@ struct Doubt {
 /// Labels that were probably meant otherwise, each once for all tasks that have it, by framework.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DoubtfulLabels {
-    of_frameworks: BTreeMap<String, BTreeMap<(VipKey, String), Doubt>>,
+    of_frameworks: BTreeMap<String, BTreeMap<(String, String), Doubt>>,
     /// Labels that found no place.
     beyond: usize,
     /// Places that the last task has taken, with its id.
@@ -39,20 +40,20 @@ pub struct DoubtfulLabels {
 }
 
 impl DoubtfulLabels {
-    /// Notes a label that has become the VIP `key`, if it was probably meant otherwise. Tasks come in their
+    /// Notes a label that has become the VIP `vip`, if it was probably meant otherwise. Tasks come in their
     /// order, so that every node keeps the same labels.
     pub fn note(
         &mut self,
         (task, port): (&Task, &TaskPort),
         written: &VipLabel,
         host: &LabelHost<'_>,
-        (framework, key): (&str, &VipKey),
+        (framework, vip): (&str, &impl Display),
         policy: &LabelPolicy,
     ) {
         let LabelHost::Named(host) = *host else { return };
         let Some(doubt) = doubt(host, framework, &policy.domains) else { return };
         let found = self.of_frameworks.entry(task.key.framework.clone()).or_default();
-        let place = (key.clone(), written.value.clone());
+        let place = (vip.to_string(), written.value.clone());
         if let Some(known) = found.get_mut(&place) {
             known.ports += 1;
             return;
@@ -70,7 +71,7 @@ impl DoubtfulLabels {
             port: Some(shortened(port.describe())),
             label: Some(shortened(written.key.clone())),
             value: Some(shortened(written.value.clone())),
-            reason: format!("{doubt}; it became the VIP {key}, a name in {}", policy.zone),
+            reason: format!("{doubt}; it became the VIP {vip}, a name in {}", policy.zone),
         };
         found.insert(place, Doubt { label, ports: 1 });
     }
