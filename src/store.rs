@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -43,6 +44,18 @@ pub struct Persisted {
     /// start.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
     pub vips: BTreeMap<VipKey, Option<Timestamp>>,
+    /// Addresses of servers that were asked, which no VIP may have.
+    #[serde(default)]
+    pub servers: BTreeMap<IpAddr, AskedServer>,
+}
+
+/// A server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedServer {
+    /// Name that led to its address.
+    pub name: String,
+    /// Hour in which it was last known, so that the file is written once an hour at most for it.
+    pub hour: i64,
 }
 
 /// Failure to read or write a file.

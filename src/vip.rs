@@ -6,6 +6,7 @@
 //! plane and the DNS zone are made from both.
 
 pub mod alloc;
+pub mod doubtful;
 pub mod endpoints;
 pub mod label;
 pub mod policy;

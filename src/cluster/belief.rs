@@ -217,12 +217,15 @@ impl Belief {
         };
         // A daemon that starts in the middle of a fail-over, and documents that name no master, show it
         // only by the agents that are awaited.
-        let is_awaited = |agent: &String| new.recovered.contains(agent);
+        let is_awaited = |agent: &str| new.recovered.contains(agent);
         // Agents of tasks as well: a document may list a task without its agent.
-        let agents = || believed.agents.keys().chain(believed.tasks.values().map(|task| &task.agent_id));
+        let agents = || {
+            let of_tasks = believed.tasks.values().map(|task| &*task.agent_id);
+            believed.agents.keys().map(String::as_str).chain(of_tasks)
+        };
         let under_way = self.failover.is_none() && agents().any(is_awaited);
         if changed || under_way {
-            let mut missing: BTreeSet<String> = agents().cloned().collect();
+            let mut missing: BTreeSet<String> = agents().map(str::to_owned).collect();
             // Those of an earlier fail-over as well: a second election in a row must not give them up.
             missing.extend(self.failover.take().into_iter().flat_map(|failover| failover.missing));
             let until = now.checked_add(patience.failover).unwrap_or(Timestamp::MAX);
@@ -314,17 +317,23 @@ impl Belief {
 /// Copies the names of frameworks that the document does not list although it lists tasks of them: masters
 /// before Mesos 1.2 do not know a framework that has not registered since they lead.
 fn keep_framework_names(believed: &Snapshot, new: &mut Arc<Snapshot>) {
-    let of_tasks = new.tasks.keys().map(|key| &key.framework);
-    let nameless: BTreeSet<&String> = of_tasks
-        .chain(new.names.frameworks.keys())
-        .filter(|framework| !new.frameworks.contains_key(*framework))
-        .collect();
-    let known =
-        nameless.into_iter().filter_map(|id| Some((id.clone(), believed.frameworks.get(id)?.clone())));
-    let known: Vec<(String, String)> = known.collect();
-    if !known.is_empty() {
-        Arc::make_mut(new).frameworks.extend(known);
+    let gone = believed.frameworks.changes(&new.frameworks).filter_map(|change| match change {
+        Change::Removed(id, name) => Some((id.clone(), name.clone())),
+        _ => None,
+    });
+    let mut gone: Vec<(String, String)> = gone.collect();
+    // The usual case: going through all tasks would cost more than the rest of a document that changes one.
+    if gone.is_empty() {
+        return;
     }
+    let in_use: BTreeSet<&str> = new
+        .tasks
+        .keys()
+        .map(|key| &*key.framework)
+        .chain(new.names.tasks.keys().map(|key| &*key.framework))
+        .collect();
+    gone.retain(|(id, _)| in_use.contains(id.as_str()));
+    Arc::make_mut(new).frameworks.extend(gone);
 }
 
 /// Keeps tasks of lost agents as long as the document lists them, for VIPs without another backend.

@@ -62,6 +62,9 @@ pub struct Snapshot {
     pub master: Option<Master>,
     /// Registered agents, by id.
     pub agents: SharedMap<String, Agent>,
+    /// Ids of the agents that were asked themselves: those of this node.
+    #[serde(skip)]
+    pub own_agents: SharedSet<String>,
     /// Ids of agents that a new master knows of but that have not registered again.
     pub recovered: SharedSet<String>,
     /// Framework id to framework name.

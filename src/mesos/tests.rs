@@ -273,7 +273,7 @@ fn running_tasks_are_read_wherever_a_document_lists_them() {
     );
     for text in [v0, v1] {
         let snapshot = parse(text.as_bytes(), None).unwrap();
-        let ids: Vec<&str> = snapshot.tasks.keys().map(|key| key.task.as_str()).collect();
+        let ids: Vec<&str> = snapshot.tasks.keys().map(|key| &*key.task).collect();
         assert_eq!((ids, snapshot.names.len()), (vec!["orphan", "usual"], 2), "{text}");
     }
 }

@@ -132,11 +132,15 @@ impl<D: DataPlane> Passes<D> {
     pub(super) fn take_feed(&mut self, feed: Feed) -> News {
         let mut news = News::Nothing;
         let known = self.feed.accepted.as_ref();
+        // A server's name may have led to an address that a literal VIP has.
+        let has_moved = self.planner.reserve(&feed.servers, Timestamp::now());
         // Feeds are compared by pointer: one that brings nothing costs nothing.
-        let is_new = |accepted: &&Arc<_>| known.is_none_or(|known| !Arc::ptr_eq(known, accepted));
+        let is_new =
+            |accepted: &&Arc<_>| has_moved || known.is_none_or(|known| !Arc::ptr_eq(known, accepted));
         if let Some(accepted) = feed.accepted.as_ref().filter(is_new) {
             // Comparing costs a fraction of making the table and the plan anew.
-            let is_same = known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
+            let is_same =
+                !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
             if is_same {
                 self.planner.learn_same(accepted);
                 self.saver.note_same_cluster(&accepted.snapshot);

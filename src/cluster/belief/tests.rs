@@ -437,10 +437,10 @@ fn tasks_of_a_framework_that_an_old_master_does_not_know_keep_its_name() {
     for second in [1, 2] {
         let (snapshot, held) = take(&mut belief, orphaned(), at(second), PATIENCE);
         assert_eq!((snapshot.tasks.values().next().unwrap().state, held.len()), (TaskState::Running, 0));
-        assert_eq!(snapshot.frameworks["F"], "marathon");
+        assert_eq!(snapshot.frameworks.get("F").unwrap(), "marathon");
         assert!(snapshot.kept.is_empty() && snapshot.names.len() == 1, "the master lists it");
     }
-    assert_eq!(belief.accept(Arc::new(orphaned())).snapshot.frameworks["F"], "marathon");
+    assert_eq!(belief.accept(Arc::new(orphaned())).snapshot.frameworks.get("F").unwrap(), "marathon");
     let mut restarted = Belief::resume(Some(known));
-    assert_eq!(take(&mut restarted, orphaned(), at(3), PATIENCE).0.frameworks["F"], "marathon");
+    assert_eq!(take(&mut restarted, orphaned(), at(3), PATIENCE).0.frameworks.get("F").unwrap(), "marathon");
 }
