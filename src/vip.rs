@@ -6,6 +6,7 @@
 
 pub mod alloc;
 pub mod endpoints;
+pub mod key;
 pub mod label;
 pub mod policy;
 pub mod reserved;
@@ -14,8 +15,9 @@ pub mod table;
 
 pub use crate::cluster::PortOptions;
 use crate::cluster::dns_label::fragment;
+pub use key::{Host, VipKey};
 pub use policy::LabelPolicy;
-pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};
+pub use table::{Backend, Condition, Vip, VipTable};
 
 /// Zone of the names unless the configuration says otherwise; that of DC/OS.
 pub const DEFAULT_ZONE: &str = "l4lb.thisdcos.directory";

@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use std::time::Duration;
@@ -11,45 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
-use super::{LabelPolicy, PortOptions, vip_name};
+use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
-
-/// Host part of a VIP: the part that a client dials.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Host {
-    /// Name below the zone, such as `web.marathon`; its address is allocated.
-    Named(String),
-    /// An address that the label gives itself.
-    Literal(IpAddr),
-}
-
-/// Identity of a VIP.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VipKey {
-    pub host: Host,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
-impl VipKey {
-    /// Returns the address of a literal VIP.
-    pub fn literal(&self) -> Option<IpAddr> {
-        match self.host {
-            Host::Literal(address) => Some(address),
-            Host::Named(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for VipKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Named(name) => write!(f, "{} {name}:{}", self.protocol, self.port),
-            Host::Literal(address) => write!(f, "{} {}", self.protocol, SocketAddr::new(*address, self.port)),
-        }
-    }
-}
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
