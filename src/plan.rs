@@ -22,6 +22,7 @@ pub mod desired;
 pub mod drain;
 pub mod warnings;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use jiff::Timestamp;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
 use crate::store::Persisted;
-use crate::vip::{LabelPolicy, VipKey, VipTable};
+use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
@@ -105,10 +106,10 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(accepted: &Accepted, policy: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
+    fn new(accepted: &Accepted, policy: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
-            table: VipTable::after(snapshot, policy, standing),
+            table: VipTable::after(snapshot, policy, memory),
             infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
@@ -175,7 +176,9 @@ impl Planner {
     pub fn learn(&mut self, accepted: &Accepted) {
         // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
         let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &standing);
+        self.persisted.note_registered(&accepted.snapshot);
+        let memory = TableMemory { standing, registered: Cow::Borrowed(&self.persisted.registered) };
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory);
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
@@ -236,7 +239,9 @@ impl Planner {
                 foreign: &actual.foreign,
             });
             // From the desired state without adopted servers: a warning is about tasks that documents know.
-            desired.warnings = warnings(&desired, sources, &actual.node);
+            desired.warnings = cluster.table.warnings.clone();
+            let warnings = warnings(&desired, sources, &actual.node);
+            desired.warnings.extend(warnings);
             // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {

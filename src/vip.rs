@@ -5,6 +5,7 @@
 //! [`alloc`] gives each name in it an address; the data plane and the DNS zone are made from both.
 
 pub mod alloc;
+mod contest;
 pub mod endpoints;
 pub mod key;
 pub mod label;
@@ -17,7 +18,7 @@ pub use crate::cluster::PortOptions;
 use crate::cluster::dns_label::fragment;
 pub use key::{Host, VipKey};
 pub use policy::LabelPolicy;
-pub use table::{Backend, Condition, Vip, VipTable};
+pub use table::{Backend, Condition, TableMemory, Vip, VipTable};
 
 /// Zone of the names unless the configuration says otherwise; that of DC/OS.
 pub const DEFAULT_ZONE: &str = "l4lb.thisdcos.directory";

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::registry::TaskRegistry;
@@ -49,6 +50,9 @@ pub struct Snapshot {
     pub recovered: BTreeSet<String>,
     /// Framework id to framework name.
     pub frameworks: BTreeMap<String, String>,
+    /// Times at which frameworks registered with the master, by framework id; agents and Marathon tell none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registered: BTreeMap<String, Timestamp>,
     /// Tasks with VIP labels that are not terminal.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
     pub tasks: BTreeMap<TaskKey, Task>,
@@ -73,6 +77,7 @@ impl Snapshot {
             && self.agents == other.agents
             && self.recovered == other.recovered
             && self.frameworks == other.frameworks
+            && self.registered == other.registered
             && self.tasks == other.tasks
     }
 

@@ -216,6 +216,9 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     for (id, name) in &own.frameworks {
         merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
     }
+    for (id, time) in &own.registered {
+        merged.registered.entry(id.clone()).or_insert(*time);
+    }
     // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();
     merged.skipped.extend(own.skipped.iter().filter(|skipped| !known.contains(skipped)).cloned());

@@ -1,15 +1,19 @@
 //! Tasks to VIPs: which backends each VIP has, and with which weight.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::contest::{self, Claims, Contest};
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
+use super::settings::{BackendPorts, SharedVips};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
 
@@ -106,6 +110,8 @@ pub struct VipTable {
     /// VIPs whose backends are all on lost agents, or would get no new connections.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
+    /// Remarks on names and addresses that several frameworks ask for.
+    pub warnings: Vec<String>,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
 }
@@ -113,29 +119,32 @@ pub struct VipTable {
 impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task, on a node without memory.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
-        Self::after(snapshot, rules, &BTreeSet::new())
+        Self::after(snapshot, rules, &TableMemory::default())
     }
 
-    /// Applies the rules on a node where literal VIPs have the addresses `standing` already. A task's own
-    /// address can't become a VIP; but an executor may report any address for its task, and that takes no
-    /// VIP away which stands.
-    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
-        let mut builder = TableBuilder {
-            snapshot,
-            rules,
-            cluster: snapshot.infrastructure(),
-            standing,
-            tasks: OnceCell::new(),
-            lost: BTreeMap::new(),
-            table: Self { skipped: snapshot.skipped.clone(), ..Self::default() },
-        };
-        for task in snapshot.tasks.values() {
-            for port in &task.ports {
-                builder.add(task, port);
-            }
+    /// Applies the rules on a node that remembers what was before. A task's own address can't become a VIP;
+    /// but an executor may report any address for its task, and that takes no VIP away which stands.
+    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
+        let mut builder = TableBuilder::new(snapshot, rules, memory);
+        builder.add_all();
+        let contests = std::mem::take(&mut builder.claims).contests(snapshot, &memory.registered);
+        if contests.is_empty() {
+            return builder.finish();
         }
+        // Who comes first is only known when all labels are: then once more, with that knowledge.
+        let mut builder = TableBuilder { contests, ..TableBuilder::new(snapshot, rules, memory) };
+        builder.add_all();
         builder.finish()
     }
+}
+
+/// Knowledge of a node beside the document.
+#[derive(Clone, Debug, Default)]
+pub struct TableMemory<'a> {
+    /// Addresses that literal VIPs have already.
+    pub standing: BTreeSet<IpAddr>,
+    /// Earliest known registrations of frameworks, by their ids.
+    pub registered: Cow<'a, BTreeMap<String, Timestamp>>,
 }
 
 /// A table that is being built.
@@ -144,19 +153,45 @@ struct TableBuilder<'a> {
     rules: &'a LabelPolicy,
     /// Addresses of agents and masters, with what each is.
     cluster: BTreeMap<IpAddr, &'static str>,
-    /// Addresses that literal VIPs have already.
-    standing: &'a BTreeSet<IpAddr>,
+    memory: &'a TableMemory<'a>,
     /// Addresses of running tasks, collected for the first literal VIP.
     tasks: OnceCell<BTreeSet<IpAddr>>,
     /// Backends of tasks on lost agents.
     lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
+    /// Frameworks that ask for names and addresses; collected until it is known who comes first.
+    claims: Claims<'a>,
+    /// Names and addresses that several frameworks ask for.
+    contests: BTreeMap<Host, Contest<'a>>,
     table: VipTable,
 }
 
-impl TableBuilder<'_> {
-    fn add(&mut self, task: &Task, port: &TaskPort) {
+impl<'a> TableBuilder<'a> {
+    fn new(snapshot: &'a Snapshot, rules: &'a LabelPolicy, memory: &'a TableMemory<'a>) -> Self {
+        Self {
+            snapshot,
+            rules,
+            cluster: snapshot.infrastructure(),
+            memory,
+            tasks: OnceCell::new(),
+            lost: BTreeMap::new(),
+            claims: Claims::default(),
+            contests: BTreeMap::new(),
+            table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
+        }
+    }
+
+    fn add_all(&mut self) {
+        for task in self.snapshot.tasks.values() {
+            for port in &task.ports {
+                self.add(task, port);
+            }
+        }
+    }
+
+    fn add(&mut self, task: &'a Task, port: &TaskPort) {
         // Once for all labels of the port: they lead to the same backends.
-        let backends = endpoints(self.snapshot, task, port);
+        let backends =
+            endpoints(self.snapshot, task, port).and_then(|found| self.allocated(task, port, found));
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
             let added = match (framework, &backends) {
@@ -178,7 +213,7 @@ impl TableBuilder<'_> {
 
     fn add_vip(
         &mut self,
-        task: &Task,
+        task: &'a Task,
         port: &TaskPort,
         value: &str,
         framework: &str,
@@ -220,6 +255,7 @@ impl TableBuilder<'_> {
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
+        let first = self.contest(&key, &task.key.framework)?;
         let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
         // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
@@ -241,7 +277,74 @@ impl TableBuilder<'_> {
         if !vip.port_names.contains(&port.name) {
             vip.port_names.insert(port.name.clone());
         }
-        vip.ask(&port.options)
+        match first {
+            Some(first) if port.options.concerns_all() => {
+                Err(format!("the options of this VIP are those of the framework {first}, which comes first"))
+            }
+            Some(_) => Ok(()),
+            None => vip.ask(&port.options),
+        }
+    }
+
+    /// Leaves out the backends at ports of agents that the task was not given, where that matters.
+    ///
+    /// # Errors
+    /// With the reason if none is left.
+    fn allocated(&self, task: &Task, port: &TaskPort, found: Vec<Endpoint>) -> Result<Vec<Endpoint>, String> {
+        if self.rules.ports == BackendPorts::Any {
+            return Ok(found);
+        }
+        let own = self.snapshot.agents.get(&task.agent_id).and_then(|agent| agent.address);
+        let refuse = |address: &SocketAddr| {
+            let kind = self.cluster.get(&address.ip())?;
+            if own != Some(address.ip()) {
+                return Some(format!(
+                    "{} is {kind} that the task does not run on (vips.ports)",
+                    address.ip()
+                ));
+            }
+            (!port.is_allocated).then(|| {
+                format!(
+                    "{address} is at {kind}, and port {} is neither among the task's port resources nor mapped \
+                     to its container (vips.ports)",
+                    address.port()
+                )
+            })
+        };
+        let (kept, refused): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(address, _)| refuse(address).is_none());
+        match refused.first().and_then(|(address, _)| refuse(address)).filter(|_| kept.is_empty()) {
+            Some(reason) => Err(reason),
+            None => Ok(kept),
+        }
+    }
+
+    /// Notes that a framework asks for a VIP. Returns the framework that comes before it, if there is one.
+    ///
+    /// # Errors
+    /// When that one keeps the VIP for itself.
+    fn contest(&mut self, key: &VipKey, framework: &'a str) -> Result<Option<String>, String> {
+        let Some(contest) = self.contests.get_mut(&key.host) else {
+            // Alone in the cluster, a framework meets no other.
+            if self.contests.is_empty() && self.snapshot.frameworks.len() > 1 {
+                self.claims.add(&key.host, framework);
+            }
+            return Ok(None);
+        };
+        if !contest.vips.contains(key) {
+            contest.vips.insert(key.clone());
+        }
+        if contest.owner == framework {
+            return Ok(None);
+        }
+        let (first, own) = (contest.owner, framework);
+        let [first, own] = [first, own].map(|id| contest::framework(self.snapshot, id));
+        match self.rules.shared {
+            SharedVips::Warn => Ok(Some(first)),
+            SharedVips::Refuse => Err(format!(
+                "{key} belongs to the framework {first}, which comes before this task's, {own} (vips.shared)"
+            )),
+        }
     }
 
     /// Returns the reason why a label can't have a literal VIP at `address`.
@@ -252,7 +355,7 @@ impl TableBuilder<'_> {
                 let reported = running.flat_map(|task| &task.addresses).map(|reported| reported.address);
                 reported.chain(self.snapshot.names.addresses()).collect()
             });
-            (!self.standing.contains(&address) && tasks.contains(&address)).then(|| {
+            (!self.memory.standing.contains(&address) && tasks.contains(&address)).then(|| {
                 format!(
                     "{address} is the address of a running task, which can't become a VIP: take another one"
                 )
@@ -262,7 +365,8 @@ impl TableBuilder<'_> {
     }
 
     fn finish(self) -> VipTable {
-        let Self { lost, mut table, tasks, .. } = self;
+        let Self { lost, mut table, tasks, contests, snapshot, rules, .. } = self;
+        table.warnings = contest::warnings(&contests, snapshot, rules.shared);
         table.depends_on_names = tasks.get().is_some();
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
