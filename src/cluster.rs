@@ -1,11 +1,12 @@
 //! The normalised cluster: the form in which every source reports it, whatever its wire format.
 //!
 //! What belongs here: plain data about tasks, agents, masters and frameworks, the peer's rules for
-//! labels and names, and [`belief`], which decides how much of a new snapshot is believed. No I/O,
-//! no clock, and no import of another module of this crate. Which tasks become backends of which
+//! labels and names, [`belief`], which decides how much of a new snapshot is believed, and [`claims`],
+//! which finds who has an address. No I/O, no clock, and no import of another module of this crate. Which tasks become backends of which
 //! VIP is decided in [`crate::vip`].
 
 pub mod belief;
+pub mod claims;
 pub mod dns_label;
 pub mod port_options;
 mod protocol;

@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
+use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
 use crate::store::Persisted;
 use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
@@ -71,6 +73,7 @@ pub struct Planner {
     pub persisted: Persisted,
     cluster: Option<ClusterView>,
     drain: Drain,
+    claims: ClaimMemory,
     /// Services that the kernel held at the start, until documents have told everything.
     adopted: Option<Adopted>,
     /// Dependencies of the plan; `None` when it has to be made anew.
@@ -90,6 +93,7 @@ struct Basis {
 /// The cluster as the planner sees it until the next document.
 #[derive(Debug)]
 pub struct ClusterView {
+    snapshot: Arc<Snapshot>,
     table: VipTable,
     sync: SyncState,
     pub held: Vec<HoldReason>,
@@ -109,6 +113,7 @@ impl ClusterView {
     fn new(accepted: &Accepted, policy: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
+            snapshot: Arc::clone(snapshot),
             table: VipTable::after(snapshot, policy, memory),
             infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
@@ -161,6 +166,7 @@ impl Planner {
             persisted,
             cluster: None,
             drain: Drain::default(),
+            claims: ClaimMemory::default(),
             adopted: None,
             basis: None,
             plan: Arc::default(),
@@ -182,8 +188,21 @@ impl Planner {
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
+        self.claims = ClaimMemory::default();
         // The last plan is of the cluster before.
         self.basis = None;
+    }
+
+    /// Takes in a cluster that gives the same table.
+    pub fn learn_same(&mut self, accepted: &Accepted) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.snapshot = Arc::clone(&accepted.snapshot);
+        }
+        self.claims = ClaimMemory::default();
+        // What is inherited may be another task's by now.
+        if self.adopted.is_some() {
+            self.basis = None;
+        }
     }
 
     /// Returns what is believed now; `None` before the first document.
@@ -191,10 +210,19 @@ impl Planner {
         self.cluster.as_ref()
     }
 
-    /// Returns true if a document that changes no task with VIPs may change the table all the same: a
-    /// label asks for an address, which a task without VIPs may have.
-    pub fn depends_on_names(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.table.depends_on_names)
+    /// Returns true if a document in which all tasks with VIPs are the same gives the same table. `before` is the
+    /// one that was learnt.
+    ///
+    /// Tasks without VIPs may change it: a label may ask for the address of one, or a task for its port.
+    pub fn gives_same_table(&self, before: &Accepted, accepted: &Accepted) -> bool {
+        let Some(table) = self.cluster.as_ref().map(|cluster| &cluster.table) else { return false };
+        let (old, new) = (&before.snapshot.names, &accepted.snapshot.names);
+        let have_same_addresses = || !table.depends_on_names || old.addresses().eq(new.addresses());
+        let have_same_claims = || {
+            let (places, known): (Vec<Place>, Vec<Option<Holder>>) = table.claims.iter().cloned().unzip();
+            holders(&accepted.snapshot, &places) == known
+        };
+        before.gives_same_table(accepted) && have_same_addresses() && have_same_claims()
     }
 
     /// Returns the time at which a leaving server is deleted at the latest.
@@ -255,10 +283,12 @@ impl Planner {
                 self.adopted = None;
             } else {
                 let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
+                let last = &self.plan.desired.services;
                 if cluster.sync == SyncState::Partial {
                     adopted.forget_known(&desired);
+                    adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));
                 }
-                adopted.keep(&mut desired);
+                adopted.keep(&mut desired, last);
             }
             let plan = Arc::make_mut(&mut self.plan);
             // The plan before knows the tasks of servers that have just gone.
@@ -277,7 +307,12 @@ impl Planner {
             return;
         }
         let known = last.as_ref().map_or(&self.plan.desired.services, |last| &last.services);
-        let has_changed = self.drain.update(&self.plan.desired, known, actual, now, self.settings.drain);
+        let are_taken = |places: &[Place]| match &self.cluster {
+            Some(cluster) => self.claims.are_taken(cluster, places),
+            None => Vec::new(),
+        };
+        let times = (now, self.settings.drain);
+        let has_changed = self.drain.update(&self.plan.desired, known, actual, times, are_taken);
         let plan = Arc::make_mut(&mut self.plan);
         // A new plan has no leaving servers yet, whether they have changed or not.
         if last.is_some() || has_changed {
@@ -292,6 +327,25 @@ impl Planner {
         let expires = self.basis.as_ref().and_then(|basis| basis.expires);
         // Connections end without an event, so they are counted again and again while servers leave.
         plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
+    }
+}
+
+/// Answers to the question who has a place, which hold until the next document.
+#[derive(Debug, Default)]
+struct ClaimMemory(BTreeMap<Place, bool>);
+
+impl ClaimMemory {
+    /// Returns true for each place that a running task has by its agent's word.
+    fn are_taken(&mut self, cluster: &ClusterView, places: &[Place]) -> Vec<bool> {
+        // Before the first document the kernel knows more than the file of an earlier run.
+        if cluster.sync == SyncState::Cold {
+            return vec![false; places.len()];
+        }
+        // A server that leaves is asked about in every pass, and a large cluster is searched once.
+        let new: Vec<Place> = places.iter().filter(|place| !self.0.contains_key(place)).cloned().collect();
+        let found = holders(&cluster.snapshot, &new);
+        self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
+        places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
     }
 }
 

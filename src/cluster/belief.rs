@@ -3,6 +3,7 @@
 //! Three things empty a document without any task having ended: a new master, which learns of its
 //! agents and their tasks one by one over minutes; missing rights, which Mesos answers by leaving
 //! out what may not be seen; and faults. In each case the tasks seen before are kept for a while.
+//! A task that is kept ends when a running task has its address and port, see [`super::claims`].
 //! The decision is made once, before the planner and DNS, and covers VIPs and names of tasks alike.
 //! The time is an argument, so that everything here is pure.
 //!
@@ -15,12 +16,14 @@
 //! | 0:40 | master B: S1 and its task | S1's task as the document has it, S2's task held |
 //! | 15:10 | master B: S1 only | S1's task; S2 is given up |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::claims::{Holder, Place, holders, places};
 use super::{Snapshot, Task, TaskKey, TaskState};
 
 /// Limits of how long tasks are held.
@@ -83,6 +86,16 @@ pub struct Accepted {
     pub sync: SyncState,
     /// Set while the same document, seen again later, may be believed differently.
     pub is_holding: bool,
+    /// Tasks that are no longer kept, because a running task has their address and port now.
+    pub displaced: Vec<Displaced>,
+}
+
+/// A task that was kept until a running task had its address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    pub task: TaskKey,
+    pub address: SocketAddr,
+    pub holder: Holder,
 }
 
 impl Accepted {
@@ -93,6 +106,7 @@ impl Accepted {
         self.sync == other.sync
             && self.held == other.held
             && self.snapshot.is_same_cluster(&other.snapshot)
+            && self.snapshot.kept == other.snapshot.kept
             && self.snapshot.skipped == other.snapshot.skipped
             // The leader's address may be no VIP.
             && self.snapshot.names.leader == other.snapshot.names.leader
@@ -129,39 +143,45 @@ impl Belief {
     /// Returns the believed cluster without a new document; `None` when nothing is known at all.
     pub fn accepted(&self) -> Option<Accepted> {
         let snapshot = self.believed.clone()?;
-        Some(Accepted { snapshot, held: Vec::new(), sync: self.sync, is_holding: self.is_holding() })
+        let (sync, is_holding) = (self.sync, self.is_holding());
+        Some(Accepted { snapshot, sync, is_holding, ..Accepted::default() })
     }
 
     /// Takes a new document and returns what to go by.
     pub fn take(&mut self, document: Arc<Snapshot>, now: Timestamp, patience: Patience) -> Accepted {
         let mut snapshot = document;
-        let mut held = Vec::new();
+        let (mut held, mut displaced) = (Vec::new(), Vec::new());
         if self.resumed {
             self.recognise(&snapshot);
         }
         if let Some(believed) = self.believed.take() {
+            keep_framework_names(&believed, &mut snapshot);
             // The fail-over comes first: the tasks that it holds have not vanished without a trace.
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
             held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
             keep_lost(&believed, &mut snapshot);
+            displaced = give_way(&mut snapshot);
         }
         self.believed = Some(Arc::clone(&snapshot));
         if self.sync != SyncState::Synced {
             self.sync = if self.is_certain() { SyncState::Synced } else { SyncState::Partial };
         }
-        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding() }
+        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding(), displaced }
     }
 
     /// Believes a document as it is, whatever it lacks.
-    pub fn accept(&mut self, document: Arc<Snapshot>) -> Accepted {
+    pub fn accept(&mut self, mut document: Arc<Snapshot>) -> Accepted {
+        if let Some(believed) = &self.believed {
+            keep_framework_names(believed, &mut document);
+        }
         self.failover = None;
         self.losses = 0;
         self.counted = None;
         self.resumed = false;
         self.sync = SyncState::Synced;
         self.believed = Some(Arc::clone(&document));
-        Accepted { snapshot: document, held: Vec::new(), sync: self.sync, is_holding: false }
+        Accepted { snapshot: document, sync: self.sync, ..Accepted::default() }
     }
 
     fn is_holding(&self) -> bool {
@@ -289,6 +309,22 @@ impl Belief {
     }
 }
 
+/// Copies the names of frameworks that the document does not list although it lists tasks of them: masters
+/// before Mesos 1.2 do not know a framework that has not registered since they lead.
+fn keep_framework_names(believed: &Snapshot, new: &mut Arc<Snapshot>) {
+    let of_tasks = new.tasks.keys().map(|key| &key.framework);
+    let nameless: BTreeSet<&String> = of_tasks
+        .chain(new.names.frameworks.keys())
+        .filter(|framework| !new.frameworks.contains_key(*framework))
+        .collect();
+    let known =
+        nameless.into_iter().filter_map(|id| Some((id.clone(), believed.frameworks.get(id)?.clone())));
+    let known: Vec<(String, String)> = known.collect();
+    if !known.is_empty() {
+        Arc::make_mut(new).frameworks.extend(known);
+    }
+}
+
 /// Keeps tasks of lost agents as long as the document lists them, for VIPs without another backend.
 fn keep_lost(believed: &Snapshot, new: &mut Arc<Snapshot>) {
     let lost: Vec<TaskKey> =
@@ -313,8 +349,36 @@ fn keep_tasks(believed: &Snapshot, new: &mut Arc<Snapshot>, tasks: &[TaskKey]) -
         keep_origin(believed, new, &task.agent_id, &task.key.framework);
         agents.insert(&task.agent_id);
         new.tasks.insert(task.key.clone(), task.clone());
+        new.kept.insert(task.key.clone());
     }
     agents.len()
+}
+
+/// Ends the kept tasks whose address and port a running task has by now. They do not come back when that one
+/// ends: the place was given to another, so that they are gone for certain.
+fn give_way(new: &mut Arc<Snapshot>) -> Vec<Displaced> {
+    let kept = new.kept.iter().filter_map(|key| new.tasks.get(key));
+    let (owners, asked): (Vec<&TaskKey>, Vec<Place>) =
+        kept.flat_map(|task| places(new, task).map(move |place| (&task.key, place))).unzip();
+    let mut displaced: BTreeMap<TaskKey, Displaced> = BTreeMap::new();
+    for ((owner, place), holder) in owners.into_iter().zip(&asked).zip(holders(new, &asked)) {
+        if let Some(holder) = holder {
+            let (task, address) = (owner.clone(), place.address);
+            displaced.entry(owner.clone()).or_insert(Displaced { task, address, holder });
+        }
+    }
+    if displaced.is_empty() {
+        return Vec::new();
+    }
+    let new = Arc::make_mut(new);
+    Arc::make_mut(&mut new.names).give_up(displaced.keys());
+    for key in displaced.keys() {
+        new.tasks.remove(key);
+        new.kept.remove(key);
+        // Not lost without a trace, which would be doubted.
+        new.ended.insert(key.clone());
+    }
+    displaced.into_values().collect()
 }
 
 /// Copies the registry's tasks that the document lacks, for the agents that `is_kept` selects.

@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 
 use super::{Protocol, TaskKey};
 
-/// Ranges of port resources that are kept of a task; more make no useful SRV records.
-const MAX_RANGES: usize = 8;
+/// Ranges of port resources that are kept of a task.
+const MAX_RANGES: usize = 64;
 
 /// The running tasks of one document, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct RegisteredTask {
     pub(crate) agent: u32,
     pub(crate) framework: u32,
     /// Stands for its id.
-    id: u64,
+    pub(super) id: u64,
     /// Its name as one DNS label, perhaps empty.
     pub label: Box<str>,
     /// Its discovery name as written, in lower case, where that is a name of DNS and not its label.
@@ -56,6 +56,8 @@ pub struct RegisteredTask {
     pub ports: Option<Box<[NamedPort]>>,
     /// Port resources, as inclusive ranges.
     pub resources: Box<[(u16, u16)]>,
+    /// Set when the task is kept although the last document does not list it.
+    pub is_kept: bool,
 }
 
 /// A discovery port.
@@ -81,9 +83,6 @@ pub struct Described<'a> {
 impl TaskRegistry {
     /// Adds a running task.
     pub fn add(&mut self, id: &str, framework: &str, agent: &str, described: Described<'_>) {
-        let resource = |(first, last): &(u64, u64)| {
-            Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
-        };
         let label = super::dns_label::label(described.name);
         // Names from discovery information are found as they are written, too.
         let written = described.ports.is_some().then(|| described.name.to_ascii_lowercase());
@@ -98,7 +97,8 @@ impl TaskRegistry {
             is_published: described.is_published,
             addresses: described.addresses.into(),
             ports: described.ports.map(Into::into),
-            resources: described.resources.iter().filter_map(resource).take(MAX_RANGES).collect(),
+            resources: port_ranges(described.resources),
+            is_kept: false,
         };
         self.tasks.push(task);
     }
@@ -113,6 +113,13 @@ impl TaskRegistry {
         let Some(&framework) = self.frameworks.get(framework) else { return };
         let id = short(id);
         self.tasks.retain(|task| task.id != id || task.framework != framework);
+    }
+
+    /// Takes kept tasks back, all at once.
+    pub fn give_up<'k>(&mut self, keys: impl Iterator<Item = &'k TaskKey>) {
+        let number = |key: &TaskKey| Some((*self.frameworks.get(&key.framework)?, short(&key.task)));
+        let given_up: BTreeSet<(u32, u64)> = keys.filter_map(number).collect();
+        self.tasks.retain(|task| !task.is_kept || !given_up.contains(&(task.framework, task.id)));
     }
 
     /// Adds those tasks of `old` that this registry lacks, are not in `ended`, and run on an agent that
@@ -145,6 +152,7 @@ impl TaskRegistry {
             self.tasks.push(RegisteredTask {
                 agent: agent_number,
                 framework: framework_number,
+                is_kept: true,
                 ..task.clone()
             });
             origins.insert((agent, framework));
@@ -163,7 +171,25 @@ impl TaskRegistry {
     }
 }
 
-fn by_number(ids: &BTreeMap<String, u32>) -> BTreeMap<u32, &str> {
+/// Returns port resources as they are kept: ranges of ports in order, none of which touches the next.
+pub fn port_ranges(resources: &[(u64, u64)]) -> Box<[(u16, u16)]> {
+    let range =
+        |(first, last): &(u64, u64)| Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?));
+    let mut ranges: Vec<(u16, u16)> =
+        resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = next.0 <= before.1.saturating_add(1);
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    ranges.truncate(MAX_RANGES);
+    ranges.into()
+}
+
+pub(super) fn by_number(ids: &BTreeMap<String, u32>) -> BTreeMap<u32, &str> {
     ids.iter().map(|(id, number)| (*number, id.as_str())).collect()
 }
 
@@ -177,7 +203,7 @@ fn number(ids: &mut BTreeMap<String, u32>, id: &str) -> u32 {
 }
 
 /// A part of the id's SHA-1: ids themselves take more room than all the rest.
-fn short(id: &str) -> u64 {
+pub(super) fn short(id: &str) -> u64 {
     Sha1::digest(id.as_bytes()).iter().take(8).fold(0, |bits, octet| bits << 8 | u64::from(*octet))
 }
 
@@ -195,6 +221,15 @@ pub(crate) fn hash(id: &str) -> [u8; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_resources_are_few_ranges_in_order() {
+        let ranges =
+            port_ranges(&[(5, 6), (1, 2), (0, 0), (3, 3), (9, 8), (6, 7), (65_535, 70_000), (80, 65_535)]);
+        assert_eq!(*ranges, [(1, 3), (5, 7), (80, 65_535)]);
+        let scattered: Vec<(u64, u64)> = (1..1_000).map(|port| (2 * port, 2 * port)).collect();
+        assert_eq!(port_ranges(&scattered).len(), MAX_RANGES);
+    }
 
     #[test]
     fn hashes_are_those_of_mesos_dns() {

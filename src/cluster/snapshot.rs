@@ -62,6 +62,9 @@ pub struct Snapshot {
     /// Members of `ended` whose agent the master has lost.
     #[serde(skip)]
     pub lost: BTreeSet<TaskKey>,
+    /// Members of `tasks` that the document does not list as running, and that are kept all the same.
+    #[serde(skip)]
+    pub kept: BTreeSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
     /// Names and addresses of all running tasks; shared, because it is the largest part.

@@ -80,6 +80,9 @@ pub struct Task {
     pub addresses: Vec<TaskAddress>,
     /// Only ports that carry VIP labels.
     pub ports: Vec<TaskPort>,
+    /// Ports of its agent that the task was given, as inclusive ranges.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub resources: Box<[(u16, u16)]>,
 }
 
 impl Task {

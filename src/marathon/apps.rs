@@ -7,6 +7,7 @@ use super::networks::{MarathonNetworks, NetworkMode};
 use super::results::{CheckResult, TaskResults};
 use super::view::{MarathonView, spec};
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{
     PortOptions, Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
@@ -131,6 +132,9 @@ fn normalised(
     if task.host.is_empty() {
         without_host(&mut ports, !addresses.is_empty(), &mut log);
     }
+    // Marathon lists exactly the ports that its offers gave to the task.
+    let given: Vec<(u64, u64)> =
+        readable(&task.ports).map(|port| u64::from(*port)).map(|port| (port, port)).collect();
     let agent_id = task.slave_id.clone().unwrap_or_else(|| task.host.clone());
     let agent_id = match task.host.is_empty() {
         true => agent_id,
@@ -151,6 +155,7 @@ fn normalised(
         },
         addresses,
         ports,
+        resources: port_ranges(&given),
     })
 }
 

@@ -7,6 +7,7 @@ use super::labels::PortLabels;
 use super::networks::{MarathonNetworks, NetworkMode};
 use super::view::MarathonView;
 use super::wire::{Pod, PodContainer, PodContainerStatus, PodEndpoint, PodEndpointStatus, PodInstance};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{
     Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
@@ -81,6 +82,8 @@ fn task(
     if ports.is_empty() {
         return None;
     }
+    let given = readable(&status.endpoints).filter_map(|endpoint| endpoint.allocated_host_port);
+    let given: Vec<(u64, u64)> = given.map(u64::from).map(|port| (port, port)).collect();
     Some(Task {
         key: TaskKey { framework: view.framework.clone(), task },
         agent_id,
@@ -89,6 +92,7 @@ fn task(
         runtime: Runtime::Mesos,
         addresses,
         ports,
+        resources: port_ranges(&given),
     })
 }
 

@@ -1,6 +1,7 @@
 //! v0 `/state` of a master or an agent.
 //!
-//! A master lists tasks under `frameworks[].tasks`, an agent under
+//! A master lists running tasks under `frameworks[].tasks`, and before Mesos 1.2 those of frameworks that
+//! have not registered with a new master under `orphan_tasks`; an agent lists them under
 //! `frameworks[].executors[].tasks`. Agents and framework names are resolved after the whole
 //! document was read, because their order in it is not promised.
 
@@ -80,6 +81,10 @@ impl<'de> ObjectFold<'de> for StateDocument {
             "recovered_slaves" => {
                 let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: true };
                 map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
+            }
+            // The names of their frameworks are in no list.
+            "orphan_tasks" => {
+                map.next_value_seed(ArraySeed(&mut StateTasks(&mut self.snapshot), &self.count))?;
             }
             "frameworks" => {
                 self.has_frameworks = true;

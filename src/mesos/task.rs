@@ -12,6 +12,7 @@ use super::networks::{container_address, networks, newest_status, texts};
 use super::ports::{self, PortEntry};
 use super::skip::{SkipLog, read_or_skip};
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
 /// Fold over a list of tasks that have ended or are unreachable.
@@ -120,6 +121,7 @@ impl<'t> TaskReading<'t> {
             },
             addresses: self.addresses(log),
             ports,
+            resources: port_ranges(&self.task.resources.0),
         })
     }
 

@@ -254,6 +254,30 @@ fn old_documents_have_single_addresses_and_resources_as_text() {
     assert!(reasons[0].contains("port resource number 3") && reasons[1].contains("tcp:// or udp://"));
 }
 
+/// Masters before Mesos 1.2 list tasks of frameworks that have not registered with them in a place of their own.
+#[test]
+fn running_tasks_are_read_wherever_a_document_lists_them() {
+    let task = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","name":"{id}","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","discovery":{{
+            "ports":{{"ports":[{{"number":80,"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"w:80"}}]}}}}]}}}}}}"#
+        )
+    };
+    let (usual, orphan) = (task("usual"), task("orphan"));
+    let v0 = format!(
+        r#"{{"version":"1.1.3","id":"M","slaves":[{{"id":"S"}}],"frameworks":[{{"id":"G","name":"g","tasks":[{usual}]}}],
+        "unregistered_frameworks":["F"],"orphan_tasks":[{orphan}]}}"#
+    );
+    let v1 = format!(
+        r#"{{"type":"GET_STATE","get_state":{{"get_tasks":{{"tasks":[{usual}],"orphan_tasks":[{orphan}]}}}}}}"#
+    );
+    for text in [v0, v1] {
+        let snapshot = parse(text.as_bytes(), None).unwrap();
+        let ids: Vec<&str> = snapshot.tasks.keys().map(|key| key.task.as_str()).collect();
+        assert_eq!((ids, snapshot.names.len()), (vec!["orphan", "usual"], 2), "{text}");
+    }
+}
+
 /// Each of these leaves its own mark in `skipped`, and the good port beside it alone.
 #[test]
 fn one_bad_thing_never_affects_another() {

@@ -92,12 +92,10 @@ impl<D: DataPlane> Passes<D> {
         };
         if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
             // Comparing costs a fraction of making the table and the plan anew.
-            let is_same = self.feed.accepted.as_ref().is_some_and(|known| {
-                let (old, new) = (&known.snapshot.names, &accepted.snapshot.names);
-                known.gives_same_table(accepted)
-                    && (!self.planner.depends_on_names() || old.addresses().eq(new.addresses()))
-            });
+            let known = self.feed.accepted.as_ref();
+            let is_same = known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
             if is_same {
+                self.planner.learn_same(accepted);
                 self.saver.note_same_cluster(&accepted.snapshot);
             } else {
                 self.planner.learn(accepted);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Failure, Report};
 use crate::cluster::Snapshot;
-use crate::cluster::belief::{Accepted, Belief, Patience};
+use crate::cluster::belief::{Accepted, Belief, Displaced, Patience};
 use crate::units::steady::steady_now;
 
 /// The believed cluster and the state of its source.
@@ -70,6 +70,16 @@ impl Believer {
             && (is_new || (is_confirmed && is_holding))
         {
             let accepted = self.belief.take(Arc::clone(&document), now, self.patience);
+            for Displaced { task, address, holder } in &accepted.displaced {
+                tracing::warn!(
+                    task = task.task,
+                    framework = task.framework,
+                    %address,
+                    by = holder.task,
+                    agent = holder.agent,
+                    "a task that was kept is given up, because a running task has its address and port now"
+                );
+            }
             self.feed.accepted = Some(Arc::new(accepted));
             self.document = Some(document);
         }

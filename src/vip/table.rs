@@ -15,7 +15,8 @@ use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
 use super::settings::{BackendPorts, SharedVips};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
+use crate::cluster::claims::{Holder, Place, holders, is_vouched};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState};
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Backend {
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
+    /// Set when its task is kept although the last document does not list it as running.
+    pub is_kept: bool,
 }
 
 /// Reason for which a backend gets new connections, or not. If two tasks claim one address, the
@@ -83,12 +86,30 @@ impl Condition {
 impl Backend {
     /// A backend whose task is not known.
     pub fn unknown(condition: Condition) -> Self {
-        Self { condition, task: String::new(), agent: String::new(), local: None, drain: None }
+        Self {
+            condition,
+            task: String::new(),
+            agent: String::new(),
+            local: None,
+            drain: None,
+            is_kept: false,
+        }
     }
 
     /// IPVS weight: 1, or 0 when it should get no new connections.
     pub fn weight(&self) -> u32 {
         u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable))
+    }
+
+    /// Returns the place that the backend has at `address`.
+    pub fn place(&self, address: SocketAddr) -> Place {
+        Place {
+            address,
+            framework: None,
+            task: self.task.clone(),
+            agent: self.agent.clone(),
+            is_containers: false,
+        }
     }
 
     /// The address to program on a node that has the addresses `own`.
@@ -114,6 +135,9 @@ pub struct VipTable {
     pub warnings: Vec<String>,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
+    /// Places that a task may not have although it says so, with the task that has it, perhaps one without
+    /// VIPs.
+    pub claims: Vec<(Place, Option<Holder>)>,
 }
 
 impl VipTable {
@@ -126,14 +150,15 @@ impl VipTable {
     /// but an executor may report any address for its task, and that takes no VIP away which stands.
     pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let mut builder = TableBuilder::new(snapshot, rules, memory);
-        builder.add_all();
+        let ports = builder.place();
+        let skipped = builder.table.skipped.len();
+        ports.iter().for_each(|placed| builder.add(placed));
         let contests = std::mem::take(&mut builder.claims).contests(snapshot, &memory.registered);
-        if contests.is_empty() {
-            return builder.finish();
+        if !contests.is_empty() {
+            // Who comes first is only known when all labels are: then once more, with that knowledge.
+            builder.begin_again(contests, skipped);
+            ports.iter().for_each(|placed| builder.add(placed));
         }
-        // Who comes first is only known when all labels are: then once more, with that knowledge.
-        let mut builder = TableBuilder { contests, ..TableBuilder::new(snapshot, rules, memory) };
-        builder.add_all();
         builder.finish()
     }
 }
@@ -145,6 +170,53 @@ pub struct TableMemory<'a> {
     pub standing: BTreeSet<IpAddr>,
     /// Earliest known registrations of frameworks, by their ids.
     pub registered: Cow<'a, BTreeMap<String, Timestamp>>,
+}
+
+/// A port of a task with its addresses, or the reason why it has none.
+struct PlacedPort<'a> {
+    task: &'a Task,
+    port: &'a TaskPort,
+    backends: Result<Vec<Endpoint>, String>,
+}
+
+/// Holders of backends that tasks claim without their agent's word, by task and address.
+type Taken<'a> = BTreeMap<(&'a TaskKey, SocketAddr), Holder>;
+
+impl VipTable {
+    /// Refuses backends of running tasks at the address and port of a backend of another VIP that is kept: what
+    /// their agents vouch for has taken the place already, and the rest takes nothing from others.
+    fn refuse_claims_to_kept(&mut self) {
+        let mut kept: BTreeMap<(Protocol, SocketAddr), String> = BTreeMap::new();
+        for (key, vip) in &self.vips {
+            for (address, backend) in vip.backends.iter().filter(|(_, backend)| backend.is_kept) {
+                kept.entry((key.protocol, *address)).or_insert_with(|| backend.task.clone());
+            }
+        }
+        // The usual case: nothing is kept.
+        if kept.is_empty() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for (key, vip) in &mut self.vips {
+            vip.backends.retain(|address, backend| {
+                let holder = kept.get(&(key.protocol, *address)).filter(|_| !backend.is_kept);
+                refused.extend(holder.map(|holder| Skipped {
+                    task: backend.task.clone(),
+                    value: Some(address.to_string()),
+                    reason: format!(
+                        "{key} can't use this backend: the task {holder}, which is kept, had {address} before, and \
+                         no agent says that this task has it now"
+                    ),
+                    ..Skipped::default()
+                }));
+                holder.is_none()
+            });
+        }
+        let without = self.vips.extract_if(.., |_, vip| vip.backends.is_empty()).map(|(key, _)| key);
+        // Its task runs, so that its address stays.
+        self.awaited.extend(without);
+        self.skipped.extend(refused);
+    }
 }
 
 /// A table that is being built.
@@ -180,21 +252,90 @@ impl<'a> TableBuilder<'a> {
         }
     }
 
-    fn add_all(&mut self) {
-        for task in self.snapshot.tasks.values() {
-            for port in &task.ports {
-                self.add(task, port);
-            }
-        }
+    /// Finds the addresses of all ports with VIP labels, once for all labels of a port: they lead to the same
+    /// backends.
+    fn place(&mut self) -> Vec<PlacedPort<'a>> {
+        let snapshot = self.snapshot;
+        let ports = snapshot.tasks.values().flat_map(|task| task.ports.iter().map(move |port| (task, port)));
+        let mut ports: Vec<PlacedPort<'_>> = ports
+            .map(|(task, port)| {
+                let found = endpoints(snapshot, task, port);
+                PlacedPort { task, port, backends: found.and_then(|found| self.allocated(task, port, found)) }
+            })
+            .collect();
+        let mut taken = self.taken(&ports);
+        ports.iter_mut().for_each(|placed| self.drop_taken(placed, &mut taken));
+        ports
     }
 
-    fn add(&mut self, task: &'a Task, port: &TaskPort) {
-        // Once for all labels of the port: they lead to the same backends.
-        let backends =
-            endpoints(self.snapshot, task, port).and_then(|found| self.allocated(task, port, found));
+    /// Forgets the VIPs, and all but the first `skipped` entries, but not what several frameworks ask for.
+    fn begin_again(&mut self, contests: BTreeMap<Host, Contest<'a>>, skipped: usize) {
+        self.contests = contests;
+        self.lost.clear();
+        self.table.vips.clear();
+        self.table.awaited.clear();
+        self.table.skipped.truncate(skipped);
+    }
+
+    /// Finds the running tasks whose agents gave them what other running tasks only say to have: an executor
+    /// may report any address, and a port at an agent's address that is not among its task's resources may be
+    /// another's.
+    fn taken(&mut self, ports: &[PlacedPort<'a>]) -> Taken<'a> {
+        let snapshot = self.snapshot;
+        let agents: BTreeSet<IpAddr> = snapshot.agents.values().filter_map(|agent| agent.address).collect();
+        let (mut owners, mut asked) = (Vec::new(), Vec::new());
+        // Kept tasks have given way before.
+        let running = ports.iter().filter(|placed| !snapshot.kept.contains(&placed.task.key));
+        for PlacedPort { task, backends, .. } in running {
+            for &(address, _) in backends.iter().flatten() {
+                if agents.contains(&address.ip()) && !is_vouched(snapshot, task, address) {
+                    owners.push((&task.key, address));
+                    asked.push(Place {
+                        address,
+                        framework: Some(task.key.framework.clone()),
+                        task: task.key.task.clone(),
+                        agent: String::new(),
+                        is_containers: false,
+                    });
+                }
+            }
+        }
+        let found = holders(snapshot, &asked);
+        self.table.claims = asked.into_iter().zip(found).collect();
+        let found = owners.into_iter().zip(&self.table.claims);
+        found.filter_map(|(owner, (_, holder))| Some((owner, holder.clone()?))).collect()
+    }
+
+    /// Removes the backends of a port that another task has.
+    fn drop_taken(&mut self, placed: &mut PlacedPort<'a>, taken: &mut Taken<'a>) {
+        let PlacedPort { task, port, backends: Ok(backends) } = placed else { return };
+        let mut reasons = Vec::new();
+        backends.retain(|(address, _)| {
+            let holder = taken.get(&(&task.key, *address));
+            reasons.extend(holder.map(|holder| {
+                format!("{address} was given to {holder}, so that this task can't be a backend there")
+            }));
+            holder.is_none()
+        });
+        if backends.is_empty()
+            && let Some(reason) = reasons.pop()
+        {
+            // Said with each of its labels.
+            placed.backends = Err(reason);
+        }
+        self.table.skipped.extend(reasons.into_iter().map(|reason| Skipped {
+            task: task.key.task.clone(),
+            port: Some(port.describe()),
+            reason,
+            ..Skipped::default()
+        }));
+    }
+
+    fn add(&mut self, placed: &PlacedPort<'a>) {
+        let PlacedPort { task, port, backends } = placed;
         let framework = self.snapshot.frameworks.get(&task.key.framework);
         for label in &port.labels {
-            let added = match (framework, &backends) {
+            let added = match (framework, backends) {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
                 }
@@ -256,7 +397,10 @@ impl<'a> TableBuilder<'a> {
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
         let first = self.contest(&key, &task.key.framework)?;
-        let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
+        let is_kept = self.snapshot.kept.contains(&task.key);
+        let backends = usable
+            .into_iter()
+            .map(|&(address, local)| (address, Backend { is_kept, ..backend(task, port, local) }));
         // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
             self.lost.entry(key).or_default().extend(backends);
@@ -381,6 +525,7 @@ impl<'a> TableBuilder<'a> {
             }
             table.unreachable.insert(key);
         }
+        table.refuse_claims_to_kept();
         table.awaited.retain(|key| !table.vips.contains_key(key));
         table
     }
@@ -430,6 +575,7 @@ fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
         agent: task.agent_id.clone(),
         local,
         drain: port.options.drain,
+        is_kept: false,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::cluster::{Runtime, TaskAddress};
 use crate::cluster::{TaskKey, VipLabel};
@@ -264,6 +266,7 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             runtime: Runtime::Mesos,
             addresses: vec![TaskAddress { address, network: None }],
             ports: vec![port],
+            resources: Box::default(),
         };
         snapshot.tasks.insert(key, task);
     }
@@ -302,4 +305,64 @@ fn the_first_task_that_asks_for_a_scheduler_decides() {
     assert_eq!((vip.scheduler.as_deref(), vip.sticky_idle, vip.backends.len()), (Some("rr"), true, 3));
     let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
     assert_eq!(reasons, ["another task of this VIP asks for scheduler rr, this one for sed"]);
+}
+
+/// Two agents at addresses of their own, with a task on each: of VIP a with its port among its resources, and
+/// of VIP b, which has the agent, resources and address that are given.
+fn claims(agent: &str, resources: &str, address: &str) -> Snapshot {
+    let task = |id: &str, agent: &str, resources: &str, address: &str| {
+        format!(
+            r#"{{"id":"{id}.1","framework_id":"F","slave_id":"{agent}","state":"TASK_RUNNING","resources":
+            {{"ports":"[{resources}]"}},"statuses":[{{"state":"TASK_RUNNING","timestamp":1,"container_status":
+            {{"network_infos":[{{"ip_addresses":[{{"ip_address":"{address}"}}]}}]}}}}],"discovery":{{"ports":
+            {{"ports":[{{"number":31000,"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{id}:80"}}]}}}}]}}}}}}"#
+        )
+    };
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}},{{"id":"S2","pid":"slave(1)@10.0.0.2:5051"}}],
+        "frameworks":[{{"id":"F","name":"marathon","tasks":[{},{}]}}]}}"#,
+        task("a", "S1", "31000-31000", "10.0.0.1"),
+        task("b", agent, resources, address)
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+fn served(table: &VipTable) -> Vec<String> {
+    let backends = |(key, vip): (&VipKey, &Vip)| {
+        vip.backends.keys().map(|address| format!("{key} {address}")).collect::<Vec<_>>()
+    };
+    table.vips.iter().flat_map(backends).collect()
+}
+
+#[test]
+fn a_port_of_an_agent_that_was_given_to_one_task_is_no_backend_of_another() {
+    let rules = LabelPolicy::default();
+    for (agent, resources, address) in [("S2", "31000-31000", "10.0.0.1"), ("S1", "", "10.0.0.1")] {
+        let table = VipTable::new(&claims(agent, resources, address), &rules);
+        assert_eq!(served(&table), ["tcp a.marathon:80 10.0.0.1:31000"]);
+        let Skipped { task, reason, .. } = &table.skipped[0];
+        assert_eq!((task.as_str(), table.skipped.len()), ("b.1", 1));
+        assert!(
+            reason.starts_with("10.0.0.1:31000 was given to the running task a.1 of agent S1"),
+            "{reason}"
+        );
+    }
+    let table = VipTable::new(&claims("S2", "", "10.0.0.2"), &rules);
+    assert_eq!((served(&table).len(), table.skipped.len()), (2, 0), "a port that is not given to any task");
+}
+
+#[test]
+fn what_a_task_only_claims_takes_nothing_from_one_that_is_kept() {
+    let mut snapshot = claims("S2", "31000-31000", "10.0.0.1");
+    let kept = snapshot.tasks.keys().next().unwrap().clone();
+    snapshot.kept.insert(kept.clone());
+    Arc::make_mut(&mut snapshot.names).remove(&kept.task, &kept.framework);
+    for state in [TaskState::Running, TaskState::Lost] {
+        snapshot.tasks.get_mut(&kept).unwrap().state = state;
+        let table = VipTable::new(&snapshot, &LabelPolicy::default());
+        assert_eq!(served(&table), ["tcp a.marathon:80 10.0.0.1:31000"], "{state:?}");
+        assert!(table.awaited.iter().any(|key| key.to_string() == "tcp b.marathon:80"), "{state:?}");
+        let reason = &table.skipped[0].reason;
+        assert!(reason.contains("the task a.1, which is kept, had 10.0.0.1:31000 before"), "{reason}");
+    }
 }
