@@ -17,6 +17,7 @@ use crate::api::{self, Api};
 use crate::config::Config;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice};
+use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
@@ -92,7 +93,8 @@ impl Daemon {
             monitors.push(Monitor::netfilter()?);
         }
         let source = CombinedSource::new(&config.source, &config.marathon)?;
-        let settings = wiring::reconciler(config)?;
+        let dns_usage = UsageRegistry::default();
+        let settings = wiring::reconciler(config, dns_usage.clone())?;
         // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -140,7 +142,8 @@ impl Daemon {
             catalogs: catalog_receiver,
             nodes: node_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: wiring::forwarder(config)?,
+            forwarder: wiring::forwarder(config, &dns_usage)?,
+            usage: dns_usage,
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
@@ -181,7 +184,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
     let mut believer = Believer::new(wiring::patience(config), cluster);
     believer.take(report, steady_now());
-    let settings = wiring::reconciler(config)?;
+    let settings = wiring::reconciler(config, UsageRegistry::default())?;
     // Zones and views of the node have no reader here: a single pass serves no DNS.
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));

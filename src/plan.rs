@@ -34,13 +34,22 @@ use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
-use crate::store::Persisted;
+use crate::store::{AskedServer, Persisted};
 use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
 use drain::Drain;
-use warnings::warnings;
+use warnings::{address_warnings, warnings};
+
+/// Seconds of an hour.
+const HOUR: i64 = 60 * 60;
+
+/// Hours for which the address of a server counts that is not asked there any more.
+const KEPT_HOURS: i64 = 24;
+
+/// Addresses of servers that are kept.
+const MAX_SERVERS: usize = 1024;
 
 /// Operator's decisions about the table.
 #[derive(Clone, Debug)]
@@ -175,6 +184,7 @@ impl Planner {
         let open = policy.literals_in_range.as_ref();
         planner.persisted.leases4.confine(&desired.range4, open);
         planner.persisted.leases6.confine(&desired.range6, open);
+        planner.settings.policy.asked = asked(&planner.persisted);
         planner
     }
 
@@ -203,6 +213,28 @@ impl Planner {
         if self.adopted.is_some() {
             self.basis = None;
         }
+    }
+
+    /// Takes in which servers are asked now, at which addresses; those of earlier ones count for a day, across
+    /// restarts too. Returns true if labels are to be judged anew for that.
+    pub fn reserve(&mut self, servers: &BTreeMap<IpAddr, String>, now: Timestamp) -> bool {
+        let hour = now.as_second().div_euclid(HOUR);
+        let kept = &mut self.persisted.servers;
+        kept.extend(
+            servers.iter().map(|(address, name)| (*address, AskedServer { name: name.clone(), hour })),
+        );
+        // A clock that was wrong may have left hours of the future behind.
+        kept.retain(|_, server| (0..=KEPT_HOURS).contains(&(hour - server.hour)));
+        // The newest stay; what is asked now is fewer.
+        while kept.len() > MAX_SERVERS
+            && let Some(oldest) = kept.iter().min_by_key(|(_, server)| server.hour).map(|(ip, _)| *ip)
+        {
+            kept.remove(&oldest);
+        }
+        let asked = asked(&self.persisted);
+        let is_new = asked != self.settings.policy.asked;
+        self.settings.policy.asked = asked;
+        is_new
     }
 
     /// Returns what is believed now; `None` before the first document.
@@ -268,8 +300,9 @@ impl Planner {
             });
             // From the desired state without adopted servers: a warning is about tasks that documents know.
             desired.warnings = cluster.table.warnings.clone();
-            let warnings = warnings(&desired, sources, &actual.node);
+            let warnings = warnings(&cluster.table, &desired, sources, &actual.node);
             desired.warnings.extend(warnings);
+            desired.warnings.extend(address_warnings(&cluster.snapshot, self.settings.node, &actual.node));
             // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {
@@ -347,6 +380,11 @@ impl ClaimMemory {
         self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
         places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
     }
+}
+
+/// The addresses of servers that were asked, with their names.
+fn asked(persisted: &Persisted) -> BTreeMap<IpAddr, String> {
+    persisted.servers.iter().map(|(address, server)| (*address, server.name.clone())).collect()
 }
 
 fn later(time: Timestamp, span: Duration) -> Timestamp {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -45,6 +46,9 @@ pub struct Persisted {
     /// Earliest known registration of each framework: with a new master all of them register anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registered: BTreeMap<String, Timestamp>,
+    /// Addresses of servers that were asked, which no VIP may have.
+    #[serde(default)]
+    pub servers: BTreeMap<IpAddr, AskedServer>,
 }
 
 impl Persisted {
@@ -58,6 +62,15 @@ impl Persisted {
             }
         }
     }
+}
+
+/// A server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedServer {
+    /// Name that led to its address.
+    pub name: String,
+    /// Hour in which it was last known, so that the file is written once an hour at most for it.
+    pub hour: i64,
 }
 
 /// Failure to read or write a file.

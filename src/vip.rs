@@ -6,6 +6,7 @@
 
 pub mod alloc;
 mod contest;
+pub mod doubtful;
 pub mod endpoints;
 pub mod key;
 pub mod label;

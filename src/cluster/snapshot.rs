@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub master: Option<Master>,
     /// Registered agents, by id.
     pub agents: BTreeMap<String, Agent>,
+    /// Ids of the agents that were asked themselves: those of this node.
+    #[serde(skip)]
+    pub own_agents: BTreeSet<String>,
     /// Ids of agents that a new master knows of but that have not registered again.
     pub recovered: BTreeSet<String>,
     /// Framework id to framework name.

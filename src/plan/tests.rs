@@ -231,6 +231,22 @@ proptest! {
 }
 
 #[test]
+fn labels_that_were_probably_meant_otherwise_are_warned_of_on_every_plane() {
+    for capabilities in [IpvsPlane::CAPABILITIES, EbpfPlane::CAPABILITIES] {
+        let mut planner = planner("");
+        learn(&mut planner, document(&[task("t", "10.0.0.2:1", "010.1.2.3:80", "TASK_RUNNING")]));
+        let node = Node { capabilities, default_source4: Some([10, 0, 0, 1].into()), ..node() };
+        let plan = planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap();
+        let [warning] = plan.desired.warnings.as_slice() else { panic!("{:?}", plan.desired.warnings) };
+        assert!(
+            warning.contains("VIP_0=010.1.2.3:80: looks like an IPv4 address and is none")
+                && warning.contains("it became the VIP tcp 010.1.2.3.marathon:80"),
+            "{warning}"
+        );
+    }
+}
+
+#[test]
 fn literals_that_would_take_something_from_the_node_are_refused() {
     let mut planner = planner("");
     let bad = [
@@ -271,6 +287,61 @@ fn vips_that_share_a_backend_are_warned_of() {
             .iter()
             .any(|warning| warning.contains("a.marathon:80") && warning.contains("b.marathon:80"))
     );
+}
+
+/// Warnings on a node with a bridge without hairpin mode for 10.0.0.0/24 and fd00::/64, and a VIP of each family.
+fn hairpin_warnings(filters_bridged4: bool, filters_bridged6: bool) -> Vec<String> {
+    let mut planner = planner("");
+    let on_bridge = |network: &str| (network.parse().unwrap(), "cni0".to_owned());
+    let node = Node {
+        connected: [on_bridge("10.0.0.0/24"), on_bridge("fd00::/64")].into(),
+        no_hairpin: ["cni0".to_owned()].into(),
+        default_source4: Some([10, 0, 0, 1].into()),
+        forwards_ipv6: true,
+        filters_bridged4,
+        filters_bridged6,
+        ..node()
+    };
+    let tasks = [
+        task("a", "10.0.0.7:1", "/four:80", "TASK_RUNNING"),
+        task("b", "fd00::7:1", "/six:80", "TASK_RUNNING"),
+    ];
+    learn(&mut planner, document(&tasks));
+    planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap().desired.warnings.clone()
+}
+
+#[test]
+fn hairpins_are_warned_of_by_the_setting_of_their_family() {
+    assert_eq!(hairpin_warnings(false, false), [""; 0]);
+    let four = hairpin_warnings(true, false);
+    let six = hairpin_warnings(false, true);
+    assert!(four[0].contains("four.marathon:80") && four[0].contains("bridge-nf-call-iptables"), "{four:?}");
+    assert!(six[0].contains("six.marathon:80") && six[0].contains("bridge-nf-call-ip6tables"), "{six:?}");
+    assert_eq!((four.len(), six.len(), hairpin_warnings(true, true)), (1, 1, [four, six].concat()));
+}
+
+#[test]
+fn an_address_that_should_be_this_nodes_and_is_not_is_told() {
+    let warnings = |config: &str, hostname: &str, own_agents: &[&str]| {
+        let mut planner = planner(config);
+        let mut document = document(&[]);
+        document.agents.get_mut("S").unwrap().hostname = "node1.example.com".to_owned();
+        document.own_agents = own_agents.iter().map(|id| (*id).to_owned()).collect();
+        learn(&mut planner, document);
+        let node = Node { hostname: hostname.to_owned(), ..node() };
+        planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap().desired.warnings.clone()
+    };
+    let told = |warnings: Vec<String>, wanted: &str| {
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.starts_with(wanted) && warning.contains("(it has 10.0.0.1)"), "{warning}");
+    };
+    let agent = "this node's agent S (node1.example.com) has the address 10.0.0.2";
+    told(warnings("", "node1", &[]), agent);
+    told(warnings("", "NODE1.example.com", &[]), agent);
+    told(warnings("", "other", &["S"]), agent);
+    assert_eq!(warnings("", "node2", &[]), [""; 0], "another node's agent");
+    assert_eq!(warnings("", "", &[]), [""; 0]);
+    told(warnings("[node]\naddress = \"10.0.0.9\"", "node2", &[]), "node.address is 10.0.0.9");
 }
 
 #[test]
@@ -419,6 +490,32 @@ fn infrastructure_that_is_learnt_later_takes_its_address_from_a_literal() {
         "10.9.9.9 is the address of a Mesos master, which can't be a VIP"
     );
     assert!(planner.persisted.vips.is_empty());
+}
+
+#[test]
+fn a_name_that_leads_to_a_vip_ends_the_vip_for_a_day_and_across_restarts() {
+    let mut planner = planner("");
+    let tasks = [task("t", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")];
+    assert_eq!(services(&plan(&mut planner, &tasks, 0)), ["tcp 10.9.9.9:80 1"]);
+    let marathon = BTreeMap::from([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())]);
+    assert!(planner.reserve(&marathon, at(100)));
+    assert!(!planner.reserve(&marathon, at(HOUR)), "nothing new");
+    let ended = plan(&mut planner, &tasks, 101);
+    assert_eq!(services(&ended), [""; 0], "not even to refuse connections");
+    assert_eq!(
+        ended.desired.skipped[0].reason,
+        "10.9.9.9 is the address of a server that l4lbd asks (marathon.example), which can't be a VIP"
+    );
+    let config = Config::parse(Path::new("test"), "").unwrap();
+    let text = serde_json::to_string(&planner.persisted).unwrap();
+    let mut restarted = Planner::new(wiring::planner(&config), serde_json::from_str(&text).unwrap());
+    assert_eq!(services(&plan(&mut restarted, &tasks, 102)), [""; 0]);
+    // The name leads elsewhere by now.
+    let elsewhere = BTreeMap::from([(IpAddr::from([10, 9, 9, 8]), "marathon.example".to_owned())]);
+    assert!(restarted.reserve(&elsewhere, at(2 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 103)), [""; 0]);
+    assert!(restarted.reserve(&elsewhere, at(30 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 104)), ["tcp 10.9.9.9:80 1"]);
 }
 
 /// A cluster of one machine may know its agent by a loopback address.

@@ -90,10 +90,13 @@ impl<D: DataPlane> Passes<D> {
             (Some(new), Some(known)) => !Arc::ptr_eq(new, known),
             (new, _) => new.is_some(),
         };
-        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
+        // A server's name may have led to an address that a literal VIP has.
+        let has_moved = self.planner.reserve(&feed.servers, Timestamp::now());
+        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new || has_moved) {
             // Comparing costs a fraction of making the table and the plan anew.
             let known = self.feed.accepted.as_ref();
-            let is_same = known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
+            let is_same =
+                !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
             if is_same {
                 self.planner.learn_same(accepted);
                 self.saver.note_same_cluster(&accepted.snapshot);

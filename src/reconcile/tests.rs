@@ -15,6 +15,7 @@ use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::protocol::record::encode;
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::Zone;
 use crate::mesos;
 use crate::plan::NodeView;
@@ -68,7 +69,7 @@ impl Bench {
         let believer = Believer::new(wiring::patience(&config), cluster);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let outputs = Outputs { zones, statuses, nodes };
-        let settings = wiring::reconciler(&config).unwrap();
+        let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
         Self {
@@ -252,6 +253,20 @@ async fn a_source_without_an_answer_degrades_and_changes_nothing() {
     bench.pass().await;
     assert_eq!(bench.kernel().state, before);
     assert!(bench.status().degraded && bench.status().reasons[0].contains("no answer in time"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_at_the_address_of_a_vip_takes_it() {
+    let mut bench = Bench::new();
+    let document = document(&["10.9.9.9:80"]);
+    bench.learn(&document).await;
+    assert_eq!(bench.kernel().state.services.len(), 1);
+    // The same document, and a failure: only the servers are new.
+    let servers = Arc::new([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())].into());
+    bench.take(Report { servers, ..report(bench.sequence, &document) });
+    bench.pass().await;
+    assert!(bench.kernel().state.services.is_empty());
+    assert!(bench.status().skipped[0].reason.contains("(marathon.example)"), "{:?}", bench.status().skipped);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@
 //! one that knows the whole cluster, or as the one that knows this node best. What is made of several
 //! sources is decided in [`super::combined`].
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::file::FileSource;
 use super::marathon::MarathonSource;
 use super::mesos::poll::MesosPoll;
@@ -38,6 +41,10 @@ macro_rules! sources {
 
             fn schedule(&self) -> PollSchedule {
                 match self { $(Self::$variant(source) => source.schedule()),+ }
+            }
+
+            fn servers(&self) -> BTreeMap<IpAddr, String> {
+                match self { $(Self::$variant(source) => source.servers()),+ }
             }
 
             async fn wake(&mut self) {

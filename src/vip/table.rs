@@ -11,12 +11,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::contest::{self, Claims, Contest};
+use super::doubtful::DoubtfulLabels;
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
 use super::settings::{BackendPorts, SharedVips};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub struct VipTable {
     pub skipped: Vec<Skipped>,
     /// Remarks on names and addresses that several frameworks ask for.
     pub warnings: Vec<String>,
+    /// Labels that give a VIP but were probably meant otherwise.
+    pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
     /// Places that a task may not have although it says so, with the task that has it, perhaps one without
@@ -274,6 +277,7 @@ impl<'a> TableBuilder<'a> {
         self.lost.clear();
         self.table.vips.clear();
         self.table.awaited.clear();
+        self.table.doubtful = DoubtfulLabels::default();
         self.table.skipped.truncate(skipped);
     }
 
@@ -339,9 +343,7 @@ impl<'a> TableBuilder<'a> {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
                 }
-                (Some(framework), Ok(backends)) => {
-                    self.add_vip(task, port, &label.value, framework, backends)
-                }
+                (Some(framework), Ok(backends)) => self.add_vip(task, port, label, framework, backends),
                 (_, Err(reason)) => Err(reason.clone()),
             };
             if let Err(reason) = added
@@ -356,20 +358,20 @@ impl<'a> TableBuilder<'a> {
         &mut self,
         task: &'a Task,
         port: &TaskPort,
-        value: &str,
+        written: &VipLabel,
         framework: &str,
         backends: &[Endpoint],
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
-        let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        let (label_host, vip_port) = label::parse(&written.value).map_err(|error| error.to_string())?;
         // From the label as written, since the peer sorts before it makes names of them.
-        let rank = match host {
+        let rank = match label_host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
             }
             LabelHost::Literal(_) => Rank::default(),
         };
-        let (host, refused) = match host {
+        let (host, refused) = match label_host {
             LabelHost::Named(label) => {
                 let name = vip_name(label, framework);
                 let refused = self.rules.refuse_name(&name);
@@ -411,6 +413,7 @@ impl<'a> TableBuilder<'a> {
             self.table.awaited.insert(key);
             return Ok(());
         }
+        self.table.doubtful.note((task, port), written, &label_host, (framework, &key), self.rules);
         // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
