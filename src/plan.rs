@@ -22,6 +22,7 @@ pub mod desired;
 pub mod drain;
 pub mod warnings;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, Persisted};
-use crate::vip::{LabelPolicy, VipKey, VipTable};
+use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
@@ -118,11 +119,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(accepted: &Accepted, policy: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
+    fn new(accepted: &Accepted, policy: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
             snapshot: Arc::clone(snapshot),
-            table: VipTable::after(snapshot, policy, standing),
+            table: VipTable::after(snapshot, policy, memory),
             infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
@@ -191,7 +192,9 @@ impl Planner {
     pub fn learn(&mut self, accepted: &Accepted) {
         // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
         let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &standing);
+        self.persisted.note_registered(&accepted.snapshot);
+        let memory = TableMemory { standing, registered: Cow::Borrowed(&self.persisted.registered) };
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory);
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
@@ -306,7 +309,9 @@ impl Planner {
                 foreign: &actual.foreign,
             });
             // From the desired state without adopted servers: a warning is about tasks that documents know.
-            desired.warnings = warnings(&cluster.table, &desired, sources, &actual.node);
+            desired.warnings = cluster.table.warnings.clone();
+            let warnings = warnings(&cluster.table, &desired, sources, &actual.node);
+            desired.warnings.extend(warnings);
             desired.warnings.extend(address_warnings(&cluster.snapshot, self.settings.node, &actual.node));
             // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();

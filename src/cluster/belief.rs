@@ -417,6 +417,9 @@ fn keep_origin(believed: &Snapshot, new: &mut Snapshot, agent: &str, framework: 
         && let Some(name) = believed.frameworks.get(framework)
     {
         new.frameworks.insert(framework.to_owned(), name.clone());
+        if let Some(time) = believed.registered.get(framework) {
+            new.registered.insert(framework.to_owned(), *time);
+        }
     }
 }
 

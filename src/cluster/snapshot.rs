@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::registry::TaskRegistry;
@@ -69,6 +70,9 @@ pub struct Snapshot {
     pub recovered: SharedSet<String>,
     /// Framework id to framework name.
     pub frameworks: SharedMap<String, String>,
+    /// Times at which frameworks registered with the master, by framework id; agents and Marathon tell none.
+    #[serde(default, skip_serializing_if = "SharedMap::is_empty")]
+    pub registered: SharedMap<String, Timestamp>,
     /// Tasks with VIP labels that are not terminal.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
     pub tasks: SharedMap<TaskKey, Arc<Task>>,
@@ -96,6 +100,7 @@ impl Snapshot {
             && self.agents == other.agents
             && self.recovered == other.recovered
             && self.frameworks == other.frameworks
+            && self.registered == other.registered
             && self.tasks == other.tasks
     }
 

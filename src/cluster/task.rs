@@ -116,6 +116,10 @@ pub struct TaskPort {
     /// True if the port is at the container's own address for certain, and so never at the agent's.
     #[serde(default)]
     pub is_in_container: bool,
+    /// True if its number at an agent's address is among the port resources of the task, or mapped to its
+    /// container.
+    #[serde(default)]
+    pub is_allocated: bool,
     pub labels: Vec<VipLabel>,
     /// Options that other labels of the port ask for.
     #[serde(default, skip_serializing_if = "PortOptions::is_empty")]

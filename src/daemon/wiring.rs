@@ -31,6 +31,8 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         deny: config.vips.deny.clone(),
         ranges: [config.vips.range4, config.vips.range6],
         literals_in_range: config.vips.literals_in_range,
+        shared: config.vips.shared,
+        ports: config.vips.ports,
         zone: config.dns.zone.clone(),
         domains: domains(config),
         infrastructure: infrastructure(config),

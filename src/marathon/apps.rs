@@ -279,7 +279,7 @@ fn place(
 ) -> Result<TaskPort, String> {
     let host_port = host_port.transpose()?;
     if networks.mode == NetworkMode::Host {
-        return Ok(TaskPort { host_port, ..empty() });
+        return Ok(TaskPort { host_port, is_allocated: host_port.is_some(), ..empty() });
     }
     let container_port = match &definition.container_port {
         // 0 stands for the agent's port.
@@ -301,7 +301,11 @@ fn place(
     }
     let port = container_port.or(host_port);
     match port {
-        Some(_) => Ok(TaskPort { port, host_port, networks: names, is_in_container: true, ..empty() }),
+        Some(_) => {
+            // A port of the agent is one of the task's own, as Marathon lists them.
+            let is_allocated = host_port.is_some();
+            Ok(TaskPort { port, host_port, networks: names, is_in_container: true, is_allocated, ..empty() })
+        }
         None => Err("it has neither a port of the container nor one of the agent".to_owned()),
     }
 }
@@ -315,6 +319,7 @@ fn empty() -> TaskPort {
         host_port: None,
         networks: BTreeSet::new(),
         is_in_container: false,
+        is_allocated: false,
         labels: Vec::new(),
         options: PortOptions::default(),
     }

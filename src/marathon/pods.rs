@@ -170,6 +170,7 @@ fn ports(
                 networks,
                 // The names of its networks say that.
                 is_in_container: false,
+                is_allocated: host_port.is_some(),
                 labels,
                 options,
             });

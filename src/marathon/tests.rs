@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
 use crate::mesos;
+use crate::vip::settings::BackendPorts;
 use crate::vip::{VipKey, VipTable};
 
 const FRAMEWORK: &str = "62ca579f-d204-47ab-b9b7-6fdde30e658c-0000";
@@ -68,6 +69,12 @@ fn alone_it_gives_what_mesos_gives() {
     mesos.tasks.retain(|key, _| view.snapshot.tasks.contains_key(key));
     assert!(mesos.tasks.len() > 10, "{}", mesos.tasks.len());
     assert_eq!(backends(&view.snapshot), backends(&mesos));
+    // Each port of an agent that Marathon tells is the task's own.
+    let rules = crate::vip::LabelPolicy { ports: BackendPorts::Allocated, ..Default::default() };
+    let (allocated, any) =
+        (VipTable::new(&view.snapshot, &rules), VipTable::new(&view.snapshot, &Default::default()));
+    assert!(!any.vips.is_empty());
+    assert_eq!(allocated.vips, any.vips);
 }
 
 #[test]

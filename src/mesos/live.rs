@@ -119,6 +119,7 @@ impl LiveCluster {
                     && let Some(id) = framework.framework_info.id
                 {
                     self.snapshot.frameworks.remove(id.0.as_ref());
+                    self.snapshot.registered.remove(id.0.as_ref());
                     self.remove(|key, _| *key.framework == *id.0);
                 }
             }

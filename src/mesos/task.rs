@@ -135,7 +135,11 @@ impl<'t> TaskReading<'t> {
         if labelled.iter().all(|entry| entry.labels.is_empty()) {
             return Vec::new();
         }
+        let by_framework = ports::maps_by_framework(self.task);
+        let mapped = self.mappings.iter().filter(|_| by_framework);
+        let mapped = mapped.filter_map(|mapping| Some((mapping.protocol, mapping.host_port?))).collect();
         let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), log);
+        ports::mark_allocated(&mut ports, &self.task.resources, &mapped);
         // A container on a network of its own has no port on the agent unless one is mapped.
         let container = self.task.container.as_ref();
         let networks = container.into_iter().flat_map(|container| readable(&container.network_infos));

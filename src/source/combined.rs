@@ -231,6 +231,11 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
             merged.frameworks.insert(id.clone(), name.clone());
         }
     }
+    for (id, time) in &own.registered {
+        if !merged.registered.contains_key(id) {
+            merged.registered.insert(id.clone(), *time);
+        }
+    }
     // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();
     merged.skipped.extend(own.skipped.iter().filter(|skipped| !known.contains(skipped)).cloned());

@@ -182,6 +182,7 @@ mod tests {
             host_port: Some(8080),
             networks: [].into(),
             is_in_container: false,
+            is_allocated: true,
             labels: labels.collect(),
             options: PortOptions::default(),
         };

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::alloc::AddressRange;
 use super::reserved;
+use super::settings::{BackendPorts, SharedVips};
 use crate::cluster::dns_label::MAX_NAME_TEXT;
 
 /// Operator's decisions about labels.
@@ -23,6 +24,10 @@ pub struct LabelPolicy {
     pub ranges: [AddressRange; 2],
     /// Part of a range that literal VIPs may be in, and named ones not.
     pub literals_in_range: Option<AddressRange>,
+    /// Treatment of a name or an address that labels of several frameworks ask for.
+    pub shared: SharedVips,
+    /// Ports of agents that tasks can be backends at.
+    pub ports: BackendPorts,
     /// Zone of the names.
     pub zone: String,
     /// Zones in which this daemon or the cluster serves names, that of the names among them.
@@ -42,6 +47,8 @@ impl Default for LabelPolicy {
             deny: Vec::new(),
             ranges: [AddressRange::DCOS_V4, AddressRange::DCOS_V6],
             literals_in_range: None,
+            shared: SharedVips::Warn,
+            ports: BackendPorts::Any,
             zone: super::DEFAULT_ZONE.to_owned(),
             domains: vec![super::DEFAULT_ZONE.to_owned()],
             infrastructure: BTreeMap::new(),

@@ -1,57 +1,23 @@
 //! Tasks to VIPs: which backends each VIP has, and with which weight.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::contest::{self, Claims, Contest};
 use super::doubtful::DoubtfulLabels;
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
-use super::{LabelPolicy, PortOptions, vip_name};
+use super::settings::{BackendPorts, SharedVips};
+use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
 use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
-
-/// Host part of a VIP: the part that a client dials.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Host {
-    /// Name below the zone, such as `web.marathon`; its address is allocated.
-    Named(String),
-    /// An address that the label gives itself.
-    Literal(IpAddr),
-}
-
-/// Identity of a VIP.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VipKey {
-    pub host: Host,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
-impl VipKey {
-    /// Returns the address of a literal VIP.
-    pub fn literal(&self) -> Option<IpAddr> {
-        match self.host {
-            Host::Literal(address) => Some(address),
-            Host::Named(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for VipKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Named(name) => write!(f, "{} {name}:{}", self.protocol, self.port),
-            Host::Literal(address) => write!(f, "{} {}", self.protocol, SocketAddr::new(*address, self.port)),
-        }
-    }
-}
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,6 +133,8 @@ pub struct VipTable {
     /// VIPs whose only backends that take new connections are on lost agents.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
+    /// Remarks on names and addresses that several frameworks ask for.
+    pub warnings: Vec<String>,
     /// Labels that give a VIP but were probably meant otherwise.
     pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
@@ -180,36 +148,33 @@ impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task, on a node where no literal VIP
     /// stands yet.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
-        Self::after(snapshot, rules, &BTreeSet::new())
+        Self::after(snapshot, rules, &TableMemory::default())
     }
 
-    /// Applies the rules on a node where literal VIPs have the addresses `standing` already. A task's own
-    /// address can't become a VIP; but an executor may report any address for its task, and that takes no
-    /// VIP away which stands.
-    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
-        let mut builder = TableBuilder {
-            snapshot,
-            rules,
-            cluster: snapshot.infrastructure(),
-            standing,
-            tasks: OnceCell::new(),
-            lost: BTreeMap::new(),
-            table: Self { skipped: snapshot.skipped.clone(), ..Self::default() },
-        };
-        // Once for all labels of a port: they lead to the same backends.
-        let ports: Vec<PlacedPort<'_>> = snapshot
-            .tasks
-            .values()
-            .flat_map(|task| task.ports.iter().map(move |port| (task, port)))
-            .map(|(task, port)| PlacedPort { task, port, backends: endpoints(snapshot, task, port) })
-            .collect();
-        let mut taken = builder.taken(&ports);
-        for mut placed in ports {
-            builder.drop_taken(&mut placed, &mut taken);
-            builder.add(&placed);
+    /// Applies the rules on a node that remembers what was before. A task's own address can't become a VIP;
+    /// but an executor may report any address for its task, and that takes no VIP away which stands.
+    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
+        let mut builder = TableBuilder::new(snapshot, rules, memory);
+        let ports = builder.place();
+        let skipped = builder.table.skipped.len();
+        ports.iter().for_each(|placed| builder.add(placed));
+        let contests = std::mem::take(&mut builder.claims).contests(snapshot, &memory.registered);
+        if !contests.is_empty() {
+            // Who comes first is only known when all labels are: then once more, with that knowledge.
+            builder.begin_again(contests, skipped);
+            ports.iter().for_each(|placed| builder.add(placed));
         }
         builder.finish()
     }
+}
+
+/// Knowledge of a node beside the document.
+#[derive(Clone, Debug, Default)]
+pub struct TableMemory<'a> {
+    /// Addresses that literal VIPs have already.
+    pub standing: BTreeSet<IpAddr>,
+    /// Earliest known registrations of frameworks, by their ids.
+    pub registered: Cow<'a, BTreeMap<String, Timestamp>>,
 }
 
 /// A port of a task with its addresses, or the reason why it has none.
@@ -265,16 +230,59 @@ struct TableBuilder<'a> {
     rules: &'a LabelPolicy,
     /// Addresses of agents and masters, with what each is.
     cluster: BTreeMap<IpAddr, &'static str>,
-    /// Addresses that literal VIPs have already.
-    standing: &'a BTreeSet<IpAddr>,
+    memory: &'a TableMemory<'a>,
     /// Addresses of running tasks, collected for the first literal VIP.
     tasks: OnceCell<BTreeSet<IpAddr>>,
     /// Backends of tasks on lost agents.
     lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
+    /// Frameworks that ask for names and addresses; collected until it is known who comes first.
+    claims: Claims<'a>,
+    /// Names and addresses that several frameworks ask for.
+    contests: BTreeMap<Host, Contest<'a>>,
     table: VipTable,
 }
 
 impl<'a> TableBuilder<'a> {
+    fn new(snapshot: &'a Snapshot, rules: &'a LabelPolicy, memory: &'a TableMemory<'a>) -> Self {
+        Self {
+            snapshot,
+            rules,
+            cluster: snapshot.infrastructure(),
+            memory,
+            tasks: OnceCell::new(),
+            lost: BTreeMap::new(),
+            claims: Claims::default(),
+            contests: BTreeMap::new(),
+            table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
+        }
+    }
+
+    /// Finds the addresses of all ports with VIP labels, once for all labels of a port: they lead to the same
+    /// backends.
+    fn place(&mut self) -> Vec<PlacedPort<'a>> {
+        let snapshot = self.snapshot;
+        let ports = snapshot.tasks.values().flat_map(|task| task.ports.iter().map(move |port| (task, port)));
+        let mut ports: Vec<PlacedPort<'_>> = ports
+            .map(|(task, port)| {
+                let found = endpoints(snapshot, task, port);
+                PlacedPort { task, port, backends: found.and_then(|found| self.allocated(task, port, found)) }
+            })
+            .collect();
+        let mut taken = self.taken(&ports);
+        ports.iter_mut().for_each(|placed| self.drop_taken(placed, &mut taken));
+        ports
+    }
+
+    /// Forgets the VIPs, and all but the first `skipped` entries, but not what several frameworks ask for.
+    fn begin_again(&mut self, contests: BTreeMap<Host, Contest<'a>>, skipped: usize) {
+        self.contests = contests;
+        self.lost.clear();
+        self.table.vips.clear();
+        self.table.awaited.clear();
+        self.table.doubtful = DoubtfulLabels::default();
+        self.table.skipped.truncate(skipped);
+    }
+
     /// Finds the running tasks whose agents gave them what other running tasks only say to have: an executor
     /// may report any address, and a port at an agent's address that is not among its task's resources may be
     /// another's.
@@ -329,7 +337,7 @@ impl<'a> TableBuilder<'a> {
         }));
     }
 
-    fn add(&mut self, placed: &PlacedPort<'_>) {
+    fn add(&mut self, placed: &PlacedPort<'a>) {
         let PlacedPort { task, port, backends } = placed;
         let framework = self.snapshot.frameworks.get(&*task.key.framework);
         for label in &port.labels {
@@ -350,7 +358,7 @@ impl<'a> TableBuilder<'a> {
 
     fn add_vip(
         &mut self,
-        task: &Task,
+        task: &'a Task,
         port: &TaskPort,
         written: &VipLabel,
         framework: &str,
@@ -392,6 +400,7 @@ impl<'a> TableBuilder<'a> {
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
+        let first = self.contest(&key, &task.key.framework)?;
         let is_kept = self.snapshot.kept.contains(&task.key);
         let backends = usable
             .into_iter()
@@ -417,7 +426,74 @@ impl<'a> TableBuilder<'a> {
         if !vip.port_names.contains(&port.name) {
             vip.port_names.insert(port.name.clone());
         }
-        vip.ask(&port.options)
+        match first {
+            Some(first) if port.options.concerns_all() => {
+                Err(format!("the options of this VIP are those of the framework {first}, which comes first"))
+            }
+            Some(_) => Ok(()),
+            None => vip.ask(&port.options),
+        }
+    }
+
+    /// Leaves out the backends at ports of agents that the task was not given, where that matters.
+    ///
+    /// # Errors
+    /// With the reason if none is left.
+    fn allocated(&self, task: &Task, port: &TaskPort, found: Vec<Endpoint>) -> Result<Vec<Endpoint>, String> {
+        if self.rules.ports == BackendPorts::Any {
+            return Ok(found);
+        }
+        let own = self.snapshot.agents.get(&*task.agent_id).and_then(|agent| agent.address);
+        let refuse = |address: &SocketAddr| {
+            let kind = self.cluster.get(&address.ip())?;
+            if own != Some(address.ip()) {
+                return Some(format!(
+                    "{} is {kind} that the task does not run on (vips.ports)",
+                    address.ip()
+                ));
+            }
+            (!port.is_allocated).then(|| {
+                format!(
+                    "{address} is at {kind}, and port {} is neither among the task's port resources nor mapped \
+                     to its container (vips.ports)",
+                    address.port()
+                )
+            })
+        };
+        let (kept, refused): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(address, _)| refuse(address).is_none());
+        match refused.first().and_then(|(address, _)| refuse(address)).filter(|_| kept.is_empty()) {
+            Some(reason) => Err(reason),
+            None => Ok(kept),
+        }
+    }
+
+    /// Notes that a framework asks for a VIP. Returns the framework that comes before it, if there is one.
+    ///
+    /// # Errors
+    /// When that one keeps the VIP for itself.
+    fn contest(&mut self, key: &VipKey, framework: &'a str) -> Result<Option<String>, String> {
+        let Some(contest) = self.contests.get_mut(&key.host) else {
+            // Alone in the cluster, a framework meets no other.
+            if self.contests.is_empty() && self.snapshot.frameworks.len() > 1 {
+                self.claims.add(&key.host, framework);
+            }
+            return Ok(None);
+        };
+        if !contest.vips.contains(key) {
+            contest.vips.insert(key.clone());
+        }
+        if contest.owner == framework {
+            return Ok(None);
+        }
+        let (first, own) = (contest.owner, framework);
+        let [first, own] = [first, own].map(|id| contest::framework(self.snapshot, id));
+        match self.rules.shared {
+            SharedVips::Warn => Ok(Some(first)),
+            SharedVips::Refuse => Err(format!(
+                "{key} belongs to the framework {first}, which comes before this task's, {own} (vips.shared)"
+            )),
+        }
     }
 
     /// Returns the reason why a label can't have a literal VIP at `address`.
@@ -428,7 +504,7 @@ impl<'a> TableBuilder<'a> {
                 let reported = running.flat_map(|task| &task.addresses).map(|reported| reported.address);
                 reported.chain(self.snapshot.names.addresses()).collect()
             });
-            (!self.standing.contains(&address) && tasks.contains(&address)).then(|| {
+            (!self.memory.standing.contains(&address) && tasks.contains(&address)).then(|| {
                 format!(
                     "{address} is the address of a running task, which can't become a VIP: take another one"
                 )
@@ -438,7 +514,8 @@ impl<'a> TableBuilder<'a> {
     }
 
     fn finish(self) -> VipTable {
-        let Self { lost, mut table, tasks, .. } = self;
+        let Self { lost, mut table, tasks, contests, snapshot, rules, .. } = self;
+        table.warnings = contest::warnings(&contests, snapshot, rules.shared);
         table.depends_on_names = tasks.get().is_some();
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);

@@ -190,6 +190,56 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
     assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
 }
 
+/// Backends of a task at an agent, or the reason why it has none, with `vips.ports = "allocated"`.
+fn allocated(resources: &str, container: &str, networks: &str, port: u16, scope: &str) -> String {
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S","pid":"slave(1)@{AGENT}:5051"}},{{"id":"T","pid":"slave(1)@10.0.0.7:5051"}}],
+        "frameworks":[{{"id":"F","name":"marathon","tasks":[{{"id":"t","framework_id":"F","slave_id":"S",
+        "state":"TASK_RUNNING","resources":{{"ports":"{resources}"}},"container":{container},"statuses":[{{"state":
+        "TASK_RUNNING","timestamp":1,"container_status":{{"network_infos":{networks}}}}}],"discovery":{{"ports":
+        {{"ports":[{{"number":{port},"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"/web:80"}}
+        {scope}]}}}}]}}}}}}]}}]}}"#
+    );
+    let snapshot = mesos::parse(text.as_bytes(), None).unwrap();
+    let any = VipTable::new(&snapshot, &LabelPolicy::default());
+    assert_eq!((any.vips.len(), any.skipped.len()), (1, 0), "every port is fine by default");
+    let rules = LabelPolicy { ports: BackendPorts::Allocated, ..LabelPolicy::default() };
+    let table = VipTable::new(&snapshot, &rules);
+    let backends: Vec<String> =
+        table.vips.values().flat_map(|vip| vip.backends.keys()).map(SocketAddr::to_string).collect();
+    let reasons: Vec<&str> = table.skipped.iter().map(|skipped| &*skipped.reason).collect();
+    [backends.join(" "), reasons.join(" ")].concat()
+}
+
+#[test]
+fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
+    let host = Doc::default().networks;
+    let other = r#"[{"ip_addresses":[{"ip_address":"10.0.0.7"}]}]"#;
+    let refused = |port: u16| {
+        format!(
+            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the task's port resources \
+             nor mapped to its container (vips.ports)"
+        )
+    };
+    assert_eq!(allocated("[31000-31002]", "null", host, 31001, ""), "10.0.0.1:31001");
+    assert_eq!(allocated("[31000-31002]", "null", host, 31001, HOST_SCOPE), "10.0.0.1:31001");
+    assert_eq!(allocated("[31000-31002]", "null", "[]", 31002, ""), "10.0.0.1:31002", "old Mesos");
+    assert_eq!(allocated("[31000-31002]", "null", host, 22, ""), refused(22));
+    assert_eq!(allocated("[31000-31002, 23-21, 99999-22]", "null", host, 22, HOST_SCOPE), refused(22));
+    assert_eq!(allocated("[31000-31002]", "null", "[]", 5051, ""), refused(5051));
+    assert_eq!(allocated("", UCR, BRIDGE, 31000, HOST_SCOPE), "10.0.0.1:31000", "mapped");
+    assert_eq!(allocated("", DOCKER, BRIDGE, 31000, HOST_SCOPE), "10.0.0.1:31000", "mapped");
+    assert_eq!(allocated("", "null", BRIDGE, 80, ""), "172.31.254.3:80", "a container's own address");
+    // An executor may report any address and mapping.
+    assert_eq!(
+        allocated("[31000-31002]", "null", other, 31000, ""),
+        "10.0.0.7 is the address of an agent that the task does not run on (vips.ports)"
+    );
+    let reported = r#"[{"ip_addresses":[{"ip_address":"172.31.254.3"}],
+        "port_mappings":[{"host_port":22,"container_port":80,"protocol":"tcp"}]}]"#;
+    assert_eq!(allocated("[31000-31002]", "null", reported, 22, HOST_SCOPE), refused(22));
+}
+
 /// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.
 fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     let mut snapshot = Snapshot::default();
@@ -203,6 +253,7 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             host_port: None,
             networks: BTreeSet::new(),
             is_in_container: false,
+            is_allocated: true,
             labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
             options: options.clone(),
         };
