@@ -35,10 +35,10 @@ use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, Persisted};
-use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
+use crate::vip::{Host, LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
-use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
+use desired::{Desired, DesiredSettings, Inputs, Programmed, Sources, desired};
 use drain::Drain;
 use warnings::{address_warnings, warnings};
 
@@ -75,7 +75,7 @@ pub struct NodeView {
 }
 
 /// Remembers what documents said, which addresses names have, and what is leaving.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Planner {
     pub settings: PlannerSettings,
     /// Addresses and VIPs that must survive a restart.
@@ -87,11 +87,26 @@ pub struct Planner {
     adopted: Option<Adopted>,
     /// Dependencies of the plan; `None` when it has to be made anew.
     basis: Option<Basis>,
+    /// VIPs that have changed since the plan was made.
+    changed: BTreeSet<VipKey>,
+    /// Set when the plan's warnings are those of an earlier table.
+    has_old_warnings: bool,
+    /// Set when table and plan have followed changes since they were made as a whole.
+    has_followed: bool,
     plan: Arc<Plan>,
 }
 
+/// Part of a plan that may differ from the plan before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of it.
+    Everything,
+    /// These services; with `names` set, which services there are or what their ports are called.
+    Services { services: BTreeSet<ServiceKey>, names: bool },
+}
+
 /// Dependencies of a plan besides the cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Basis {
     node: Node,
     foreign: Vec<Foreign>,
@@ -100,7 +115,7 @@ struct Basis {
 }
 
 /// The cluster as the planner sees it until the next document.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClusterView {
     snapshot: Arc<Snapshot>,
     table: VipTable,
@@ -135,6 +150,14 @@ impl ClusterView {
         }
     }
 
+    /// Returns the warnings about this cluster and what is `desired` for it.
+    fn warnings(&self, desired: &Desired, configured: Sources, sources: Sources, node: &Node) -> Vec<String> {
+        let mut all = self.table.warnings.clone();
+        all.extend(warnings(&self.table, desired, sources, node));
+        all.extend(address_warnings(&self.snapshot, configured, node));
+        all
+    }
+
     /// Returns the VIPs that are kept although all their backends are on lost agents.
     pub fn unreachable(&self) -> &BTreeSet<VipKey> {
         &self.table.unreachable
@@ -167,6 +190,28 @@ pub struct Plan {
     pub due: Option<Timestamp>,
 }
 
+impl Plan {
+    /// Takes over some services of the desired state into the state to compare with the kernel.
+    fn project(&mut self, services: &BTreeSet<ServiceKey>) {
+        for key in services {
+            match self.desired.services.get(key) {
+                Some(programmed) => self.state.services.insert(*key, programmed.service()),
+                None => self.state.services.remove(key),
+            };
+        }
+    }
+}
+
+/// Services that [`Planner::patch`] has changed.
+#[derive(Default)]
+struct Patch {
+    services: BTreeSet<ServiceKey>,
+    /// Those of them that there were, as they were before.
+    before: BTreeMap<ServiceKey, Programmed>,
+    /// Set when which services there are has changed, or what their ports are called.
+    names: bool,
+}
+
 impl Planner {
     /// Goes on with the addresses that an earlier run left, as far as names may have them.
     pub fn new(settings: PlannerSettings, persisted: Persisted) -> Self {
@@ -178,6 +223,9 @@ impl Planner {
             claims: ClaimMemory::default(),
             adopted: None,
             basis: None,
+            changed: BTreeSet::new(),
+            has_old_warnings: false,
+            has_followed: false,
             plan: Arc::default(),
         };
         let PlannerSettings { policy, desired, .. } = &planner.settings;
@@ -190,11 +238,12 @@ impl Planner {
 
     /// Takes in what is believed of the cluster from now on.
     pub fn learn(&mut self, accepted: &Accepted) {
-        // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
-        let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
+        if self.follow(accepted).is_some() {
+            return;
+        }
         self.persisted.note_registered(&accepted.snapshot);
-        let memory = TableMemory { standing, registered: Cow::Borrowed(&self.persisted.registered) };
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory);
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory(&self.persisted));
+        self.has_followed = false;
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
@@ -203,12 +252,39 @@ impl Planner {
         self.basis = None;
     }
 
+    /// Takes in a cluster that differs from the last one in a few tasks, at the cost of these. Returns `None`
+    /// where the difference is another one, or the plan has to be made anew in any case.
+    fn follow(&mut self, accepted: &Accepted) -> Option<()> {
+        let cluster = self.cluster.as_mut()?;
+        let is_certain = cluster.sync == SyncState::Synced && accepted.sync == SyncState::Synced;
+        let is_plain = is_certain
+            && self.basis.is_some()
+            && cluster.held == accepted.held
+            && accepted.displaced.is_empty()
+            && cluster.beyond == 0
+            && self.plan.unplaced == 0;
+        if !is_plain {
+            return None;
+        }
+        // No address stands: a label that asks for one has the whole table made anew.
+        let memory =
+            TableMemory { standing: BTreeSet::new(), registered: Cow::Borrowed(&self.persisted.registered) };
+        let snapshot = &accepted.snapshot;
+        let changed = cluster.table.follow(&cluster.snapshot, snapshot, &self.settings.policy, &memory)?;
+        self.changed.extend(changed);
+        self.has_followed = true;
+        self.claims.follow(&cluster.snapshot, snapshot);
+        cluster.snapshot = Arc::clone(snapshot);
+        cluster.tasks = snapshot.tasks.len();
+        (cluster.table.vips.len() <= self.settings.max_vips).then_some(())
+    }
+
     /// Takes in a cluster that gives the same table.
     pub fn learn_same(&mut self, accepted: &Accepted) {
         if let Some(cluster) = &mut self.cluster {
+            self.claims.follow(&cluster.snapshot, &accepted.snapshot);
             cluster.snapshot = Arc::clone(&accepted.snapshot);
         }
-        self.claims = ClaimMemory::default();
         // What is inherited may be another task's by now.
         if self.adopted.is_some() {
             self.basis = None;
@@ -234,6 +310,10 @@ impl Planner {
         let asked = asked(&self.persisted);
         let is_new = asked != self.settings.policy.asked;
         self.settings.policy.asked = asked;
+        if is_new {
+            // All labels are to be judged by it.
+            self.basis = None;
+        }
         is_new
     }
 
@@ -275,71 +355,239 @@ impl Planner {
     /// Returns what the kernel should hold; `None` before the first document, when that is not known.
     /// The last plan is good as long as nothing has changed that it depends on.
     pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
-        let cluster = self.cluster.as_ref()?;
+        self.cluster.as_ref()?;
         // Every audit, request for the status and change of the network makes a pass, and most find nothing
         // new: with thousands of VIPs a new plan each time would keep a processor busy.
-        let is_current = self.basis.as_ref().is_some_and(|basis| {
-            basis.expires.is_none_or(|expires| now <= expires)
-                && basis.node == actual.node
-                && basis.foreign == actual.foreign
-        });
-        let mut last = None;
-        if !is_current {
-            let is_synced = cluster.sync == SyncState::Synced;
-            // Before everything is known, a VIP that seems to have lost its tasks may not have.
-            let linger = if is_synced { self.settings.linger } else { Duration::MAX };
-            let refuses =
-                |address| self.settings.policy.refuse_address(address, &cluster.infrastructure).is_some();
-            // Before addresses are assigned: a name keeps its address as long as one of its VIPs is
-            // remembered.
-            let vacant = remember(&mut self.persisted, &cluster.table, refuses, now, linger);
-            let DesiredSettings { range4, range6, .. } = &self.settings.desired;
-            let open = self.settings.policy.literals_in_range;
-            let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();
-            let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
-            let mut desired = desired(Inputs {
-                table: &cluster.table,
-                vacant: &vacant,
-                agents: &cluster.agent_addresses,
-                leases4: &self.persisted.leases4,
-                leases6: &self.persisted.leases6,
-                settings: &self.settings.desired,
-                sources,
-                node: &actual.node,
-                foreign: &actual.foreign,
-            });
-            // From the desired state without adopted servers: a warning is about tasks that documents know.
-            desired.warnings = cluster.table.warnings.clone();
-            let warnings = warnings(&cluster.table, &desired, sources, &actual.node);
-            desired.warnings.extend(warnings);
-            desired.warnings.extend(address_warnings(&cluster.snapshot, self.settings.node, &actual.node));
-            // The VIP that has been vacant for longest is forgotten first, which no event would tell.
-            let expires = self.persisted.vips.values().flatten().min();
-            self.basis = Some(Basis {
-                node: actual.node.clone(),
-                foreign: actual.foreign.clone(),
-                expires: expires.map(|since| later(*since, linger)),
-            });
-            // The kernel knows more than an older cluster on disk: what it holds stays until documents
-            // have told of it.
-            if is_synced {
-                self.adopted = None;
-            } else {
-                let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
-                let last = &self.plan.desired.services;
-                if cluster.sync == SyncState::Partial {
-                    adopted.forget_known(&desired);
-                    adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));
-                }
-                adopted.keep(&mut desired, last);
-            }
-            let plan = Arc::make_mut(&mut self.plan);
-            // The plan before knows the tasks of servers that have just gone.
-            last = Some(std::mem::replace(&mut plan.desired, desired));
-            (plan.sources, plan.unplaced) = (sources, unplaced);
+        let is_current = self.changed.is_empty() && self.is_current(actual, now);
+        let last = if is_current { None } else { Some(self.remake(actual, now)?) };
+        if self.has_old_warnings {
+            self.renew_warnings(&actual.node);
         }
         self.drain(last, actual, now);
         Some(Arc::clone(&self.plan))
+    }
+
+    /// Returns what the kernel should hold, and in what that may differ from the plan before, where `actual` is
+    /// all of that plan: nothing but the cluster and the time have changed since. Costs what has changed.
+    pub fn plan_on(&mut self, actual: &Actual, now: Timestamp) -> Option<(Arc<Plan>, Reach)> {
+        let patched = if self.is_current(actual, now) { self.patch(actual, now) } else { None };
+        let Some(Patch { mut services, mut before, names }) = patched else {
+            self.basis = None;
+            return Some((self.plan(actual, now)?, Reach::Everything));
+        };
+        // What is leaving may be done with it, in services that have not changed as well.
+        for key in self.drain.services() {
+            if services.insert(key)
+                && let Some(programmed) = self.plan.desired.services.get(&key)
+            {
+                before.insert(key, programmed.clone());
+            }
+        }
+        let are_taken = |places: &[Place]| match &self.cluster {
+            Some(cluster) => self.claims.are_taken(cluster, places),
+            None => Vec::new(),
+        };
+        let times = (now, self.settings.drain);
+        let plan = Arc::make_mut(&mut self.plan);
+        self.drain.update_in(&services, &plan.desired, &before, actual, times, are_taken);
+        self.drain.apply_to(&services, &mut plan.desired);
+        let after = |key| plan.desired.services.get(key);
+        if services.iter().any(|key| before.get(key) != after(key)) {
+            plan.revision += 1;
+        }
+        plan.project(&services);
+        self.set_due(now);
+        Some((Arc::clone(&self.plan), Reach::Services { services, names }))
+    }
+
+    /// Compares table and plan with ones that are made as a whole, where they have followed changes since, and
+    /// goes by the whole ones. Returns false if they differ, which is a defect. To be called after a plan for the
+    /// same `actual` and `now`.
+    pub fn verify(&mut self, actual: &Actual, now: Timestamp) -> bool {
+        let is_current = self.changed.is_empty() && self.is_current(actual, now);
+        if !std::mem::take(&mut self.has_followed) || !is_current {
+            return true;
+        }
+        let memory = memory(&self.persisted);
+        let Some(cluster) = &mut self.cluster else { return true };
+        let table = VipTable::after(&cluster.snapshot, &self.settings.policy, &memory);
+        let is_same = table == cluster.table;
+        cluster.table = table;
+        self.basis = None;
+        let revision = self.plan.revision;
+        self.plan(actual, now);
+        is_same && self.plan.revision == revision
+    }
+
+    /// Returns true if the plan is still good but for the VIPs that have changed.
+    fn is_current(&self, actual: &Actual, now: Timestamp) -> bool {
+        self.basis.as_ref().is_some_and(|basis| {
+            basis.expires.is_none_or(|expires| now <= expires)
+                && basis.node == actual.node
+                && basis.foreign == actual.foreign
+        })
+    }
+
+    /// Puts the VIPs that have changed into the desired state, without what is leaving. Returns `None`, with the
+    /// plan to be made anew, where a change concerns more than its VIP.
+    fn patch(&mut self, actual: &Actual, now: Timestamp) -> Option<Patch> {
+        if self.changed.is_empty() {
+            return Some(Patch::default());
+        }
+        let cluster = self.cluster.as_ref()?;
+        let changed = std::mem::take(&mut self.changed);
+        let persisted = &mut self.persisted;
+        let mut vacant = BTreeSet::new();
+        for key in &changed {
+            if let Some(vip) = cluster.table.vips.get(key) {
+                // A new name takes its address in an order that all new names decide.
+                let Host::Named(name) = &key.host else { return None };
+                let has = |ipv4: bool| vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
+                let is_new = !persisted.vips.contains_key(key)
+                    || (has(true) && persisted.leases4.get(name).is_none())
+                    || (has(false) && persisted.leases6.get(name).is_none());
+                if is_new {
+                    return None;
+                }
+                persisted.vips.insert(key.clone(), None);
+            } else if let Some(since) = persisted.vips.get_mut(key) {
+                if cluster.table.awaited.contains(key) {
+                    *since = None;
+                } else {
+                    since.get_or_insert(now);
+                }
+                vacant.insert(key.clone());
+            }
+        }
+        let expires = persisted.vips.values().flatten().min().copied();
+        let part = Inputs {
+            table: &cluster.table,
+            vacant: &vacant,
+            agents: &cluster.agent_addresses,
+            leases4: &persisted.leases4,
+            leases6: &persisted.leases6,
+            settings: &self.settings.desired,
+            sources: self.plan.sources,
+            node: &actual.node,
+            foreign: &actual.foreign,
+        }
+        .part(changed.iter());
+        let desired = &self.plan.desired;
+        let is_plain = |key: &VipKey| {
+            !desired.refused.contains(key)
+                && !part.refused.contains(key)
+                && desired.unscheduled.contains(key) == part.unscheduled.contains(key)
+        };
+        // What is refused or remarked on is listed in an order that all VIPs decide.
+        if !changed.iter().all(is_plain) {
+            return None;
+        }
+        let leases = [&persisted.leases4, &persisted.leases6];
+        let held = changed.iter().flat_map(|key| {
+            let addresses = leases.iter().filter_map(|leases| match &key.host {
+                Host::Named(name) => leases.get(name),
+                Host::Literal(_) => None,
+            });
+            addresses.map(|address| ServiceKey { protocol: key.protocol, address, port: key.port })
+        });
+        let services: BTreeSet<ServiceKey> = held.chain(part.services.keys().copied()).collect();
+        let are_packets = actual.node.capabilities.packets;
+        let mut names = false;
+        for key in &services {
+            let (old, new) = (desired.services.get(key), part.services.get(key));
+            if old.or(new).is_some_and(|programmed| !changed.contains(&programmed.vip)) {
+                return None;
+            }
+            // A scheduler may need settings of the kernel.
+            let schedulings = (old.map(|old| &old.scheduling), new.map(|new| &new.scheduling));
+            if let (Some(before), Some(after)) = schedulings
+                && before != after
+                && are_packets
+            {
+                return None;
+            }
+            names |= old.map(|old| &old.port_names) != new.map(|new| &new.port_names);
+        }
+        let plan = Arc::make_mut(&mut self.plan);
+        let mut before = BTreeMap::new();
+        let mut part = part.services;
+        for key in &services {
+            let old = match part.remove(key) {
+                Some(new) => plan.desired.services.insert(*key, new),
+                None => plan.desired.services.remove(key),
+            };
+            before.extend(old.map(|old| (*key, old)));
+        }
+        // Going through all servers for them would cost more than the rest; they are read with the status.
+        self.has_old_warnings |= are_packets;
+        if let Some(basis) = &mut self.basis {
+            basis.expires = expires.map(|since| later(since, self.settings.linger));
+        }
+        Some(Patch { services, before, names })
+    }
+
+    /// Makes the plan anew, but for what is leaving. Returns what was desired before, which knows the tasks of
+    /// servers that have just gone.
+    fn remake(&mut self, actual: &Actual, now: Timestamp) -> Option<Desired> {
+        self.changed.clear();
+        self.has_old_warnings = false;
+        let cluster = self.cluster.as_ref()?;
+        let is_synced = cluster.sync == SyncState::Synced;
+        // Before everything is known, a VIP that seems to have lost its tasks may not have.
+        let linger = if is_synced { self.settings.linger } else { Duration::MAX };
+        let refuses =
+            |address| self.settings.policy.refuse_address(address, &cluster.infrastructure).is_some();
+        // Before addresses are assigned: a name keeps its address as long as one of its VIPs is
+        // remembered.
+        let vacant = remember(&mut self.persisted, &cluster.table, refuses, now, linger);
+        let DesiredSettings { range4, range6, .. } = &self.settings.desired;
+        let open = self.settings.policy.literals_in_range;
+        let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();
+        let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
+        let mut desired = desired(Inputs {
+            table: &cluster.table,
+            vacant: &vacant,
+            agents: &cluster.agent_addresses,
+            leases4: &self.persisted.leases4,
+            leases6: &self.persisted.leases6,
+            settings: &self.settings.desired,
+            sources,
+            node: &actual.node,
+            foreign: &actual.foreign,
+        });
+        // From the desired state without adopted servers: a warning is about tasks that documents know.
+        desired.warnings = cluster.warnings(&desired, self.settings.node, sources, &actual.node);
+        // The VIP that has been vacant for longest is forgotten first, which no event would tell.
+        let expires = self.persisted.vips.values().flatten().min();
+        self.basis = Some(Basis {
+            node: actual.node.clone(),
+            foreign: actual.foreign.clone(),
+            expires: expires.map(|since| later(*since, linger)),
+        });
+        // The kernel knows more than an older cluster on disk: what it holds stays until documents
+        // have told of it.
+        if is_synced {
+            self.adopted = None;
+        } else {
+            let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
+            let last = &self.plan.desired.services;
+            if cluster.sync == SyncState::Partial {
+                adopted.forget_known(&desired);
+                adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));
+            }
+            adopted.keep(&mut desired, last);
+        }
+        let plan = Arc::make_mut(&mut self.plan);
+        (plan.sources, plan.unplaced) = (sources, unplaced);
+        Some(std::mem::replace(&mut plan.desired, desired))
+    }
+
+    /// Finds the warnings anew, for a plan of which a part has changed.
+    fn renew_warnings(&mut self, node: &Node) {
+        let Some(cluster) = &self.cluster else { return };
+        let plan = Arc::make_mut(&mut self.plan);
+        plan.desired.warnings = cluster.warnings(&plan.desired, self.settings.node, plan.sources, node);
+        self.has_old_warnings = false;
     }
 
     /// Brings the plan up to date with what is leaving. `last` is the previous desired state where a
@@ -367,17 +615,34 @@ impl Planner {
             plan.revision += 1;
             plan.state = plan.desired.state();
         }
+        self.set_due(now);
+    }
+
+    fn set_due(&mut self, now: Timestamp) {
         let expires = self.basis.as_ref().and_then(|basis| basis.expires);
+        let plan = Arc::make_mut(&mut self.plan);
         // Connections end without an event, so they are counted again and again while servers leave.
         plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
     }
 }
 
 /// Answers to the question who has a place, which hold until the next document.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ClaimMemory(BTreeMap<Place, bool>);
 
 impl ClaimMemory {
+    /// Keeps the answers that a change of the cluster leaves as they are.
+    fn follow(&mut self, before: &Snapshot, after: &Snapshot) {
+        if self.0.is_empty() {
+            return;
+        }
+        // A task that had a place may have ended.
+        self.0.retain(|_, is_taken| !*is_taken);
+        let open: Vec<Place> = self.0.keys().cloned().collect();
+        let found = holders(&after.news(before), &open).into_iter();
+        self.0.extend(open.iter().cloned().zip(found.map(|holder| holder.is_some())));
+    }
+
     /// Returns true for each place that a running task has by its agent's word.
     fn are_taken(&mut self, cluster: &ClusterView, places: &[Place]) -> Vec<bool> {
         // Before the first document the kernel knows more than the file of an earlier run.
@@ -395,6 +660,13 @@ impl ClaimMemory {
 /// The addresses of servers that were asked, with their names.
 fn asked(persisted: &Persisted) -> BTreeMap<IpAddr, String> {
     persisted.servers.iter().map(|(address, server)| (*address, server.name.clone())).collect()
+}
+
+/// Returns what this node knows beside documents: who had an address first is kept with the VIPs, so that a
+/// restart changes nothing about it.
+fn memory(persisted: &Persisted) -> TableMemory<'_> {
+    let standing = persisted.vips.keys().filter_map(VipKey::literal).collect();
+    TableMemory { standing, registered: Cow::Borrowed(&persisted.registered) }
 }
 
 fn later(time: Timestamp, span: Duration) -> Timestamp {

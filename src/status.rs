@@ -95,6 +95,13 @@ pub struct Pass {
     /// Number of repaired differences that other programs had made since the daemon started.
     pub repaired: u64,
     pub repaired_at: Option<Timestamp>,
+    /// Number of audits that found the plan to be another one than the whole plan, which is a defect.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub defects: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A virtual service.

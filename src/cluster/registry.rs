@@ -125,6 +125,27 @@ impl TaskRegistry {
         self.tasks.insert(key, task);
     }
 
+    /// Returns the registry with those tasks alone that `before` has not, or not like this.
+    pub fn news(&self, before: &Self) -> Self {
+        let tasks = before.tasks.changes(&self.tasks).filter_map(|change| match change {
+            Change::Added(key, task) | Change::Changed(key, _, task) => Some((key.clone(), Arc::clone(task))),
+            Change::Removed(..) => None,
+        });
+        Self { tasks: tasks.collect(), ..self.clone() }
+    }
+
+    /// Returns true if running tasks have the same addresses in both.
+    pub fn has_same_addresses(&self, other: &Self) -> bool {
+        let differs = |change| match change {
+            Change::Changed(_, old, new) => {
+                let (old, new): (&Arc<RegisteredTask>, &Arc<RegisteredTask>) = (old, new);
+                old.addresses != new.addresses
+            }
+            Change::Added(_, task) | Change::Removed(_, task) => !task.addresses.is_empty(),
+        };
+        !self.tasks.changes(&other.tasks).any(differs)
+    }
+
     /// Iterates over the addresses of all running tasks' containers.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.tasks.values().flat_map(|task| task.addresses.iter().copied())

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::registry::TaskRegistry;
+use super::shared::Change;
 use super::{SharedMap, SharedSet, Skipped, Task, TaskKey};
 
 /// An agent that is registered with the master.
@@ -102,6 +103,30 @@ impl Snapshot {
             && self.frameworks == other.frameworks
             && self.registered == other.registered
             && self.tasks == other.tasks
+    }
+
+    /// Returns the snapshot with those tasks alone that `before` has not, or not like this.
+    pub fn news(&self, before: &Self) -> Self {
+        let tasks = before.tasks.changes(&self.tasks).filter_map(|change| match change {
+            Change::Added(key, task) | Change::Changed(key, _, task) => Some((key.clone(), Arc::clone(task))),
+            Change::Removed(..) => None,
+        });
+        let tasks = tasks.collect();
+        Self { tasks, names: Arc::new(self.names.news(&before.names)), ..self.clone() }
+    }
+
+    /// Returns true if both are the same but for tasks with VIPs and names of tasks, none of which are kept.
+    pub fn differs_in_tasks_alone(&self, other: &Self) -> bool {
+        self.master == other.master
+            && self.agents == other.agents
+            && self.own_agents == other.own_agents
+            && self.recovered == other.recovered
+            && self.frameworks == other.frameworks
+            && self.registered == other.registered
+            && self.skipped == other.skipped
+            && self.names.leader == other.names.leader
+            && self.kept.is_empty()
+            && other.kept.is_empty()
     }
 
     /// Returns the addresses of all agents, of the master that answered and of the one that leads, with

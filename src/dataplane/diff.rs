@@ -80,8 +80,30 @@ pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, Socke
         .sort_by_cached_key(|op| op.service().map(|key| Reverse(use_of.get(key).copied().unwrap_or(0))));
 }
 
+/// Lists the operations of [`diff`] for some services, where all else is known to be the same.
+pub fn diff_services(actual: &State, desired: &State, services: &BTreeSet<ServiceKey>, seed: u64) -> Vec<Op> {
+    let mut ops = Vec::new();
+    let wanted = services.iter().filter_map(|key| desired.services.get_key_value(key));
+    add_and_change(actual, wanted, seed, &mut ops);
+    let found = services.iter().filter(|key| actual.services.contains_key(key));
+    ops.extend(found.filter(|key| !desired.services.contains_key(key)).map(|key| Op::DelService(*key)));
+    ops
+}
+
 fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
-    for (key, wanted) in &desired.services {
+    add_and_change(actual, desired.services.iter(), seed, ops);
+    for key in actual.services.keys().filter(|key| !desired.services.contains_key(key)) {
+        ops.push(Op::DelService(*key));
+    }
+}
+
+fn add_and_change<'s>(
+    actual: &State,
+    wanted: impl Iterator<Item = (&'s ServiceKey, &'s Service)>,
+    seed: u64,
+    ops: &mut Vec<Op>,
+) {
+    for (key, wanted) in wanted {
         let servers = match actual.services.get(key) {
             Some(found) => {
                 if found.scheduling != wanted.scheduling {
@@ -96,9 +118,6 @@ fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
             }
         };
         real_servers(*key, servers, wanted, seed, ops);
-    }
-    for key in actual.services.keys().filter(|key| !desired.services.contains_key(key)) {
-        ops.push(Op::DelService(*key));
     }
 }
 

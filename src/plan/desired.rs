@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::cluster::{Protocol, Skipped};
+use crate::cluster::Skipped;
 use crate::dataplane::rules::{self, RuleSet};
 use crate::dataplane::{
     Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
@@ -77,7 +77,8 @@ pub struct Programmed {
 }
 
 impl Programmed {
-    fn service(&self) -> Service {
+    /// Returns the service to compare with the kernel's.
+    pub fn service(&self) -> Service {
         let servers = self.servers.iter();
         Service {
             scheduling: self.scheduling.clone(),
@@ -99,6 +100,8 @@ pub struct Desired {
     pub blocked: Vec<VipKey>,
     /// VIPs for which a label asks for a scheduler, which this node's plane does not have.
     pub unscheduled: BTreeSet<VipKey>,
+    /// VIPs of which something is among the skipped for a reason of this node.
+    pub refused: BTreeSet<VipKey>,
     /// Remarks on VIPs that work, but not as their users may expect.
     pub warnings: Vec<String>,
 }
@@ -165,6 +168,20 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
 }
 
 impl Inputs<'_> {
+    /// Returns the services of some VIPs alone.
+    pub fn part<'k>(&self, keys: impl Iterator<Item = &'k VipKey>) -> Desired {
+        let mut desired = Desired::default();
+        let none = Vip::default();
+        for key in keys {
+            match self.table.vips.get(key) {
+                Some(vip) => self.add(key, vip, &mut desired),
+                None if self.vacant.contains(key) => self.add(key, &none, &mut desired),
+                None => {}
+            }
+        }
+        desired
+    }
+
     /// Adds the services of one VIP: one for each address family that it has.
     fn add(&self, key: &VipKey, vip: &Vip, desired: &mut Desired) {
         let name = match &key.host {
@@ -199,10 +216,8 @@ impl Inputs<'_> {
         let DesiredSettings { range4, range6, listeners, .. } = self.settings;
         let host = Host::Literal(address);
         // Keys are sorted by host, so the first one at or behind this tells.
-        let is_literal = || {
-            let first = VipKey { host: host.clone(), protocol: Protocol::Tcp, port: 0 };
-            self.table.vips.range(first..).next().is_some_and(|(key, _)| key.host == host)
-        };
+        let is_literal =
+            || self.table.vips.range(VipKey::first(&host)..).next().is_some_and(|(key, _)| key.host == host);
         if let Some(kind) = reserved::kind(address) {
             // A cluster of one machine may know its agent by a loopback address.
             return (!address.is_loopback() || !self.agents.contains(&address)).then_some(kind);
@@ -240,6 +255,7 @@ impl Inputs<'_> {
         for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
             // One bad backend costs itself alone; the VIP's other backends go on serving.
             if let Some(kind) = self.unusable_backend(seen.ip()) {
+                desired.refused.insert(vip_key.clone());
                 desired.skipped.push(Skipped {
                     task: backend.task.clone(),
                     value: Some(seen.to_string()),
@@ -283,6 +299,7 @@ impl Inputs<'_> {
 fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceKey>, reason: &str) {
     let task = vip.backends.values().next().map(|backend| backend.task.clone()).unwrap_or_default();
     let value = service.map_or_else(|| key.to_string(), |service| format!("{key} at {service}"));
+    desired.refused.insert(key.clone());
     desired.skipped.push(Skipped {
         task,
         value: Some(value),

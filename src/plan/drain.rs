@@ -15,7 +15,7 @@
 //! | 0:45 | weight 0, 0 active | no server: deleted (at 1:00 with any number of connections) |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
 use crate::cluster::claims::Place;
-use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey, State};
+use crate::dataplane::{Actual, Connections, ServerKey, Service, ServiceKey};
 use crate::vip::{Backend, Condition};
 
 /// Time between two counts of the connections of leaving servers.
@@ -73,9 +73,37 @@ impl Drain {
         (now, limit): (Timestamp, Duration),
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
     ) -> bool {
+        let servers: Vec<ServerKey> = surplus(actual.state.services.iter(), desired).collect();
+        self.update_to(servers, last, actual, (now, limit), are_taken)
+    }
+
+    /// Finds out anew what is leaving of some services, where all others hold what is desired.
+    pub fn update_in(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+        desired: &Desired,
+        last: &BTreeMap<ServiceKey, Programmed>,
+        actual: &Actual,
+        times: (Timestamp, Duration),
+        are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
+    ) -> bool {
+        let held = services.iter().filter_map(|key| actual.state.services.get_key_value(key));
+        let servers: Vec<ServerKey> = surplus(held, desired).collect();
+        self.update_to(servers, last, actual, times, are_taken)
+    }
+
+    /// Makes `servers` those that are leaving, except for those that are done with it.
+    fn update_to(
+        &mut self,
+        servers: Vec<ServerKey>,
+        last: &BTreeMap<ServiceKey, Programmed>,
+        actual: &Actual,
+        (now, limit): (Timestamp, Duration),
+        are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
+    ) -> bool {
         let mut next = BTreeMap::new();
         // A server that is wanted again is not in the surplus, and by that no longer leaves.
-        for server in surplus(&actual.state, desired) {
+        for server in servers {
             let leaving = self.leaving.get(&server).cloned().unwrap_or_else(|| {
                 // Only the plan before can name the task; after a start there is none, and the limit is the
                 // usual one.
@@ -100,14 +128,40 @@ impl Drain {
     /// Puts the leaving servers into `desired`, in place of those that it has from before.
     pub fn apply(&self, desired: &mut Desired) {
         for programmed in desired.services.values_mut() {
-            // The desired state may be that of the last pass, with servers that have been deleted since.
-            programmed.servers.retain(|_, member| member.backend.condition != Condition::Gone);
+            forget_gone(programmed);
         }
-        for ((key, address), leaving) in &self.leaving {
+        self.add_leaving(desired, &self.leaving);
+    }
+
+    /// Puts the leaving servers into some services of `desired`; all others have theirs.
+    pub fn apply_to(&self, services: &BTreeSet<ServiceKey>, desired: &mut Desired) {
+        for key in services {
+            desired.services.get_mut(key).into_iter().for_each(forget_gone);
+            self.add_leaving(desired, self.of_service(key));
+        }
+    }
+
+    fn add_leaving<'l>(
+        &self,
+        desired: &mut Desired,
+        leaving: impl IntoIterator<Item = (&'l ServerKey, &'l Leaving)>,
+    ) {
+        for ((key, address), leaving) in leaving {
             if let Some(programmed) = desired.services.get_mut(key) {
                 programmed.servers.insert(*address, Member::new(leaving.backend.clone()));
             }
         }
+    }
+
+    /// Returns the servers of a service that are leaving.
+    fn of_service(&self, service: &ServiceKey) -> impl Iterator<Item = (&ServerKey, &Leaving)> {
+        let first = (*service, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+        self.leaving.range(first..).take_while(move |((key, _), _)| key == service)
+    }
+
+    /// Returns the services of which servers are leaving.
+    pub fn services(&self) -> BTreeSet<ServiceKey> {
+        self.leaving.keys().map(|(key, _)| *key).collect()
     }
 }
 
@@ -131,9 +185,17 @@ impl Leaving {
     }
 }
 
-/// Returns the TCP servers in the kernel that are not wanted, or only because they were leaving before.
-fn surplus<'a>(state: &'a State, desired: &'a Desired) -> impl Iterator<Item = ServerKey> + 'a {
-    let services = state.services.iter().filter(|(key, _)| key.protocol == Protocol::Tcp);
+/// Removes the servers that were leaving in the plan before: some may have been deleted since.
+fn forget_gone(programmed: &mut Programmed) {
+    programmed.servers.retain(|_, member| member.backend.condition != Condition::Gone);
+}
+
+/// Returns the TCP servers among `held` that are not wanted, or only because they were leaving before.
+fn surplus<'a>(
+    held: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
+    desired: &'a Desired,
+) -> impl Iterator<Item = ServerKey> {
+    let services = held.filter(|(key, _)| key.protocol == Protocol::Tcp);
     services.filter_map(|(key, found)| Some((key, found, desired.services.get(key)?))).flat_map(
         |(key, found, programmed)| {
             let wanted = |address: &&SocketAddr| {

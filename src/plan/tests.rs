@@ -14,6 +14,8 @@ use crate::dataplane::plane::ipvs::IpvsPlane;
 use crate::dataplane::{Connections, DataPlane, Depth, Foreign, Op, ServiceKey, State};
 use crate::mesos;
 
+mod follow;
+
 const LINGER: i64 = 600;
 
 fn planner(config: &str) -> Planner {

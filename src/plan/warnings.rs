@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::desired::{Desired, Sources};
+use super::desired::{Desired, Programmed, Sources};
 use crate::cluster::{Agent, Protocol, Snapshot, shortened};
 use crate::dataplane::{Node, ServiceKey};
-use crate::vip::{VipTable, summarize};
+use crate::vip::{Condition, VipTable, summarize};
 
 /// Returns the warnings for a table and the desired state that was made of it.
 pub fn warnings(table: &VipTable, desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
@@ -112,7 +112,7 @@ fn shared_backends(desired: &Desired) -> Vec<String> {
     // By protocol as well: a TCP and a UDP service on one server never meet in the connection table.
     let mut users: BTreeMap<(SocketAddr, Protocol), BTreeSet<&ServiceKey>> = BTreeMap::new();
     for (key, programmed) in &desired.services {
-        for server in programmed.servers.keys() {
+        for server in staying(programmed) {
             users.entry((*server, key.protocol)).or_default().insert(key);
         }
     }
@@ -136,6 +136,12 @@ fn shared_backends(desired: &Desired) -> Vec<String> {
     shared.iter().map(warning).collect()
 }
 
+/// Returns the servers of a service whose tasks documents know: what leaves is gone before a warning is of use.
+fn staying(programmed: &Programmed) -> impl Iterator<Item = &SocketAddr> {
+    let servers = programmed.servers.iter();
+    servers.filter(|(_, member)| member.backend.condition != Condition::Gone).map(|(address, _)| address)
+}
+
 /// A bridge whose ports do not reflect keeps a container from reaching itself through a VIP of the family.
 fn no_hairpin(desired: &Desired, node: &Node, bridge: &String, ipv4: bool) -> Option<String> {
     // Containers of the bridge are the backends in its networks.
@@ -147,7 +153,7 @@ fn no_hairpin(desired: &Desired, node: &Node, bridge: &String, ipv4: bool) -> Op
     let vips: BTreeSet<String> = desired
         .services
         .values()
-        .filter(|programmed| programmed.servers.keys().any(is_behind))
+        .filter(|programmed| staying(programmed).any(is_behind))
         .map(|programmed| programmed.vip.to_string())
         .collect();
     let setting = if ipv4 { "iptables" } else { "ip6tables" };

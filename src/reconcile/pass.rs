@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::publish::{Publisher, StatusInputs};
-use crate::dataplane::diff::{diff, most_used_first};
+use crate::dataplane::diff::{diff, diff_services, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
 use crate::dns::zones::vips::NamedService;
-use crate::plan::{Plan, Planner};
+use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
 use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
@@ -48,6 +48,14 @@ pub(super) struct Passes<D> {
     /// Report of the last pass that came to an end.
     last: PassReport,
     progress: Progress,
+}
+
+/// Origin of what a pass knows of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowledge {
+    Reading,
+    /// All of the plan before, see [`Passes::book`].
+    Book,
 }
 
 /// What a feed brings, beside news of its source.
@@ -161,7 +169,7 @@ impl<D: DataPlane> Passes<D> {
     }
 
     /// Publishes the status after a pass, with what of the plan and the kernel is known.
-    fn publish_status(&mut self, report: &PassReport, planned: Option<(&Plan, &Actual)>, is_asked: bool) {
+    fn publish_status(&mut self, report: &PassReport, planned: Option<(&Plan, &Actual)>, lists: bool) {
         self.publisher.publish_status(StatusInputs {
             report,
             planned,
@@ -169,7 +177,7 @@ impl<D: DataPlane> Passes<D> {
             feed: &self.feed,
             store_error: self.saver.error(),
             unused_files: self.saver.unused(),
-            is_asked,
+            lists,
         });
     }
 
@@ -194,9 +202,22 @@ impl<D: DataPlane> Passes<D> {
         self.last = report;
     }
 
+    /// Returns the plan as it is made as a whole; a difference to the one that followed changes is reported.
+    fn verified(&mut self, plan: Arc<Plan>, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
+        // Only one of them at a time, so that making the next one copies nothing.
+        drop(plan);
+        if !self.planner.verify(actual, now) {
+            tracing::error!(
+                "a plan that followed changes of the cluster differs from the whole one, which counts from now on;                  this is a defect of l4lbd, please report it with the log before this line"
+            );
+            self.publisher.count_defect();
+        }
+        self.planner.plan(actual, now)
+    }
+
     /// Returns what the kernel holds: by the book where only the cluster or the time brought this pass, else
     /// by a reading.
-    async fn look(&mut self, cause: Cause) -> Result<Actual, Error> {
+    async fn look(&mut self, cause: Cause) -> Result<(Actual, Knowledge), Error> {
         let is_reading = !matches!(cause, Cause::Cluster | Cause::Due);
         if let Some(mut book) = self.book.take() {
             if !is_reading {
@@ -206,7 +227,7 @@ impl<D: DataPlane> Passes<D> {
                 for server in leaving {
                     book.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
                 }
-                return Ok(book);
+                return Ok((book, Knowledge::Book));
             }
             // A repair begins where the connections were.
             self.progress.connections = book.connections;
@@ -215,11 +236,11 @@ impl<D: DataPlane> Passes<D> {
         // After an error, and now and then, attributes that a cheap reading trusts are read as well.
         let is_full = self.progress.settled.is_none() || Instant::now() >= self.progress.full_due;
         if !is_full {
-            return self.dataplane.read(Depth::Audit).await;
+            return Ok((self.dataplane.read(Depth::Audit).await?, Knowledge::Reading));
         }
         let actual = self.dataplane.read(Depth::Full).await?;
         self.progress.full_due = Instant::now() + self.audit.saturating_mul(FULL_READING_EVERY);
-        Ok(actual)
+        Ok((actual, Knowledge::Reading))
     }
 
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
@@ -228,8 +249,8 @@ impl<D: DataPlane> Passes<D> {
         let started = Instant::now();
         // Filled in step by step; whatever ends the pass early still publishes what is known.
         let mut report = PassReport { cause, ..PassReport::default() };
-        let mut actual = match self.look(cause).await {
-            Ok(actual) => actual,
+        let (mut actual, knowledge) = match self.look(cause).await {
+            Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
                 // The next reading is a full one, and its differences are no repair: what happened
@@ -245,7 +266,19 @@ impl<D: DataPlane> Passes<D> {
         report.timings.read = started.elapsed();
         // DNS waits for the node's networks, and a plan that is carried out can take seconds.
         self.publisher.publish_node(&actual.node, None);
-        let Some(plan) = self.planner.plan(&actual, steady_now()) else {
+        let planned = match knowledge {
+            Knowledge::Book => self.planner.plan_on(&actual, steady_now()),
+            Knowledge::Reading => {
+                let now = steady_now();
+                let plan = self.planner.plan(&actual, now);
+                let plan = match cause {
+                    Cause::Audit => plan.and_then(|plan| self.verified(plan, &actual, now)),
+                    _ => plan,
+                };
+                plan.map(|plan| (plan, Reach::Everything))
+            }
+        };
+        let Some((plan, reach)) = planned else {
             return self.prepare(report, &actual, is_asked).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
@@ -255,7 +288,11 @@ impl<D: DataPlane> Passes<D> {
         // Addresses are on disk before the kernel has them.
         self.saver.save(&self.planner.persisted);
 
-        let mut ops = diff(&actual.state, &plan.state, self.progress.seed);
+        let seed = self.progress.seed;
+        let mut ops = match &reach {
+            Reach::Everything => diff(&actual.state, &plan.state, seed),
+            Reach::Services { services, .. } => diff_services(&actual.state, &plan.state, services, seed),
+        };
         // The last pass left this very plan in the kernel, so every difference is another program's work.
         report.is_repair = self.progress.settled == Some(plan.revision) && !ops.is_empty();
         if report.is_repair {
@@ -277,13 +314,17 @@ impl<D: DataPlane> Passes<D> {
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
         // A name appears only after the kernel has its service.
-        if self.publisher.is_outdated(&plan, is_complete) || !is_complete {
+        let are_names_outdated = match reach {
+            Reach::Everything => self.publisher.is_outdated(&plan, is_complete),
+            Reach::Services { names, .. } => names,
+        };
+        if are_names_outdated || !is_complete {
             self.publisher.publish_zone(held_names(&plan.desired, &report.failed));
         }
         // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
-        self.publish_status(&report, Some((&plan, &actual)), is_asked);
-        // After the status, which compares with what was shown before.
+        let lists = is_asked || (knowledge == Knowledge::Reading && self.publisher.is_list_outdated(&plan));
+        self.publish_status(&report, Some((&plan, &actual)), lists);
         self.publisher.set_shown(&plan, is_complete);
         // What the kernel refused, or took against expectation, says that the book is wrong.
         let is_sound = report.error_count() == 0 && report.operations.iter().all(|op| actual.follow(op));

@@ -23,6 +23,9 @@ use crate::units::steady::{shown, steady_now};
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
 
+/// Services that are few enough to be listed after each pass that changes them.
+const FEW_SERVICES: usize = 200;
+
 /// Settings of what is published.
 #[derive(Clone, Debug)]
 pub struct PublisherSettings {
@@ -55,8 +58,8 @@ pub(super) struct StatusInputs<'a> {
     pub store_error: Option<&'a str>,
     /// Files that the start could not use.
     pub unused_files: &'a [String],
-    /// Set while a client waits for the status.
-    pub is_asked: bool,
+    /// Set to list all VIPs, which costs time with their number: a client waits for them, or nothing else does.
+    pub lists: bool,
 }
 
 /// Publishes zones and statuses.
@@ -70,6 +73,8 @@ pub(super) struct Publisher {
     records: Option<BTreeSet<NamedService>>,
     /// Warnings about names that DNS can't carry.
     unnamed: Vec<String>,
+    /// Revision of the plan whose VIPs were last listed.
+    listed: Option<u64>,
     /// Revision of the plan that was last shown, and true if it was all in the kernel then.
     shown: Option<(u64, bool)>,
 }
@@ -90,6 +95,7 @@ impl Publisher {
             settings,
             records: None,
             unnamed: Vec::new(),
+            listed: None,
             shown: None,
         }
     }
@@ -114,6 +120,16 @@ impl Publisher {
     /// Returns true if the published VIPs are not those of `plan`, or were not all in the kernel.
     pub(super) fn is_outdated(&self, plan: &Plan, is_complete: bool) -> bool {
         self.shown != Some((plan.revision, is_complete))
+    }
+
+    /// Counts a plan that was not what it should have been.
+    pub(super) fn count_defect(&mut self) {
+        self.status.pass.defects += 1;
+    }
+
+    /// Returns true if the listed VIPs are not those of `plan`.
+    pub(super) fn is_list_outdated(&self, plan: &Plan) -> bool {
+        self.listed != Some(plan.revision)
     }
 
     pub(super) fn set_shown(&mut self, plan: &Plan, is_complete: bool) {
@@ -208,7 +224,7 @@ impl Publisher {
 
     /// Publishes the status after a pass.
     pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
-        let StatusInputs { report, planned, planner, feed, store_error, unused_files, is_asked } = inputs;
+        let StatusInputs { report, planned, planner, feed, store_error, unused_files, lists } = inputs;
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
@@ -229,9 +245,9 @@ impl Publisher {
         if let Some((plan, actual)) = planned {
             status.node.address = plan.sources.v4;
             status.node.address6 = plan.sources.v6;
-            // Listing VIPs costs time with their number: only when they have changed or a client waits.
-            let is_current = self.shown.is_some_and(|(revision, _)| revision == plan.revision);
-            if !is_current || is_asked {
+            let is_short = self.listed != Some(plan.revision) && plan.desired.services.len() <= FEW_SERVICES;
+            if lists || is_short {
+                self.listed = Some(plan.revision);
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
                 status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
@@ -259,6 +275,13 @@ impl Publisher {
         let mut warnings = plan.desired.warnings.clone();
         warnings.extend(self.unnamed.iter().cloned());
         warnings.extend(conntab_warning(actual));
+        if self.status.pass.defects > 0 {
+            warnings.push(
+                "a plan that followed changes of the cluster was wrong, and was corrected by an audit: this is a \
+                 defect of l4lbd, please report it with the log"
+                    .to_owned(),
+            );
+        }
         let resolved = self.status.dns.resolved.iter();
         warnings.extend(
             resolved.map(|error| format!("systemd-resolved does not ask l4lbd for names of VIPs: {error}")),

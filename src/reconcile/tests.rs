@@ -541,6 +541,7 @@ proptest! {
             bench.learn(&keyed_document(&wanted)).await;
             bench.pass().await;
             assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
+            assert_eq!(bench.status().pass.defects, 0);
             let writes = bench.kernel().writes;
             bench.pass().await;
             assert_eq!(bench.kernel().writes, writes, "a pass without a change writes nothing");

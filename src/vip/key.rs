@@ -26,6 +26,11 @@ pub struct VipKey {
 }
 
 impl VipKey {
+    /// Returns the first of all possible VIPs of `host` in their order.
+    pub fn first(host: &Host) -> Self {
+        Self { host: host.clone(), protocol: Protocol::Tcp, port: 0 }
+    }
+
     /// Returns the address of a literal VIP.
     pub fn literal(&self) -> Option<IpAddr> {
         match self.host {

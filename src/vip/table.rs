@@ -1,7 +1,7 @@
 //! Tasks to VIPs: which backends each VIP has, and with which weight.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{LazyCell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,6 +18,8 @@ use super::settings::{BackendPorts, SharedVips};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
 use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
+
+mod follow;
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,6 +141,8 @@ pub struct VipTable {
     pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
+    /// Tasks whose labels ask for each name or address, refused ones included.
+    askers: BTreeMap<Host, BTreeSet<TaskKey>>,
     /// Places that a task may not have although it says so, with the task that has it, perhaps one without
     /// VIPs.
     pub claims: Vec<(Place, Option<Holder>)>,
@@ -228,8 +232,8 @@ impl VipTable {
 struct TableBuilder<'a> {
     snapshot: &'a Snapshot,
     rules: &'a LabelPolicy,
-    /// Addresses of agents and masters, with what each is.
-    cluster: BTreeMap<IpAddr, &'static str>,
+    /// Addresses of agents and masters, with what each is; collected for the first that asks.
+    cluster: OnceCell<BTreeMap<IpAddr, &'static str>>,
     memory: &'a TableMemory<'a>,
     /// Addresses of running tasks, collected for the first literal VIP.
     tasks: OnceCell<BTreeSet<IpAddr>>,
@@ -247,7 +251,7 @@ impl<'a> TableBuilder<'a> {
         Self {
             snapshot,
             rules,
-            cluster: snapshot.infrastructure(),
+            cluster: OnceCell::new(),
             memory,
             tasks: OnceCell::new(),
             lost: BTreeMap::new(),
@@ -255,6 +259,11 @@ impl<'a> TableBuilder<'a> {
             contests: BTreeMap::new(),
             table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
         }
+    }
+
+    /// Returns the addresses of agents and masters, with what each is.
+    fn cluster(&self) -> &BTreeMap<IpAddr, &'static str> {
+        self.cluster.get_or_init(|| self.snapshot.infrastructure())
     }
 
     /// Finds the addresses of all ports with VIP labels, once for all labels of a port: they lead to the same
@@ -288,13 +297,15 @@ impl<'a> TableBuilder<'a> {
     /// another's.
     fn taken(&mut self, ports: &[PlacedPort<'a>]) -> Taken<'a> {
         let snapshot = self.snapshot;
-        let agents: BTreeSet<IpAddr> = snapshot.agents.values().filter_map(|agent| agent.address).collect();
+        // Asked for by few: most tasks have the ports that they announce.
+        let agents: LazyCell<BTreeSet<IpAddr>, _> =
+            LazyCell::new(|| snapshot.agents.values().filter_map(|agent| agent.address).collect());
         let (mut owners, mut asked) = (Vec::new(), Vec::new());
         // Kept tasks have given way before.
         let running = ports.iter().filter(|placed| !snapshot.kept.contains(&placed.task.key));
         for PlacedPort { task, backends, .. } in running {
             for &(address, _) in backends.iter().flatten() {
-                if agents.contains(&address.ip()) && !is_vouched(snapshot, task, address) {
+                if !is_vouched(snapshot, task, address) && agents.contains(&address.ip()) {
                     owners.push((&task.key, address));
                     asked.push(Place {
                         address,
@@ -381,6 +392,15 @@ impl<'a> TableBuilder<'a> {
             }
             LabelHost::Literal(address) => (Host::Literal(address), self.refuse_literal(address)),
         };
+        match self.table.askers.get_mut(&host) {
+            Some(askers) if askers.contains(&task.key) => {}
+            Some(askers) => {
+                askers.insert(task.key.clone());
+            }
+            None => {
+                self.table.askers.insert(host.clone(), [task.key.clone()].into());
+            }
+        }
         // Whatever the task's state: a refused label never reserves an address.
         if let Some(reason) = refused {
             return Err(reason);
@@ -445,7 +465,7 @@ impl<'a> TableBuilder<'a> {
         }
         let own = self.snapshot.agents.get(&*task.agent_id).and_then(|agent| agent.address);
         let refuse = |address: &SocketAddr| {
-            let kind = self.cluster.get(&address.ip())?;
+            let kind = self.cluster().get(&address.ip())?;
             if own != Some(address.ip()) {
                 return Some(format!(
                     "{} is {kind} that the task does not run on (vips.ports)",
@@ -510,7 +530,7 @@ impl<'a> TableBuilder<'a> {
                 )
             })
         };
-        self.rules.refuse_address(address, &self.cluster).or_else(of_a_task)
+        self.rules.refuse_address(address, self.cluster()).or_else(of_a_task)
     }
 
     fn finish(self) -> VipTable {

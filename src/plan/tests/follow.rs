@@ -1,0 +1,201 @@
+//! Plans that follow a change of the cluster, against plans that are made anew.
+
+use super::*;
+use crate::dataplane::diff::diff_services;
+
+/// A task of a random cluster: place among the names, machine, port, and what is odd about it.
+type AnyTask = (u8, u8, u8, u8);
+
+/// Labels that ask for few names, so that tasks share them; some are refused or meant otherwise.
+const LABELS: [&str; 12] = [
+    "/web:80",
+    "/web:80",
+    "/web:81",
+    "/api:443",
+    "/api:443",
+    "/db:5432",
+    "web:80",
+    "/we b:80",
+    "/:80",
+    "10.9.9.9:80",
+    "127.0.0.1:80",
+    "/x:0",
+];
+
+/// A document with these tasks by number, on three machines; each task has its ports among its resources unless it
+/// is odd.
+fn document_of(tasks: &BTreeMap<u8, AnyTask>) -> Snapshot {
+    let text = |(number, (label, machine, port, odd)): (&u8, &AnyTask)| {
+        let (ip, port) = (1 + machine % 3, 31000 + u16::from(port % 4));
+        let resources = if odd % 16 == 1 { 0 } else { port };
+        let state =
+            ["TASK_RUNNING", "TASK_RUNNING", "TASK_KILLING", "TASK_STAGING"][usize::from(odd >> 4 & 3)];
+        let healthy = odd >> 6 & 1 == 0;
+        let scheduler = if odd % 16 == 2 { r#",{"key":"L4LB_SCHEDULER","value":"mh"}"# } else { "" };
+        let protocol = if odd % 16 == 3 { "udp" } else { "tcp" };
+        let name = if odd % 16 == 4 { "other" } else { "http" };
+        let framework = if odd % 16 == 5 { "G" } else { "F" };
+        let value = LABELS[usize::from(*label) % LABELS.len()];
+        let task = format!(
+            r#"{{"id":"t{number}","name":"t{number}","framework_id":"{framework}","slave_id":"S{ip}","state":"{state}",
+            "resources":{{"ports":"[{resources}-{resources}]"}},"statuses":[{{"state":"{state}","timestamp":1.0,
+            "healthy":{healthy},"container_status":{{"network_infos":[{{"ip_addresses":[{{"ip_address":"10.0.0.{ip}"}}
+            ]}}]}}}}],"discovery":{{"ports":{{"ports":[{{"number":{port},"name":"{name}","protocol":"{protocol}",
+            "labels":{{"labels":[{{"key":"VIP_0","value":"{value}"}},{{"key":"network-scope","value":"host"}}{scheduler}
+            ]}}}}]}}}}}}"#
+        );
+        (framework, task)
+    };
+    let tasks: Vec<(&str, String)> = tasks.iter().map(text).collect();
+    let of = |framework: &str| {
+        let own = tasks.iter().filter(|(of, _)| *of == framework).map(|(_, text)| text.as_str());
+        own.collect::<Vec<_>>().join(",")
+    };
+    let agents: Vec<String> =
+        (1..=3).map(|n| format!(r#"{{"id":"S{n}","pid":"slave(1)@10.0.0.{n}:5051"}}"#)).collect();
+    let text = format!(
+        r#"{{"id":"M","elected_time":1.0,"slaves":[{}],"frameworks":[{{"id":"F","name":"marathon","tasks":[{}]}},
+        {{"id":"G","name":"marathon","tasks":[{}]}}]}}"#,
+        agents.join(","),
+        of("F"),
+        of("G")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+/// A planner and the kernel that holds what it planned.
+struct Node {
+    planner: Planner,
+    kernel: Kernel,
+    /// Services of the plan that the kernel holds.
+    programmed: BTreeMap<ServiceKey, Programmed>,
+}
+
+impl Node {
+    fn new(capabilities: crate::dataplane::Capabilities) -> Self {
+        let node = crate::dataplane::Node { capabilities, ..node() };
+        Self {
+            planner: planner("[vips]\nmax = 6\n"),
+            kernel: Kernel::new(State::default(), node),
+            programmed: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a document, and returns how far its plan reached after all checks.
+    fn learn(&mut self, snapshot: &Arc<Snapshot>, now: Timestamp) -> Reach {
+        let accepted =
+            Accepted { snapshot: Arc::clone(snapshot), sync: SyncState::Synced, ..Accepted::default() };
+        let actual = self.kernel.read_now();
+        // The definition: everything is made anew.
+        let mut whole = self.planner.clone();
+        whole.basis = None;
+        whole.learn(&accepted);
+        let expected = whole.plan(&actual, now).unwrap();
+
+        self.planner.learn(&accepted);
+        let (mut plan, reach) = self.planner.plan_on(&actual, now).unwrap();
+        if let Reach::Services { services, names } = &reach {
+            let ops = diff_services(&actual.state, &plan.state, services, 7);
+            assert_eq!(ops, diff(&actual.state, &plan.state, 7));
+            let names_of = |services: &BTreeMap<ServiceKey, Programmed>| {
+                let named = services.iter().map(|(key, service)| (*key, service.port_names.clone()));
+                named.collect::<BTreeMap<_, _>>()
+            };
+            let before = names_of(&self.programmed);
+            assert!(*names || before == names_of(&plan.desired.services));
+        }
+        self.planner.renew_warnings(&actual.node);
+        plan = Arc::clone(&self.planner.plan);
+        assert_eq!(plan.desired, expected.desired);
+        assert_eq!(plan.state, expected.state);
+        assert_eq!((plan.due, plan.unplaced), (expected.due, expected.unplaced));
+        assert_eq!(self.planner.persisted, whole.persisted);
+        let table = |planner: &Planner| planner.cluster.as_ref().unwrap().table.clone();
+        assert_eq!(table(&self.planner), table(&whole));
+        self.programmed = plan.desired.services.clone();
+        for op in diff(&actual.state, &plan.state, 7) {
+            self.kernel.execute(&op).unwrap();
+        }
+        reach
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever happens, a plan that follows the change is the one that is made anew.
+    #[test]
+    fn a_plan_that_follows_is_the_whole_plan(
+        first in prop::collection::btree_map(0..12u8, any::<AnyTask>(), 0..12),
+        steps in prop::collection::vec(
+            (prop::collection::vec((0..12u8, prop::option::weighted(0.8, any::<AnyTask>())), 1..3), 0..90i64, any::<u8>()),
+            1..12,
+        ),
+        handles_packets in any::<bool>(),
+    ) {
+        let capabilities = if handles_packets { IpvsPlane::CAPABILITIES } else { EbpfPlane::CAPABILITIES };
+        let mut node = Node::new(capabilities);
+        let mut tasks = first;
+        let mut seconds = 0;
+        node.learn(&Arc::new(document_of(&tasks)), at(0));
+        for (edits, pause, busy) in steps {
+            for (number, task) in edits {
+                match task {
+                    Some(task) => tasks.insert(number, task),
+                    None => tasks.remove(&number),
+                };
+            }
+            seconds += pause;
+            // Every other server has a connection, and so drains.
+            let servers = node.kernel.state.services.iter();
+            let servers = servers.flat_map(|(key, service)| service.servers.keys().map(move |server| (*key, *server)));
+            let connections = servers.zip(0..).map(|(server, index)| {
+                (server, Connections { active: u32::from(busy >> (index % 8) & 1), inactive: 0 })
+            });
+            node.kernel.connections = connections.collect();
+            node.learn(&Arc::new(document_of(&tasks)), at(seconds));
+        }
+    }
+}
+
+/// Tasks 0 and 1 of `/web:80` and task 2 of `/api:443`.
+fn small() -> BTreeMap<u8, AnyTask> {
+    BTreeMap::from([(0, (0, 0, 0, 0)), (1, (1, 1, 1, 0)), (2, (3, 2, 2, 0))])
+}
+
+#[test]
+fn what_happens_all_the_time_is_followed() {
+    for capabilities in [IpvsPlane::CAPABILITIES, EbpfPlane::CAPABILITIES] {
+        let mut node = Node::new(capabilities);
+        let mut tasks = small();
+        node.learn(&Arc::new(document_of(&tasks)), at(0));
+        let key = |node: &Node, name: &str| {
+            let leases = &node.planner.persisted.leases4;
+            let (address, port) = (leases.get(name).unwrap(), if name == "web.marathon" { 80 } else { 443 });
+            ServiceKey { protocol: Protocol::Tcp, address, port }
+        };
+        let web = BTreeSet::from([key(&node, "web.marathon")]);
+        let happenings: [(&str, fn(&mut BTreeMap<u8, AnyTask>)); 6] = [
+            ("unhealthy", |tasks| tasks.get_mut(&0).unwrap().3 = 64),
+            ("healthy", |tasks| tasks.get_mut(&0).unwrap().3 = 0),
+            ("scaled up", |tasks| drop(tasks.insert(3, (0, 2, 3, 0)))),
+            ("told to stop", |tasks| tasks.get_mut(&3).unwrap().3 = 32),
+            ("killed", |tasks| drop(tasks.remove(&3))),
+            ("moved", |tasks| drop(tasks.insert(1, (1, 2, 3, 0)))),
+        ];
+        for (second, (name, happen)) in (1..).zip(happenings) {
+            happen(&mut tasks);
+            let reach = node.learn(&Arc::new(document_of(&tasks)), at(second));
+            assert_eq!(reach, Reach::Services { services: web.clone(), names: false }, "{name}");
+        }
+        // The last task of a VIP, which refuses from then on.
+        tasks.remove(&2);
+        let Reach::Services { services, .. } = node.learn(&Arc::new(document_of(&tasks)), at(100)) else {
+            panic!("made anew");
+        };
+        assert!(services.contains(&key(&node, "api.marathon")));
+        // A new name takes its address in an order that all names decide.
+        tasks.insert(4, (5, 0, 2, 0));
+        assert_eq!(node.learn(&Arc::new(document_of(&tasks)), at(101)), Reach::Everything);
+    }
+}
