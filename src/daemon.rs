@@ -17,10 +17,11 @@ use crate::api::{self, Api};
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
+use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
-use crate::reconcile::{Inputs, Outputs, Reconciler, StatusRequest};
+use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
@@ -86,7 +87,7 @@ pub struct Daemon {
     pub bound: Bound,
     parts: JoinSet<()>,
     statuses: watch::Receiver<Arc<Status>>,
-    requests: mpsc::Sender<StatusRequest>,
+    pings: mpsc::Sender<Ping>,
     shutdown: CancellationToken,
 }
 
@@ -103,7 +104,8 @@ impl Daemon {
             monitors.push(Monitor::netfilter()?);
         }
         let source = CombinedSource::new(&config.source, &config.marathon)?;
-        let settings = wiring::reconciler(config)?;
+        let dns_usage = UsageRegistry::default();
+        let settings = wiring::reconciler(config, dns_usage.clone())?;
         // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, Loaded { persisted, cluster }) =
             Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -121,6 +123,7 @@ impl Daemon {
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         // These are not skipped: each has a client that waits for its answer.
         let (requests, request_receiver) = mpsc::channel(REQUESTS);
+        let (pings, ping_receiver) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
         let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
@@ -135,6 +138,7 @@ impl Daemon {
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
+            pings: ping_receiver,
             network: network.clone(),
             dns: dns_receiver,
         };
@@ -151,12 +155,13 @@ impl Daemon {
             catalogs: catalog_receiver,
             nodes: node_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: wiring::forwarder(config)?,
+            forwarder: wiring::forwarder(config, &dns_usage)?,
+            usage: dns_usage,
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve(requests.clone(), losses, status_receiver.clone(), shutdown.clone()));
-        Ok(Self { bound, parts, statuses: status_receiver, requests, shutdown })
+        parts.spawn(api.serve(requests, losses, status_receiver.clone(), shutdown.clone()));
+        Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 
     /// Keeps the service manager informed, and returns after shutdown.
@@ -165,7 +170,7 @@ impl Daemon {
     /// A part ended of its own accord; the other parts are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
         self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
-        self.parts.spawn(feed_watchdog(self.requests.clone(), self.shutdown.clone()));
+        self.parts.spawn(feed_watchdog(self.pings.clone(), self.shutdown.clone()));
         // Any end of a part, asked for or not, ends the daemon: half of it would look healthy.
         let _ = self.parts.join_next().await;
         // Read before it is cancelled below, to tell a shutdown from a failure.
@@ -192,7 +197,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
     let mut believer = Believer::new(wiring::patience(config), cluster);
     believer.take(report, steady_now());
-    let settings = wiring::reconciler(config)?;
+    let settings = wiring::reconciler(config, UsageRegistry::default())?;
     // Zones and views of the node have no reader here: a single pass serves no DNS.
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
@@ -236,8 +241,8 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
     }
 }
 
-/// Feeds the service manager's watchdog while passes happen, by asking for one.
-async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: CancellationToken) {
+/// Feeds the service manager's watchdog while the reconcile loop answers.
+async fn feed_watchdog(pings: mpsc::Sender<Ping>, shutdown: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return shutdown.cancelled().await;
     };
@@ -250,7 +255,7 @@ async fn feed_watchdog(requests: mpsc::Sender<StatusRequest>, shutdown: Cancella
         }
         // A pass that never ends answers nothing, and the service manager restarts the daemon.
         let (answer, answered) = oneshot::channel();
-        if requests.send(StatusRequest { answer }).await.is_ok() && answered.await.is_ok() {
+        if pings.send(Ping { answer }).await.is_ok() && answered.await.is_ok() {
             notify(&[NotifyState::Watchdog]);
         }
     }

@@ -9,12 +9,16 @@
 //! In the kernel, a [`plane`] spreads connections over backends ([`ipvs`] or [`ebpf`]) and the [`host`]
 //! has all else; [`kernel`] puts the two together. [`memory`] stands in for it in tests and dry runs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 pub mod diff;
 pub mod ebpf;
+mod effect;
 mod error;
 pub mod host;
 pub mod ipvs;
 pub mod kernel;
+pub mod lock;
 pub mod memory;
 mod node;
 mod op;
@@ -29,8 +33,8 @@ pub use node::{Capabilities, Node, PlaneChoice, PlaneKind};
 pub use op::{Op, OpError};
 pub use reading::{Actual, Depth};
 pub use state::{
-    Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, Service, ServiceKey, State,
-    Timeouts,
+    Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, ServerKey, Service, ServiceKey,
+    State, Timeouts,
 };
 
 /// A place that VIPs can be programmed into: the kernel, or the simulated one of [`memory`].
@@ -47,6 +51,16 @@ pub trait DataPlane {
     /// # Errors
     /// When any of it can't be read; nothing is guessed from the rest.
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error>;
+
+    /// Counts the connections of some real servers, which costs nothing for all others. A server that the
+    /// kernel does not hold is missing in the result.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    async fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, Error>;
 
     /// Reads the node alone, which costs little beside the services.
     ///

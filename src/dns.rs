@@ -7,6 +7,7 @@
 //! * [`publisher`]: replaces the catalog when VIPs, tasks or this node change;
 //! * [`server`]: UDP and TCP sockets, clients and their limits, shutdown;
 //! * [`forward`]: names in none of our zones, which upstreams answer;
+//! * [`usage`]: how much of what clients share is in use;
 //! * [`resolved`]: the registration with systemd-resolved.
 //!
 //! The catalog is replaced as a whole through a `watch` channel and each query is answered from the
@@ -21,11 +22,14 @@ pub mod server;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+pub mod usage;
 pub mod zones;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use usage::Usage;
 
 pub use server::{Error, Listener, Responder};
 
@@ -39,4 +43,7 @@ pub struct DnsState {
     /// Reason why systemd-resolved does not ask it, where it runs and should.
     #[serde(default)]
     pub resolved: Option<String>,
+    /// Use of what its clients share.
+    #[serde(default)]
+    pub usage: Vec<Usage>,
 }

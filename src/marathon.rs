@@ -94,7 +94,7 @@ impl MarathonView {
         // Marathon's own default.
         let name =
             config.and_then(|config| config.framework_name.clone()).unwrap_or_else(|| "marathon".to_owned());
-        let mut view = Self { framework: framework.clone(), ..Self::default() };
+        let mut view = Self { framework: framework.as_str().into(), ..Self::default() };
         view.snapshot.frameworks.insert(framework, name);
         let text = String::from_utf8_lossy(apps);
         let apps: wire::MarathonApps =

@@ -22,6 +22,7 @@ pub mod desired;
 pub mod drain;
 pub mod warnings;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,15 +30,26 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
-use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
-use crate::store::Persisted;
-use crate::vip::{LabelPolicy, VipKey, VipTable};
+use crate::cluster::claims::{Holder, Place, holders};
+use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
+use crate::store::{AskedServer, Persisted};
+use crate::vip::{LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
 use desired::{Desired, DesiredSettings, Inputs, Sources, desired};
 use drain::Drain;
-use warnings::warnings;
+use warnings::{address_warnings, warnings};
+
+/// Seconds of an hour.
+const HOUR: i64 = 60 * 60;
+
+/// Hours for which the address of a server counts that is not asked there any more.
+const KEPT_HOURS: i64 = 24;
+
+/// Addresses of servers that are kept.
+const MAX_SERVERS: usize = 1024;
 
 /// Operator's decisions about the table.
 #[derive(Clone, Debug)]
@@ -70,6 +82,7 @@ pub struct Planner {
     pub persisted: Persisted,
     cluster: Option<ClusterView>,
     drain: Drain,
+    claims: ClaimMemory,
     /// Services that the kernel held at the start, until documents have told everything.
     adopted: Option<Adopted>,
     /// Dependencies of the plan; `None` when it has to be made anew.
@@ -89,6 +102,7 @@ struct Basis {
 /// The cluster as the planner sees it until the next document.
 #[derive(Debug)]
 pub struct ClusterView {
+    snapshot: Arc<Snapshot>,
     table: VipTable,
     sync: SyncState,
     pub held: Vec<HoldReason>,
@@ -105,10 +119,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    fn new(accepted: &Accepted, policy: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
+    fn new(accepted: &Accepted, policy: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let snapshot = &accepted.snapshot;
         Self {
-            table: VipTable::after(snapshot, policy, standing),
+            snapshot: Arc::clone(snapshot),
+            table: VipTable::after(snapshot, policy, memory),
             infrastructure: snapshot.infrastructure(),
             sync: accepted.sync,
             held: accepted.held.clone(),
@@ -160,6 +175,7 @@ impl Planner {
             persisted,
             cluster: None,
             drain: Drain::default(),
+            claims: ClaimMemory::default(),
             adopted: None,
             basis: None,
             plan: Arc::default(),
@@ -168,6 +184,7 @@ impl Planner {
         let open = policy.literals_in_range.as_ref();
         planner.persisted.leases4.confine(&desired.range4, open);
         planner.persisted.leases6.confine(&desired.range6, open);
+        planner.settings.policy.asked = asked(&planner.persisted);
         planner
     }
 
@@ -175,12 +192,49 @@ impl Planner {
     pub fn learn(&mut self, accepted: &Accepted) {
         // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
         let standing = self.persisted.vips.keys().filter_map(VipKey::literal).collect();
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &standing);
+        self.persisted.note_registered(&accepted.snapshot);
+        let memory = TableMemory { standing, registered: Cow::Borrowed(&self.persisted.registered) };
+        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory);
         // Before the table is used: what is beyond the limit takes no address either.
         cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
+        self.claims = ClaimMemory::default();
         // The last plan is of the cluster before.
         self.basis = None;
+    }
+
+    /// Takes in a cluster that gives the same table.
+    pub fn learn_same(&mut self, accepted: &Accepted) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.snapshot = Arc::clone(&accepted.snapshot);
+        }
+        self.claims = ClaimMemory::default();
+        // What is inherited may be another task's by now.
+        if self.adopted.is_some() {
+            self.basis = None;
+        }
+    }
+
+    /// Takes in which servers are asked now, at which addresses; those of earlier ones count for a day, across
+    /// restarts too. Returns true if labels are to be judged anew for that.
+    pub fn reserve(&mut self, servers: &BTreeMap<IpAddr, String>, now: Timestamp) -> bool {
+        let hour = now.as_second().div_euclid(HOUR);
+        let kept = &mut self.persisted.servers;
+        kept.extend(
+            servers.iter().map(|(address, name)| (*address, AskedServer { name: name.clone(), hour })),
+        );
+        // A clock that was wrong may have left hours of the future behind.
+        kept.retain(|_, server| (0..=KEPT_HOURS).contains(&(hour - server.hour)));
+        // The newest stay; what is asked now is fewer.
+        while kept.len() > MAX_SERVERS
+            && let Some(oldest) = kept.iter().min_by_key(|(_, server)| server.hour).map(|(ip, _)| *ip)
+        {
+            kept.remove(&oldest);
+        }
+        let asked = asked(&self.persisted);
+        let is_new = asked != self.settings.policy.asked;
+        self.settings.policy.asked = asked;
+        is_new
     }
 
     /// Returns what is believed now; `None` before the first document.
@@ -188,10 +242,29 @@ impl Planner {
         self.cluster.as_ref()
     }
 
-    /// Returns true if a document that changes no task with VIPs may change the table all the same: a
-    /// label asks for an address, which a task without VIPs may have.
-    pub fn depends_on_names(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.table.depends_on_names)
+    /// Returns true if a document in which all tasks with VIPs are the same gives the same table. `before` is the
+    /// one that was learnt.
+    ///
+    /// Tasks without VIPs may change it: a label may ask for the address of one, or a task for its port.
+    pub fn gives_same_table(&self, before: &Accepted, accepted: &Accepted) -> bool {
+        let Some(table) = self.cluster.as_ref().map(|cluster| &cluster.table) else { return false };
+        let (old, new) = (&before.snapshot.names, &accepted.snapshot.names);
+        let have_same_addresses = || !table.depends_on_names || old.addresses().eq(new.addresses());
+        let have_same_claims = || {
+            let (places, known): (Vec<Place>, Vec<Option<Holder>>) = table.claims.iter().cloned().unzip();
+            holders(&accepted.snapshot, &places) == known
+        };
+        before.gives_same_table(accepted) && have_same_addresses() && have_same_claims()
+    }
+
+    /// Returns the last plan; `None` before the first.
+    pub fn last(&self) -> Option<&Arc<Plan>> {
+        self.basis.as_ref().map(|_| &self.plan)
+    }
+
+    /// Returns the servers that are leaving: their connections decide what the next plan is.
+    pub fn leaving(&self) -> BTreeSet<ServerKey> {
+        self.drain.leaving()
     }
 
     /// Returns the time at which a leaving server is deleted at the latest.
@@ -236,7 +309,10 @@ impl Planner {
                 foreign: &actual.foreign,
             });
             // From the desired state without adopted servers: a warning is about tasks that documents know.
-            desired.warnings = warnings(&desired, sources, &actual.node);
+            desired.warnings = cluster.table.warnings.clone();
+            let warnings = warnings(&cluster.table, &desired, sources, &actual.node);
+            desired.warnings.extend(warnings);
+            desired.warnings.extend(address_warnings(&cluster.snapshot, self.settings.node, &actual.node));
             // The VIP that has been vacant for longest is forgotten first, which no event would tell.
             let expires = self.persisted.vips.values().flatten().min();
             self.basis = Some(Basis {
@@ -250,10 +326,12 @@ impl Planner {
                 self.adopted = None;
             } else {
                 let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
+                let last = &self.plan.desired.services;
                 if cluster.sync == SyncState::Partial {
                     adopted.forget_known(&desired);
+                    adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));
                 }
-                adopted.keep(&mut desired);
+                adopted.keep(&mut desired, last);
             }
             let plan = Arc::make_mut(&mut self.plan);
             // The plan before knows the tasks of servers that have just gone.
@@ -272,7 +350,12 @@ impl Planner {
             return;
         }
         let known = last.as_ref().map_or(&self.plan.desired.services, |last| &last.services);
-        let has_changed = self.drain.update(&self.plan.desired, known, actual, now, self.settings.drain);
+        let are_taken = |places: &[Place]| match &self.cluster {
+            Some(cluster) => self.claims.are_taken(cluster, places),
+            None => Vec::new(),
+        };
+        let times = (now, self.settings.drain);
+        let has_changed = self.drain.update(&self.plan.desired, known, actual, times, are_taken);
         let plan = Arc::make_mut(&mut self.plan);
         // A new plan has no leaving servers yet, whether they have changed or not.
         if last.is_some() || has_changed {
@@ -288,6 +371,30 @@ impl Planner {
         // Connections end without an event, so they are counted again and again while servers leave.
         plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
     }
+}
+
+/// Answers to the question who has a place, which hold until the next document.
+#[derive(Debug, Default)]
+struct ClaimMemory(BTreeMap<Place, bool>);
+
+impl ClaimMemory {
+    /// Returns true for each place that a running task has by its agent's word.
+    fn are_taken(&mut self, cluster: &ClusterView, places: &[Place]) -> Vec<bool> {
+        // Before the first document the kernel knows more than the file of an earlier run.
+        if cluster.sync == SyncState::Cold {
+            return vec![false; places.len()];
+        }
+        // A server that leaves is asked about in every pass, and a large cluster is searched once.
+        let new: Vec<Place> = places.iter().filter(|place| !self.0.contains_key(place)).cloned().collect();
+        let found = holders(&cluster.snapshot, &new);
+        self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
+        places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
+    }
+}
+
+/// The addresses of servers that were asked, with their names.
+fn asked(persisted: &Persisted) -> BTreeMap<IpAddr, String> {
+    persisted.servers.iter().map(|(address, server)| (*address, server.name.clone())).collect()
 }
 
 fn later(time: Timestamp, span: Duration) -> Timestamp {

@@ -5,6 +5,10 @@
 //! network, the audit timer, or a client that asks for the status. So start, restart, drift and retry
 //! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
 //! and the file that survives restarts.
+//!
+//! A pass for a new snapshot, or for a server that may have drained, takes the kernel to be as the last pass
+//! left it; every other pass reads it. What another program changes is therefore found by the next audit, or at
+//! once where the kernel tells of it. A poll that brings nothing new makes no pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +31,7 @@ use crate::units::steady::steady_now;
 mod pass;
 mod publish;
 
+pub use pass::News;
 use pass::Passes;
 use publish::Publisher;
 pub use publish::{Outputs, PublisherSettings};
@@ -47,6 +52,12 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StatusRequest {
     pub answer: oneshot::Sender<Arc<Status>>,
+}
+
+/// Question whether the loop still runs, which is its answer.
+#[derive(Debug)]
+pub struct Ping {
+    pub answer: oneshot::Sender<()>,
 }
 
 /// Settings of the loop.
@@ -72,6 +83,7 @@ pub struct Reconciler<D> {
 pub struct Inputs {
     pub feeds: watch::Receiver<Feed>,
     pub requests: mpsc::Receiver<StatusRequest>,
+    pub pings: mpsc::Receiver<Ping>,
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
     pub dns: watch::Receiver<DnsState>,
@@ -88,7 +100,7 @@ impl<D: DataPlane> Reconciler<D> {
     ) -> Self {
         let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
         let planner = Planner::new(settings.planner, persisted);
-        let passes = Passes::new(dataplane, planner, saver, publisher);
+        let passes = Passes::new(dataplane, planner, saver, publisher, settings.audit);
         Self { passes, requests: Vec::new(), requests_due: Instant::now(), audit: settings.audit }
     }
 
@@ -96,53 +108,77 @@ impl<D: DataPlane> Reconciler<D> {
     pub async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
         let mut retry = RETRY;
         let mut cause = Cause::Start;
+        // Time and cause of the pass that is due where nothing happens before.
+        let mut next = (Instant::now(), Cause::Start);
         loop {
             // Everything that has happened by now is part of this pass.
-            let is_new = self.passes.take_feed(inputs.feeds.borrow_and_update().clone());
+            let news = self.passes.take_feed(inputs.feeds.borrow_and_update().clone());
             self.passes.publisher.set_dns(inputs.dns.borrow_and_update().clone());
             while let Ok(request) = inputs.requests.try_recv() {
                 self.requests.push(request);
             }
-            // The source wakes the loop for failures too; only a new cluster is called a change of the
-            // cluster.
-            if is_new && cause == Cause::Source {
-                cause = Cause::Cluster;
-            }
-            self.passes.pass(cause, !self.requests.is_empty()).await;
-            self.answer();
-            // What the kernel refused once it mostly refuses again: ever longer pauses keep the node free.
-            let (pause, next) = if self.passes.publisher.has_errors() {
-                retry = (retry * 2).min(self.audit);
-                (retry, Cause::Retry)
+            // Most polls confirm what is known, and cost as much as telling so.
+            let is_news = matches!(cause, Cause::Source | Cause::Dns);
+            if is_news && news != News::Vips {
+                self.passes.publish_news();
             } else {
-                retry = RETRY;
-                // A leaving server or a vacant VIP may end before the audit is due.
-                let until_due = self.until_due();
-                if until_due < self.audit { (until_due, Cause::Due) } else { (self.audit, Cause::Audit) }
-            };
+                if is_news {
+                    cause = Cause::Cluster;
+                }
+                self.passes.pass(cause, !self.requests.is_empty()).await;
+                self.answer();
+                next = self.next(&mut retry);
+            }
             // Nothing is polled: each of these events makes a pass, and what several of them changed is one
             // pass.
-            cause = tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause) => next,
-                changed = inputs.feeds.changed() => match changed {
-                    Ok(()) => Cause::Source,
-                    // The source has heard of the shutdown first.
-                    Err(_) => break,
-                },
-                () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => Cause::Request,
-                Ok(()) = inputs.dns.changed() => Cause::Dns,
-                () = inputs.network.notified() => Cause::Network,
+            cause = loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return self.passes.finish(),
+                    () = tokio::time::sleep_until(next.0) => break next.1,
+                    changed = inputs.feeds.changed() => match changed {
+                        Ok(()) => break Cause::Source,
+                        // The source has heard of the shutdown first.
+                        Err(_) => return self.passes.finish(),
+                    },
+                    () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
+                        break Cause::Request;
+                    }
+                    Some(ping) = inputs.pings.recv() => {
+                        // The asking task may have gone.
+                        let _ = ping.answer.send(());
+                    }
+                    Ok(()) = inputs.dns.changed() => break Cause::Dns,
+                    () = inputs.network.notified() => break Cause::Network,
+                }
             };
             // A container that starts changes links, addresses and routes one after the other.
             if cause == Cause::Network {
                 match self.settle(&mut inputs, &shutdown).await {
                     Some(next) => cause = next,
-                    None => break,
+                    None => return self.passes.finish(),
                 }
             }
         }
-        self.passes.finish();
+    }
+
+    /// Returns when the next pass is due if nothing happens before, and its cause. `retry` is the pause after
+    /// the next failure.
+    fn next(&self, retry: &mut Duration) -> (Instant, Cause) {
+        let now = Instant::now();
+        // What the kernel refused once it mostly refuses again: ever longer pauses keep the node free.
+        if self.passes.publisher.has_errors() {
+            let pause = *retry;
+            *retry = (pause * 2).min(self.audit);
+            return (now + pause, Cause::Retry);
+        }
+        *retry = RETRY;
+        // A leaving server or a vacant VIP may end before the audit is due.
+        let until_due = self.until_due();
+        let until_audit = self.passes.until_audit();
+        match until_due < until_audit {
+            true => (now + until_due, Cause::Due),
+            false => (now + until_audit, Cause::Audit),
+        }
     }
 
     /// Answers the requests that waited for the last pass.
@@ -181,9 +217,13 @@ impl<D: DataPlane> Reconciler<D> {
             tokio::select! {
                 () = shutdown.cancelled() => return None,
                 () = &mut settled => return Some(Cause::Network),
-                _ = inputs.feeds.changed() => return Some(Cause::Source),
+                // A pass that goes by the book would not see the changed network.
+                _ = inputs.feeds.changed() => return Some(Cause::Network),
                 () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
                     return Some(Cause::Network);
+                }
+                Some(ping) = inputs.pings.recv() => {
+                    let _ = ping.answer.send(());
                 }
                 () = changed_again => {}
             }
@@ -195,8 +235,8 @@ impl<D: DataPlane> Reconciler<D> {
         self.passes.due().map_or(Duration::MAX, |due| until(due).unwrap_or_default())
     }
 
-    /// Takes in what the sources say; returns true if the believed cluster is a new one.
-    pub fn take_feed(&mut self, feed: Feed) -> bool {
+    /// Takes in what the sources say.
+    pub fn take_feed(&mut self, feed: Feed) -> News {
         self.passes.take_feed(feed)
     }
 

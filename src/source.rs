@@ -10,12 +10,15 @@
 //!
 //! The crate's documentation lists the places that a new source takes; [`configured`] opens them all.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::cluster::Snapshot;
 
+pub mod asked;
 pub mod combined;
 pub mod configured;
 pub mod driver;
@@ -106,6 +109,12 @@ pub trait Source: Send {
 
     /// Returns the pause after a good answer, with the reasons for its length.
     fn schedule(&self) -> PollSchedule;
+
+    /// Returns the addresses of the servers that were asked, each with the name by which it was; no VIP may have
+    /// them.
+    fn servers(&self) -> BTreeMap<IpAddr, String> {
+        BTreeMap::new()
+    }
 
     /// Waits until there is a reason to ask before the pause is over. The future is dropped midway at the end
     /// of each pause, and loses no reason by that.

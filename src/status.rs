@@ -64,6 +64,9 @@ pub struct Source {
     /// Time at which the source last confirmed its document.
     pub good_at: Option<Timestamp>,
     pub failure: Option<Failure>,
+    /// Set while an answer is so late that the state may be outdated, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<String>,
     /// Interval between two questions, with its reason.
     #[serde(default)]
     pub pace: String,

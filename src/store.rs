@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -43,6 +44,34 @@ pub struct Persisted {
     /// start.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
     pub vips: BTreeMap<VipKey, Option<Timestamp>>,
+    /// Earliest known registration of each framework: with a new master all of them register anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registered: BTreeMap<String, Timestamp>,
+    /// Addresses of servers that were asked, which no VIP may have.
+    #[serde(default)]
+    pub servers: BTreeMap<IpAddr, AskedServer>,
+}
+
+impl Persisted {
+    /// Notes when the frameworks of a document registered, and forgets the others.
+    pub fn note_registered(&mut self, snapshot: &Snapshot) {
+        self.registered.retain(|id, _| snapshot.frameworks.contains_key(id));
+        for (id, time) in &snapshot.registered {
+            match self.registered.get_mut(id) {
+                Some(known) => *known = (*known).min(*time),
+                None => drop(self.registered.insert(id.clone(), *time)),
+            }
+        }
+    }
+}
+
+/// A server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedServer {
+    /// Name that led to its address.
+    pub name: String,
+    /// Hour in which it was last known, so that the file is written once an hour at most for it.
+    pub hour: i64,
 }
 
 /// Failure to read or write a file.

@@ -6,7 +6,10 @@
 //! plane and the DNS zone are made from both.
 
 pub mod alloc;
+mod contest;
+pub mod doubtful;
 pub mod endpoints;
+pub mod key;
 pub mod label;
 pub mod policy;
 pub mod reserved;
@@ -15,8 +18,9 @@ pub mod table;
 
 pub use crate::cluster::PortOptions;
 use crate::cluster::dns_label::fragment;
+pub use key::{Host, VipKey};
 pub use policy::LabelPolicy;
-pub use table::{Backend, Condition, Host, Vip, VipKey, VipTable};
+pub use table::{Backend, Condition, TableMemory, Vip, VipTable};
 
 /// Zone of the names unless the configuration says otherwise; that of DC/OS.
 pub const DEFAULT_ZONE: &str = "l4lb.thisdcos.directory";

@@ -22,6 +22,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
 use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
 use l4lbd::dns::protocol::message::{Transport, respond};
+use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::vips::{NamedService, ServicePort, Zone};
 use l4lbd::mesos::{self, Format};
 use l4lbd::plan::Planner;
@@ -260,7 +261,13 @@ mod pass {
         let nodes = watch::Sender::new(Arc::default());
         let outputs = Outputs { zones, statuses, nodes };
         (
-            Reconciler::new(simulated(), wiring::reconciler(&config).unwrap(), saver, persisted, outputs),
+            Reconciler::new(
+                simulated(),
+                wiring::reconciler(&config, UsageRegistry::default()).unwrap(),
+                saver,
+                persisted,
+                outputs,
+            ),
             status,
         )
     }

@@ -14,6 +14,7 @@ use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
 use l4lbd::dns::{Listener, Responder};
@@ -66,7 +67,13 @@ fn serve(address: &str, names: u32) {
         let (_catalogs, catalogs) = watch::channel(Arc::new(catalog(names)));
         // Clients are on loopback, which needs no view of the node.
         let nodes = watch::Sender::new(Arc::default()).subscribe();
-        let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
+        let serving = Responder {
+            catalogs,
+            nodes,
+            clients: vec![ClientRule::Node],
+            forwarder: None,
+            usage: UsageRegistry::default(),
+        };
         listener.serve(serving, CancellationToken::new()).await.unwrap();
     });
 }

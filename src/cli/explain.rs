@@ -125,7 +125,7 @@ fn node(given: Option<IpAddr>, settings: &PlannerSettings, plane: PlaneKind) -> 
 /// Some documents of an agent do not say which agent it is.
 fn stand_in(snapshot: &mut Snapshot, address: IpAddr) {
     if snapshot.agents.is_empty() {
-        let agents = snapshot.tasks.values().map(|task| task.agent_id.clone());
+        let agents = snapshot.tasks.values().map(|task| task.agent_id.to_string());
         let agent = Agent { hostname: address.to_string(), address: Some(address), port: None };
         snapshot.agents = agents.map(|id| (id, agent.clone())).collect();
     }

@@ -11,7 +11,7 @@ use crate::cluster::belief::Belief;
 use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::diff::diff;
-use crate::dataplane::kernel::{Kernel, KernelOptions};
+use crate::dataplane::kernel::{Access, Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
@@ -30,7 +30,8 @@ impl Args {
         let config = self.config.load()?;
         super::runtime()?.block_on(async {
             // A dry run must not attach programs, not even those of the configured plane.
-            let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
+            let mut kernel =
+                Kernel::open(&KernelOptions { access: Access::Look, ..wiring::kernel(&config) })?;
             let (Loaded { persisted, cluster }, unused) = earlier_run(&config);
             for error in &unused {
                 line(&mut io::stderr(), format_args!("l4lbd: warning: {error}"))?;

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::ConfigFile;
 use crate::daemon::wiring;
-use crate::dataplane::kernel::{Kernel, KernelOptions, Purged};
+use crate::dataplane::kernel::{Access, Kernel, KernelOptions, Purged};
 use crate::dataplane::{DataPlane, Op, PlaneKind, rules};
 use crate::status::text::line;
 
@@ -32,7 +32,7 @@ impl Args {
             let mut errors = Vec::new();
             // An earlier configuration may have used any plane, so each is looked at.
             for kind in PlaneKind::ALL {
-                let options = KernelOptions { plane: Some(kind), attach: false, ..wiring::kernel(&config) };
+                let options = KernelOptions { plane: Some(kind), access: Access::Remove, ..wiring::kernel(&config) };
                 let mut kernel = match Kernel::open(&options) {
                     Ok(kernel) => kernel,
                     // A kernel without a plane has nothing to remove, which is no failure.

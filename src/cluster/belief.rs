@@ -3,6 +3,7 @@
 //! Three things empty a document without any task having ended: a new master, which learns of its
 //! agents and their tasks one by one over minutes; missing rights, which Mesos answers by leaving
 //! out what may not be seen; and faults. In each case the tasks seen before are kept for a while.
+//! A task that is kept ends when a running task has its address and port, see [`super::claims`].
 //! The decision is made once, before the planner and DNS, and covers VIPs and names of tasks alike.
 //! The time is an argument, so that everything here is pure.
 //!
@@ -15,13 +16,16 @@
 //! | 0:40 | master B: S1 and its task | S1's task as the document has it, S2's task held |
 //! | 15:10 | master B: S1 only | S1's task; S2 is given up |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Snapshot, Task, TaskKey, TaskState};
+use super::claims::{Holder, Place, holders, places};
+use super::shared::Change;
+use super::{Snapshot, TaskKey, TaskState};
 
 /// Limits of how long tasks are held.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +87,16 @@ pub struct Accepted {
     pub sync: SyncState,
     /// Set while the same document, seen again later, may be believed differently.
     pub is_holding: bool,
+    /// Tasks that are no longer kept, because a running task has their address and port now.
+    pub displaced: Vec<Displaced>,
+}
+
+/// A task that was kept until a running task had its address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    pub task: TaskKey,
+    pub address: SocketAddr,
+    pub holder: Holder,
 }
 
 impl Accepted {
@@ -93,6 +107,7 @@ impl Accepted {
         self.sync == other.sync
             && self.held == other.held
             && self.snapshot.is_same_cluster(&other.snapshot)
+            && self.snapshot.kept == other.snapshot.kept
             && self.snapshot.skipped == other.snapshot.skipped
             // The leader's address may be no VIP.
             && self.snapshot.names.leader == other.snapshot.names.leader
@@ -129,39 +144,45 @@ impl Belief {
     /// Returns the believed cluster without a new document; `None` when nothing is known at all.
     pub fn accepted(&self) -> Option<Accepted> {
         let snapshot = self.believed.clone()?;
-        Some(Accepted { snapshot, held: Vec::new(), sync: self.sync, is_holding: self.is_holding() })
+        let (sync, is_holding) = (self.sync, self.is_holding());
+        Some(Accepted { snapshot, sync, is_holding, ..Accepted::default() })
     }
 
     /// Takes a new document and returns what to go by.
     pub fn take(&mut self, document: Arc<Snapshot>, now: Timestamp, patience: Patience) -> Accepted {
         let mut snapshot = document;
-        let mut held = Vec::new();
+        let (mut held, mut displaced) = (Vec::new(), Vec::new());
         if self.resumed {
             self.recognise(&snapshot);
         }
         if let Some(believed) = self.believed.take() {
+            keep_framework_names(&believed, &mut snapshot);
             // The fail-over comes first: the tasks that it holds have not vanished without a trace.
             self.note_failover(&believed, &snapshot, now, patience);
             held.extend(self.hold_failover(&believed, &mut snapshot, now));
             held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
             keep_lost(&believed, &mut snapshot);
+            displaced = give_way(&mut snapshot);
         }
         self.believed = Some(Arc::clone(&snapshot));
         if self.sync != SyncState::Synced {
             self.sync = if self.is_certain() { SyncState::Synced } else { SyncState::Partial };
         }
-        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding() }
+        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding(), displaced }
     }
 
     /// Believes a document as it is, whatever it lacks.
-    pub fn accept(&mut self, document: Arc<Snapshot>) -> Accepted {
+    pub fn accept(&mut self, mut document: Arc<Snapshot>) -> Accepted {
+        if let Some(believed) = &self.believed {
+            keep_framework_names(believed, &mut document);
+        }
         self.failover = None;
         self.losses = 0;
         self.counted = None;
         self.resumed = false;
         self.sync = SyncState::Synced;
         self.believed = Some(Arc::clone(&document));
-        Accepted { snapshot: document, held: Vec::new(), sync: self.sync, is_holding: false }
+        Accepted { snapshot: document, sync: self.sync, ..Accepted::default() }
     }
 
     fn is_holding(&self) -> bool {
@@ -196,12 +217,15 @@ impl Belief {
         };
         // A daemon that starts in the middle of a fail-over, and documents that name no master, show it
         // only by the agents that are awaited.
-        let is_awaited = |agent: &String| new.recovered.contains(agent);
+        let is_awaited = |agent: &str| new.recovered.contains(agent);
         // Agents of tasks as well: a document may list a task without its agent.
-        let agents = || believed.agents.keys().chain(believed.tasks.values().map(|task| &task.agent_id));
+        let agents = || {
+            let of_tasks = believed.tasks.values().map(|task| &*task.agent_id);
+            believed.agents.keys().map(String::as_str).chain(of_tasks)
+        };
         let under_way = self.failover.is_none() && agents().any(is_awaited);
         if changed || under_way {
-            let mut missing: BTreeSet<String> = agents().cloned().collect();
+            let mut missing: BTreeSet<String> = agents().map(str::to_owned).collect();
             // Those of an earlier fail-over as well: a second election in a row must not give them up.
             missing.extend(self.failover.take().into_iter().flat_map(|failover| failover.missing));
             let until = now.checked_add(patience.failover).unwrap_or(Timestamp::MAX);
@@ -263,12 +287,11 @@ impl Belief {
         now: Timestamp,
         patience: Patience,
     ) -> Option<HoldReason> {
-        let vanished: Vec<TaskKey> = believed
-            .tasks
-            .keys()
-            .filter(|key| !new.tasks.contains_key(key) && !new.ended.contains(key))
-            .cloned()
-            .collect();
+        let vanished = believed.tasks.changes(&new.tasks).filter_map(|change| match change {
+            Change::Removed(key, _) if !new.ended.contains(key) => Some(key.clone()),
+            _ => None,
+        });
+        let vanished: Vec<TaskKey> = vanished.collect();
         let of = believed.tasks.len();
         // A clock that was set back gives no time at all, and the document does not count.
         let since = |counted| Duration::try_from(now.duration_since(counted)).unwrap_or_default();
@@ -291,14 +314,36 @@ impl Belief {
     }
 }
 
+/// Copies the names of frameworks that the document does not list although it lists tasks of them: masters
+/// before Mesos 1.2 do not know a framework that has not registered since they lead.
+fn keep_framework_names(believed: &Snapshot, new: &mut Arc<Snapshot>) {
+    let gone = believed.frameworks.changes(&new.frameworks).filter_map(|change| match change {
+        Change::Removed(id, name) => Some((id.clone(), name.clone())),
+        _ => None,
+    });
+    let mut gone: Vec<(String, String)> = gone.collect();
+    // The usual case: going through all tasks would cost more than the rest of a document that changes one.
+    if gone.is_empty() {
+        return;
+    }
+    let in_use: BTreeSet<&str> = new
+        .tasks
+        .keys()
+        .map(|key| &*key.framework)
+        .chain(new.names.tasks.keys().map(|key| &*key.framework))
+        .collect();
+    gone.retain(|(id, _)| in_use.contains(id.as_str()));
+    Arc::make_mut(new).frameworks.extend(gone);
+}
+
 /// Keeps tasks of lost agents as long as the document lists them, for VIPs without another backend.
 fn keep_lost(believed: &Snapshot, new: &mut Arc<Snapshot>) {
     let lost: Vec<TaskKey> =
         new.lost.iter().filter(|key| believed.tasks.contains_key(*key)).cloned().collect();
     keep_tasks(believed, new, &lost);
     for key in lost {
-        if let Some(Task { state, .. }) = Arc::make_mut(new).tasks.get_mut(&key) {
-            *state = TaskState::Lost;
+        if let Some(task) = Arc::make_mut(new).tasks.get_mut(&key) {
+            Arc::make_mut(task).state = TaskState::Lost;
         }
     }
 }
@@ -314,9 +359,37 @@ fn keep_tasks(believed: &Snapshot, new: &mut Arc<Snapshot>, tasks: &[TaskKey]) -
     for task in tasks.iter().filter_map(|key| believed.tasks.get(key)) {
         keep_origin(believed, new, &task.agent_id, &task.key.framework);
         agents.insert(&task.agent_id);
-        new.tasks.insert(task.key.clone(), task.clone());
+        new.tasks.insert(task.key.clone(), Arc::clone(task));
+        new.kept.insert(task.key.clone());
     }
     agents.len()
+}
+
+/// Ends the kept tasks whose address and port a running task has by now. They do not come back when that one
+/// ends: the place was given to another, so that they are gone for certain.
+fn give_way(new: &mut Arc<Snapshot>) -> Vec<Displaced> {
+    let kept = new.kept.iter().filter_map(|key| new.tasks.get(key));
+    let (owners, asked): (Vec<&TaskKey>, Vec<Place>) =
+        kept.flat_map(|task| places(new, task).map(move |place| (&task.key, place))).unzip();
+    let mut displaced: BTreeMap<TaskKey, Displaced> = BTreeMap::new();
+    for ((owner, place), holder) in owners.into_iter().zip(&asked).zip(holders(new, &asked)) {
+        if let Some(holder) = holder {
+            let (task, address) = (owner.clone(), place.address);
+            displaced.entry(owner.clone()).or_insert(Displaced { task, address, holder });
+        }
+    }
+    if displaced.is_empty() {
+        return Vec::new();
+    }
+    let new = Arc::make_mut(new);
+    Arc::make_mut(&mut new.names).give_up(displaced.keys());
+    for key in displaced.keys() {
+        new.tasks.remove(key);
+        new.kept.remove(key);
+        // Not lost without a trace, which would be doubted.
+        new.ended.insert(key.clone());
+    }
+    displaced.into_values().collect()
 }
 
 /// Copies the registry's tasks that the document lacks, for the agents that `is_kept` selects.
@@ -328,7 +401,7 @@ fn keep_names(believed: &Snapshot, new: &mut Arc<Snapshot>, is_kept: impl Fn(&st
     }
     let new = Arc::make_mut(new);
     for (agent, framework) in origins {
-        keep_origin(believed, new, agent, framework);
+        keep_origin(believed, new, &agent, &framework);
     }
     new.names = registry;
 }
@@ -344,6 +417,9 @@ fn keep_origin(believed: &Snapshot, new: &mut Snapshot, agent: &str, framework: 
         && let Some(name) = believed.frameworks.get(framework)
     {
         new.frameworks.insert(framework.to_owned(), name.clone());
+        if let Some(time) = believed.registered.get(framework) {
+            new.registered.insert(framework.to_owned(), *time);
+        }
     }
 }
 

@@ -55,6 +55,11 @@ impl PortOptions {
         Ok(())
     }
 
+    /// Returns true if an option is set that holds for all backends of a VIP, be they of other tasks.
+    pub fn concerns_all(&self) -> bool {
+        self.scheduler.is_some() || self.sticky_idle
+    }
+
     /// Returns true if no option is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

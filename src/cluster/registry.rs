@@ -6,25 +6,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use sha1::{Digest, Sha1};
 
-use super::{Protocol, TaskKey};
+use super::shared::Change;
+use super::{Protocol, SharedMap, SharedSet, TaskKey};
 
-/// Ranges of port resources that are kept of a task; more make no useful SRV records.
-const MAX_RANGES: usize = 8;
+/// Ranges of port resources that are kept of a task.
+const MAX_RANGES: usize = 64;
 
-/// The running tasks of one document, in its order.
+/// The running tasks of one document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskRegistry {
     /// Address of the leading master.
     pub leader: Option<SocketAddr>,
     /// Addresses of frameworks' schedulers, by framework id.
     pub schedulers: BTreeMap<String, Scheduler>,
-    /// Numbers that stand for ids of agents and frameworks in [`RegisteredTask`].
-    pub(crate) agents: BTreeMap<String, u32>,
-    pub(crate) frameworks: BTreeMap<String, u32>,
-    pub(crate) tasks: Vec<RegisteredTask>,
+    pub(crate) tasks: SharedMap<RegisteredKey, Arc<RegisteredTask>>,
+}
+
+/// Identity of a running task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegisteredKey {
+    pub(crate) framework: Arc<str>,
+    /// Stands for its id: ids themselves take more room than all the rest.
+    pub(super) id: u64,
 }
 
 /// Address of a framework's scheduler.
@@ -38,10 +45,7 @@ pub struct Scheduler {
 /// A running task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredTask {
-    pub(crate) agent: u32,
-    pub(crate) framework: u32,
-    /// Stands for its id.
-    id: u64,
+    pub(crate) agent: Arc<str>,
     /// Its name as one DNS label, perhaps empty.
     pub label: Box<str>,
     /// Its discovery name as written, in lower case, where that is a name of DNS and not its label.
@@ -56,6 +60,8 @@ pub struct RegisteredTask {
     pub ports: Option<Box<[NamedPort]>>,
     /// Port resources, as inclusive ranges.
     pub resources: Box<[(u16, u16)]>,
+    /// Set when the task is kept although the last document does not list it.
+    pub is_kept: bool,
 }
 
 /// A discovery port.
@@ -78,76 +84,89 @@ pub struct Described<'a> {
     pub resources: &'a [(u64, u64)],
 }
 
-impl TaskRegistry {
-    /// Adds a running task.
-    pub fn add(&mut self, id: &str, framework: &str, agent: &str, described: Described<'_>) {
-        let resource = |(first, last): &(u64, u64)| {
-            Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?))
-        };
+impl RegisteredTask {
+    /// Returns a running task as the registry keeps it, with its key.
+    pub fn new(
+        id: &str,
+        framework: Arc<str>,
+        agent: Arc<str>,
+        described: Described<'_>,
+    ) -> (RegisteredKey, Arc<Self>) {
         let label = super::dns_label::label(described.name);
         // Names from discovery information are found as they are written, too.
         let written = described.ports.is_some().then(|| described.name.to_ascii_lowercase());
         let written = written.filter(|written| *written != label && super::dns_label::is_name(written));
-        let task = RegisteredTask {
-            agent: number(&mut self.agents, agent),
-            framework: number(&mut self.frameworks, framework),
-            id: short(id),
+        let sum = Sha1::digest(id.as_bytes());
+        let task = Self {
+            agent,
             label: label.into(),
             written: written.map(Into::into),
-            hash: hash(id),
+            hash: digits(&sum),
             is_published: described.is_published,
             addresses: described.addresses.into(),
             ports: described.ports.map(Into::into),
-            resources: described.resources.iter().filter_map(resource).take(MAX_RANGES).collect(),
+            resources: port_ranges(described.resources),
+            is_kept: false,
         };
-        self.tasks.push(task);
+        (RegisteredKey { framework, id: short(&sum) }, Arc::new(task))
+    }
+}
+
+impl RegisteredKey {
+    /// Returns the key of a task in the registry.
+    pub fn of(key: &TaskKey) -> Self {
+        Self { framework: Arc::clone(&key.framework), id: short_id(&key.task) }
+    }
+}
+
+impl TaskRegistry {
+    /// Adds a running task. Of two with one id the later counts.
+    pub fn add(&mut self, key: RegisteredKey, task: Arc<RegisteredTask>) {
+        self.tasks.insert(key, task);
     }
 
     /// Iterates over the addresses of all running tasks' containers.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.tasks.iter().flat_map(|task| task.addresses.iter().copied())
+        self.tasks.values().flat_map(|task| task.addresses.iter().copied())
     }
 
     /// Takes a task back that may change or has ended.
-    pub fn remove(&mut self, id: &str, framework: &str) {
-        let Some(&framework) = self.frameworks.get(framework) else { return };
-        let id = short(id);
-        self.tasks.retain(|task| task.id != id || task.framework != framework);
+    pub fn remove(&mut self, key: &RegisteredKey) {
+        self.tasks.remove(key);
+    }
+
+    /// Takes kept tasks back, all at once.
+    pub fn give_up<'k>(&mut self, keys: impl Iterator<Item = &'k TaskKey>) {
+        for key in keys.map(RegisteredKey::of) {
+            if self.tasks.get(&key).is_some_and(|task| task.is_kept) {
+                self.tasks.remove(&key);
+            }
+        }
     }
 
     /// Adds those tasks of `old` that this registry lacks, are not in `ended`, and run on an agent that
     /// `is_kept` selects. Returns the agent and framework of each kept task, without repetition.
-    pub fn keep<'o>(
+    pub fn keep(
         &mut self,
-        old: &'o Self,
+        old: &Self,
         is_kept: impl Fn(&str) -> bool,
-        ended: &BTreeSet<TaskKey>,
-    ) -> BTreeSet<(&'o str, &'o str)> {
-        let (agents, frameworks) = (by_number(&old.agents), by_number(&old.frameworks));
-        // Numbers differ from registry to registry, so frameworks are compared by this one's.
-        let known: BTreeSet<(u32, u64)> = self.tasks.iter().map(|task| (task.framework, task.id)).collect();
-        let ended: BTreeSet<(&str, u64)> =
-            ended.iter().map(|key| (key.framework.as_str(), short(&key.task))).collect();
-        let mut origins = BTreeSet::new();
-        for task in &old.tasks {
-            let (Some(&agent), Some(&framework)) = (agents.get(&task.agent), frameworks.get(&task.framework))
-            else {
-                continue;
-            };
-            let framework_number = number(&mut self.frameworks, framework);
+        ended: &SharedSet<TaskKey>,
+    ) -> BTreeSet<(Arc<str>, Arc<str>)> {
+        let missing = old.tasks.changes(&self.tasks).filter_map(|change| match change {
+            Change::Removed(key, task) if is_kept(&task.agent) => Some((key.clone(), Arc::clone(task))),
+            _ => None,
+        });
+        let mut missing: Vec<(RegisteredKey, Arc<RegisteredTask>)> = missing.collect();
+        if !missing.is_empty() {
             // By a part of the hash, which is enough within one framework.
-            let is_known =
-                known.contains(&(framework_number, task.id)) || ended.contains(&(framework, task.id));
-            if is_known || !is_kept(agent) {
-                continue;
-            }
-            let agent_number = number(&mut self.agents, agent);
-            self.tasks.push(RegisteredTask {
-                agent: agent_number,
-                framework: framework_number,
-                ..task.clone()
-            });
-            origins.insert((agent, framework));
+            let ended: BTreeSet<RegisteredKey> = ended.iter().map(RegisteredKey::of).collect();
+            missing.retain(|(key, _)| !ended.contains(key));
+        }
+        let mut origins = BTreeSet::new();
+        for (key, task) in missing {
+            origins.insert((Arc::clone(&task.agent), Arc::clone(&key.framework)));
+            self.tasks
+                .insert(key, Arc::new(RegisteredTask { is_kept: true, ..RegisteredTask::clone(&task) }));
         }
         origins
     }
@@ -163,28 +182,37 @@ impl TaskRegistry {
     }
 }
 
-fn by_number(ids: &BTreeMap<String, u32>) -> BTreeMap<u32, &str> {
-    ids.iter().map(|(id, number)| (*number, id.as_str())).collect()
+/// Returns port resources as they are kept: ranges of ports in order, none of which touches the next.
+pub fn port_ranges(resources: &[(u64, u64)]) -> Box<[(u16, u16)]> {
+    let range =
+        |(first, last): &(u64, u64)| Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?));
+    let mut ranges: Vec<(u16, u16)> =
+        resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = next.0 <= before.1.saturating_add(1);
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    ranges.truncate(MAX_RANGES);
+    ranges.into()
 }
 
-fn number(ids: &mut BTreeMap<String, u32>, id: &str) -> u32 {
-    if let Some(number) = ids.get(id) {
-        return *number;
-    }
-    let number = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-    ids.insert(id.to_owned(), number);
-    number
+/// A part of an id's SHA-1: ids themselves take more room than all the rest.
+pub(super) fn short_id(id: &str) -> u64 {
+    short(&Sha1::digest(id.as_bytes()))
 }
 
-/// A part of the id's SHA-1: ids themselves take more room than all the rest.
-fn short(id: &str) -> u64 {
-    Sha1::digest(id.as_bytes()).iter().take(8).fold(0, |bits, octet| bits << 8 | u64::from(*octet))
+/// The first 64 bits of an id's SHA-1.
+fn short(sum: &[u8]) -> u64 {
+    sum.iter().take(8).fold(0, |bits, octet| bits << 8 | u64::from(*octet))
 }
 
-/// The first five digits of the id's SHA-1 in z-base-32.
-pub(crate) fn hash(id: &str) -> [u8; 5] {
+/// The first five digits of an id's SHA-1 in z-base-32.
+fn digits(sum: &[u8]) -> [u8; 5] {
     const DIGITS: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
-    let sum = Sha1::digest(id.as_bytes());
     let bits = sum.iter().take(4).fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet));
     std::array::from_fn(|place| {
         let digit = bits >> (27 - 5 * place) & 31;
@@ -192,9 +220,24 @@ pub(crate) fn hash(id: &str) -> [u8; 5] {
     })
 }
 
+/// Returns the suffix with which mesos-dns makes the name of the task with this id unique.
+#[cfg(test)]
+pub(crate) fn hash(id: &str) -> [u8; 5] {
+    digits(&Sha1::digest(id.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_resources_are_few_ranges_in_order() {
+        let ranges =
+            port_ranges(&[(5, 6), (1, 2), (0, 0), (3, 3), (9, 8), (6, 7), (65_535, 70_000), (80, 65_535)]);
+        assert_eq!(*ranges, [(1, 3), (5, 7), (80, 65_535)]);
+        let scattered: Vec<(u64, u64)> = (1..1_000).map(|port| (2 * port, 2 * port)).collect();
+        assert_eq!(port_ranges(&scattered).len(), MAX_RANGES);
+    }
 
     #[test]
     fn hashes_are_those_of_mesos_dns() {

@@ -1,13 +1,14 @@
 //! One complete picture of the cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::registry::TaskRegistry;
-use super::{Skipped, Task, TaskKey};
+use super::{SharedMap, SharedSet, Skipped, Task, TaskKey};
 
 /// An agent that is registered with the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,25 +40,51 @@ impl Master {
 }
 
 /// Everything that one document says: a complete picture of the cluster, never a change.
+///
+/// A copy costs a few counters, and what two snapshots have in common is there once: a task that did
+/// not change between two documents is the same [`Arc`] in both. So the difference of two snapshots is found
+/// in the time that it takes to go through it:
+///
+/// ```
+/// # use l4lbd::cluster::{Snapshot, shared::Change};
+/// # fn differences(before: &Snapshot, after: &Snapshot) {
+/// for change in before.tasks.changes(&after.tasks) {
+///     match change {
+///         Change::Added(key, task) => println!("{key:?} is new: {task:?}"),
+///         Change::Changed(key, old, new) => println!("{key:?} was {old:?} and is {new:?}"),
+///         Change::Removed(key, task) => println!("{key:?} has gone: {task:?}"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Absent for documents of agents and of the v1 API, which do not name it.
     pub master: Option<Master>,
     /// Registered agents, by id.
-    pub agents: BTreeMap<String, Agent>,
+    pub agents: SharedMap<String, Agent>,
+    /// Ids of the agents that were asked themselves: those of this node.
+    #[serde(skip)]
+    pub own_agents: SharedSet<String>,
     /// Ids of agents that a new master knows of but that have not registered again.
-    pub recovered: BTreeSet<String>,
+    pub recovered: SharedSet<String>,
     /// Framework id to framework name.
-    pub frameworks: BTreeMap<String, String>,
+    pub frameworks: SharedMap<String, String>,
+    /// Times at which frameworks registered with the master, by framework id; agents and Marathon tell none.
+    #[serde(default, skip_serializing_if = "SharedMap::is_empty")]
+    pub registered: SharedMap<String, Timestamp>,
     /// Tasks with VIP labels that are not terminal.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
-    pub tasks: BTreeMap<TaskKey, Task>,
+    pub tasks: SharedMap<TaskKey, Arc<Task>>,
     /// Tasks that the document calls ended or unreachable: these did not just vanish.
     #[serde(skip)]
-    pub ended: BTreeSet<TaskKey>,
+    pub ended: SharedSet<TaskKey>,
     /// Members of `ended` whose agent the master has lost.
     #[serde(skip)]
-    pub lost: BTreeSet<TaskKey>,
+    pub lost: SharedSet<TaskKey>,
+    /// Members of `tasks` that the document does not list as running, and that are kept all the same.
+    #[serde(skip)]
+    pub kept: SharedSet<TaskKey>,
     #[serde(skip)]
     pub skipped: Vec<Skipped>,
     /// Names and addresses of all running tasks; shared, because it is the largest part.
@@ -73,6 +100,7 @@ impl Snapshot {
             && self.agents == other.agents
             && self.recovered == other.recovered
             && self.frameworks == other.frameworks
+            && self.registered == other.registered
             && self.tasks == other.tasks
     }
 
@@ -90,11 +118,11 @@ impl Snapshot {
 }
 
 /// Each task holds its own key, and keys of a JSON object can only be strings.
-fn as_list<S: Serializer>(tasks: &BTreeMap<TaskKey, Task>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_list<S: Serializer>(tasks: &SharedMap<TaskKey, Arc<Task>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(tasks.values())
 }
 
-fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<TaskKey, Task>, D::Error> {
-    let tasks = Vec::<Task>::deserialize(deserializer)?;
+fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SharedMap<TaskKey, Arc<Task>>, D::Error> {
+    let tasks = Vec::<Arc<Task>>::deserialize(deserializer)?;
     Ok(tasks.into_iter().map(|task| (task.key.clone(), task)).collect())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,11 +59,12 @@ pub enum Runtime {
     Docker,
 }
 
-/// Identity of a task in a cluster; task ids alone are unique only within their framework.
+/// Identity of a task in a cluster; task ids alone are unique only within their framework. Shared texts,
+/// because each task has its key in several places.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskKey {
-    pub framework: String,
-    pub task: String,
+    pub framework: Arc<str>,
+    pub task: Arc<str>,
 }
 
 /// A task with at least one VIP label that could be read.
@@ -70,7 +72,7 @@ pub struct TaskKey {
 pub struct Task {
     /// Framework and task id.
     pub key: TaskKey,
-    pub agent_id: String,
+    pub agent_id: Arc<str>,
     pub state: TaskState,
     /// Result of the task's Mesos health check: `None` without a check, `Some(false)` until the
     /// first result of one.
@@ -80,6 +82,9 @@ pub struct Task {
     pub addresses: Vec<TaskAddress>,
     /// Only ports that carry VIP labels.
     pub ports: Vec<TaskPort>,
+    /// Ports of its agent that the task was given, as inclusive ranges.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub resources: Box<[(u16, u16)]>,
 }
 
 impl Task {
@@ -111,6 +116,10 @@ pub struct TaskPort {
     /// True if the port is at the container's own address for certain, and so never at the agent's.
     #[serde(default)]
     pub is_in_container: bool,
+    /// True if its number at an agent's address is among the port resources of the task, or mapped to its
+    /// container.
+    #[serde(default)]
+    pub is_allocated: bool,
     pub labels: Vec<VipLabel>,
     /// Options that other labels of the port ask for.
     #[serde(default, skip_serializing_if = "PortOptions::is_empty")]

@@ -67,6 +67,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("vips.allow", "[]"),
     ("vips.deny", "[]"),
     ("vips.literals_in_range", ""),
+    ("vips.shared", r#""warn""#),
+    ("vips.ports", r#""any""#),
     ("dataplane.kind", r#""auto""#),
     ("dataplane.link", r#""minuteman""#),
     ("dataplane.audit", r#""30s""#),

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::cluster::belief::Patience;
 use crate::config::Config;
-use crate::dataplane::kernel::KernelOptions;
+use crate::dataplane::kernel::{Access, KernelOptions};
 use crate::dataplane::{Timeouts, ebpf};
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
 use crate::dns::settings::{DCOS_ZONES, is_within};
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::reverse;
 use crate::dns::zones::vips::{self, Zone};
@@ -30,13 +31,23 @@ pub fn label_policy(config: &Config) -> LabelPolicy {
         deny: config.vips.deny.clone(),
         ranges: [config.vips.range4, config.vips.range6],
         literals_in_range: config.vips.literals_in_range,
+        shared: config.vips.shared,
+        ports: config.vips.ports,
         zone: config.dns.zone.clone(),
+        domains: domains(config),
         infrastructure: infrastructure(config),
+        asked: BTreeMap::new(),
     }
 }
 
-/// Returns the addresses that the daemon asks or depends on, with what each is; servers that are configured
-/// by name are not among them.
+/// Returns the zones in which names of this cluster are served, by this daemon or by mesos-dns.
+fn domains(config: &Config) -> Vec<String> {
+    let further = DCOS_ZONES.into_iter().chain(["mesos"]).map(str::to_owned);
+    std::iter::once(&config.dns.zone).chain(&config.dns.aliases).cloned().chain(further).collect()
+}
+
+/// Returns the addresses that the daemon asks or depends on, with what each is; those of servers that are
+/// configured by name are learnt when the name is resolved.
 fn infrastructure(config: &Config) -> BTreeMap<IpAddr, &'static str> {
     let http = |location: &Location| location.url()?.host_str().and_then(address);
     let zookeeper = |location: &Location| match location {
@@ -127,13 +138,14 @@ pub fn is_file(config: &Config) -> bool {
 ///
 /// # Errors
 /// When the zone's origin is no name, which no valid configuration has.
-pub fn reconciler(config: &Config) -> Result<ReconcilerSettings, vips::Error> {
+pub fn reconciler(config: &Config, dns_usage: UsageRegistry) -> Result<ReconcilerSettings, vips::Error> {
     Ok(ReconcilerSettings {
         planner: planner(config),
         publisher: PublisherSettings {
             zone: zone(config)?,
             origin: config.dns.zone.clone(),
             sources: origins(config),
+            dns_usage,
         },
         audit: config.dataplane.audit.0,
     })
@@ -145,7 +157,7 @@ pub fn kernel(config: &Config) -> KernelOptions {
         plane: config.dataplane.kind.0,
         link: config.dataplane.link.clone(),
         ebpf: ebpf::Options { cgroup: config.ebpf.cgroup.clone(), pins: config.ebpf.pins.clone() },
-        attach: true,
+        access: Access::Program,
     }
 }
 
@@ -169,7 +181,7 @@ pub fn catalog(config: &Config) -> Result<Catalog, vips::Error> {
 ///
 /// # Errors
 /// When no upstream is left besides this server itself.
-pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
+pub fn forwarder(config: &Config, usage: &UsageRegistry) -> Result<Option<Forwarder>, forward::Error> {
     let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
     let mut routes = Vec::new();
     if let Mesos::Upstreams(upstreams) = &config.dns.mesos {
@@ -183,7 +195,9 @@ pub fn forwarder(config: &Config) -> Result<Option<Forwarder>, forward::Error> {
     if routes.is_empty() {
         return Ok(None);
     }
-    Forwarder::new(routes, &config.dns.listen).map(Some)
+    let forwarder = Forwarder::new(routes, &config.dns.listen)?;
+    forwarder.announce(usage);
+    Ok(Some(forwarder))
 }
 
 /// Returns the zones for which systemd-resolved is to ask this server.

@@ -35,9 +35,12 @@
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
 //! every network namespace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
+use super::lock::Part;
 use super::op::Op;
+use super::state::{Connections, ServerKey};
 use abort::Targets;
 use leaving::LeavingServer;
 use pins::Pins;
@@ -82,6 +85,31 @@ pub struct Ebpf {
 }
 
 impl Ebpf {
+    /// The control group, and the directory of the pins, which one daemon alone can have. Makes the directory
+    /// as [`Self::open`] does.
+    ///
+    /// # Errors
+    /// Without a cgroup v2 tree or a place for the pins.
+    pub fn parts(options: &Options) -> Result<[Part; 2], Error> {
+        let cgroup = mounts::cgroup(options.cgroup.as_deref())?;
+        mounts::prepare(&options.pins)?;
+        Ok([cgroup.part(), mounts::part(&options.pins)?])
+    }
+
+    /// What of [`Self::parts`] is there already.
+    pub fn existing_parts(options: &Options) -> Vec<Part> {
+        let cgroup = mounts::cgroup(options.cgroup.as_deref()).map(|cgroup| cgroup.part());
+        cgroup.into_iter().chain(mounts::part(&options.pins)).collect()
+    }
+
+    /// The directory of the pins as a part of the kernel that one daemon alone can have.
+    ///
+    /// # Errors
+    /// If there is no such directory, or this process may not look for it.
+    pub fn pins_part(options: &Options) -> Result<Part, Error> {
+        mounts::part(&options.pins)
+    }
+
     /// Takes over what is pinned, and creates and attaches the rest.
     ///
     /// # Errors
@@ -134,6 +162,20 @@ impl Ebpf {
             self.table = ServiceTable::adopt(found);
         }
         EbpfReading::new(&self.pins.maps, &self.table)
+    }
+
+    /// Counts the connections of some servers, as far as services have them.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read the counts.
+    pub fn count(&self, servers: &BTreeSet<ServerKey>) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        let mut counted = BTreeMap::new();
+        for server in servers {
+            let placed = self.table.services.get(&server.0).and_then(|placed| placed.servers.get(&server.1));
+            let Some(placed) = placed else { continue };
+            counted.insert(*server, reading::connections(&self.pins.maps, placed.id)?);
+        }
+        Ok(counted)
     }
 
     /// Attaches and pins again what another program detached or removed; returns the names of the

@@ -1,6 +1,7 @@
 //! Errors of opening and reading the kernel.
 
 use super::host::{link, nft};
+use super::lock;
 use super::node::PlaneKind;
 use super::plane::PlaneError;
 
@@ -14,6 +15,8 @@ pub enum Error {
     },
     #[error("this node can use no data plane: {}", listed(.0))]
     NoPlane(Vec<PlaneError>),
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
     #[error("cannot read links, addresses or routes: {0}")]
     Links(#[from] link::Error),
     #[error("cannot read netfilter rules: {0}")]

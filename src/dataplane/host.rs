@@ -24,7 +24,9 @@ pub mod resolv;
 pub mod sysctl;
 
 /// Settings that are read to describe the node, but never written.
-const BRIDGE_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
+const BRIDGE_NETFILTER4: &str = "net/bridge/bridge-nf-call-iptables";
+const BRIDGE_NETFILTER6: &str = "net/bridge/bridge-nf-call-ip6tables";
+const HOSTNAME: &str = "kernel/hostname";
 const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 
 /// Sockets and files of one network namespace.
@@ -98,12 +100,12 @@ impl Host {
     async fn inventory(&self) -> Result<Inventory, Error> {
         let mut inventory = self.routing.read().await?;
         let node = &mut inventory.node;
-        // Without this setting bridged packets skip netfilter, so none has to be turned around.
-        if sysctl::value(BRIDGE_NETFILTER).as_deref() != Some("1") {
-            node.no_hairpin.clear();
-        }
+        let is_on = |setting| sysctl::value(setting).as_deref() == Some("1");
+        node.filters_bridged4 = is_on(BRIDGE_NETFILTER4);
+        node.filters_bridged6 = is_on(BRIDGE_NETFILTER6);
         node.capabilities = self.capabilities;
-        node.forwards_ipv6 = sysctl::value(IPV6_FORWARDING).as_deref() == Some("1");
+        node.hostname = sysctl::value(HOSTNAME).unwrap_or_default();
+        node.forwards_ipv6 = is_on(IPV6_FORWARDING);
         node.own_group = Some(nix::unistd::getegid().as_raw()).filter(|group| *group != 0);
         node.nameservers = Nameservers::read().addresses().collect();
         Ok(inventory)

@@ -10,7 +10,7 @@
 //! time, in the network namespace of that thread. What the table should hold is left to
 //! [`super::diff`], when to look to the reconciler, and the wire format to [`crate::netlink`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::netlink::batch::{self, GenlConnection};
@@ -18,7 +18,7 @@ use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 use crate::netlink::socket;
 
 use super::op::Op;
-use super::state::{Connections, Foreign, RealServer, Scheduling, Service, ServiceKey, Timeouts};
+use super::state::{Connections, Foreign, RealServer, Scheduling, ServerKey, Service, ServiceKey, Timeouts};
 use cache::Cache;
 use proc::ProcEntry;
 use table::DumpedService;
@@ -128,6 +128,30 @@ impl Ipvs {
         let mut servers: Vec<_> = replies.into_iter().filter_map(|reply| table::server(key, reply)).collect();
         servers.sort_by_key(|(address, ..)| *address);
         Ok(servers)
+    }
+
+    /// Counts the connections of some real servers: one dump for each service that has one of them.
+    ///
+    /// # Errors
+    /// When a dump fails.
+    pub fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        if servers.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // The module may have been loaded anew since, with another family number.
+        self.connection.resolve()?;
+        let services: BTreeSet<ServiceKey> = servers.iter().map(|(key, _)| *key).collect();
+        let mut counted = BTreeMap::new();
+        for key in services {
+            // A service that another program deleted has no servers to count; the next audit finds that.
+            let found = self.servers(key)?;
+            let found = found.into_iter().map(|(address, _, count)| ((key, address), count));
+            counted.extend(found.filter(|(server, _)| servers.contains(server)));
+        }
+        Ok(counted)
     }
 
     /// Reads services, weights and connections from `/proc/net/ip_vs`, and takes the rest from the

@@ -4,15 +4,18 @@
 //! What belongs here: the choice of a plane, and the order in which plane and host carry out
 //! operations. A new plane gets its arms in [`capabilities`] and `open`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::error::Error;
 use super::host::{Host, HostReading};
+use super::lock::{self, Lock, Part};
 use super::node::{Capabilities, Node, PlaneChoice, PlaneKind};
 use super::op::{Op, OpError};
 use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
 use super::reading::{Actual, Depth};
-use super::state::State;
+use super::state::{Connections, ServerKey, State};
 use super::{DataPlane, diff, ebpf};
 
 /// Choice of a plane, and the places in the kernel that are ours.
@@ -23,8 +26,18 @@ pub struct KernelOptions {
     /// Name of our link.
     pub link: String,
     pub ebpf: ebpf::Options,
-    /// True if programs may be attached; if not, those that are pinned are only looked at.
-    pub attach: bool,
+    pub access: Access,
+}
+
+/// Extent to which a kernel is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read only, also while a daemon runs.
+    Look,
+    /// Everything of ours is taken out, while no daemon runs.
+    Remove,
+    /// Services are programmed, and programs attached, by this process alone.
+    Program,
 }
 
 /// Sockets to the kernel of the network namespace in which they were opened.
@@ -36,6 +49,8 @@ pub struct Kernel {
     connection_buckets: Option<u32>,
     /// Programs that an earlier run may have left; `None` if the plane itself takes them over.
     leftovers: Option<Leftovers>,
+    /// Released last, with the process at the latest.
+    _locks: Vec<Lock>,
 }
 
 /// Result of a purge: what is gone, and what was left.
@@ -59,30 +74,72 @@ pub fn capabilities(kind: PlaneKind) -> Capabilities {
     }
 }
 
-/// Opens a plane.
-fn open(kind: PlaneKind, options: &KernelOptions) -> Result<Box<dyn Plane>, PlaneError> {
-    Ok(match kind {
-        PlaneKind::Ipvs => Box::new(IpvsPlane::open()?),
-        PlaneKind::Ebpf if options.attach => Box::new(EbpfPlane::attach(&options.ebpf)?),
-        PlaneKind::Ebpf => Box::new(EbpfPlane::look(&options.ebpf)),
+/// Reason why a plane is not opened.
+enum Refusal {
+    /// The kernel does not have it, or this process may not use it; another one may do.
+    Plane(PlaneError),
+    /// Another daemon runs here, which no other plane helps against.
+    Lock(lock::Error),
+}
+
+impl From<PlaneError> for Refusal {
+    fn from(error: PlaneError) -> Self {
+        Self::Plane(error)
+    }
+}
+
+impl From<lock::Error> for Refusal {
+    fn from(error: lock::Error) -> Self {
+        Self::Lock(error)
+    }
+}
+
+/// A plane with the locks on its part of the kernel.
+type Locked = (Box<dyn Plane>, Vec<Lock>);
+
+/// Opens a plane, and changes nothing before other daemons are locked out.
+fn open(kind: PlaneKind, options: &KernelOptions) -> Result<Locked, Refusal> {
+    let lock = |parts: &[Part]| parts.iter().map(Lock::take).collect::<Result<Vec<Lock>, _>>();
+    Ok(match (kind, options.access) {
+        (PlaneKind::Ipvs, access) => {
+            // A kernel without IPVS has nothing to lock.
+            let plane = Box::new(IpvsPlane::open()?);
+            let parts = if access == Access::Look { None } else { Some(Part::ipvs()?) };
+            (plane, lock(parts.as_slice())?)
+        }
+        (PlaneKind::Ebpf, Access::Program) => {
+            // Attaching replaces the programs of a daemon that runs.
+            let locks = lock(&EbpfPlane::parts(&options.ebpf)?)?;
+            (Box::new(EbpfPlane::attach(&options.ebpf)?), locks)
+        }
+        (PlaneKind::Ebpf, Access::Remove) => {
+            let locks = lock(&EbpfPlane::existing_parts(&options.ebpf))?;
+            (Box::new(EbpfPlane::look(&options.ebpf)), locks)
+        }
+        (PlaneKind::Ebpf, Access::Look) => (Box::new(EbpfPlane::look(&options.ebpf)), Vec::new()),
     })
 }
 
 /// Opens the configured plane, or the first that this kernel has, and tells the reason for it.
-fn choose(options: &KernelOptions) -> Result<(Box<dyn Plane>, String), Error> {
+fn choose(options: &KernelOptions) -> Result<(Locked, String), Error> {
     if let Some(kind) = options.plane {
-        return Ok((open(kind, options)?, "as configured".to_owned()));
+        return match open(kind, options) {
+            Ok(opened) => Ok((opened, "as configured".to_owned())),
+            Err(Refusal::Plane(error)) => Err(error.into()),
+            Err(Refusal::Lock(error)) => Err(error.into()),
+        };
     }
     // Each failure is kept: it is the reason for a later plane, or part of the error if there is none.
     let mut errors: Vec<PlaneError> = Vec::new();
     for kind in PlaneKind::ALL {
         match open(kind, options) {
-            Ok(plane) if errors.is_empty() => return Ok((plane, "the kernel has it".to_owned())),
-            Ok(plane) => {
+            Ok(opened) if errors.is_empty() => return Ok((opened, "the kernel has it".to_owned())),
+            Ok(opened) => {
                 let reasons: Vec<String> = errors.iter().map(PlaneError::to_string).collect();
-                return Ok((plane, reasons.join("; ")));
+                return Ok((opened, reasons.join("; ")));
             }
-            Err(error) => errors.push(error),
+            Err(Refusal::Plane(error)) => errors.push(error),
+            Err(Refusal::Lock(error)) => return Err(error.into()),
         }
     }
     Err(Error::NoPlane(errors))
@@ -92,9 +149,16 @@ impl Kernel {
     /// Opens all sockets. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Without the wanted data plane in the kernel, or without the right to use it.
+    /// Without the wanted data plane in the kernel, or without the right to use it; unless it is only looked
+    /// at, also while another daemon has it.
     pub fn open(options: &KernelOptions) -> Result<Self, Error> {
-        let (plane, reason) = choose(options)?;
+        // First, because opening a plane may attach its programs: whatever the planes of two daemons, they
+        // cannot share their link.
+        let link = match options.access {
+            Access::Look => None,
+            Access::Remove | Access::Program => Some(Lock::take(&Part::link(&options.link)?)?),
+        };
+        let ((plane, locks), reason) = choose(options)?;
         let kind = plane.kind();
         Ok(Self {
             choice: PlaneChoice { plane: kind, reason },
@@ -102,6 +166,7 @@ impl Kernel {
             connection_buckets: None,
             leftovers: Leftovers::beside(kind, &options.ebpf),
             plane,
+            _locks: link.into_iter().chain(locks).collect(),
         })
     }
 
@@ -141,6 +206,13 @@ impl DataPlane for Kernel {
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, routes, sysctls, rules, timeouts };
         Ok(Actual { state, foreign, connections, node })
+    }
+
+    async fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        Ok(tokio::task::block_in_place(|| self.plane.count(servers))?)
     }
 
     async fn read_node(&mut self) -> Result<Node, Error> {

@@ -64,6 +64,8 @@ impl Default for Capabilities {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     pub capabilities: Capabilities,
+    /// Name of the host; empty if unknown.
+    pub hostname: String,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
@@ -74,9 +76,12 @@ pub struct Node {
     /// Address that the kernel prefers towards the default route, per family.
     pub default_source4: Option<IpAddr>,
     pub default_source6: Option<IpAddr>,
-    /// Names of bridges whose traffic passes netfilter although ports do not reflect (hairpin off),
-    /// so that a container behind them can't reach itself through a VIP.
+    /// Names of bridges with ports that do not reflect (hairpin off), so that a container behind them can't
+    /// reach itself through a VIP where bridged packets pass netfilter.
     pub no_hairpin: BTreeSet<String>,
+    /// True if bridged IPv4 packets pass netfilter, and true if IPv6 ones do: two settings.
+    pub filters_bridged4: bool,
+    pub filters_bridged6: bool,
     /// Nameservers of the node's resolver, which no VIP may take the address of.
     pub nameservers: BTreeSet<IpAddr>,
     /// Routers of the node, which no VIP may take the address of.

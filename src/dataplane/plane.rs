@@ -6,12 +6,11 @@
 //! plane and belong to [`super::host`]. [`super::kernel`] chooses and opens a plane.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::Depth;
-use super::state::{Connections, Foreign, Route, Service, ServiceKey, Timeouts};
+use super::state::{Connections, Foreign, Route, ServerKey, Service, ServiceKey, Timeouts};
 
 pub mod ebpf;
 pub mod ipvs;
@@ -33,6 +32,15 @@ pub trait Plane: Send {
     /// # Errors
     /// When the kernel does not answer, or with something that cannot be understood.
     fn read(&mut self, depth: Depth) -> Result<PlaneReading, PlaneError>;
+
+    /// Counts the connections of some real servers; those that the plane does not hold are left out.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError>;
 
     /// Carries out operations that the plane [takes](Self::takes), in order, and goes on after a
     /// failure. Returns the failures by index into `ops`, in words.
@@ -65,7 +73,7 @@ pub struct PlaneReading {
     pub services: BTreeMap<ServiceKey, Service>,
     /// Services in the same table that are not ours.
     pub foreign: Vec<Foreign>,
-    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    pub connections: BTreeMap<ServerKey, Connections>,
     /// Idle timeouts, if the plane has any.
     pub timeouts: Option<Timeouts>,
     /// Networks of VIPs, if the plane keeps them itself instead of as routes on our link.

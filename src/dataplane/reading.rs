@@ -1,10 +1,12 @@
 //! What a reading of the kernel yields.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::effect::carry_out;
 use super::node::Node;
-use super::state::{Connections, Foreign, ServiceKey, State};
+use super::op::Op;
+use super::state::{Connections, Foreign, ServerKey, State};
 
 /// One reading of the kernel.
 #[derive(Clone, Debug, Default)]
@@ -13,9 +15,39 @@ pub struct Actual {
     /// Services that are not ours.
     pub foreign: Vec<Foreign>,
     /// Connections of each real server of ours.
-    pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    pub connections: BTreeMap<ServerKey, Connections>,
     pub node: Node,
 }
+
+impl Actual {
+    /// Follows an operation that the kernel has carried out. Returns false if this reading did not let expect
+    /// that, so that it is no longer to be trusted.
+    #[must_use]
+    pub fn follow(&mut self, op: &Op) -> bool {
+        // The kernel has told that no service of another program is in the way.
+        if carry_out(&mut self.state, &[], op).is_err() {
+            return false;
+        }
+        // A server that is added later starts without connections.
+        match op {
+            Op::DelServer(key, address) => {
+                self.connections.remove(&(*key, *address));
+            }
+            Op::DelService(key) => {
+                let servers = self.connections.range((*key, LOWEST)..).map(|(server, _)| *server);
+                let gone: Vec<_> = servers.take_while(|(service, _)| service == key).collect();
+                gone.iter().for_each(|server| {
+                    self.connections.remove(server);
+                });
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+/// First of all addresses in their order.
+const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Thoroughness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,23 +23,30 @@ pub struct RuleSet(String);
 impl RuleSet {
     /// Returns the rules for VIPs in the networks `vips`, on a node with the directly connected networks
     /// `connected`, each with the name of its link. Sockets of the group `own_group` reach no VIP.
+    ///
+    /// Networks inside another one of the same link are left out, as are links whose names nft can't
+    /// write.
     pub fn new(
         vips: &BTreeSet<IpNet>,
         connected: &BTreeSet<(IpNet, String)>,
         own_group: Option<u32>,
     ) -> Self {
+        let vips = outermost(vips.iter().map(|net| (*net, ())));
+        let connected = connected.iter().map(|(net, link)| (*net, link.as_str()));
+        let connected = outermost(connected.filter(|(_, link)| is_writable(link)));
         let mut text = format!("table inet {TABLE} {{\n");
         // A set has one family, and both chains name both sets, so empty ones are made as well.
         for (family, wanted) in [("4", true), ("6", false)] {
             let type_ = if wanted { "ipv4_addr" } else { "ipv6_addr" };
-            let vips: Vec<String> = vips.iter().filter(|net| is_ipv4(net) == wanted).map(element).collect();
+            let vips = vips.iter().filter(|(net, ())| is_ipv4(net) == wanted);
+            let vips: Vec<String> = vips.map(|(net, ())| element(net)).collect();
             set(&mut text, &format!("vips{family}"), type_, &vips);
             let connected: Vec<String> = connected
                 .iter()
                 .filter(|(net, _)| is_ipv4(net) == wanted)
                 .map(|(net, link)| format!("{} . \"{link}\"", element(net)))
                 .collect();
-            set(&mut text, &format!("connected{family}"), &format!("{type_} . ifname"), &connected);
+            set(&mut text, &format!("{CONNECTED}{family}"), &format!("{type_} . ifname"), &connected);
         }
         // Behind the sets, which a chain can name only when they exist.
         text.push_str(CHAINS);
@@ -54,6 +61,26 @@ impl RuleSet {
     pub fn own_group(&self) -> Option<u32> {
         let group = self.0.lines().find_map(|line| line.strip_prefix(OWN_GROUP))?;
         group.split(' ').next()?.parse().ok()
+    }
+
+    /// Returns these rules with less and less of the node's own networks, each with the families that are
+    /// left out. The networks only turn connections around, and come from routes that any program may
+    /// make: if nft refuses them, the other rules hold without them.
+    pub fn with_less(&self) -> impl Iterator<Item = (&'static str, Self)> {
+        let parts = [("IPv6", ["6"].as_slice()), ("IPv4", &["4"]), ("IPv4 and IPv6", &["4", "6"])];
+        parts.into_iter().map(|(left_out, families)| (left_out, self.without_networks(families)))
+    }
+
+    fn without_networks(&self, families: &[&str]) -> Self {
+        let mut is_left_out = false;
+        let lines = self.0.split_inclusive('\n').filter(|line| {
+            if let Some(name) = line.strip_prefix("set ") {
+                let family = name.strip_prefix(CONNECTED).and_then(|rest| rest.split(' ').next());
+                is_left_out = family.is_some_and(|family| families.contains(&family));
+            }
+            !(is_left_out && line.starts_with(ELEMENTS))
+        });
+        Self(lines.collect())
     }
 
     /// Parses a listing of `nft`: indentation goes, and elements that were wrapped share a line again.
@@ -111,6 +138,12 @@ const CHAINS: &str = r#"
     }
 "#;
 
+/// Name of the sets of the node's own networks, before the number of their family.
+const CONNECTED: &str = "connected";
+
+/// Start of the line with the elements of a set.
+const ELEMENTS: &str = "elements = ";
+
 /// Start of the rules for the daemon's own sockets, before their group.
 const OWN_GROUP: &str = "meta skgid ";
 
@@ -132,9 +165,34 @@ fn own_chain(text: &mut String, group: u32) {
 fn set(text: &mut String, name: &str, type_: &str, elements: &[String]) {
     let _ = writeln!(text, "set {name} {{\ntype {type_}\nflags interval");
     if !elements.is_empty() {
-        let _ = writeln!(text, "elements = {{ {} }}", elements.join(", "));
+        let _ = writeln!(text, "{ELEMENTS}{{ {} }}", elements.join(", "));
     }
     text.push_str("}\n");
+}
+
+/// Returns the networks that are in no other one of the same key, without host bits, in order.
+///
+/// A set of intervals takes no element inside another one. With the link as a part of the element the
+/// kernel refuses the whole table for a narrower one behind a wider one, and some versions drop it in
+/// silence for IPv6. DHCP and VPNs make such routes: the gateway or peer beside its network.
+fn outermost<K: Copy + Ord>(networks: impl Iterator<Item = (IpNet, K)>) -> Vec<(IpNet, K)> {
+    // Of networks with the same start the widest comes first, so that whatever covers one is before it.
+    let sorted: BTreeSet<(IpNet, K)> = networks.map(|(net, key)| (net.trunc(), key)).collect();
+    let mut last: BTreeMap<K, IpNet> = BTreeMap::new();
+    let is_outermost = |(net, key): &(IpNet, K)| {
+        let is_covered = last.get(key).is_some_and(|wider| wider.contains(net));
+        if !is_covered {
+            last.insert(*key, *net);
+        }
+        !is_covered
+    };
+    sorted.into_iter().filter(is_outermost).collect()
+}
+
+/// True if nft reads the name of a link in quotes as it is. It ends a name at a quotation mark, and takes an
+/// asterisk for any rest of a name.
+fn is_writable(link: &str) -> bool {
+    !link.contains(['"', '*', '\\'])
 }
 
 fn is_ipv4(net: &IpNet) -> bool {

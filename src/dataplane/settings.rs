@@ -25,8 +25,9 @@ pub struct DataPlaneSettings {
     #[config(default = "minuteman")]
     pub link: String,
 
-    /// Time between two comparisons of the kernel with the desired state while nothing else happens, at least
-    /// 100ms. A comparison repairs what other programs have changed.
+    /// Time between two comparisons of the kernel with the desired state, at least 100ms. A comparison repairs
+    /// what other programs have changed. Changes of links, addresses, routes and netfilter rules are repaired at
+    /// once, and `l4lbd status` compares as well.
     #[config(default = "30s")]
     pub audit: Span,
 

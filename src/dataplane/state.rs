@@ -24,6 +24,9 @@ impl fmt::Display for ServiceKey {
     }
 }
 
+/// A real server of a virtual service.
+pub type ServerKey = (ServiceKey, SocketAddr);
+
 /// Forwarding method of IPVS. We program masquerading only; the rest is read where another program
 /// altered a real server of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

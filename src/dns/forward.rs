@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use super::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport, limit, respond};
 use super::protocol::record::encode_origin;
 use super::protocol::wire;
+use super::usage::UsageRegistry;
 use super::zones::catalog::Catalog;
 use crate::dataplane::host::resolv::Nameservers;
 use resolution::{Outcome, Resolution, Step};
@@ -121,6 +122,11 @@ impl Forwarder {
             turned_away: Arc::default(),
             runtime: Handle::current(),
         })
+    }
+
+    /// Makes the use of the places for questions known.
+    pub fn announce(&self, registry: &UsageRegistry) {
+        registry.add("forwarded questions".to_owned(), &self.shares);
     }
 
     /// Returns true if the question of a message has a route.

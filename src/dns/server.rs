@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::DnsState;
 use super::forward::Forwarder;
 use super::protocol::message::{ResponseKind, Transport, respond};
+use super::usage::UsageRegistry;
 use super::zones::catalog::Catalog;
 use crate::plan::NodeView;
 use clients::{ClientFilter, ClientRule};
@@ -53,6 +54,8 @@ pub struct Responder {
     pub clients: Vec<ClientRule>,
     /// Resolver for names that are not in the catalog; `None` where they are refused.
     pub forwarder: Option<Forwarder>,
+    /// Receives the use of connections.
+    pub usage: UsageRegistry,
 }
 
 /// Next step for a query.

@@ -1,12 +1,14 @@
 //! Apps with their tasks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::labels::{PortLabels, asks_for_vip};
 use super::networks::{MarathonNetworks, NetworkMode};
 use super::results::{CheckResult, TaskResults};
 use super::view::{MarathonView, spec};
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{
     PortOptions, Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
@@ -42,7 +44,7 @@ pub fn add(view: &mut MarathonView, app: &MarathonApp) {
         if let Some(networks) = &networks
             && let Some(task) = normalised(view, app, networks, task)
         {
-            view.snapshot.tasks.insert(task.key.clone(), task);
+            view.snapshot.tasks.insert(task.key.clone(), Arc::new(task));
         }
     }
 }
@@ -116,7 +118,7 @@ fn normalised(
     task: &MarathonTask,
 ) -> Option<Task> {
     let state = state(task);
-    let key = TaskKey { framework: view.framework.clone(), task: task.id.clone() };
+    let key = TaskKey { framework: view.framework.clone(), task: task.id.as_str().into() };
     // Noted as ended, so that its absence from the next document is no loss.
     if state == TaskState::Terminal {
         view.snapshot.ended.insert(key);
@@ -131,6 +133,9 @@ fn normalised(
     if task.host.is_empty() {
         without_host(&mut ports, !addresses.is_empty(), &mut log);
     }
+    // Marathon lists exactly the ports that its offers gave to the task.
+    let given: Vec<(u64, u64)> =
+        readable(&task.ports).map(|port| u64::from(*port)).map(|port| (port, port)).collect();
     let agent_id = task.slave_id.clone().unwrap_or_else(|| task.host.clone());
     let agent_id = match task.host.is_empty() {
         true => agent_id,
@@ -141,7 +146,7 @@ fn normalised(
     }
     Some(Task {
         key,
-        agent_id,
+        agent_id: agent_id.into(),
         state,
         // Set when verdicts are made of the results.
         healthy: None,
@@ -151,6 +156,7 @@ fn normalised(
         },
         addresses,
         ports,
+        resources: port_ranges(&given),
     })
 }
 
@@ -273,7 +279,7 @@ fn place(
 ) -> Result<TaskPort, String> {
     let host_port = host_port.transpose()?;
     if networks.mode == NetworkMode::Host {
-        return Ok(TaskPort { host_port, ..empty() });
+        return Ok(TaskPort { host_port, is_allocated: host_port.is_some(), ..empty() });
     }
     let container_port = match &definition.container_port {
         // 0 stands for the agent's port.
@@ -295,7 +301,11 @@ fn place(
     }
     let port = container_port.or(host_port);
     match port {
-        Some(_) => Ok(TaskPort { port, host_port, networks: names, is_in_container: true, ..empty() }),
+        Some(_) => {
+            // A port of the agent is one of the task's own, as Marathon lists them.
+            let is_allocated = host_port.is_some();
+            Ok(TaskPort { port, host_port, networks: names, is_in_container: true, is_allocated, ..empty() })
+        }
         None => Err("it has neither a port of the container nor one of the agent".to_owned()),
     }
 }
@@ -309,6 +319,7 @@ fn empty() -> TaskPort {
         host_port: None,
         networks: BTreeSet::new(),
         is_in_container: false,
+        is_allocated: false,
         labels: Vec::new(),
         options: PortOptions::default(),
     }

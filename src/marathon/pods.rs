@@ -1,12 +1,14 @@
 //! Pods with their instances. Mesos does their health checks, so that Marathon has no verdicts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::apps::{protocols, without_host};
 use super::labels::PortLabels;
 use super::networks::{MarathonNetworks, NetworkMode};
 use super::view::MarathonView;
 use super::wire::{Pod, PodContainer, PodContainerStatus, PodEndpoint, PodEndpointStatus, PodInstance};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{
     Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
@@ -28,7 +30,7 @@ pub fn add(view: &mut MarathonView, pod: &Pod) {
         for instance in readable(&pod.instances) {
             for status in readable(&instance.containers).filter(|status| status.name == container.name) {
                 if let Some(task) = task(view, &networks, container, instance, status) {
-                    view.snapshot.tasks.insert(task.key.clone(), task);
+                    view.snapshot.tasks.insert(task.key.clone(), Arc::new(task));
                 }
             }
         }
@@ -81,14 +83,17 @@ fn task(
     if ports.is_empty() {
         return None;
     }
+    let given = readable(&status.endpoints).filter_map(|endpoint| endpoint.allocated_host_port);
+    let given: Vec<(u64, u64)> = given.map(u64::from).map(|port| (port, port)).collect();
     Some(Task {
-        key: TaskKey { framework: view.framework.clone(), task },
-        agent_id,
+        key: TaskKey { framework: view.framework.clone(), task: task.into() },
+        agent_id: agent_id.into(),
         state,
         healthy: health(spec, status),
         runtime: Runtime::Mesos,
         addresses,
         ports,
+        resources: port_ranges(&given),
     })
 }
 
@@ -165,6 +170,7 @@ fn ports(
                 networks,
                 // The names of its networks say that.
                 is_in_container: false,
+                is_allocated: host_port.is_some(),
                 labels,
                 options,
             });

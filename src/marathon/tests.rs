@@ -1,5 +1,7 @@
 //! Against documents in Marathon's shape whose tasks are those of a real Mesos.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::{Snapshot, Task, TaskKey, TaskState};
 use crate::mesos;
+use crate::vip::settings::BackendPorts;
 use crate::vip::{VipKey, VipTable};
 
 const FRAMEWORK: &str = "62ca579f-d204-47ab-b9b7-6fdde30e658c-0000";
@@ -56,14 +59,22 @@ fn alone_it_gives_what_mesos_gives() {
     let mut view = judged(&apps, Some(&pods));
     let mut mesos = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     // Marathon has names of hosts only, which are resolved elsewhere.
-    for (id, agent) in &mut view.snapshot.agents {
-        assert_eq!(agent.hostname, mesos.agents[id].hostname);
-        agent.address = mesos.agents[id].address;
+    let ids: Vec<String> = view.snapshot.agents.keys().cloned().collect();
+    for id in &ids {
+        let (agent, known) = (view.snapshot.agents.get_mut(id).unwrap(), mesos.agents.get(id).unwrap());
+        assert_eq!(agent.hostname, known.hostname);
+        agent.address = known.address;
     }
     // Not all that runs is Marathon's.
     mesos.tasks.retain(|key, _| view.snapshot.tasks.contains_key(key));
     assert!(mesos.tasks.len() > 10, "{}", mesos.tasks.len());
     assert_eq!(backends(&view.snapshot), backends(&mesos));
+    // Each port of an agent that Marathon tells is the task's own.
+    let rules = crate::vip::LabelPolicy { ports: BackendPorts::Allocated, ..Default::default() };
+    let (allocated, any) =
+        (VipTable::new(&view.snapshot, &rules), VipTable::new(&view.snapshot, &Default::default()));
+    assert!(!any.vips.is_empty());
+    assert_eq!(allocated.vips, any.vips);
 }
 
 #[test]
@@ -169,7 +180,7 @@ fn a_task_has_ended_when_its_app_lists_all_that_it_should_have() {
             "portDefinitions": [{"labels": {"VIP_0": "w:80"}}], "tasks": tasks.iter().map(task).collect::<Vec<_>>()}]});
         let mut view = judged(apps.to_string().as_bytes(), None);
         departed.add(&mut view, jiff::Timestamp::UNIX_EPOCH);
-        view.snapshot.ended.into_iter().map(|key| key.task).collect::<Vec<_>>()
+        view.snapshot.ended.iter().map(|key| key.task.to_string()).collect::<Vec<_>>()
     };
     assert!(ended(json!(3), &["w.a", "w.b", "w.c"]).is_empty());
     assert!(ended(json!(3), &[]).is_empty(), "a new leader that lists no tasks yet");
@@ -184,24 +195,24 @@ fn a_task_has_ended_when_its_app_lists_all_that_it_should_have() {
 fn verdicts_are_joined_with_tasks_by_their_id() {
     let mut snapshot = mesos::parse(&fixture("captures/master_state.json"), None).unwrap();
     let before = snapshot.clone();
-    let ids: Vec<String> = snapshot.tasks.keys().map(|key| key.task.clone()).collect();
+    let ids: Vec<String> = snapshot.tasks.keys().map(|key| key.task.to_string()).collect();
     let web = ids.iter().find(|id| id.starts_with("dev_web")).unwrap();
-    let mut view = MarathonView { framework: FRAMEWORK.to_owned(), ..MarathonView::default() };
+    let mut view = MarathonView { framework: FRAMEWORK.into(), ..MarathonView::default() };
     view.verdicts.insert(web.clone(), false);
     view.checked.insert("nohc".to_owned());
     view.judge(&mut snapshot, None);
     for (key, task) in &snapshot.tasks {
         let expected = match &key.task {
-            id if id == web || id.starts_with("nohc.") => Some(false),
-            _ => before.tasks[key].healthy,
+            id if **id == **web || id.starts_with("nohc.") => Some(false),
+            _ => before.tasks.get(key).unwrap().healthy,
         };
         assert_eq!(task.healthy, expected, "{}", key.task);
     }
     // Another framework's tasks are none of its business, and it overrules no bad result of Mesos.
     let mut again = before.clone();
-    MarathonView { framework: "other".to_owned(), ..view.clone() }.judge(&mut again, None);
+    MarathonView { framework: "other".into(), ..view.clone() }.judge(&mut again, None);
     assert_eq!(again, before);
-    snapshot.tasks.values_mut().for_each(|task| task.healthy = Some(false));
+    snapshot.tasks.values_mut().for_each(|task| Arc::make_mut(task).healthy = Some(false));
     view.verdicts.insert(web.clone(), true);
     view.judge(&mut snapshot, None);
     assert!(snapshot.tasks.values().all(|task| task.healthy == Some(false)));
@@ -310,8 +321,8 @@ fn paths(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
 /// Tasks with the hosts of their agents, whatever the ids of these are.
 fn placed(snapshot: &Snapshot) -> BTreeMap<TaskKey, (Task, Option<String>)> {
     let place = |task: &Task| {
-        let host = snapshot.agents.get(&task.agent_id).map(|agent| agent.hostname.clone());
-        (Task { agent_id: String::new(), ..task.clone() }, host)
+        let host = snapshot.agents.get(&*task.agent_id).map(|agent| agent.hostname.clone());
+        (Task { agent_id: "".into(), ..Task::clone(task) }, host)
     };
     snapshot.tasks.iter().map(|(key, task)| (key.clone(), place(task))).collect()
 }

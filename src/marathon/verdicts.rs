@@ -18,6 +18,7 @@
 //! | no result | bad |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -69,9 +70,9 @@ impl VerdictMemory {
             update(&mut last.readiness, results.readiness);
             (last.is_marathons, last.unlisted) = (results.is_marathons, None);
             // Without Mesos as a source, Marathon also has to answer for the checks that Mesos does.
-            let key = TaskKey { framework: view.framework.clone(), task: id.clone() };
+            let key = TaskKey { framework: view.framework.clone(), task: id.as_str().into() };
             if let Some(task) = view.snapshot.tasks.get_mut(&key) {
-                task.healthy = results.is_checked.then_some(last.is_good());
+                Arc::make_mut(task).healthy = results.is_checked.then_some(last.is_good());
             }
         }
         self.tasks.retain(|id, last| results.contains_key(id) || is_remembered(&mut last.unlisted, now));

@@ -1,9 +1,10 @@
 //! What one set of Marathon's answers says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::results::TaskResults;
-use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey, shortened};
+use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey, TaskState, shortened};
 
 /// Marathon's view of the cluster: verdicts on tasks, and the tasks themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,7 +26,7 @@ pub struct MarathonView {
     /// as they should have; until it is known which tasks have ended.
     pub complete: BTreeMap<String, bool>,
     /// Id of Marathon's framework.
-    pub framework: String,
+    pub framework: Arc<str>,
     /// The cluster as far as Marathon knows it.
     pub snapshot: Snapshot,
 }
@@ -38,12 +39,18 @@ impl MarathonView {
     /// an address costs only the tasks that give it.
     pub fn add_agent(&mut self, id: &str, host: &str) -> String {
         let agent = || Agent { hostname: host.to_owned(), address: host.parse().ok(), port: None };
-        let first = self.snapshot.agents.entry(id.to_owned()).or_insert_with(agent);
-        if first.hostname == host {
+        let agents = &mut self.snapshot.agents;
+        let is_this = match agents.get(id) {
+            Some(first) => first.hostname == host,
+            None => agents.insert(id.to_owned(), agent()).is_none(),
+        };
+        if is_this {
             return id.to_owned();
         }
         let id = format!("{id} at {host}");
-        self.snapshot.agents.entry(id.clone()).or_insert_with(agent);
+        if !agents.contains_key(&id) {
+            agents.insert(id.clone(), agent());
+        }
         id
     }
 
@@ -68,13 +75,16 @@ impl MarathonView {
     /// An app that would have no ready task any more, because tasks that were ready in `before` wait for
     /// their first results, keeps these ready and gets a record in [`Snapshot::skipped`].
     pub fn judge(&self, snapshot: &mut Snapshot, before: Option<&Snapshot>) {
-        let was_ready =
-            |task: &Task| before.and_then(|before| before.tasks.get(&task.key)).is_some_and(Task::is_ready);
+        let was_ready = |task: &Task| {
+            before.and_then(|before| before.tasks.get(&task.key)).is_some_and(|task| task.is_ready())
+        };
         let mut ready = BTreeSet::new();
         // Tasks that would leave for want of results, with their health in Mesos.
         let mut leaving: BTreeMap<String, Vec<(TaskKey, Option<bool>)>> = BTreeMap::new();
-        for task in snapshot.tasks.values_mut().filter(|task| task.key.framework == self.framework) {
-            let id = task.key.task.as_str();
+        // Only tasks that differ are changed, so that all others stay those of the masters' snapshot.
+        let mut judged = Vec::new();
+        for task in snapshot.tasks.values().filter(|task| task.key.framework == self.framework) {
+            let id = &*task.key.task;
             let app = run_spec(id).to_owned();
             let verdict = self.verdicts.get(id).copied();
             let is_waiting = self.waiting.contains(id) || (verdict.is_none() && self.checked.contains(&app));
@@ -82,11 +92,20 @@ impl MarathonView {
                 leaving.entry(app.clone()).or_default().push((task.key.clone(), task.healthy));
             }
             // A task that has just started has no verdict yet.
+            let mut healthy = task.healthy;
             if let Some(good) = verdict.or_else(|| is_waiting.then_some(false)) {
-                task.healthy = Some(good && task.healthy != Some(false));
+                healthy = Some(good && healthy != Some(false));
             }
-            if task.is_ready() {
+            if healthy != task.healthy {
+                judged.push((task.key.clone(), healthy));
+            }
+            if task.state == TaskState::Running && healthy != Some(false) {
                 ready.insert(app);
+            }
+        }
+        for (key, healthy) in judged {
+            if let Some(task) = snapshot.tasks.get_mut(&key) {
+                Arc::make_mut(task).healthy = healthy;
             }
         }
         for (app, tasks) in leaving.into_iter().filter(|(app, _)| !ready.contains(app)) {
@@ -97,7 +116,7 @@ impl MarathonView {
             );
             for (key, healthy) in tasks {
                 if let Some(task) = snapshot.tasks.get_mut(&key) {
-                    task.healthy = healthy;
+                    Arc::make_mut(task).healthy = healthy;
                 }
             }
             snapshot.skipped.push(Skipped { task: shortened(app), reason, ..Skipped::default() });

@@ -65,7 +65,12 @@ pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<MesosFramework<
     let info = framework.framework_info;
     if let Some(id) = info.id {
         add_scheduler(snapshot, &id.0, None, info.hostname.as_deref());
-        snapshot.frameworks.insert(id.0.into_owned(), info.name.into_owned());
+        let id = id.0.into_owned();
+        let time = framework.registered_time.as_ref().and_then(Lenient::as_read);
+        if let Some(time) = time.and_then(|time| time.timestamp()) {
+            snapshot.registered.insert(id.clone(), time);
+        }
+        snapshot.frameworks.insert(id, info.name.into_owned());
     }
 }
 

@@ -19,6 +19,7 @@ use super::operator::{StateAnswer, TaskSink};
 use super::skip::read_or_skip;
 use super::task::add_task;
 use super::wire::{Lenient, MesosTask, TaskStatus};
+use crate::cluster::registry::RegisteredKey;
 use crate::cluster::{Master, Snapshot, TaskKey, TaskState};
 use events::{AgentAdded, AgentRemoved, FrameworkChanged, Heartbeat, MesosEvent, TaskAdded, TaskUpdated};
 use kept::{KeptTasks, key, read};
@@ -118,7 +119,8 @@ impl LiveCluster {
                     && let Some(id) = framework.framework_info.id
                 {
                     self.snapshot.frameworks.remove(id.0.as_ref());
-                    self.remove(|key, _| key.framework == id.0);
+                    self.snapshot.registered.remove(id.0.as_ref());
+                    self.remove(|key, _| *key.framework == *id.0);
                 }
             }
             _ => return Ok(EventEffect::None),
@@ -223,8 +225,8 @@ impl LiveCluster {
         self.snapshot.tasks.remove(key);
         self.snapshot.ended.remove(key);
         self.snapshot.lost.remove(key);
-        Arc::make_mut(&mut self.snapshot.names).remove(&key.task, &key.framework);
-        self.snapshot.skipped.retain(|skipped| skipped.task != key.task);
+        Arc::make_mut(&mut self.snapshot.names).remove(&RegisteredKey::of(key));
+        self.snapshot.skipped.retain(|skipped| *skipped.task != *key.task);
     }
 
     fn read<T>(&mut self, value: Option<Lenient<T>>) -> Option<T> {

@@ -7,7 +7,7 @@ use super::networks::{container_address, texts};
 use super::ports::valid_port;
 use super::wire::{MesosTask, NetworkInfo};
 use crate::cluster::dns_label::MAX_LABEL;
-use crate::cluster::registry::{Described, NamedPort};
+use crate::cluster::registry::{Described, NamedPort, RegisteredTask};
 use crate::cluster::{Protocol, Skipped, Snapshot, dns_label, shortened};
 
 /// Registers a running task, with or without VIPs.
@@ -31,7 +31,8 @@ pub fn register(
         ports: discovery_name.map(|_| discovered.iter().filter_map(named_port).collect()),
         resources: &task.resources.0,
     };
-    Arc::make_mut(&mut snapshot.names).add(&task.id.0, &framework.0, &agent.0, described);
+    let (key, task) = RegisteredTask::new(&task.id.0, (*framework.0).into(), (*agent.0).into(), described);
+    Arc::make_mut(&mut snapshot.names).add(key, task);
 }
 
 /// Name in a task's discovery information; `None` without any.

@@ -113,8 +113,9 @@ impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
         match key {
             // The inner objects are folded by this same fold.
             "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(ObjectSeed(self)),
-            // Masters list `tasks`, agents `launched_tasks`.
-            "tasks" | "launched_tasks" => {
+            // Masters list `tasks`, before 1.2 also those of frameworks that have not registered with a new
+            // master; agents list `launched_tasks`.
+            "tasks" | "orphan_tasks" | "launched_tasks" => {
                 let mut tasks = AnswerTasks { snapshot: self.snapshot, tasks: self.tasks };
                 map.next_value_seed(ArraySeed(&mut tasks, self.count))
             }

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use super::skip::SkipLog;
-use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, readable};
+use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, PortResources, readable};
 use crate::cluster::{MAX_LABELS, MAX_VALUE, PortOptions, Protocol, Skipped, TaskPort, VipLabel};
 
 /// Entries of all lists of one task that are merged.
@@ -96,6 +96,12 @@ pub fn valid_port(number: u64) -> Option<u16> {
     u16::try_from(number).ok().filter(|&port| port != 0)
 }
 
+/// Returns true if the framework, which asks for the ports, has written the port mappings. Those of a status may
+/// be the executor's, and so a tenant's.
+pub fn maps_by_framework(task: &MesosTask<'_>) -> bool {
+    task.container.as_ref().is_some_and(|c| c.kind.as_deref() == Some("DOCKER") || c.network_infos.is_some())
+}
+
 /// Reads the port mappings of the container: Docker keeps its own, other containers have them per
 /// network, and pods only in the networks of their status, `status_networks`.
 pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> Vec<PortEntry> {
@@ -119,6 +125,26 @@ pub fn mappings(task: &MesosTask<'_>, status_networks: &[&NetworkInfo<'_>]) -> V
         Some(PortEntry { port, host_port, ..PortEntry::new(protocol) })
     };
     lists.into_iter().flat_map(readable).filter_map(entry).collect()
+}
+
+/// Marks the ports whose number at the agent's address is among the task's port resources, or one of `mapped`.
+pub fn mark_allocated(ports: &mut [TaskPort], resources: &PortResources, mapped: &BTreeSet<(Protocol, u16)>) {
+    let number = |port: &TaskPort| port.host_port.or(port.port);
+    let mut open: BTreeSet<u16> = ports.iter().filter_map(number).collect();
+    let mut allocated = BTreeSet::new();
+    for (begin, end) in &resources.0 {
+        let last = u16::try_from(*end).unwrap_or(u16::MAX);
+        let Some(first) = u16::try_from(*begin).ok().filter(|first| *first <= last) else { continue };
+        // Each number is found once, so that overlapping ranges, which a tenant may list, cost nothing.
+        while let Some(number) = open.range(first..=last).next().copied() {
+            open.remove(&number);
+            allocated.insert(number);
+        }
+    }
+    for port in ports {
+        port.is_allocated = number(port)
+            .is_some_and(|number| allocated.contains(&number) || mapped.contains(&(port.protocol, number)));
+    }
 }
 
 /// Merges entries into ports and returns those with VIP labels.
@@ -153,6 +179,8 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
         host_port: port.host_port,
         networks: port.networks,
         is_in_container: port.is_in_container,
+        // Decided when the task's resources are at hand.
+        is_allocated: false,
         labels: port.labels,
         options: port.options,
     };

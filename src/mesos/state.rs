@@ -1,6 +1,7 @@
 //! v0 `/state` of a master or an agent.
 //!
-//! A master lists tasks under `frameworks[].tasks`, an agent under
+//! A master lists running tasks under `frameworks[].tasks`, and before Mesos 1.2 those of frameworks that
+//! have not registered with a new master under `orphan_tasks`; an agent lists them under
 //! `frameworks[].executors[].tasks`. Agents and framework names are resolved after the whole
 //! document was read, because their order in it is not promised.
 
@@ -13,7 +14,7 @@ use super::error::Error;
 use super::fold::{ArrayFold, ArraySeed, ItemCount, ObjectFold, ObjectSeed};
 use super::skip::add_skipped;
 use super::task::{EndedList, add_task};
-use super::wire::Lenient;
+use super::wire::{Lenient, RegisteredTime};
 use crate::cluster::{Master, Skipped, Snapshot};
 
 /// Reads the `/state` of a master or an agent.
@@ -81,6 +82,10 @@ impl<'de> ObjectFold<'de> for StateDocument {
                 let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: true };
                 map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
             }
+            // The names of their frameworks are in no list.
+            "orphan_tasks" => {
+                map.next_value_seed(ArraySeed(&mut StateTasks(&mut self.snapshot), &self.count))?;
+            }
             "frameworks" => {
                 self.has_frameworks = true;
                 let mut frameworks = StateFrameworks(&mut self.snapshot, &self.count);
@@ -100,13 +105,23 @@ impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         // Its name may come after its tasks, so that it is added when all members are known.
         let (snapshot, count) = (&mut *self.0, self.1);
-        let mut framework =
-            StateFramework { snapshot, count, id: None, name: None, pid: None, hostname: None };
+        let mut framework = StateFramework {
+            snapshot,
+            count,
+            id: None,
+            name: None,
+            registered: None,
+            pid: None,
+            hostname: None,
+        };
         let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
         // A framework without a name gives no names to VIPs, and its tasks are reported as skipped.
-        let StateFramework { id, name, pid, hostname, .. } = framework;
+        let StateFramework { id, name, registered, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
             agents::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());
+            if let Some(time) = registered.and_then(|time| time.timestamp()) {
+                self.0.registered.insert(id.clone(), time);
+            }
             self.0.frameworks.insert(id, name);
         }
         Ok(Some(()))
@@ -122,6 +137,7 @@ struct StateFramework<'a> {
     count: &'a ItemCount,
     id: Option<String>,
     name: Option<String>,
+    registered: Option<RegisteredTime>,
     pid: Option<String>,
     hostname: Option<String>,
 }
@@ -131,6 +147,7 @@ impl<'de> ObjectFold<'de> for StateFramework<'_> {
         match key {
             "id" => self.id = read(map)?,
             "name" => self.name = read(map)?,
+            "registered_time" => self.registered = read(map)?,
             "pid" => self.pid = read(map)?,
             "hostname" => self.hostname = read(map)?,
             "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot), self.count))?,

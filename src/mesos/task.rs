@@ -2,6 +2,8 @@
 //!
 //! What a port is, is decided in [`super::ports`]; which addresses count, in [`super::networks`].
 
+use std::sync::Arc;
+
 use serde::de::SeqAccess;
 
 use super::discovery::{DiscoveredPort, discovered};
@@ -12,6 +14,7 @@ use super::networks::{container_address, networks, newest_status, texts};
 use super::ports::{self, PortEntry};
 use super::skip::{SkipLog, read_or_skip};
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
+use crate::cluster::registry::port_ranges;
 use crate::cluster::{Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
 /// Fold over a list of tasks that have ended or are unreachable.
@@ -27,7 +30,7 @@ impl<'de> ArrayFold<'de> for EndedList<'_> {
     fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
         let Some(task) = seq.next_element::<Lenient<EndedTask<'de>>>()? else { return Ok(None) };
         if let Lenient::Read(EndedTask { id, framework_id: Some(framework), state }) = task {
-            let key = TaskKey { framework: framework.0.into_owned(), task: id.0.into_owned() };
+            let key = TaskKey { framework: (*framework.0).into(), task: (*id.0).into() };
             // An operator who marks an agent as gone ends its tasks without having asked them.
             let gone = state.is_some_and(|state| matches!(&*state, "TASK_GONE" | "TASK_GONE_BY_OPERATOR"));
             if self.unreachable || gone {
@@ -46,7 +49,7 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
     // Listed among the running ones all the same: a master shows a task until its end is acknowledged.
     if matches!(state, TaskState::Terminal | TaskState::Lost) {
         if let Some(framework) = task.framework_id {
-            let key = TaskKey { framework: framework.0.into_owned(), task: task.id.0.into_owned() };
+            let key = TaskKey { framework: (*framework.0).into(), task: (*task.id.0).into() };
             if state == TaskState::Lost {
                 snapshot.lost.insert(key.clone());
             }
@@ -69,7 +72,7 @@ pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
         log.add(skipped);
     }
     if let Some(task) = reading.task(state, &mut log) {
-        snapshot.tasks.insert(task.key.clone(), task);
+        snapshot.tasks.insert(task.key.clone(), Arc::new(task));
     }
 }
 
@@ -110,8 +113,8 @@ impl<'t> TaskReading<'t> {
         };
         let container = self.task.container.as_ref().and_then(|container| container.kind.as_deref());
         Some(Task {
-            key: TaskKey { framework: framework.0.to_string(), task: self.task.id.0.to_string() },
-            agent_id: agent.0.to_string(),
+            key: TaskKey { framework: (*framework.0).into(), task: (*self.task.id.0).into() },
+            agent_id: (*agent.0).into(),
             state,
             healthy: healthy(self.task),
             runtime: match container {
@@ -120,6 +123,7 @@ impl<'t> TaskReading<'t> {
             },
             addresses: self.addresses(log),
             ports,
+            resources: port_ranges(&self.task.resources.0),
         })
     }
 
@@ -131,7 +135,11 @@ impl<'t> TaskReading<'t> {
         if labelled.iter().all(|entry| entry.labels.is_empty()) {
             return Vec::new();
         }
+        let by_framework = ports::maps_by_framework(self.task);
+        let mapped = self.mappings.iter().filter(|_| by_framework);
+        let mapped = mapped.filter_map(|mapping| Some((mapping.protocol, mapping.host_port?))).collect();
         let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), log);
+        ports::mark_allocated(&mut ports, &self.task.resources, &mapped);
         // A container on a network of its own has no port on the agent unless one is mapped.
         let container = self.task.container.as_ref();
         let networks = container.into_iter().flat_map(|container| readable(&container.network_infos));

@@ -106,7 +106,7 @@ fn a_new_master_still_awaits_agents() {
     assert_eq!(snapshot.agents.len(), 1);
     let awaited: Vec<&String> = snapshot.recovered.iter().collect();
     assert_eq!(awaited, ["e9980bfe-893e-4357-a2cf-2152b8011c92-S1"]);
-    assert!(snapshot.tasks.values().all(|task| !awaited.contains(&&task.agent_id)));
+    assert!(snapshot.tasks.values().all(|task| !awaited.iter().any(|agent| **agent == *task.agent_id)));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn tasks_of_a_disconnected_agent_and_of_an_inactive_framework_still_run() {
     assert!(snapshot("master_state_agent_disconnected.json").tasks.values().any(|t| t.state.is_serving()));
     let inactive = snapshot("master_state_framework_inactive.json");
     let kafka = inactive.frameworks.iter().find(|(_, name)| *name == "kafka").unwrap().0;
-    assert!(inactive.tasks.values().any(|task| task.key.framework == *kafka && task.state.is_serving()));
+    assert!(inactive.tasks.values().any(|task| *task.key.framework == **kafka && task.state.is_serving()));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn ports_of_every_network_mode() {
     assert_eq!(port("docker-user", "web"), (Runtime::Docker, Some(80), None));
     assert_eq!(port("dev_overlay", "tls"), (Runtime::Mesos, Some(443), Some(10010)));
     assert_eq!(port("pods_netpod.instance-5faad919-c047-4f48-996d-6e4b022a8391.a", "h").2, Some(12010));
-    let bridges: Vec<&Task> =
+    let bridges: Vec<_> =
         snapshot.tasks.values().filter(|t| t.key.task.starts_with("docker-bridge")).collect();
     assert_eq!(bridges.len(), 2);
     assert!(bridges.iter().all(|task| task.ports.iter().all(|port| port.host_port.is_some())));
@@ -252,6 +252,30 @@ fn old_documents_have_single_addresses_and_resources_as_text() {
     let reasons: Vec<&str> = snapshot.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
     assert_eq!(reasons.len(), 2);
     assert!(reasons[0].contains("port resource number 3") && reasons[1].contains("tcp:// or udp://"));
+}
+
+/// Masters before Mesos 1.2 list tasks of frameworks that have not registered with them in a place of their own.
+#[test]
+fn running_tasks_are_read_wherever_a_document_lists_them() {
+    let task = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","name":"{id}","framework_id":"F","slave_id":"S","state":"TASK_RUNNING","discovery":{{
+            "ports":{{"ports":[{{"number":80,"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"w:80"}}]}}}}]}}}}}}"#
+        )
+    };
+    let (usual, orphan) = (task("usual"), task("orphan"));
+    let v0 = format!(
+        r#"{{"version":"1.1.3","id":"M","slaves":[{{"id":"S"}}],"frameworks":[{{"id":"G","name":"g","tasks":[{usual}]}}],
+        "unregistered_frameworks":["F"],"orphan_tasks":[{orphan}]}}"#
+    );
+    let v1 = format!(
+        r#"{{"type":"GET_STATE","get_state":{{"get_tasks":{{"tasks":[{usual}],"orphan_tasks":[{orphan}]}}}}}}"#
+    );
+    for text in [v0, v1] {
+        let snapshot = parse(text.as_bytes(), None).unwrap();
+        let ids: Vec<&str> = snapshot.tasks.keys().map(|key| &*key.task).collect();
+        assert_eq!((ids, snapshot.names.len()), (vec!["orphan", "usual"], 2), "{text}");
+    }
 }
 
 /// Each of these leaves its own mark in `skipped`, and the good port beside it alone.
@@ -348,7 +372,7 @@ fn events_lead_to_the_state_that_the_master_had() {
     // The last thing that this recording tells is that an agent became unreachable.
     let snapshot = snapshot("subscribe_master.jsonl");
     let serving: Vec<_> = snapshot.tasks.values().filter(|task| task.state.is_serving()).collect();
-    assert_eq!(serving.iter().map(|task| task.key.task.as_str()).collect::<Vec<_>>(), ["kafka-2-broker__2"]);
+    assert_eq!(serving.iter().map(|task| &*task.key.task).collect::<Vec<_>>(), ["kafka-2-broker__2"]);
     assert_eq!(serving[0].state, TaskState::Killing);
 }
 
@@ -358,8 +382,8 @@ fn events_may_come_before_the_agents_and_frameworks_they_name() {
         let snapshot = snapshot(name);
         assert_eq!(snapshot.tasks.len(), 3, "{name}");
         for task in snapshot.tasks.values() {
-            assert!(snapshot.agents.contains_key(&task.agent_id), "{name}");
-            assert!(snapshot.frameworks.contains_key(&task.key.framework), "{name}");
+            assert!(snapshot.agents.contains_key(&*task.agent_id), "{name}");
+            assert!(snapshot.frameworks.contains_key(&*task.key.framework), "{name}");
         }
         assert!(snapshot.recovered.is_empty(), "{name}");
     }

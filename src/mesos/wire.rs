@@ -13,10 +13,13 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 pub use lenient::{Lenient, LenientList, present, readable};
+pub use registered::RegisteredTime;
 pub use resources::PortResources;
+
 pub use text::{Labels, MesosLabel, WrappedText};
 
 mod lenient;
+mod registered;
 mod resources;
 mod text;
 
@@ -172,6 +175,7 @@ pub struct MesosAgent<'a> {
 pub struct MesosFramework<'a> {
     #[serde(borrow)]
     pub framework_info: FrameworkInfo<'a>,
+    pub registered_time: Option<Lenient<RegisteredTime>>,
 }
 
 #[derive(Debug, Deserialize)]

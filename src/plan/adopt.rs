@@ -3,11 +3,17 @@
 //! The cluster that an earlier run kept on disk may be older than the table that it left in the
 //! kernel, because it can be killed between the two. Where they differ, the kernel knows more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
-use super::desired::{Desired, Member};
+use super::desired::{Desired, Member, Programmed};
+use crate::cluster::claims::Place;
+use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Service, ServiceKey, State};
 use crate::vip::{Backend, Condition};
+
+/// Desired services of the plan before.
+type Last = BTreeMap<ServiceKey, Programmed>;
 
 /// Services that an earlier run left in the kernel.
 #[derive(Clone, Debug)]
@@ -29,8 +35,34 @@ impl Adopted {
         }
     }
 
-    /// Puts the rest into the services of `desired`, with the weights that it has in the kernel.
-    pub fn keep(&self, desired: &mut Desired) {
+    /// Gives up the servers whose address and port a running task has by now, as `are_taken` finds. They do not
+    /// come back when that one ends.
+    pub fn give_way(
+        &mut self,
+        desired: &Desired,
+        last: &Last,
+        are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
+    ) {
+        let is_unknown = |key: &ServiceKey, address: &SocketAddr| {
+            desired.services.get(key).is_some_and(|programmed| !programmed.servers.contains_key(address))
+        };
+        let servers =
+            self.0.iter().flat_map(|(key, held)| held.servers.keys().map(move |server| (key, server)));
+        let (unknown, places): (Vec<(ServiceKey, SocketAddr)>, Vec<Place>) = servers
+            .filter(|(key, server)| is_unknown(key, server))
+            .map(|(key, server)| ((*key, *server), backend(last, key, server).place(*server)))
+            .unzip();
+        for ((key, server), is_taken) in unknown.into_iter().zip(are_taken(&places)) {
+            if is_taken && let Some(held) = self.0.get_mut(&key) {
+                held.servers.remove(&server);
+            }
+        }
+    }
+
+    /// Puts the rest into the services of `desired`, with the weights that it has in the kernel. `last` knows
+    /// the tasks of some of them.
+    pub fn keep(&self, desired: &mut Desired, last: &Last) {
+        let mut inherited = BTreeSet::new();
         for (key, programmed) in &mut desired.services {
             let Some(held) = self.0.get(key) else { continue };
             // Without a task there is no label that could say which scheduler is wanted.
@@ -38,7 +70,10 @@ impl Adopted {
                 programmed.scheduling.clone_from(&held.scheduling);
             }
             for (address, server) in &held.servers {
-                let unknown = || Member { backend: Backend::unknown(Condition::Inherited), weight: u32::MAX };
+                let unknown = || {
+                    inherited.insert((key.protocol, *address));
+                    Member { backend: backend(last, key, address), weight: u32::MAX }
+                };
                 let member = programmed.servers.entry(*address).or_insert_with(unknown);
                 // The kernel's weight is newer than the file's: the earlier run knew of a health check or a
                 // kill.
@@ -48,6 +83,45 @@ impl Adopted {
                 }
             }
         }
+        self.refuse_claims(desired, &inherited);
+    }
+
+    /// Refuses servers of running tasks at the address and port of an inherited server of another service,
+    /// unless the kernel had them there as well: what an agent vouches for has taken the place already.
+    fn refuse_claims(&self, desired: &mut Desired, inherited: &BTreeSet<(Protocol, SocketAddr)>) {
+        if inherited.is_empty() {
+            return;
+        }
+        let had = |key: &ServiceKey, address: &SocketAddr| {
+            self.0.get(key).is_some_and(|held| held.servers.contains_key(address))
+        };
+        for (key, programmed) in &mut desired.services {
+            let vip = &programmed.vip;
+            programmed.servers.retain(|address, member| {
+                let is_refused = inherited.contains(&(key.protocol, *address)) && !had(key, address);
+                if is_refused {
+                    desired.skipped.push(Skipped {
+                        task: member.backend.task.clone(),
+                        value: Some(address.to_string()),
+                        reason: format!(
+                            "{vip} can't use this backend: another VIP had {address} before the start, and no \
+                             agent says that this task has it now"
+                        ),
+                        ..Skipped::default()
+                    });
+                }
+                !is_refused
+            });
+        }
+    }
+}
+
+/// Returns the backend of an inherited server, with its task if the plan before knew it.
+fn backend(last: &Last, key: &ServiceKey, address: &SocketAddr) -> Backend {
+    let known = last.get(key).and_then(|programmed| programmed.servers.get(address));
+    match known {
+        Some(member) => Backend { condition: Condition::Inherited, ..member.backend.clone() },
+        None => Backend::unknown(Condition::Inherited),
     }
 }
 
@@ -103,7 +177,7 @@ mod tests {
     fn where_the_kernel_and_the_kept_cluster_differ_the_kernel_knows_more() {
         let inherited = Adopted::of(&kernel("wlc", &[(1, 1), (2, 0), (3, 1)]));
         let mut desired = wanted(&[1, 2, 4]);
-        inherited.keep(&mut desired);
+        inherited.keep(&mut desired, &Last::new());
         assert_eq!(
             weights(&desired),
             [
@@ -120,23 +194,47 @@ mod tests {
         let mut inherited = Adopted::of(&kernel("wlc", &[(1, 0), (2, 1)]));
         let mut desired = wanted(&[1]);
         inherited.forget_known(&desired);
-        inherited.keep(&mut desired);
+        inherited.keep(&mut desired, &Last::new());
         assert_eq!(weights(&desired), [(1, 1, Condition::Ready), (2, 1, Condition::Inherited)]);
         // What was known once is no longer inherited, wherever it goes.
         inherited.forget_known(&wanted(&[2]));
         let mut desired = wanted(&[]);
-        inherited.keep(&mut desired);
+        inherited.keep(&mut desired, &Last::new());
         assert_eq!(weights(&desired), []);
+    }
+
+    #[test]
+    fn a_server_whose_address_a_task_has_does_not_come_back() {
+        let mut inherited = Adopted::of(&kernel("wlc", &[(1, 1), (2, 1), (3, 1)]));
+        let second =
+            |places: &[Place]| places.iter().map(|place| place.address == server(2)).collect::<Vec<_>>();
+        inherited.give_way(&wanted(&[1]), &Last::new(), second);
+        let mut desired = wanted(&[1]);
+        inherited.keep(&mut desired, &Last::new());
+        assert_eq!(weights(&desired), [(1, 1, Condition::Ready), (3, 1, Condition::Inherited)]);
+    }
+
+    #[test]
+    fn a_claim_to_an_inherited_server_is_refused() {
+        let inherited = Adopted::of(&kernel("wlc", &[(1, 1)]));
+        let other = ServiceKey { port: 81, ..KEY };
+        let mut desired = wanted(&[]);
+        let claims = wanted(&[1, 2]).services.remove(&KEY).unwrap();
+        desired.services.insert(other, claims);
+        inherited.keep(&mut desired, &Last::new());
+        assert_eq!(desired.services[&other].servers.keys().copied().collect::<Vec<_>>(), [server(2)]);
+        assert_eq!(weights(&desired), [(1, 1, Condition::Inherited)]);
+        assert!(desired.skipped[0].reason.contains("another VIP had 10.0.0.1:8080"), "{:?}", desired.skipped);
     }
 
     #[test]
     fn a_vip_of_which_no_task_is_known_keeps_its_scheduler() {
         let inherited = Adopted::of(&kernel("mh", &[(1, 1)]));
         let mut desired = wanted(&[]);
-        inherited.keep(&mut desired);
+        inherited.keep(&mut desired, &Last::new());
         assert_eq!(desired.services[&KEY].scheduling, scheduling("mh"));
         let mut desired = wanted(&[1]);
-        inherited.keep(&mut desired);
+        inherited.keep(&mut desired, &Last::new());
         assert_eq!(desired.services[&KEY].scheduling, scheduling("wlc"));
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! What the kernel holds beyond the desired state is what drains, so that a daemon that starts in the
 //! middle of it goes on. UDP has no connections to wait for: there a server is deleted at once, and
-//! the kernel sends the next datagram to another one.
+//! the kernel sends the next datagram to another one. A server leaves at once when a running task has its
+//! address and port, see [`crate::cluster::claims`]: what its connections lead to is another task.
 //!
 //! For example, with a limit of 60 s and a task that is killed at 0:00 with two open connections:
 //!
@@ -13,7 +14,7 @@
 //! | 0:20 | weight 0, 1 active | the same |
 //! | 0:45 | weight 0, 0 active | no server: deleted (at 1:00 with any number of connections) |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use jiff::Timestamp;
 
 use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
-use crate::dataplane::{Actual, Connections, ServiceKey, State};
+use crate::cluster::claims::Place;
+use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey, State};
 use crate::vip::{Backend, Condition};
 
 /// Time between two counts of the connections of leaving servers.
@@ -29,9 +31,6 @@ pub const POLL: Duration = Duration::from_secs(1);
 
 /// Shortest time with weight 0: a connection that the kernel is just making is not counted as active.
 const MIN_DRAIN: Duration = Duration::from_secs(2);
-
-/// A server of a service.
-type ServerKey = (ServiceKey, SocketAddr);
 
 /// The servers that are leaving.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +52,11 @@ impl Drain {
         self.leaving.is_empty()
     }
 
+    /// Returns the servers that are leaving.
+    pub fn leaving(&self) -> BTreeSet<ServerKey> {
+        self.leaving.keys().copied().collect()
+    }
+
     /// Returns the time at which a leaving server is deleted at the latest.
     pub fn deadline(&self, service: &ServiceKey, server: &SocketAddr) -> Option<Timestamp> {
         self.leaving.get(&(*service, *server)).map(|leaving| leaving.until)
@@ -60,14 +64,14 @@ impl Drain {
 
     /// Finds out anew what is leaving: what the kernel holds beyond `desired`. Returns true when that has
     /// changed. `last` is what was desired before, and knows the servers' tasks; `limit` holds for
-    /// servers whose task asks for no time of its own.
+    /// servers whose task asks for no time of its own; `are_taken` finds the places that running tasks have.
     pub fn update(
         &mut self,
         desired: &Desired,
         last: &BTreeMap<ServiceKey, Programmed>,
         actual: &Actual,
-        now: Timestamp,
-        limit: Duration,
+        (now, limit): (Timestamp, Duration),
+        are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
     ) -> bool {
         let mut next = BTreeMap::new();
         // A server that is wanted again is not in the surplus, and by that no longer leaves.
@@ -83,6 +87,10 @@ impl Drain {
                 next.insert(server, leaving);
             }
         }
+        let places: Vec<Place> =
+            next.iter().map(|((_, address), leaving)| leaving.backend.place(*address)).collect();
+        let mut taken = are_taken(&places).into_iter();
+        next.retain(|_, _| taken.next() != Some(true));
         // Connection counts are not compared: they change all the time, and the table does not.
         let changed = !next.keys().eq(self.leaving.keys());
         self.leaving = next;

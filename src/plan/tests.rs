@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::belief::Belief;
 use crate::cluster::{Protocol, Snapshot};
 use crate::config::Config;
 use crate::daemon::wiring;
@@ -10,7 +11,7 @@ use crate::dataplane::diff::diff;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::plane::ebpf::EbpfPlane;
 use crate::dataplane::plane::ipvs::IpvsPlane;
-use crate::dataplane::{DataPlane, Depth, Foreign, Op, ServiceKey, State};
+use crate::dataplane::{Connections, DataPlane, Depth, Foreign, Op, ServiceKey, State};
 use crate::mesos;
 
 const LINGER: i64 = 600;
@@ -247,6 +248,22 @@ proptest! {
 }
 
 #[test]
+fn labels_that_were_probably_meant_otherwise_are_warned_of_on_every_plane() {
+    for capabilities in [IpvsPlane::CAPABILITIES, EbpfPlane::CAPABILITIES] {
+        let mut planner = planner("");
+        learn(&mut planner, document(&[task("t", "10.0.0.2:1", "010.1.2.3:80", "TASK_RUNNING")]));
+        let node = Node { capabilities, default_source4: Some([10, 0, 0, 1].into()), ..node() };
+        let plan = planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap();
+        let [warning] = plan.desired.warnings.as_slice() else { panic!("{:?}", plan.desired.warnings) };
+        assert!(
+            warning.contains("VIP_0=010.1.2.3:80: looks like an IPv4 address and is none")
+                && warning.contains("it became the VIP tcp 010.1.2.3.marathon:80"),
+            "{warning}"
+        );
+    }
+}
+
+#[test]
 fn literals_that_would_take_something_from_the_node_are_refused() {
     let mut planner = planner("");
     let bad = [
@@ -287,6 +304,61 @@ fn vips_that_share_a_backend_are_warned_of() {
             .iter()
             .any(|warning| warning.contains("a.marathon:80") && warning.contains("b.marathon:80"))
     );
+}
+
+/// Warnings on a node with a bridge without hairpin mode for 10.0.0.0/24 and fd00::/64, and a VIP of each family.
+fn hairpin_warnings(filters_bridged4: bool, filters_bridged6: bool) -> Vec<String> {
+    let mut planner = planner("");
+    let on_bridge = |network: &str| (network.parse().unwrap(), "cni0".to_owned());
+    let node = Node {
+        connected: [on_bridge("10.0.0.0/24"), on_bridge("fd00::/64")].into(),
+        no_hairpin: ["cni0".to_owned()].into(),
+        default_source4: Some([10, 0, 0, 1].into()),
+        forwards_ipv6: true,
+        filters_bridged4,
+        filters_bridged6,
+        ..node()
+    };
+    let tasks = [
+        task("a", "10.0.0.7:1", "/four:80", "TASK_RUNNING"),
+        task("b", "fd00::7:1", "/six:80", "TASK_RUNNING"),
+    ];
+    learn(&mut planner, document(&tasks));
+    planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap().desired.warnings.clone()
+}
+
+#[test]
+fn hairpins_are_warned_of_by_the_setting_of_their_family() {
+    assert_eq!(hairpin_warnings(false, false), [""; 0]);
+    let four = hairpin_warnings(true, false);
+    let six = hairpin_warnings(false, true);
+    assert!(four[0].contains("four.marathon:80") && four[0].contains("bridge-nf-call-iptables"), "{four:?}");
+    assert!(six[0].contains("six.marathon:80") && six[0].contains("bridge-nf-call-ip6tables"), "{six:?}");
+    assert_eq!((four.len(), six.len(), hairpin_warnings(true, true)), (1, 1, [four, six].concat()));
+}
+
+#[test]
+fn an_address_that_should_be_this_nodes_and_is_not_is_told() {
+    let warnings = |config: &str, hostname: &str, own_agents: &[&str]| {
+        let mut planner = planner(config);
+        let mut document = document(&[]);
+        document.agents.get_mut("S").unwrap().hostname = "node1.example.com".to_owned();
+        document.own_agents = own_agents.iter().map(|id| (*id).to_owned()).collect();
+        learn(&mut planner, document);
+        let node = Node { hostname: hostname.to_owned(), ..node() };
+        planner.plan(&Actual { node, ..Actual::default() }, at(0)).unwrap().desired.warnings.clone()
+    };
+    let told = |warnings: Vec<String>, wanted: &str| {
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.starts_with(wanted) && warning.contains("(it has 10.0.0.1)"), "{warning}");
+    };
+    let agent = "this node's agent S (node1.example.com) has the address 10.0.0.2";
+    told(warnings("", "node1", &[]), agent);
+    told(warnings("", "NODE1.example.com", &[]), agent);
+    told(warnings("", "other", &["S"]), agent);
+    assert_eq!(warnings("", "node2", &[]), [""; 0], "another node's agent");
+    assert_eq!(warnings("", "", &[]), [""; 0]);
+    told(warnings("[node]\naddress = \"10.0.0.9\"", "node2", &[]), "node.address is 10.0.0.9");
 }
 
 #[test]
@@ -437,6 +509,32 @@ fn infrastructure_that_is_learnt_later_takes_its_address_from_a_literal() {
     assert!(planner.persisted.vips.is_empty());
 }
 
+#[test]
+fn a_name_that_leads_to_a_vip_ends_the_vip_for_a_day_and_across_restarts() {
+    let mut planner = planner("");
+    let tasks = [task("t", "10.0.0.2:1", "10.9.9.9:80", "TASK_RUNNING")];
+    assert_eq!(services(&plan(&mut planner, &tasks, 0)), ["tcp 10.9.9.9:80 1"]);
+    let marathon = BTreeMap::from([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())]);
+    assert!(planner.reserve(&marathon, at(100)));
+    assert!(!planner.reserve(&marathon, at(HOUR)), "nothing new");
+    let ended = plan(&mut planner, &tasks, 101);
+    assert_eq!(services(&ended), [""; 0], "not even to refuse connections");
+    assert_eq!(
+        ended.desired.skipped[0].reason,
+        "10.9.9.9 is the address of a server that l4lbd asks (marathon.example), which can't be a VIP"
+    );
+    let config = Config::parse(Path::new("test"), "").unwrap();
+    let text = serde_json::to_string(&planner.persisted).unwrap();
+    let mut restarted = Planner::new(wiring::planner(&config), serde_json::from_str(&text).unwrap());
+    assert_eq!(services(&plan(&mut restarted, &tasks, 102)), [""; 0]);
+    // The name leads elsewhere by now.
+    let elsewhere = BTreeMap::from([(IpAddr::from([10, 9, 9, 8]), "marathon.example".to_owned())]);
+    assert!(restarted.reserve(&elsewhere, at(2 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 103)), [""; 0]);
+    assert!(restarted.reserve(&elsewhere, at(30 * HOUR)));
+    assert_eq!(services(&plan(&mut restarted, &tasks, 104)), ["tcp 10.9.9.9:80 1"]);
+}
+
 /// A cluster of one machine may know its agent by a loopback address.
 #[test]
 fn an_agent_at_a_loopback_address_serves_its_tasks() {
@@ -448,4 +546,196 @@ fn an_agent_at_a_loopback_address_serves_its_tasks() {
     let plan = planner.plan(&Actual { node: node(), ..Actual::default() }, at(0)).unwrap();
     assert_eq!(plan.desired.skipped, []);
     assert_eq!(services(&plan).len(), 1);
+}
+
+/// An event of a history: what happens, and two numbers that choose where.
+type Happening = (u8, u8, u8);
+
+/// A cluster of three machines, whose agents come and go under ids of their own.
+#[derive(Default)]
+struct Cluster {
+    master: u32,
+    /// Number of times that each machine's agent was replaced; all of its ids have one address.
+    replaced: [u32; 3],
+    /// Machines whose agent is lost.
+    lost: [bool; 3],
+    /// Machines whose agent the master awaits.
+    awaited: [bool; 3],
+    tasks: Vec<AnyTask>,
+    count: u32,
+}
+
+#[derive(Clone)]
+struct AnyTask {
+    id: String,
+    service: u8,
+    machine: usize,
+    agent: String,
+    port: u16,
+    /// Set for a task that claims a port of another machine, or one that it was not given.
+    is_liar: bool,
+    is_unreachable: bool,
+}
+
+impl Cluster {
+    fn agent(&self, machine: usize) -> String {
+        format!("S{machine}-{}", self.replaced[machine])
+    }
+
+    fn happen(&mut self, (kind, first, second): Happening) {
+        let machine = usize::from(first % 3);
+        match kind % 8 {
+            0..=3 if !self.lost[machine] && !self.awaited[machine] => {
+                let port = 31000 + u16::from(second % 3);
+                let is_liar = kind % 8 == 3;
+                // A master gives a port to one task at a time.
+                let is_free = |task: &AnyTask| {
+                    task.is_liar || task.is_unreachable || (task.machine, task.port) != (machine, port)
+                };
+                if is_liar || self.tasks.iter().all(is_free) {
+                    self.count += 1;
+                    self.tasks.push(AnyTask {
+                        id: format!("t{}", self.count),
+                        service: second / 3 % 3,
+                        machine,
+                        agent: self.agent(machine),
+                        port,
+                        is_liar,
+                        is_unreachable: false,
+                    });
+                }
+            }
+            4 if !self.tasks.is_empty() => {
+                let index = usize::from(first) % self.tasks.len();
+                self.tasks.remove(index);
+            }
+            5 => {
+                self.lost[machine] = true;
+                let agent = self.agent(machine);
+                self.tasks.iter_mut().filter(|task| task.agent == agent).for_each(|task| {
+                    task.is_unreachable = true;
+                });
+            }
+            // Under another id: what ran on the machine is gone.
+            6 if self.lost[machine] => {
+                self.lost[machine] = false;
+                self.replaced[machine] += 1;
+            }
+            6 => self.awaited[machine] = false,
+            7 => {
+                self.master += 1;
+                self.awaited = [true; 3];
+            }
+            _ => {}
+        }
+    }
+
+    fn document(&self) -> Snapshot {
+        let agent = |machine: usize| {
+            format!(
+                r#"{{"id":"{}","hostname":"m","pid":"slave(1)@10.0.0.{}:5051"}}"#,
+                self.agent(machine),
+                machine + 1
+            )
+        };
+        let agents = |awaited: bool| {
+            let here = (0..3).filter(|machine| !self.lost[*machine] && self.awaited[*machine] == awaited);
+            here.map(agent).collect::<Vec<_>>().join(",")
+        };
+        let text = |task: &AnyTask| {
+            // A liar says that it has the first machine's port.
+            let address = if task.is_liar { 1 } else { task.machine + 1 };
+            let resources = if task.is_liar { 0 } else { task.port };
+            let state = if task.is_unreachable { "TASK_UNREACHABLE" } else { "TASK_RUNNING" };
+            self::task(
+                &task.id,
+                &format!("10.0.0.{address}:{}", task.port),
+                &format!("/v{}:80", task.service),
+                state,
+            )
+            .replace(r#""slave_id":"S""#, &format!(r#""slave_id":"{}""#, task.agent))
+            .replacen(
+                '{',
+                &format!(r#"{{"resources":{{"ports":"[{resources}-{resources}]"}},"#),
+                1,
+            )
+        };
+        let tasks = |unreachable: bool| {
+            let is_listed = |task: &&AnyTask| {
+                task.is_unreachable == unreachable && (unreachable || !self.awaited[task.machine])
+            };
+            self.tasks.iter().filter(is_listed).map(text).collect::<Vec<_>>().join(",")
+        };
+        let text = format!(
+            r#"{{"id":"M{}","elected_time":1.0,"slaves":[{}],"recovered_slaves":[{}],"frameworks":[{{"id":"F",
+            "name":"marathon","tasks":[{}],"unreachable_tasks":[{}]}}]}}"#,
+            self.master,
+            agents(false),
+            agents(true),
+            tasks(false),
+            tasks(true)
+        );
+        mesos::parse(text.as_bytes(), None).unwrap()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Whatever happens to agents, masters, tasks and the daemon: a VIP never has a server at an address and
+    /// port that the document gives to a running task of another service, and that task serves its own.
+    #[test]
+    fn no_vip_sends_to_a_task_of_another_service(
+        history in prop::collection::vec((any::<Happening>(), any::<bool>(), 0u8..12), 1..40),
+    ) {
+        let mut cluster = Cluster::default();
+        let config = Config::parse(Path::new("test"), "").unwrap();
+        let (settings, patience) = (wiring::planner(&config), wiring::patience(&config));
+        let mut planner = Planner::new(settings.clone(), Persisted::default());
+        let mut belief = Belief::default();
+        let mut kernel = Kernel::new(State::default(), node());
+        let mut believed = None;
+        for (second, (happening, is_empty, restarts)) in history.into_iter().enumerate() {
+            let now = at(10 * second as i64);
+            cluster.happen(happening);
+            if restarts == 0 {
+                planner = Planner::new(settings.clone(), planner.persisted);
+                belief = Belief::resume(believed.take());
+                // A start reads the kernel before it has a document.
+                if let Some(accepted) = belief.accepted() {
+                    planner.learn(&accepted);
+                    planner.plan(&kernel.read_now(), now);
+                }
+            }
+            let mut document = cluster.document();
+            // Now and then a document is doubted that lists no task of any framework.
+            if is_empty && restarts == 1 {
+                document.tasks.clear();
+                document.names = Arc::default();
+            }
+            let running: Vec<AnyTask> = cluster.tasks.iter().filter(|task| {
+                document.tasks.keys().any(|key| *key.task == *task.id) && !task.is_liar
+            }).cloned().collect();
+            let accepted = belief.take(Arc::new(document), now, patience);
+            // As it is read from the disk.
+            let text = serde_json::to_string(&*accepted.snapshot).unwrap();
+            believed = Some(serde_json::from_str(&text).unwrap());
+            planner.learn(&accepted);
+            let plan = planner.plan(&kernel.read_now(), now).unwrap();
+            for op in diff(&kernel.state, &plan.state, 7) {
+                kernel.execute(&op).unwrap();
+                if let Op::AddServer(key, server, _) = op {
+                    kernel.connections.insert((key, server), Connections { active: 1, inactive: 0 });
+                }
+            }
+            for task in running {
+                let held = SocketAddr::from(([10, 0, 0, task.machine as u8 + 1], task.port));
+                let users: Vec<String> = plan.desired.services.values()
+                    .filter(|programmed| programmed.servers.contains_key(&held))
+                    .map(|programmed| programmed.vip.to_string())
+                    .collect();
+                prop_assert_eq!(users, [format!("tcp v{}.marathon:80", task.service)], "{} at {}", task.id, held);
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::publish::{Publisher, StatusInputs};
 use crate::dataplane::diff::{diff, most_used_first};
-use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError, ServiceKey};
+use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
 use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner};
 use crate::source::Feed;
@@ -28,7 +28,7 @@ const CHUNK: usize = 500;
 /// program change IPVS meanwhile, and gets faster when it has had time to forget deleted servers.
 const BRISK: Duration = Duration::from_millis(50);
 
-/// Number of passes among which at least one reads the kernel in full.
+/// Time between two readings of the kernel in full, as a multiple of the audit interval.
 const FULL_READING_EVERY: u32 = 20;
 
 /// Makes passes, and remembers what the next one needs of the last.
@@ -37,10 +37,28 @@ pub(super) struct Passes<D> {
     pub(super) planner: Planner,
     saver: Saver,
     pub(super) publisher: Publisher,
+    /// Time between two readings when nothing else happens.
+    audit: Duration,
     feed: Feed,
     /// Time at which the plan changes although nothing happens.
     due: Option<Timestamp>,
+    /// The kernel as the last pass left it; `None` where that is in doubt. Passes for new facts go by it,
+    /// because reading 10,000 services takes a thousand times as long as changing one.
+    pub(super) book: Option<Actual>,
+    /// Report of the last pass that came to an end.
+    last: PassReport,
     progress: Progress,
+}
+
+/// What a feed brings, beside news of its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The believed cluster is the one from before.
+    Nothing,
+    /// Another cluster, of which the same VIPs follow.
+    SameVips,
+    /// A cluster of which other VIPs may follow.
+    Vips,
 }
 
 /// Findings of earlier passes.
@@ -48,10 +66,13 @@ struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,
     /// Connections of every server in the last pass.
-    connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    connections: BTreeMap<ServerKey, Connections>,
     /// Duration of the last pass.
     took: Duration,
-    passes: u32,
+    /// Time from which the kernel is to be read again.
+    audit_due: Instant,
+    /// Time from which the next reading is one in full.
+    full_due: Instant,
     /// Shuffles the order in which servers are added, differently on each node.
     seed: u64,
 }
@@ -64,48 +85,74 @@ impl Progress {
             settled: None,
             connections: BTreeMap::new(),
             took: Duration::ZERO,
-            passes: 0,
+            audit_due: Instant::now(),
+            full_due: Instant::now(),
             seed: hasher.finish(),
         }
     }
 }
 
 impl<D: DataPlane> Passes<D> {
-    pub(super) fn new(dataplane: D, planner: Planner, saver: Saver, publisher: Publisher) -> Self {
+    pub(super) fn new(
+        dataplane: D,
+        planner: Planner,
+        saver: Saver,
+        publisher: Publisher,
+        audit: Duration,
+    ) -> Self {
         let progress = Progress::new(publisher.hostname());
-        Self { dataplane, planner, saver, publisher, feed: Feed::default(), due: None, progress }
+        Self {
+            dataplane,
+            planner,
+            saver,
+            publisher,
+            audit,
+            feed: Feed::default(),
+            due: None,
+            book: None,
+            last: PassReport::default(),
+            progress,
+        }
     }
 
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.due
     }
 
+    /// Returns the time until the next audit.
+    pub(super) fn until_audit(&self) -> Duration {
+        self.progress.audit_due.saturating_duration_since(Instant::now())
+    }
+
     pub(super) fn took(&self) -> Duration {
         self.progress.took
     }
 
-    /// Takes in what the sources say; returns true if the believed cluster is a new one.
-    pub(super) fn take_feed(&mut self, feed: Feed) -> bool {
-        let is_new = match (&feed.accepted, &self.feed.accepted) {
-            (Some(new), Some(known)) => !Arc::ptr_eq(new, known),
-            (new, _) => new.is_some(),
-        };
-        if let Some(accepted) = feed.accepted.as_ref().filter(|_| is_new) {
+    /// Takes in what the sources say.
+    pub(super) fn take_feed(&mut self, feed: Feed) -> News {
+        let mut news = News::Nothing;
+        let known = self.feed.accepted.as_ref();
+        // A server's name may have led to an address that a literal VIP has.
+        let has_moved = self.planner.reserve(&feed.servers, Timestamp::now());
+        // Feeds are compared by pointer: one that brings nothing costs nothing.
+        let is_new =
+            |accepted: &&Arc<_>| has_moved || known.is_none_or(|known| !Arc::ptr_eq(known, accepted));
+        if let Some(accepted) = feed.accepted.as_ref().filter(is_new) {
             // Comparing costs a fraction of making the table and the plan anew.
-            let is_same = self.feed.accepted.as_ref().is_some_and(|known| {
-                let (old, new) = (&known.snapshot.names, &accepted.snapshot.names);
-                known.gives_same_table(accepted)
-                    && (!self.planner.depends_on_names() || old.addresses().eq(new.addresses()))
-            });
+            let is_same =
+                !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
             if is_same {
+                self.planner.learn_same(accepted);
                 self.saver.note_same_cluster(&accepted.snapshot);
+                news = News::SameVips;
             } else {
                 self.planner.learn(accepted);
                 self.saver.note_cluster(&accepted.snapshot);
+                news = News::Vips;
             }
         }
         self.feed = feed;
-        is_new
+        news
     }
 
     /// Writes what the next start should know.
@@ -137,18 +184,51 @@ impl<D: DataPlane> Passes<D> {
         }
     }
 
+    /// Publishes what has changed of the source and of DNS without a pass: neither changes what the kernel
+    /// should hold.
+    pub(super) fn publish_news(&mut self) {
+        // What had to wait for its time, such as a large cluster that is written rarely.
+        self.saver.save(&self.planner.persisted);
+        let report = std::mem::take(&mut self.last);
+        self.publish_status(&report, None, false);
+        self.last = report;
+    }
+
+    /// Returns what the kernel holds: by the book where only the cluster or the time brought this pass, else
+    /// by a reading.
+    async fn look(&mut self, cause: Cause) -> Result<Actual, Error> {
+        let is_reading = !matches!(cause, Cause::Cluster | Cause::Due);
+        if let Some(mut book) = self.book.take() {
+            if !is_reading {
+                // Connections end without an event, and what is leaving waits for that.
+                let leaving = self.planner.leaving();
+                let counted = self.dataplane.count(&leaving).await?;
+                for server in leaving {
+                    book.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
+                }
+                return Ok(book);
+            }
+            // A repair begins where the connections were.
+            self.progress.connections = book.connections;
+        }
+        self.progress.audit_due = Instant::now() + self.audit;
+        // After an error, and now and then, attributes that a cheap reading trusts are read as well.
+        let is_full = self.progress.settled.is_none() || Instant::now() >= self.progress.full_due;
+        if !is_full {
+            return self.dataplane.read(Depth::Audit).await;
+        }
+        let actual = self.dataplane.read(Depth::Full).await?;
+        self.progress.full_due = Instant::now() + self.audit.saturating_mul(FULL_READING_EVERY);
+        Ok(actual)
+    }
+
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
     /// `is_asked` is set while a client waits for the status.
     pub(super) async fn pass(&mut self, cause: Cause, is_asked: bool) {
         let started = Instant::now();
-        // After an error, and now and then, attributes that a cheap reading trusts are read as well.
-        let is_doubtful =
-            self.progress.settled.is_none() || self.progress.passes.is_multiple_of(FULL_READING_EVERY);
-        self.progress.passes = self.progress.passes.wrapping_add(1);
-        let depth = if is_doubtful { Depth::Full } else { Depth::Audit };
         // Filled in step by step; whatever ends the pass early still publishes what is known.
         let mut report = PassReport { cause, ..PassReport::default() };
-        let actual = match self.dataplane.read(depth).await {
+        let mut actual = match self.look(cause).await {
             Ok(actual) => actual,
             Err(error) => {
                 tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
@@ -158,6 +238,7 @@ impl<D: DataPlane> Passes<D> {
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);
                 self.publish_status(&report, None, is_asked);
+                self.last = report;
                 return;
             }
         };
@@ -204,8 +285,15 @@ impl<D: DataPlane> Passes<D> {
         self.publish_status(&report, Some((&plan, &actual)), is_asked);
         // After the status, which compares with what was shown before.
         self.publisher.set_shown(&plan, is_complete);
-        self.progress.connections = actual.connections;
+        // What the kernel refused, or took against expectation, says that the book is wrong.
+        let is_sound = report.error_count() == 0 && report.operations.iter().all(|op| actual.follow(op));
+        if is_sound {
+            self.book = Some(actual);
+        } else {
+            self.progress.connections = actual.connections;
+        }
         self.progress.took = started.elapsed();
+        self.last = report;
     }
 
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
@@ -234,6 +322,7 @@ impl<D: DataPlane> Passes<D> {
         self.publisher.publish_zone(records);
         self.publisher.set_foreign(actual);
         self.publish_status(&report, None, is_asked);
+        self.last = report;
     }
 
     /// Carries out operations in chunks; a repair leaves the kernel room for other programs.

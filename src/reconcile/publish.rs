@@ -10,6 +10,7 @@ use crate::cluster::belief::HoldReason;
 use crate::dataplane::{Actual, Node, Op, PlaneChoice};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::Sources;
 use crate::plan::{NodeView, Plan, Planner};
@@ -31,6 +32,8 @@ pub struct PublisherSettings {
     pub origin: String,
     /// URLs and paths of the configured sources, for people.
     pub sources: Vec<String>,
+    /// Use of what clients of DNS share.
+    pub dns_usage: UsageRegistry,
 }
 
 /// Channels of what is published.
@@ -209,12 +212,14 @@ impl Publisher {
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
+        status.dns.usage = self.settings.dns_usage.read();
         // A long pass may have left a number behind.
         status.pass.pending = 0;
         status.source.place.clone_from(&feed.place);
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);
         status.source.failure.clone_from(&feed.failure);
+        status.source.overdue.clone_from(&feed.overdue);
         if let Some(cluster) = planner.cluster() {
             status.source.master.clone_from(&cluster.master);
             status.source.agents = cluster.agents;
@@ -242,7 +247,7 @@ impl Publisher {
             }
         }
         // Last, because reasons are read from the status as it is by now.
-        let plan = planned.map(|(plan, _)| plan);
+        let plan = planned.map(|(plan, _)| plan).or(planner.last().map(Arc::as_ref));
         let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
         self.status.degraded = !reasons.is_empty();
         self.status.reasons = reasons;

@@ -15,6 +15,7 @@ use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State};
 use crate::dns::protocol::record::encode;
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::Zone;
 use crate::mesos;
 use crate::plan::NodeView;
@@ -32,6 +33,8 @@ struct Bench {
     reconciler: Reconciler<Kernel>,
     believer: Believer,
     sequence: u64,
+    /// Set while the kernel has a change of another program that no pass has read.
+    is_foreign: bool,
     zones: watch::Receiver<Arc<Zone>>,
     statuses: watch::Receiver<Arc<Status>>,
     nodes: watch::Receiver<Arc<NodeView>>,
@@ -68,13 +71,14 @@ impl Bench {
         let believer = Believer::new(wiring::patience(&config), cluster);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let outputs = Outputs { zones, statuses, nodes };
-        let settings = wiring::reconciler(&config).unwrap();
+        let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
         reconciler.take_feed(believer.feed().clone());
         Self {
             reconciler,
             believer,
             sequence: 0,
+            is_foreign: false,
             zones: zone_receiver,
             statuses: status_receiver,
             nodes: node_receiver,
@@ -92,9 +96,13 @@ impl Bench {
     }
 
     async fn learn(&mut self, document: &str) {
+        self.learn_by(Cause::Audit, document).await;
+    }
+
+    async fn learn_by(&mut self, cause: Cause, document: &str) {
         self.sequence += 1;
         self.take(report(self.sequence, document));
-        self.pass().await;
+        self.reconciler.pass(cause).await;
     }
 
     fn take(&mut self, report: Report) {
@@ -255,6 +263,20 @@ async fn a_source_without_an_answer_degrades_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_asked_at_the_address_of_a_vip_takes_it() {
+    let mut bench = Bench::new();
+    let document = document(&["10.9.9.9:80"]);
+    bench.learn(&document).await;
+    assert_eq!(bench.kernel().state.services.len(), 1);
+    // The same document, and a failure: only the servers are new.
+    let servers = Arc::new([(IpAddr::from([10, 9, 9, 9]), "marathon.example".to_owned())].into());
+    bench.take(Report { servers, ..report(bench.sequence, &document) });
+    bench.pass().await;
+    assert!(bench.kernel().state.services.is_empty());
+    assert!(bench.status().skipped[0].reason.contains("(marathon.example)"), "{:?}", bench.status().skipped);
+}
+
+#[tokio::test]
 async fn addresses_survive_a_restart_even_where_the_hash_would_now_differ() {
     // The restart is with a wider range.
     let mut bench = Bench::with("[vips]\nrange4 = \"11.0.0.0-11.0.0.255\"\n");
@@ -375,8 +397,12 @@ async fn a_flushed_table_is_repaired_the_most_used_first() {
 enum Step {
     /// A document with the tasks `a`, `b`, ... whose bit is set, while these operations fail.
     Document(u8, Vec<usize>),
+    /// The same, while nothing but the cluster is known to have changed.
+    Cluster(u8, Vec<usize>),
     /// A pass in which these operations fail.
     Pass(Vec<usize>),
+    /// A pass in which servers may have drained.
+    Due,
     /// Everything from an operation on is cut off, and the daemon starts anew.
     Crash(usize),
     /// Somebody removes a service.
@@ -387,7 +413,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let faults = || prop::collection::vec(0..20usize, 0..6);
     let step = prop_oneof![
         4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| Step::Document(tasks & 0x1f, faults)),
+        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| Step::Cluster(tasks & 0x1f, faults)),
         2 => faults().prop_map(Step::Pass),
+        1 => Just(Step::Due),
         2 => (0..20usize).prop_map(Step::Crash),
         1 => Just(Step::Flush),
     ];
@@ -424,9 +452,10 @@ impl Bench {
         // What stays in the cluster never leaves the kernel.
         let before = taking(&self.kernel().state);
         match step {
-            Step::Document(tasks, faults) => {
+            Step::Document(tasks, faults) | Step::Cluster(tasks, faults) => {
                 self.fail(faults);
-                self.learn(&keyed_document(&labels(*tasks))).await;
+                let cause = if matches!(step, Step::Cluster(..)) { Cause::Cluster } else { Cause::Audit };
+                self.learn_by(cause, &keyed_document(&labels(*tasks))).await;
                 let plan = self
                     .reconciler
                     .passes
@@ -438,6 +467,7 @@ impl Bench {
                 self.fail(faults);
                 self.pass().await;
             }
+            Step::Due => self.reconciler.pass(Cause::Due).await,
             Step::Crash(operation) => {
                 self.fail(&(*operation..*operation + 200).collect::<Vec<_>>());
                 self.pass().await;
@@ -446,9 +476,15 @@ impl Bench {
                 self.pass().await;
             }
             Step::Flush => {
-                self.kernel().state.services.pop_first();
+                self.is_foreign |= self.kernel().state.services.pop_first().is_some();
                 return self;
             }
+        }
+        self.is_foreign &= matches!(step, Step::Cluster(..) | Step::Due);
+        // Passes for new facts don't read, and know all the same what the kernel holds.
+        let Passes { book, dataplane, .. } = &self.reconciler.passes;
+        if let Some(book) = book.as_ref().filter(|_| !self.is_foreign) {
+            assert_eq!(book.state, dataplane.state, "{step:?}");
         }
         let after = taking(&self.kernel().state);
         assert!(before.intersection(wanted).all(|server| after.contains(server)));
@@ -637,6 +673,7 @@ async fn nobody_waits_for_the_network_to_settle() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        pings: mpsc::channel(1).1,
         network: Arc::clone(&network),
         dns: dns_receiver,
     };
@@ -679,7 +716,13 @@ async fn requests_that_come_together_share_a_pass() {
     let (requests, request_receiver) = mpsc::channel(1);
     let (_dns, dns_receiver) = watch::channel(DnsState::default());
     let network = Arc::new(Notify::new());
-    let inputs = Inputs { feeds: feed_receiver, requests: request_receiver, network, dns: dns_receiver };
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        pings: mpsc::channel(1).1,
+        network,
+        dns: dns_receiver,
+    };
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(bench.reconciler.run(inputs, shutdown.clone()));
 
@@ -709,6 +752,102 @@ async fn requests_that_come_together_share_a_pass() {
     let started = Instant::now();
     answered.await.unwrap();
     assert!(started.elapsed() < REQUEST_SPACING, "{:?}", started.elapsed());
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_the_cluster_reads_nothing() {
+    let mut bench = Bench::new();
+    bench.learn(&keyed_document(&["/a:80", "/b:80"])).await;
+    let readings = bench.kernel().readings;
+    bench.learn_by(Cause::Cluster, &keyed_document(&["/a:80", "/c:80"])).await;
+    assert_eq!(bench.kernel().readings, readings);
+    let ports = taking(&bench.kernel().state).iter().map(|(_, server)| server.port()).collect::<Vec<_>>();
+    assert_eq!(ports.len(), 2, "{ports:?}");
+    // What another program did is found by the audit, and called a repair.
+    bench.kernel().state.services.pop_first();
+    bench.reconciler.pass(Cause::Cluster).await;
+    assert_eq!(bench.status().pass.repaired, 0);
+    bench.pass().await;
+    assert!(bench.status().pass.repaired > 0);
+}
+
+#[tokio::test]
+async fn a_refused_operation_is_followed_by_a_reading() {
+    let mut bench = Bench::new();
+    bench.learn(&keyed_document(&["/a:80"])).await;
+    bench.fail(&[0]);
+    bench.learn_by(Cause::Cluster, &keyed_document(&["/a:80", "/b:80"])).await;
+    let readings = bench.kernel().readings;
+    bench.learn_by(Cause::Cluster, &keyed_document(&["/a:80", "/b:80", "/c:80"])).await;
+    assert_eq!(bench.kernel().readings, readings + 1);
+    assert_eq!(taking(&bench.kernel().state).len(), 3);
+}
+
+#[tokio::test]
+async fn only_leaving_servers_are_counted_while_they_drain() {
+    let mut bench = Bench::new();
+    bench.learn(&keyed_document(&["/a:80", "/b:80", "/c:80"])).await;
+    let first = bench.kernel().state.services.iter().next().map(|(key, service)| (*key, service.clone()));
+    let (key, service) = first.unwrap();
+    let server = *service.servers.keys().next().unwrap();
+    bench.kernel().connections.insert((key, server), Connections { active: 1, inactive: 0 });
+    let others: Vec<_> =
+        NAMES.iter().zip(1000..).filter(|(_, port)| *port != server.port()).map(|(name, _)| *name).collect();
+    bench.learn_by(Cause::Cluster, &keyed_document(&others[..2])).await;
+    let readings = bench.kernel().readings;
+    bench.kernel().counted.clear();
+    bench.reconciler.pass(Cause::Due).await;
+    assert_eq!(bench.kernel().counted, [(key, server)]);
+    assert_eq!(bench.kernel().readings, readings);
+    let is_there = |bench: &mut Bench| bench.kernel().state.services[&key].servers.contains_key(&server);
+    assert!(is_there(&mut bench), "it has a connection");
+}
+
+/// Documents come every two seconds, and most say what is known.
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_poll_makes_no_pass() {
+    let bench = Bench::new();
+    let audit = bench.reconciler.audit;
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (_requests, request_receiver) = mpsc::channel(1);
+    let (pings, ping_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        pings: ping_receiver,
+        network: Arc::default(),
+        dns: dns_receiver,
+    };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let mut confirm = async |second: i64| {
+        let good_at = Some(Timestamp::from_second(second).unwrap());
+        let report = Report { good_at, ..report(1, &keyed_document(&["/a:80"])) };
+        believer.take(report, Timestamp::now());
+        feeds.send_replace(believer.feed().clone());
+        let told = statuses.wait_for(|status| status.source.good_at == good_at);
+        told.await.unwrap().pass.at
+    };
+    let first = confirm(0).await;
+    let mut passes = BTreeSet::from([first]);
+    let started = Instant::now();
+    let mut second = 0;
+    // The audit is due all the same, however often documents come.
+    while passes.len() < 2 {
+        sleep(audit / 15).await;
+        second += 1;
+        passes.insert(confirm(second).await);
+    }
+    assert!(started.elapsed() >= audit - audit / 15, "a pass after {:?}", started.elapsed());
+    assert!(started.elapsed() <= audit * 2, "no audit");
+    // The loop lives, without a pass.
+    let (answer, answered) = oneshot::channel();
+    pings.send(Ping { answer }).await.unwrap();
+    answered.await.unwrap();
     shutdown.cancel();
     running.await.unwrap();
 }

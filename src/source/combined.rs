@@ -11,7 +11,8 @@
 //! For example, with a task that the masters call running and its agent calls killing, the task is
 //! killing; when the agent stops answering, it is running again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -124,6 +125,10 @@ impl LatestReports {
         report.failure = health.failure;
         report.place = health.origins.join(" and ");
         report.pace = health.schedules.join("; ");
+        if *report.servers != health.servers {
+            report.servers = Arc::new(health.servers);
+        }
+        report.overdue = (!health.overdue.is_empty()).then(|| health.overdue.join("; "));
         // Health is published at once, a snapshot only when it is whole.
         let known = self.cluster.as_ref().is_none_or(|cluster| cluster.snapshot.is_some());
         if !known || !answered(self.agent.as_ref()) || !answered(self.marathon.as_ref()) {
@@ -148,7 +153,10 @@ impl LatestReports {
         let own = own.filter(|_| cluster.is_none() || agent.is_some_and(|report| report.failure.is_none()));
         let mut snapshot = match (cluster, own, view) {
             (Some(cluster), Some(own), _) => overlay(cluster, own),
-            (Some(cluster), None, _) | (None, Some(cluster), _) => cluster.clone(),
+            (Some(cluster), None, _) => cluster.clone(),
+            (None, Some(own), _) => {
+                Snapshot { own_agents: own.agents.keys().cloned().collect(), ..own.clone() }
+            }
             // Alone, Marathon's tasks have its verdicts already.
             (None, None, Some(view)) => return Some(view.snapshot.clone()),
             (None, None, None) => return None,
@@ -177,6 +185,8 @@ struct Health {
     failure: Option<Failure>,
     origins: Vec<String>,
     schedules: Vec<String>,
+    overdue: Vec<String>,
+    servers: BTreeMap<IpAddr, String>,
     /// Time of the oldest part of the snapshot.
     good_at: Option<jiff::Timestamp>,
 }
@@ -193,6 +203,8 @@ impl Health {
         };
         self.origins.extend((!part.place.is_empty()).then(|| part.place.clone()));
         self.schedules.extend((!part.pace.is_empty()).then(|| part.pace.clone()));
+        self.overdue.extend(part.overdue.clone());
+        self.servers.extend(part.servers.iter().map(|(address, name)| (*address, name.clone())));
         self.good_at = self.good_at.into_iter().chain(part.good_at).min();
     }
 }
@@ -200,7 +212,7 @@ impl Health {
 /// Returns the cluster as masters see it, with an agent's own view of its tasks.
 fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     let mut merged = cluster.clone();
-    let here = |agent: &String| own.agents.contains_key(agent);
+    let here = |agent: &str| own.agents.contains_key(agent);
     // Tasks that the agent does not have any more have ended, and did not just vanish: belief holds no
     // backends for them.
     let gone =
@@ -210,11 +222,19 @@ fn overlay(cluster: &Snapshot, own: &Snapshot) -> Snapshot {
     merged.ended.retain(|key| !own.tasks.contains_key(key));
     merged.lost.retain(|key| !own.tasks.contains_key(key));
     merged.tasks.retain(|_, task| !here(&task.agent_id));
-    merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), task.clone())));
+    merged.tasks.extend(own.tasks.iter().map(|(key, task)| (key.clone(), Arc::clone(task))));
     merged.agents.extend(own.agents.iter().map(|(id, agent)| (id.clone(), agent.clone())));
+    merged.own_agents = own.agents.keys().cloned().collect();
     merged.recovered.retain(|agent| !here(agent));
     for (id, name) in &own.frameworks {
-        merged.frameworks.entry(id.clone()).or_insert_with(|| name.clone());
+        if !merged.frameworks.contains_key(id) {
+            merged.frameworks.insert(id.clone(), name.clone());
+        }
+    }
+    for (id, time) in &own.registered {
+        if !merged.registered.contains_key(id) {
+            merged.registered.insert(id.clone(), *time);
+        }
     }
     // Both read the same tasks, and mostly skip the same labels.
     let known: BTreeSet<_> = cluster.skipped.iter().collect();

@@ -11,6 +11,9 @@
 //! What else it takes, such as checks and wiring, is listed in the [crate's documentation](crate). What is
 //! made of several sources is decided in [`super::combined`].
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::file::FileSource;
 use super::marathon::MarathonSource;
 use super::mesos::poll::MesosPoll;
@@ -40,6 +43,10 @@ macro_rules! sources {
 
             fn schedule(&self) -> PollSchedule {
                 match self { $(Self::$variant(source) => source.schedule()),+ }
+            }
+
+            fn servers(&self) -> BTreeMap<IpAddr, String> {
+                match self { $(Self::$variant(source) => source.servers()),+ }
             }
 
             async fn wake(&mut self) {

@@ -4,6 +4,8 @@
 //! [`Belief`] once, so that the planner, DNS and the file on disk go
 //! by the same snapshot, and `l4lbd accept-loss` counts for all of them.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Failure, Report};
 use crate::cluster::Snapshot;
-use crate::cluster::belief::{Accepted, Belief, Patience};
+use crate::cluster::belief::{Accepted, Belief, Displaced, Patience};
 use crate::units::steady::steady_now;
 
 /// The believed cluster and the state of its source.
@@ -27,6 +29,10 @@ pub struct Feed {
     pub good_at: Option<Timestamp>,
     /// Interval between two questions, with its reason, for people.
     pub pace: String,
+    /// Addresses of the servers that were asked, with their names.
+    pub servers: Arc<BTreeMap<IpAddr, String>>,
+    /// Set while a request has had no answer for so long that the cluster may be outdated, in words.
+    pub overdue: Option<String>,
     pub failure: Option<Failure>,
 }
 
@@ -70,6 +76,16 @@ impl Believer {
             && (is_new || (is_confirmed && is_holding))
         {
             let accepted = self.belief.take(Arc::clone(&document), now, self.patience);
+            for Displaced { task, address, holder } in &accepted.displaced {
+                tracing::warn!(
+                    task = &*task.task,
+                    framework = &*task.framework,
+                    %address,
+                    by = holder.task,
+                    agent = holder.agent,
+                    "a task that was kept is given up, because a running task has its address and port now"
+                );
+            }
             self.feed.accepted = Some(Arc::new(accepted));
             self.document = Some(document);
         }
@@ -77,6 +93,8 @@ impl Believer {
         self.feed.place = report.place;
         self.feed.good_at = report.good_at;
         self.feed.pace = report.pace;
+        self.feed.servers = report.servers;
+        self.feed.overdue = report.overdue;
         self.feed.failure = report.failure;
     }
 

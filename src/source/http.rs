@@ -17,6 +17,7 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect, tls};
 
 use super::Error;
+use super::asked::AskedServers;
 use super::location::without_credentials;
 use credentials::{Access, Credentials};
 pub use document::HttpDocument;
@@ -64,6 +65,8 @@ pub struct HttpClient {
     client: Client,
     credentials: Credentials,
     servers: TrustedServers,
+    /// Addresses of all servers that were asked, those of logins among them.
+    asked: AskedServers,
     timeout: Duration,
     /// Time at which connections were last closed on purpose.
     renewed: Mutex<Instant>,
@@ -82,12 +85,14 @@ impl HttpClient {
     /// When a certificate or key cannot be used.
     pub fn new(access: &Access, servers: TrustedServers, timeout: Duration) -> Result<Self, Error> {
         install_tls_provider();
+        let asked = AskedServers::default();
         let mut builder = Client::builder()
             .user_agent(concat!("l4lbd/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .tls_version_min(tls::Version::TLS_1_2)
-            .no_proxy();
+            .no_proxy()
+            .dns_resolver(asked.clone());
         if let Some(path) = &access.tls_ca {
             let certificates = Certificate::from_pem_bundle(&read(path)?);
             let certificates = certificates.map_err(|error| pem(path, cause(&error)))?;
@@ -109,6 +114,7 @@ impl HttpClient {
             client: builder.build()?,
             credentials: Credentials::new(access),
             servers,
+            asked,
             timeout,
             renewed: Mutex::new(Instant::now()),
         })
@@ -117,6 +123,11 @@ impl HttpClient {
     /// Returns the servers whose redirects are followed.
     pub fn servers(&self) -> &TrustedServers {
         &self.servers
+    }
+
+    /// Returns the addresses of the servers that were asked.
+    pub fn asked(&self) -> &AskedServers {
+        &self.asked
     }
 
     /// Returns the complete answer to `call`, and the URL that gave it in the end.
@@ -169,6 +180,8 @@ impl HttpClient {
                 // The client itself makes a header of credentials in the URL.
                 _ => None,
             };
+            // A redirect or an election may have led there.
+            self.asked.note_url(&url);
             let request = self.request(&url, call, accept, authorization);
             let response = request.send().await.map_err(|error| format!("{shown}: {}", cause(&error)))?;
             match response.status() {

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 /// Port of a ZooKeeper server that is given without one.
-const ZOOKEEPER_PORT: u16 = 2181;
+pub const ZOOKEEPER_PORT: u16 = 2181;
 
 /// Location of the cluster's state, as configured.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -168,6 +168,10 @@ impl Source for MarathonSource {
         PollSchedule { interval: self.interval, ..PollSchedule::default() }
     }
 
+    fn servers(&self) -> BTreeMap<IpAddr, String> {
+        self.http.asked().list()
+    }
+
     async fn wake(&mut self) {
         self.events.notified().await;
         // A deployment makes many events at once.

@@ -1,5 +1,7 @@
 //! The newest snapshot with the health of its source, for the reader of a channel.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +21,10 @@ pub struct Report<T = Snapshot> {
     pub place: String,
     /// Interval of the requests, with the reasons for its length; for people.
     pub pace: String,
+    /// Addresses of the servers that were asked, with their names.
+    pub servers: Arc<BTreeMap<IpAddr, String>>,
+    /// Set while a request has had no answer for so long that the snapshot may be outdated, in words.
+    pub overdue: Option<String>,
     pub failure: Option<Failure>,
 }
 
@@ -30,6 +36,8 @@ impl<T> Default for Report<T> {
             good_at: None,
             place: String::new(),
             pace: String::new(),
+            servers: Arc::default(),
+            overdue: None,
             failure: None,
         }
     }
@@ -44,6 +52,8 @@ impl<T> Clone for Report<T> {
             good_at: self.good_at,
             place: self.place.clone(),
             pace: self.pace.clone(),
+            servers: Arc::clone(&self.servers),
+            overdue: self.overdue.clone(),
             failure: self.failure.clone(),
         }
     }

@@ -40,7 +40,11 @@ pub fn reasons(
             None => "there was no state since the start".to_owned(),
         };
         reasons.push(format!("source: {age}: {}", failure.error));
-    } else if status.source.good_at.is_none() {
+    } else if let Some(good) = status.source.good_at {
+        // A request that hangs is no failure before its timeout.
+        let overdue = status.source.overdue.iter();
+        reasons.extend(overdue.map(|late| format!("source: the state is {} old: {late}", age(good, now))));
+    } else {
         reasons.push("source: waiting for the first state".to_owned());
     }
     if let Some(error) = status.pass.errors.first() {
@@ -51,6 +55,10 @@ pub fn reasons(
     }
     reasons.extend(status.source.held.iter().map(|held| format!("held: {held}")));
     reasons.extend(table_reasons(plan, cluster));
+    let pressing = status.dns.usage.iter().filter(|usage| usage.is_pressing());
+    reasons.extend(pressing.map(|usage| {
+        format!("dns: nearly full, clients beyond their share are refused or closed then: {usage}")
+    }));
     reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
     reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons

@@ -35,6 +35,9 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
         out,
         format_args!("dns      {}", if dns.is_empty() { "not served".to_owned() } else { dns.join(", ") }),
     )?;
+    for usage in &status.dns.usage {
+        line(out, format_args!("         {usage}"))?;
+    }
     line(out, format_args!("vips     {}", status.counts()))?;
     writeln!(out)?;
     vips(&status.vips, now).write(out)?;

@@ -13,7 +13,7 @@ pub type Endpoint = (SocketAddr, Option<SocketAddr>);
 /// A port with a host port is at the agent's address, whatever the network; any other one is at each
 /// of the task's addresses on the port's networks. A container whose address is not known is nowhere.
 pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Vec<Endpoint>, String> {
-    let agent = snapshot.agents.get(&task.agent_id);
+    let agent = snapshot.agents.get(&*task.agent_id);
     let agent_address = agent.and_then(|agent| agent.address);
     // The error names what is missing: an agent that the document lacks is mostly one that may not be seen.
     let agent_address = || match (agent, agent_address) {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::alloc::AddressRange;
 use super::reserved;
+use super::settings::{BackendPorts, SharedVips};
 use crate::cluster::dns_label::MAX_NAME_TEXT;
 
 /// Operator's decisions about labels.
@@ -23,11 +24,19 @@ pub struct LabelPolicy {
     pub ranges: [AddressRange; 2],
     /// Part of a range that literal VIPs may be in, and named ones not.
     pub literals_in_range: Option<AddressRange>,
+    /// Treatment of a name or an address that labels of several frameworks ask for.
+    pub shared: SharedVips,
+    /// Ports of agents that tasks can be backends at.
+    pub ports: BackendPorts,
     /// Zone of the names.
     pub zone: String,
+    /// Zones in which this daemon or the cluster serves names, that of the names among them.
+    pub domains: Vec<String>,
     /// Addresses that the daemon asks or depends on, as far as they are configured, with what each is, such
     /// as `the address of a Mesos master`.
     pub infrastructure: BTreeMap<IpAddr, &'static str>,
+    /// Addresses of servers that the daemon has asked, with the name that led to each.
+    pub asked: BTreeMap<IpAddr, String>,
 }
 
 impl Default for LabelPolicy {
@@ -38,8 +47,12 @@ impl Default for LabelPolicy {
             deny: Vec::new(),
             ranges: [AddressRange::DCOS_V4, AddressRange::DCOS_V6],
             literals_in_range: None,
+            shared: SharedVips::Warn,
+            ports: BackendPorts::Any,
             zone: super::DEFAULT_ZONE.to_owned(),
+            domains: vec![super::DEFAULT_ZONE.to_owned()],
             infrastructure: BTreeMap::new(),
+            asked: BTreeMap::new(),
         }
     }
 }
@@ -58,6 +71,11 @@ impl LabelPolicy {
         // A connection of the daemon's own would be led to a tenant's task, with its credentials.
         if let Some(kind) = self.infrastructure.get(&address).or_else(|| cluster.get(&address)) {
             return Some(format!("{address} is {kind}, which can't be a VIP"));
+        }
+        if let Some(name) = self.asked.get(&address) {
+            return Some(format!(
+                "{address} is the address of a server that l4lbd asks ({name}), which can't be a VIP"
+            ));
         }
         let is_open = self.literals_in_range.is_some_and(|part| part.contains(address));
         if let Some(range) = self.ranges.iter().find(|range| range.contains(address) && !is_open) {

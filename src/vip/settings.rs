@@ -3,6 +3,7 @@
 //! Declares each key once: the doc comment is its help, the attribute its default.
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use super::alloc::AddressRange;
 use crate::units::{self, Span};
@@ -49,4 +50,40 @@ pub struct VipSettings {
     ///
     /// Example: `"11.255.0.0-11.255.255.255"`
     pub literals_in_range: Option<AddressRange>,
+
+    /// Treatment of VIPs whose name or address labels of several frameworks ask for: `"warn"` to send
+    /// connections to the tasks of all of them, `"refuse"` to leave the VIP to the framework that registered
+    /// first, in any port. l4lbd status warns of such VIPs in any case, and their options are those of that
+    /// framework. Must be the same on all nodes. See TENANTS in l4lbd-labels(7).
+    #[config(default = "warn")]
+    pub shared: SharedVips,
+
+    /// Ports of agents that a task can be a backend at: `"any"` for every port, `"allocated"` for those among the
+    /// task's own port resources or in the port mappings of its container, and only at its own agent. With
+    /// `"any"`, whoever may start a task can point a VIP of his at any port of any agent. Use `"allocated"` where
+    /// tenants are not trusted. Must be the same on all nodes. See TENANTS in l4lbd-labels(7).
+    #[config(default = "any")]
+    pub ports: BackendPorts,
+}
+
+/// `vips.ports`: the ports of agents that a task can be a backend at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendPorts {
+    /// Every port.
+    #[default]
+    Any,
+    /// Ports that Mesos has given to the task.
+    Allocated,
+}
+
+/// `vips.shared`: the treatment of VIPs that several frameworks ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedVips {
+    /// Tasks of all frameworks are backends.
+    #[default]
+    Warn,
+    /// Only tasks of the framework that registered first are.
+    Refuse,
 }

@@ -1,55 +1,23 @@
 //! Tasks to VIPs: which backends each VIP has, and with which weight.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::contest::{self, Claims, Contest};
+use super::doubtful::DoubtfulLabels;
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
-use super::{LabelPolicy, PortOptions, vip_name};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskPort, TaskState};
-
-/// Host part of a VIP: the part that a client dials.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Host {
-    /// Name below the zone, such as `web.marathon`; its address is allocated.
-    Named(String),
-    /// An address that the label gives itself.
-    Literal(IpAddr),
-}
-
-/// Identity of a VIP.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VipKey {
-    pub host: Host,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
-impl VipKey {
-    /// Returns the address of a literal VIP.
-    pub fn literal(&self) -> Option<IpAddr> {
-        match self.host {
-            Host::Literal(address) => Some(address),
-            Host::Named(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for VipKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Named(name) => write!(f, "{} {name}:{}", self.protocol, self.port),
-            Host::Literal(address) => write!(f, "{} {}", self.protocol, SocketAddr::new(*address, self.port)),
-        }
-    }
-}
+use super::settings::{BackendPorts, SharedVips};
+use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
+use crate::cluster::claims::{Holder, Place, holders, is_vouched};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
 
 /// A VIP with its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +52,8 @@ pub struct Backend {
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
+    /// Set when its task is kept although the last document does not list it as running.
+    pub is_kept: bool,
 }
 
 /// Reason for which a backend gets new connections, or not. If two tasks claim one address, the
@@ -118,12 +88,30 @@ impl Condition {
 impl Backend {
     /// A backend whose task is not known.
     pub fn unknown(condition: Condition) -> Self {
-        Self { condition, task: String::new(), agent: String::new(), local: None, drain: None }
+        Self {
+            condition,
+            task: String::new(),
+            agent: String::new(),
+            local: None,
+            drain: None,
+            is_kept: false,
+        }
     }
 
     /// IPVS weight: 1, or 0 when it should get no new connections.
     pub fn weight(&self) -> u32 {
         u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable))
+    }
+
+    /// Returns the place that the backend has at `address`.
+    pub fn place(&self, address: SocketAddr) -> Place {
+        Place {
+            address,
+            framework: None,
+            task: self.task.clone(),
+            agent: self.agent.clone(),
+            is_containers: false,
+        }
     }
 
     /// The address to program on a node that has the addresses `own`.
@@ -145,36 +133,94 @@ pub struct VipTable {
     /// VIPs whose only backends that take new connections are on lost agents.
     pub unreachable: BTreeSet<VipKey>,
     pub skipped: Vec<Skipped>,
+    /// Remarks on names and addresses that several frameworks ask for.
+    pub warnings: Vec<String>,
+    /// Labels that give a VIP but were probably meant otherwise.
+    pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
+    /// Places that a task may not have although it says so, with the task that has it, perhaps one without
+    /// VIPs.
+    pub claims: Vec<(Place, Option<Holder>)>,
 }
 
 impl VipTable {
     /// Applies the rules of labels, networks, states and health to every task, on a node where no literal VIP
     /// stands yet.
     pub fn new(snapshot: &Snapshot, rules: &LabelPolicy) -> Self {
-        Self::after(snapshot, rules, &BTreeSet::new())
+        Self::after(snapshot, rules, &TableMemory::default())
     }
 
-    /// Applies the rules on a node where literal VIPs have the addresses `standing` already. A task's own
-    /// address can't become a VIP; but an executor may report any address for its task, and that takes no
-    /// VIP away which stands.
-    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, standing: &BTreeSet<IpAddr>) -> Self {
-        let mut builder = TableBuilder {
-            snapshot,
-            rules,
-            cluster: snapshot.infrastructure(),
-            standing,
-            tasks: OnceCell::new(),
-            lost: BTreeMap::new(),
-            table: Self { skipped: snapshot.skipped.clone(), ..Self::default() },
-        };
-        for task in snapshot.tasks.values() {
-            for port in &task.ports {
-                builder.add(task, port);
-            }
+    /// Applies the rules on a node that remembers what was before. A task's own address can't become a VIP;
+    /// but an executor may report any address for its task, and that takes no VIP away which stands.
+    pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
+        let mut builder = TableBuilder::new(snapshot, rules, memory);
+        let ports = builder.place();
+        let skipped = builder.table.skipped.len();
+        ports.iter().for_each(|placed| builder.add(placed));
+        let contests = std::mem::take(&mut builder.claims).contests(snapshot, &memory.registered);
+        if !contests.is_empty() {
+            // Who comes first is only known when all labels are: then once more, with that knowledge.
+            builder.begin_again(contests, skipped);
+            ports.iter().for_each(|placed| builder.add(placed));
         }
         builder.finish()
+    }
+}
+
+/// Knowledge of a node beside the document.
+#[derive(Clone, Debug, Default)]
+pub struct TableMemory<'a> {
+    /// Addresses that literal VIPs have already.
+    pub standing: BTreeSet<IpAddr>,
+    /// Earliest known registrations of frameworks, by their ids.
+    pub registered: Cow<'a, BTreeMap<String, Timestamp>>,
+}
+
+/// A port of a task with its addresses, or the reason why it has none.
+struct PlacedPort<'a> {
+    task: &'a Task,
+    port: &'a TaskPort,
+    backends: Result<Vec<Endpoint>, String>,
+}
+
+/// Holders of backends that tasks claim without their agent's word, by task and address.
+type Taken<'a> = BTreeMap<(&'a TaskKey, SocketAddr), Holder>;
+
+impl VipTable {
+    /// Refuses backends of running tasks at the address and port of a backend of another VIP that is kept: what
+    /// their agents vouch for has taken the place already, and the rest takes nothing from others.
+    fn refuse_claims_to_kept(&mut self) {
+        let mut kept: BTreeMap<(Protocol, SocketAddr), String> = BTreeMap::new();
+        for (key, vip) in &self.vips {
+            for (address, backend) in vip.backends.iter().filter(|(_, backend)| backend.is_kept) {
+                kept.entry((key.protocol, *address)).or_insert_with(|| backend.task.clone());
+            }
+        }
+        // The usual case: nothing is kept.
+        if kept.is_empty() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for (key, vip) in &mut self.vips {
+            vip.backends.retain(|address, backend| {
+                let holder = kept.get(&(key.protocol, *address)).filter(|_| !backend.is_kept);
+                refused.extend(holder.map(|holder| Skipped {
+                    task: backend.task.clone(),
+                    value: Some(address.to_string()),
+                    reason: format!(
+                        "{key} can't use this backend: the task {holder}, which is kept, had {address} before, and \
+                         no agent says that this task has it now"
+                    ),
+                    ..Skipped::default()
+                }));
+                holder.is_none()
+            });
+        }
+        let without = self.vips.extract_if(.., |_, vip| vip.backends.is_empty()).map(|(key, _)| key);
+        // Its task runs, so that its address stays.
+        self.awaited.extend(without);
+        self.skipped.extend(refused);
     }
 }
 
@@ -184,28 +230,122 @@ struct TableBuilder<'a> {
     rules: &'a LabelPolicy,
     /// Addresses of agents and masters, with what each is.
     cluster: BTreeMap<IpAddr, &'static str>,
-    /// Addresses that literal VIPs have already.
-    standing: &'a BTreeSet<IpAddr>,
+    memory: &'a TableMemory<'a>,
     /// Addresses of running tasks, collected for the first literal VIP.
     tasks: OnceCell<BTreeSet<IpAddr>>,
     /// Backends of tasks on lost agents.
     lost: BTreeMap<VipKey, Vec<(SocketAddr, Backend)>>,
+    /// Frameworks that ask for names and addresses; collected until it is known who comes first.
+    claims: Claims<'a>,
+    /// Names and addresses that several frameworks ask for.
+    contests: BTreeMap<Host, Contest<'a>>,
     table: VipTable,
 }
 
-impl TableBuilder<'_> {
-    fn add(&mut self, task: &Task, port: &TaskPort) {
-        // Once for all labels of the port: they lead to the same backends.
-        let backends = endpoints(self.snapshot, task, port);
-        let framework = self.snapshot.frameworks.get(&task.key.framework);
+impl<'a> TableBuilder<'a> {
+    fn new(snapshot: &'a Snapshot, rules: &'a LabelPolicy, memory: &'a TableMemory<'a>) -> Self {
+        Self {
+            snapshot,
+            rules,
+            cluster: snapshot.infrastructure(),
+            memory,
+            tasks: OnceCell::new(),
+            lost: BTreeMap::new(),
+            claims: Claims::default(),
+            contests: BTreeMap::new(),
+            table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
+        }
+    }
+
+    /// Finds the addresses of all ports with VIP labels, once for all labels of a port: they lead to the same
+    /// backends.
+    fn place(&mut self) -> Vec<PlacedPort<'a>> {
+        let snapshot = self.snapshot;
+        let ports = snapshot.tasks.values().flat_map(|task| task.ports.iter().map(move |port| (task, port)));
+        let mut ports: Vec<PlacedPort<'_>> = ports
+            .map(|(task, port)| {
+                let found = endpoints(snapshot, task, port);
+                PlacedPort { task, port, backends: found.and_then(|found| self.allocated(task, port, found)) }
+            })
+            .collect();
+        let mut taken = self.taken(&ports);
+        ports.iter_mut().for_each(|placed| self.drop_taken(placed, &mut taken));
+        ports
+    }
+
+    /// Forgets the VIPs, and all but the first `skipped` entries, but not what several frameworks ask for.
+    fn begin_again(&mut self, contests: BTreeMap<Host, Contest<'a>>, skipped: usize) {
+        self.contests = contests;
+        self.lost.clear();
+        self.table.vips.clear();
+        self.table.awaited.clear();
+        self.table.doubtful = DoubtfulLabels::default();
+        self.table.skipped.truncate(skipped);
+    }
+
+    /// Finds the running tasks whose agents gave them what other running tasks only say to have: an executor
+    /// may report any address, and a port at an agent's address that is not among its task's resources may be
+    /// another's.
+    fn taken(&mut self, ports: &[PlacedPort<'a>]) -> Taken<'a> {
+        let snapshot = self.snapshot;
+        let agents: BTreeSet<IpAddr> = snapshot.agents.values().filter_map(|agent| agent.address).collect();
+        let (mut owners, mut asked) = (Vec::new(), Vec::new());
+        // Kept tasks have given way before.
+        let running = ports.iter().filter(|placed| !snapshot.kept.contains(&placed.task.key));
+        for PlacedPort { task, backends, .. } in running {
+            for &(address, _) in backends.iter().flatten() {
+                if agents.contains(&address.ip()) && !is_vouched(snapshot, task, address) {
+                    owners.push((&task.key, address));
+                    asked.push(Place {
+                        address,
+                        framework: Some(task.key.framework.to_string()),
+                        task: task.key.task.to_string(),
+                        agent: String::new(),
+                        is_containers: false,
+                    });
+                }
+            }
+        }
+        let found = holders(snapshot, &asked);
+        self.table.claims = asked.into_iter().zip(found).collect();
+        let found = owners.into_iter().zip(&self.table.claims);
+        found.filter_map(|(owner, (_, holder))| Some((owner, holder.clone()?))).collect()
+    }
+
+    /// Removes the backends of a port that another task has.
+    fn drop_taken(&mut self, placed: &mut PlacedPort<'a>, taken: &mut Taken<'a>) {
+        let PlacedPort { task, port, backends: Ok(backends) } = placed else { return };
+        let mut reasons = Vec::new();
+        backends.retain(|(address, _)| {
+            let holder = taken.get(&(&task.key, *address));
+            reasons.extend(holder.map(|holder| {
+                format!("{address} was given to {holder}, so that this task can't be a backend there")
+            }));
+            holder.is_none()
+        });
+        if backends.is_empty()
+            && let Some(reason) = reasons.pop()
+        {
+            // Said with each of its labels.
+            placed.backends = Err(reason);
+        }
+        self.table.skipped.extend(reasons.into_iter().map(|reason| Skipped {
+            task: task.key.task.to_string(),
+            port: Some(port.describe()),
+            reason,
+            ..Skipped::default()
+        }));
+    }
+
+    fn add(&mut self, placed: &PlacedPort<'a>) {
+        let PlacedPort { task, port, backends } = placed;
+        let framework = self.snapshot.frameworks.get(&*task.key.framework);
         for label in &port.labels {
-            let added = match (framework, &backends) {
+            let added = match (framework, backends) {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
                 }
-                (Some(framework), Ok(backends)) => {
-                    self.add_vip(task, port, &label.value, framework, backends)
-                }
+                (Some(framework), Ok(backends)) => self.add_vip(task, port, label, framework, backends),
                 (_, Err(reason)) => Err(reason.clone()),
             };
             if let Err(reason) = added
@@ -218,22 +358,22 @@ impl TableBuilder<'_> {
 
     fn add_vip(
         &mut self,
-        task: &Task,
+        task: &'a Task,
         port: &TaskPort,
-        value: &str,
+        written: &VipLabel,
         framework: &str,
         backends: &[Endpoint],
     ) -> Result<(), String> {
         let LabelPolicy { ipv6, .. } = *self.rules;
-        let (host, vip_port) = label::parse(value).map_err(|error| error.to_string())?;
+        let (label_host, vip_port) = label::parse(&written.value).map_err(|error| error.to_string())?;
         // From the label as written, since Minuteman sorts before it makes names of them.
-        let rank = match host {
+        let rank = match label_host {
             LabelHost::Named(label) => {
                 Rank(Some((port.protocol, label.to_owned(), framework.to_owned(), vip_port)))
             }
             LabelHost::Literal(_) => Rank::default(),
         };
-        let (host, refused) = match host {
+        let (host, refused) = match label_host {
             LabelHost::Named(label) => {
                 let name = vip_name(label, framework);
                 let refused = self.rules.refuse_name(&name);
@@ -260,7 +400,11 @@ impl TableBuilder<'_> {
             });
         }
         let key = VipKey { host, protocol: port.protocol, port: vip_port };
-        let backends = usable.into_iter().map(|&(address, local)| (address, backend(task, port, local)));
+        let first = self.contest(&key, &task.key.framework)?;
+        let is_kept = self.snapshot.kept.contains(&task.key);
+        let backends = usable
+            .into_iter()
+            .map(|&(address, local)| (address, Backend { is_kept, ..backend(task, port, local) }));
         // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
             self.lost.entry(key).or_default().extend(backends);
@@ -271,6 +415,7 @@ impl TableBuilder<'_> {
             self.table.awaited.insert(key);
             return Ok(());
         }
+        self.table.doubtful.note((task, port), written, &label_host, (framework, &key), self.rules);
         // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
@@ -281,7 +426,74 @@ impl TableBuilder<'_> {
         if !vip.port_names.contains(&port.name) {
             vip.port_names.insert(port.name.clone());
         }
-        vip.ask(&port.options)
+        match first {
+            Some(first) if port.options.concerns_all() => {
+                Err(format!("the options of this VIP are those of the framework {first}, which comes first"))
+            }
+            Some(_) => Ok(()),
+            None => vip.ask(&port.options),
+        }
+    }
+
+    /// Leaves out the backends at ports of agents that the task was not given, where that matters.
+    ///
+    /// # Errors
+    /// With the reason if none is left.
+    fn allocated(&self, task: &Task, port: &TaskPort, found: Vec<Endpoint>) -> Result<Vec<Endpoint>, String> {
+        if self.rules.ports == BackendPorts::Any {
+            return Ok(found);
+        }
+        let own = self.snapshot.agents.get(&*task.agent_id).and_then(|agent| agent.address);
+        let refuse = |address: &SocketAddr| {
+            let kind = self.cluster.get(&address.ip())?;
+            if own != Some(address.ip()) {
+                return Some(format!(
+                    "{} is {kind} that the task does not run on (vips.ports)",
+                    address.ip()
+                ));
+            }
+            (!port.is_allocated).then(|| {
+                format!(
+                    "{address} is at {kind}, and port {} is neither among the task's port resources nor mapped \
+                     to its container (vips.ports)",
+                    address.port()
+                )
+            })
+        };
+        let (kept, refused): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(address, _)| refuse(address).is_none());
+        match refused.first().and_then(|(address, _)| refuse(address)).filter(|_| kept.is_empty()) {
+            Some(reason) => Err(reason),
+            None => Ok(kept),
+        }
+    }
+
+    /// Notes that a framework asks for a VIP. Returns the framework that comes before it, if there is one.
+    ///
+    /// # Errors
+    /// When that one keeps the VIP for itself.
+    fn contest(&mut self, key: &VipKey, framework: &'a str) -> Result<Option<String>, String> {
+        let Some(contest) = self.contests.get_mut(&key.host) else {
+            // Alone in the cluster, a framework meets no other.
+            if self.contests.is_empty() && self.snapshot.frameworks.len() > 1 {
+                self.claims.add(&key.host, framework);
+            }
+            return Ok(None);
+        };
+        if !contest.vips.contains(key) {
+            contest.vips.insert(key.clone());
+        }
+        if contest.owner == framework {
+            return Ok(None);
+        }
+        let (first, own) = (contest.owner, framework);
+        let [first, own] = [first, own].map(|id| contest::framework(self.snapshot, id));
+        match self.rules.shared {
+            SharedVips::Warn => Ok(Some(first)),
+            SharedVips::Refuse => Err(format!(
+                "{key} belongs to the framework {first}, which comes before this task's, {own} (vips.shared)"
+            )),
+        }
     }
 
     /// Returns the reason why a label can't have a literal VIP at `address`.
@@ -292,7 +504,7 @@ impl TableBuilder<'_> {
                 let reported = running.flat_map(|task| &task.addresses).map(|reported| reported.address);
                 reported.chain(self.snapshot.names.addresses()).collect()
             });
-            (!self.standing.contains(&address) && tasks.contains(&address)).then(|| {
+            (!self.memory.standing.contains(&address) && tasks.contains(&address)).then(|| {
                 format!(
                     "{address} is the address of a running task, which can't become a VIP: take another one"
                 )
@@ -302,7 +514,8 @@ impl TableBuilder<'_> {
     }
 
     fn finish(self) -> VipTable {
-        let Self { lost, mut table, tasks, .. } = self;
+        let Self { lost, mut table, tasks, contests, snapshot, rules, .. } = self;
+        table.warnings = contest::warnings(&contests, snapshot, rules.shared);
         table.depends_on_names = tasks.get().is_some();
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
@@ -317,13 +530,14 @@ impl TableBuilder<'_> {
             }
             table.unreachable.insert(key);
         }
+        table.refuse_claims_to_kept();
         table.awaited.retain(|key| !table.vips.contains_key(key));
         table
     }
 
     fn skip(&mut self, task: &Task, port: &TaskPort, label: &str, value: &str, reason: String) {
         self.table.skipped.push(Skipped {
-            task: task.key.task.clone(),
+            task: task.key.task.to_string(),
             port: Some(port.describe()),
             label: Some(label.to_owned()),
             value: Some(value.to_owned()),
@@ -362,10 +576,11 @@ impl Vip {
 fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
     Backend {
         condition: Condition::of(task),
-        task: task.key.task.clone(),
-        agent: task.agent_id.clone(),
+        task: task.key.task.to_string(),
+        agent: task.agent_id.to_string(),
         local,
         drain: port.options.drain,
+        is_kept: false,
     }
 }
 

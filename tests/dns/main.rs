@@ -23,6 +23,7 @@ use l4lbd::daemon::wiring;
 use l4lbd::dns::protocol::record::{RData, encode};
 use l4lbd::dns::protocol::wire::labels;
 use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::Directory;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::tasks::TaskZone;
@@ -318,7 +319,13 @@ fn answers_are_those_of_nsd() {
     let (_catalogs, catalogs) = watch::channel(Arc::new(catalog));
     // Clients are on loopback, which needs no view of the node.
     let nodes = watch::Sender::new(Arc::default()).subscribe();
-    let serving = Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None };
+    let serving = Responder {
+        catalogs,
+        nodes,
+        clients: vec![ClientRule::Node],
+        forwarder: None,
+        usage: UsageRegistry::default(),
+    };
     runtime.spawn(listener.serve(serving, CancellationToken::new()));
 
     let kinds = ["A", "AAAA", "SRV", "PTR", "SOA", "NS", "TXT", "ANY"]

@@ -7,11 +7,13 @@ mod foreign;
 mod guard;
 mod matrix;
 mod names;
+mod networks;
 mod planes;
 mod reach;
 mod repair;
 mod restart;
 mod rights;
+mod single;
 mod topologies;
 mod web;
 
@@ -60,6 +62,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         matrix::TESTS,
         topologies::TESTS,
         guard::TESTS,
+        networks::TESTS,
         names::TESTS,
         churn::TESTS,
         drain::TESTS,
@@ -69,6 +72,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         foreign::TESTS,
         planes::TESTS,
         rights::TESTS,
+        single::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -45,7 +45,7 @@ fn take(
 }
 
 fn tasks(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.tasks.keys().map(|key| key.task.as_str()).collect()
+    snapshot.tasks.keys().map(|key| &*key.task).collect()
 }
 
 #[test]
@@ -282,9 +282,8 @@ fn documents_in_quick_succession_count_once() {
 
 /// Names of the registry's tasks on each agent.
 fn named(snapshot: &Snapshot) -> Vec<(String, String)> {
-    let agents: std::collections::BTreeMap<u32, &String> =
-        snapshot.names.agents.iter().map(|(id, number)| (*number, id)).collect();
-    snapshot.names.tasks.iter().map(|task| (agents[&task.agent].clone(), task.label.to_string())).collect()
+    let tasks = snapshot.names.tasks.values();
+    tasks.map(|task| (task.agent.to_string(), task.label.to_string())).collect()
 }
 
 /// A task with a name and without a VIP on each of `agents`.
@@ -364,4 +363,84 @@ fn nothing_is_copied_where_nothing_is_held() {
         let document = Arc::new(document("A", &["S1"], &[]));
         assert!(Arc::ptr_eq(&belief.take(Arc::clone(&document), at(0), PATIENCE).snapshot, &document));
     }
+}
+
+/// A document of `master` with agents S0 and S1 at one address and these tasks, each with its agent, the VIP
+/// that it asks for and its list; all have port 31000 of the agent.
+fn reuse(master: &str, agents: &[&str], tasks: &[(&str, &str, &str)]) -> Snapshot {
+    let slaves: Vec<String> =
+        agents.iter().map(|id| format!(r#"{{"id":"{id}","pid":"slave(1)@10.0.0.1:5051"}}"#)).collect();
+    let listed = |wanted: &str| -> String {
+        let here = tasks.iter().filter(|(_, _, list)| *list == wanted);
+        let texts = here.map(|(id, agent, _)| {
+            format!(
+                r#"{{"id":"{id}","name":"{id}","framework_id":"F","slave_id":"{agent}","state":"TASK_RUNNING",
+                "resources":{{"ports":"[31000-31000]"}},"discovery":{{"ports":{{"ports":[{{"number":31000,
+                "protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{id}:80"}},
+                {{"key":"network-scope","value":"host"}}]}}}}]}}}}}}"#
+            )
+        });
+        texts.collect::<Vec<_>>().join(",")
+    };
+    let text = format!(
+        r#"{{"id":"{master}","elected_time":1.0,"slaves":[{}],"frameworks":[{{"id":"F","name":"marathon",
+        "tasks":[{}],"unreachable_tasks":[{}]}}]}}"#,
+        slaves.join(","),
+        listed("tasks"),
+        listed("unreachable_tasks").replace("TASK_RUNNING", "TASK_UNREACHABLE")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+#[test]
+fn a_task_that_is_kept_ends_when_another_has_its_address_and_port() {
+    let (old, new) = (("a", "S0", "tasks"), ("b", "S1", "tasks"));
+    let lost = ("a", "S0", "unreachable_tasks");
+    for (name, kept, taken, freed) in [
+        (
+            "lost",
+            reuse("A", &["S1"], &[lost]),
+            reuse("A", &["S1"], &[lost, new]),
+            reuse("A", &["S1"], &[lost]),
+        ),
+        ("fail-over", reuse("B", &["S1"], &[]), reuse("B", &["S1"], &[new]), reuse("B", &["S1"], &[])),
+        ("doubted", reuse("A", &["S1"], &[]), reuse("A", &["S1"], &[new]), reuse("A", &["S1"], &[])),
+    ] {
+        let mut belief = Belief::default();
+        take(&mut belief, reuse("A", &["S0", "S1"], &[old]), at(0), PATIENCE);
+        let (snapshot, _) = take(&mut belief, kept, at(1), PATIENCE);
+        assert_eq!(tasks(&snapshot), ["a"], "{name}");
+        assert_eq!(snapshot.kept.len(), 1, "{name}");
+        let accepted = belief.take(Arc::new(taken), at(2), PATIENCE);
+        assert_eq!(tasks(&accepted.snapshot), ["b"], "{name}");
+        assert_eq!(named(&accepted.snapshot), [("S1".to_owned(), "b".to_owned())], "{name}");
+        let [Displaced { task, address, holder }] = accepted.displaced.as_slice() else { panic!("{name}") };
+        assert_eq!((&*task.task, address.port(), holder.task.as_str()), ("a", 31000, "b"), "{name}");
+        // It was gone for certain, and does not come back in its place.
+        let (snapshot, _) = take(&mut belief, freed, at(3), PATIENCE);
+        assert!(!tasks(&snapshot).contains(&"a"), "{name}");
+    }
+}
+
+/// What a master before Mesos 1.2 says after a fail-over: tasks of a framework that has not registered again,
+/// whose name it does not know.
+#[test]
+fn tasks_of_a_framework_that_an_old_master_does_not_know_keep_its_name() {
+    let known = document("A", &["S1"], &[]);
+    let text = r#"{"id":"B","elected_time":2.0,"version":"1.1.3","slaves":[{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}],
+        "frameworks":[],"completed_frameworks":[],"unregistered_frameworks":["F"],"orphan_tasks":[{"id":"task-S1",
+        "name":"web","framework_id":"F","slave_id":"S1","state":"TASK_RUNNING","discovery":{"ports":{"ports":[
+        {"number":80,"protocol":"tcp","labels":{"labels":[{"key":"VIP_0","value":"w:80"}]}}]}}}]}"#;
+    let orphaned = || mesos::parse(text.as_bytes(), None).unwrap();
+    let mut belief = Belief::default();
+    take(&mut belief, known.clone(), at(0), PATIENCE);
+    for second in [1, 2] {
+        let (snapshot, held) = take(&mut belief, orphaned(), at(second), PATIENCE);
+        assert_eq!((snapshot.tasks.values().next().unwrap().state, held.len()), (TaskState::Running, 0));
+        assert_eq!(snapshot.frameworks.get("F").unwrap(), "marathon");
+        assert!(snapshot.kept.is_empty() && snapshot.names.len() == 1, "the master lists it");
+    }
+    assert_eq!(belief.accept(Arc::new(orphaned())).snapshot.frameworks.get("F").unwrap(), "marathon");
+    let mut restarted = Belief::resume(Some(known));
+    assert_eq!(take(&mut restarted, orphaned(), at(3), PATIENCE).0.frameworks.get("F").unwrap(), "marathon");
 }

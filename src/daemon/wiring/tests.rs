@@ -49,7 +49,7 @@ fn kernel_is_opened_as_configured_by_present_and_old_names() {
             "{text}"
         );
         assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into() });
-        assert!(options.attach);
+        assert_eq!(options.access, Access::Program);
     }
 }
 

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use sha1::{Digest, Sha1};
 
 use super::error::{self, Error};
+use crate::dataplane::lock::Part;
 
 /// Open directory of a cgroup.
 #[derive(Debug)]
@@ -20,6 +22,31 @@ pub struct Cgroup {
     pub directory: File,
     /// Inode number, which identifies the cgroup in [`super::bpf::LinkInfo`].
     pub id: u64,
+}
+
+impl Cgroup {
+    /// The cgroup as a part of the kernel that one daemon alone can have.
+    pub fn part(&self) -> Part {
+        Part { name: format!("ebpf-{}", self.id), what: format!("the control group {}", self.path.display()) }
+    }
+}
+
+/// A directory of pins as a part of the kernel that one daemon alone can have.
+///
+/// # Errors
+/// If it does not exist, or this process may not look for it.
+pub fn part(pins: &Path) -> Result<Part, Error> {
+    let failed = |source| error::pin(pins, source);
+    let path = fs::canonicalize(pins).map_err(failed)?;
+    // Another mount namespace may have another file system there. The directory itself has no lasting number:
+    // it can be removed and made anew.
+    let device = fs::metadata(&path).map_err(failed)?.dev();
+    let digest = Sha1::digest(path.as_os_str().as_encoded_bytes());
+    let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Part {
+        name: format!("pins-{device}-{name}"),
+        what: format!("the programs pinned in {}", pins.display()),
+    })
 }
 
 /// Opens a cgroup; without a path the root of the tree, which has every process of the node.

@@ -204,7 +204,7 @@ impl Publisher<'_> {
         for limit in [near, layout::SERVERS as usize] {
             let counts = Counts::read(self.maps, limit).map_err(NoRoom::Unknown)?;
             // An id whose count was not read may still be in use.
-            self.table.reclaim(|id| counts.of(id).unwrap_or(u64::MAX));
+            self.table.reclaim(|id| counts.of(id).map_or(u64::MAX, u64::from));
             placed = self.table.place(key, servers);
             if placed.is_ok() {
                 return placed.map_err(NoRoom::Exhausted);

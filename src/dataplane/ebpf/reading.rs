@@ -30,8 +30,7 @@ impl EbpfReading {
         let mut reading = Self { networks: networks(maps)?, ..Self::default() };
         for (key, placed) in &table.services {
             for (address, server) in &placed.servers {
-                // Every connection needs a file descriptor, so their number fits into 32 bits.
-                let active = counts.of(server.id).unwrap_or(0) as u32;
+                let active = counts.of(server.id).unwrap_or(0);
                 reading.connections.insert((*key, *address), Connections { active, inactive: 0 });
             }
             reading.services.insert(*key, placed.service());
@@ -55,6 +54,18 @@ fn networks(maps: &Maps) -> Result<BTreeSet<IpNet>, Error> {
     Ok(keys.iter().filter_map(|key| key.network()).collect())
 }
 
+/// Reads the connections of one server.
+pub fn connections(maps: &Maps, id: u32) -> Result<Connections, Error> {
+    let count = maps.counts.lookup(&id).map_err(|source| map_error(&layout::COUNTS, source))?;
+    Ok(Connections { active: active(count.unwrap_or(0)), inactive: 0 })
+}
+
+/// Converts a count of connections. Every connection needs a file descriptor, so their number fits into 32
+/// bits; and a count goes negative if the map was created anew while counted sockets were open.
+fn active(count: i64) -> u32 {
+    count.max(0) as u32
+}
+
 /// Numbers of connections of the servers with the lowest ids.
 pub struct Counts(Vec<i64>);
 
@@ -70,9 +81,8 @@ impl Counts {
     }
 
     /// Returns the connections of a server; `None` if its count was not read.
-    pub fn of(&self, id: u32) -> Option<u64> {
-        // A count goes negative if the map was created anew while counted sockets were open.
-        self.0.get(id as usize).map(|count| count.max(&0).unsigned_abs())
+    pub fn of(&self, id: u32) -> Option<u32> {
+        self.0.get(id as usize).map(|count| active(*count))
     }
 }
 

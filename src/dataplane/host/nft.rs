@@ -19,6 +19,12 @@ pub enum Error {
     Run(#[from] std::io::Error),
     #[error("nft refused the table inet {TABLE}: {0}")]
     Nft(String),
+    #[error(
+        "nft refused this node's own {families} networks in the table inet {TABLE}, which holds without them: \
+         {refusal}. VIPs work, but not from a container to a backend on the same network; look for an odd \
+         route or link with: ip route; ip -6 route"
+    )]
+    Partly { families: &'static str, refusal: String },
 }
 
 /// The rules in the kernel, through the `nft` command.
@@ -63,11 +69,28 @@ impl Netfilter {
         })
     }
 
-    /// Replaces our table in one transaction.
+    /// Replaces our table in one transaction. If that is refused, the table gets as much as `nft` takes,
+    /// because it keeps clients from what only seems to be a VIP.
     ///
     /// # Errors
-    /// When `nft` is missing, or refuses the rules. The table is unchanged then.
+    /// When `nft` is missing, or refuses the rules. The table is unchanged then, except for
+    /// [`Error::Partly`].
     pub async fn replace(&mut self, rules: &RuleSet) -> Result<(), Error> {
+        let refusal = match self.write(rules).await {
+            Err(Error::Nft(refusal)) => refusal,
+            done => return done,
+        };
+        for (families, part) in rules.with_less().filter(|(_, part)| part != rules) {
+            // What an earlier attempt has left is not written again.
+            let is_there = self.read().await?.as_ref() == Some(&part);
+            if is_there || self.write(&part).await.is_ok() {
+                return Err(Error::Partly { families, refusal });
+            }
+        }
+        Err(Error::Nft(refusal))
+    }
+
+    async fn write(&mut self, rules: &RuleSet) -> Result<(), Error> {
         nft(&["-f", "-"], &rules.script()).await?;
         // Listed at once, before another program can change the table.
         self.written = list().await?.map(|listed| (rules.clone(), listed));

@@ -1,11 +1,14 @@
 //! The plane of programs that change where sockets connect to.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
+use crate::dataplane::lock::{Lock, Part};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::Depth;
-use crate::dataplane::state::Route;
+use crate::dataplane::state::{Connections, Route, ServerKey};
 
 /// Programs at a cgroup with their pinned maps.
 pub struct EbpfPlane {
@@ -31,6 +34,19 @@ impl EbpfPlane {
     /// mapped port of this node is mapped as any other.
     pub const CAPABILITIES: Capabilities =
         Capabilities { packets: false, own_scheduler: Some(SCHEDULER), bypasses_port_mappings: false };
+
+    /// The parts of the kernel that one daemon alone can have.
+    ///
+    /// # Errors
+    /// Without a cgroup v2 tree, or a place for the pins.
+    pub fn parts(options: &Options) -> Result<[Part; 2], PlaneError> {
+        Ebpf::parts(options).map_err(error)
+    }
+
+    /// The parts of these that exist already, for who takes everything away.
+    pub fn existing_parts(options: &Options) -> Vec<Part> {
+        Ebpf::existing_parts(options)
+    }
 
     /// Takes over what is pinned, and attaches what is not.
     ///
@@ -79,6 +95,17 @@ impl Plane for EbpfPlane {
         ebpf.read().map(PlaneReading::from).map_err(error)
     }
 
+    fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
+        match &self.attached {
+            Some(ebpf) => ebpf.count(servers).map_err(error),
+            // Nothing drains where nothing may be changed.
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {
         match &mut self.attached {
             Some(ebpf) => {
@@ -123,6 +150,15 @@ impl Leftovers {
     /// When something was left, in words.
     pub fn remove(&mut self) -> Result<(), String> {
         let Some(options) = &self.options else { return Ok(()) };
+        let failed = |error: &dyn std::error::Error| {
+            format!(
+                "cannot remove the eBPF programs of an earlier run, which still redirect clients: {error}"
+            )
+        };
+        // A daemon that runs, perhaps in another network namespace, would attach them again. Without such a
+        // directory there is nothing to lock, and one that is closed is reported below.
+        let part = Ebpf::pins_part(options).ok();
+        let _lock = part.map(|part| Lock::take(&part)).transpose().map_err(|error| failed(&error))?;
         match Ebpf::purge(options) {
             // Only root may look into /sys/fs/bpf on most nodes, and a daemon with IPVS need not be. Most nodes never
             // had programs, and should not be told of them at each start.
@@ -131,11 +167,7 @@ impl Leftovers {
                 "cannot look for eBPF programs of an earlier run: if it used the data plane ebpf, run as root: \
                  l4lbd purge"
             ),
-            purged => purged.map_err(|error| {
-                format!(
-                    "cannot remove the eBPF programs of an earlier run, which still redirect clients: {error}"
-                )
-            })?,
+            purged => purged.map_err(|error| failed(&error))?,
         }
         // Nothing pins programs again while this run uses another plane.
         self.options = None;

@@ -1,10 +1,13 @@
 //! The plane of virtual services that packets pass.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::dataplane::ipvs::{Error, Ipvs, IpvsTable};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::Depth;
+use crate::dataplane::state::{Connections, ServerKey};
 
 /// The kernel's IPVS, in one network namespace.
 pub struct IpvsPlane {
@@ -57,6 +60,13 @@ impl Plane for IpvsPlane {
             networks: None,
             connection_buckets: self.connection_buckets,
         })
+    }
+
+    fn count(
+        &mut self,
+        servers: &BTreeSet<ServerKey>,
+    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
+        self.ipvs.count(servers).map_err(error)
     }
 
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {

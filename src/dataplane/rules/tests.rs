@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// A listing as `nft -s -y list table inet l4lbd` prints it: indented by tabs, long elements wrapped.
@@ -61,6 +63,71 @@ fn new_differs_by_network_link_and_family() {
     ] {
         assert_ne!(RuleSet::new(&vips, &connected, None), base, "{vips:?} {connected:?}");
     }
+}
+
+#[test]
+fn new_leaves_out_what_a_wider_network_of_the_same_link_covers() {
+    let nested = [
+        ("10.0.2.2/32", "eth0"),
+        ("10.0.2.0/24", "eth0"),
+        ("10.8.0.0/16", "wg0"),
+        ("10.8.1.7/24", "wg0"),
+        ("10.8.2.0/24", "eth1"),
+        ("fd00::/48", "eth0"),
+        ("fd00:0:0:1::/64", "eth0"),
+        ("fd00:0:0:1::/64", "eth1"),
+    ];
+    let outer = ["10.0.2.0/24 eth0", "10.8.0.0/16 wg0", "10.8.2.0/24 eth1"];
+    let outer6 = ["fd00::/48 eth0", "fd00:0:0:1::/64 eth1"];
+    let outer: Vec<(&str, &str)> =
+        outer.into_iter().chain(outer6).filter_map(|pair| pair.split_once(' ')).collect();
+    let vips = networks(&["11.0.0.0/8", "11.0.0.7/32"]);
+    let rules = RuleSet::new(&vips, &links(&nested), None);
+    assert_eq!(rules, RuleSet::new(&networks(&["11.0.0.0/8"]), &links(&outer), None));
+    assert!(outer.iter().all(|(net, link)| rules.script().contains(&format!("{net} . \"{link}\""))));
+}
+
+#[test]
+fn new_leaves_out_links_that_nft_cannot_name() {
+    let odd = links(&[("10.0.0.0/24", "a\"b"), ("10.0.1.0/24", "eth*"), ("10.0.2.0/24", "a\\b")]);
+    assert_eq!(RuleSet::new(&networks(&[]), &odd, None), RuleSet::new(&networks(&[]), &links(&[]), None));
+}
+
+/// Networks that are often in each other.
+fn nested_networks() -> impl Strategy<Value = IpNet> {
+    let v4 = (0..4u8, any::<u8>(), 7..=32u8).prop_map(|(third, last, length)| {
+        IpNet::new(std::net::IpAddr::from([10, 8, third, last]), length).unwrap()
+    });
+    let v6 = (0..4u16, any::<u16>(), 15..=128u8).prop_map(|(fourth, last, length)| {
+        IpNet::new(std::net::IpAddr::from([0xfd00, 0, 0, fourth, 0, 0, 0, last]), length).unwrap()
+    });
+    prop_oneof![v4, v6]
+}
+
+proptest! {
+    #[test]
+    fn no_element_covers_another_and_none_is_lost(
+        nets in prop::collection::btree_set((nested_networks(), 0..3u8), 0..20)
+    ) {
+        let kept = outermost(nets.iter().copied());
+        for (net, key) in &kept {
+            let covering = kept.iter().filter(|(other, of)| of == key && other.contains(net));
+            prop_assert_eq!(covering.count(), 1);
+        }
+        for (net, key) in &nets {
+            prop_assert!(kept.iter().any(|(other, of)| of == key && other.contains(net)));
+        }
+    }
+}
+
+#[test]
+fn with_less_takes_the_networks_of_links_away_and_nothing_else() {
+    let vips = networks(&["11.0.0.0/8", "fd01:c::/64"]);
+    let both = [("10.0.0.0/24", "eth0"), ("fd00::/64", "eth0")];
+    let of = |connected: &[(&str, &str)]| RuleSet::new(&vips, &links(connected), Some(7));
+    let parts: Vec<(&str, RuleSet)> = of(&both).with_less().collect();
+    let expected = [("IPv6", of(&both[..1])), ("IPv4", of(&both[1..])), ("IPv4 and IPv6", of(&[]))];
+    assert_eq!(parts, expected);
 }
 
 /// The chain of the daemon's own group as `nft -s -y list table inet l4lbd` prints it.

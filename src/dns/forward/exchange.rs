@@ -38,16 +38,34 @@ fn request(query: &Query, id: u16) -> Message {
     request
 }
 
-/// Asks an upstream. Datagrams that do not belong to the question are counted in `forged`.
+/// Asks an upstream, again without EDNS if it does not understand that (RFC 6891 section 6.2.2). Datagrams that
+/// do not belong to the question are counted in `forged`.
 ///
 /// # Errors
 /// When the upstream cannot be reached, or its answer is an error or cannot be read. Silence is left to the
 /// caller's deadline.
 pub async fn ask(upstream: SocketAddr, query: &Query, forged: &Tally) -> Result<Message, Failure> {
+    match exchange(upstream, query, true, forged).await {
+        Err(Failure::Code(ResponseCode::FormErr | ResponseCode::NotImp)) => {
+            exchange(upstream, query, false, forged).await
+        }
+        answered => answered,
+    }
+}
+
+/// Asks an upstream once.
+async fn exchange(
+    upstream: SocketAddr,
+    query: &Query,
+    with_edns: bool,
+    forged: &Tally,
+) -> Result<Message, Failure> {
     let mut request = request(query, rand::random());
-    let mut edns = Edns::new();
-    edns.set_max_payload(MAX_UDP_PAYLOAD);
-    request.set_edns(edns);
+    if with_edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(MAX_UDP_PAYLOAD);
+        request.set_edns(edns);
+    }
     let octets = request.to_vec().map_err(io::Error::other)?;
     let answer = over_udp(upstream, &request, &octets, forged).await?;
     let answer = if answer.truncation { over_tcp(upstream, &request, &octets).await? } else { answer };

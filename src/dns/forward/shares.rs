@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::dns::usage::{Metered, Usage};
+
 /// Questions that may be under way at once, those of all clients together.
 pub const MAX_QUESTIONS: usize = 1024;
 
@@ -47,18 +49,35 @@ pub struct Shares {
     total: usize,
     clients: HashMap<Client, usize>,
     routes: Vec<usize>,
+    /// Questions that got no place.
+    refused: u64,
+}
+
+impl Metered for Shares {
+    fn usage(&self, name: &str) -> Usage {
+        let (share, refused) = (share(self.clients.len() + 1), self.refused);
+        let (used, limit) = (self.total, MAX_QUESTIONS);
+        let usage = Usage { name: name.to_owned(), used, limit, share, refused, ..Usage::default() };
+        usage.of_clients(self.clients.iter().map(|(client, used)| (client, *used)))
+    }
+}
+
+/// Places that each of so many clients may have when all are wanted.
+fn share(clients: usize) -> usize {
+    (MAX_QUESTIONS / clients.max(1)).max(LEAST)
 }
 
 impl Shares {
     /// Shares of this number of routes, none of them in use.
     pub fn new(routes: usize) -> Self {
-        Self { total: 0, clients: HashMap::new(), routes: vec![0; routes] }
+        Self { total: 0, clients: HashMap::new(), routes: vec![0; routes], refused: 0 }
     }
 
     /// Takes a place for a question. Returns false if the client or the route has used its share up.
     pub fn take(&mut self, client: Client, route: usize) -> bool {
         let used = self.clients.get(&client).copied().unwrap_or_default();
         if self.total >= MAX_QUESTIONS || self.total >= PRESSURE && !self.has_share(used, route) {
+            self.refused += 1;
             return false;
         }
         self.total += 1;
@@ -75,7 +94,7 @@ impl Shares {
         let clients = self.clients.len() + usize::from(used == 0) + 1;
         let others = self.routes.len().saturating_sub(1).min(MAX_QUESTIONS / RESERVED / 4);
         let of_route = self.routes.get(route).copied().unwrap_or_default();
-        used < (MAX_QUESTIONS / clients).max(LEAST) && of_route < MAX_QUESTIONS - RESERVED * others
+        used < share(clients) && of_route < MAX_QUESTIONS - RESERVED * others
     }
 
     /// Number of questions under way.
@@ -141,6 +160,18 @@ mod tests {
         }
         assert!(shares.take(client(1), 1));
         assert!(!shares.take(client(2001), 0));
+    }
+
+    #[test]
+    fn use_tells_who_has_most_and_how_many_were_refused() {
+        let mut shares = Shares::new(1);
+        fill(&mut shares, client(1), 0);
+        assert!(shares.take(client(2), 0));
+        let usage = shares.usage("questions");
+        assert!(usage.is_pressing());
+        assert_eq!((usage.used, usage.limit, usage.clients), (PRESSURE + 1, MAX_QUESTIONS, 2));
+        assert_eq!(usage.largest, Some(("10.0.0.1".to_owned(), PRESSURE)));
+        assert_eq!((usage.share, usage.refused), (MAX_QUESTIONS / 3, (2 * MAX_QUESTIONS - PRESSURE) as u64));
     }
 
     #[test]

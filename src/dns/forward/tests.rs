@@ -70,6 +70,13 @@ fn spoilt(query: &[u8], way: &str) -> Option<Vec<u8>> {
         "refused" => code(ResponseCode::Refused),
         "servfail" => code(ResponseCode::ServFail),
         "notimp" => code(ResponseCode::NotImp),
+        // Servers from before EDNS, of which some send the bare header.
+        "old" | "oldest" if Message::from_vec(query).unwrap().edns.is_some() => {
+            let code = if way == "old" { ResponseCode::FormErr } else { ResponseCode::NotImp };
+            let mut reply = [&query[..3], &[code.low(), 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+            reply[2] |= 0x80;
+            Some(reply)
+        }
         "echo" => Some(query.to_vec()),
         "garbage" => Some([&query[..2], &[0xff; 40]].concat()),
         "wrong id" => {
@@ -263,6 +270,19 @@ async fn the_most_telling_code_is_passed_on_when_all_have_failed() {
         let forwarder = forwarder(&upstreams.each_ref().map(|fake| fake.address));
         let reply = ask(&forwarder, "www.example.com.", Transport::Udp).await;
         assert_eq!((reply.response_code, reply.answers.len()), (code, 0), "{ways:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_without_edns_is_asked_without_it() {
+    for way in ["old", "oldest"] {
+        let fake = Fake::start_as(way).await;
+        let reply = ask(&forwarder(&[fake.address]), "www.example.com.", Transport::Udp).await;
+        assert_eq!((reply.response_code, reply.answers.len()), (ResponseCode::NoError, 1), "{way}");
+        assert_eq!(fake.asked.load(Ordering::Relaxed), 2);
+        // What does not fit comes over TCP all the same.
+        let reply = ask(&forwarder(&[fake.address]), "many.example.com.", Transport::Tcp).await;
+        assert_eq!(reply.answers.len(), 100, "{way}");
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::AbortHandle;
 
 use crate::dns::forward::Client;
+use crate::dns::usage::{Metered, Usage};
 
 /// Place of a connection in the order of activity while it is being answered.
 const BUSY: u64 = u64::MAX;
@@ -62,12 +63,35 @@ pub struct Connections {
     open: HashMap<u64, Connection>,
     order: Arc<AtomicU64>,
     limit: usize,
+    /// Connections that found no place.
+    refused: u64,
+    /// Connections that were closed for another one.
+    displaced: u64,
+}
+
+impl Metered for Connections {
+    fn usage(&self, name: &str) -> Usage {
+        let mut clients: HashMap<Client, usize> = HashMap::new();
+        for connection in self.open.values() {
+            *clients.entry(connection.owner.client).or_default() += 1;
+        }
+        let usage = Usage {
+            name: name.to_owned(),
+            used: self.open.len(),
+            limit: self.limit,
+            share: self.limit / (clients.len() + 1),
+            refused: self.refused,
+            displaced: self.displaced,
+            ..Usage::default()
+        };
+        usage.of_clients(clients.iter().map(|(client, used)| (client, *used)))
+    }
 }
 
 impl Connections {
     /// A table for at most `limit` connections.
     pub fn new(limit: usize) -> Self {
-        Self { open: HashMap::new(), order: Arc::default(), limit }
+        Self { open: HashMap::new(), order: Arc::default(), limit, refused: 0, displaced: 0 }
     }
 
     /// Makes room for a connection, which may close another one. Returns false if the newcomer has to go.
@@ -76,9 +100,13 @@ impl Connections {
             return true;
         }
         let open = || self.open.iter().map(|(id, open)| (*id, open.owner, open.activity.waits_since()));
-        let Some(id) = victim(open, newcomer, self.limit) else { return false };
+        let Some(id) = victim(open, newcomer, self.limit) else {
+            self.refused += 1;
+            return false;
+        };
         if let Some(closed) = self.open.remove(&id) {
             closed.task.abort();
+            self.displaced += 1;
         }
         true
     }

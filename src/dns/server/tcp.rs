@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,13 +26,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Accepts and serves connections for ever, at most `limit` at once; dropping it closes them.
 pub async fn serve(listener: TcpListener, responder: Responder, mut clients: ClientFilter, limit: usize) {
     let mut tasks = JoinSet::new();
-    let mut connections = Connections::new(limit);
+    let connections = Arc::new(Mutex::new(Connections::new(limit)));
+    if let Ok(address) = listener.local_addr() {
+        responder.usage.add(format!("tcp connections to {address}"), &connections);
+    }
+    let table = || connections.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         tokio::select! {
             // Those that were closed to make room are not in the table any more.
             Some(ended) = tasks.join_next() => {
                 if let Ok(id) = ended {
-                    connections.remove(id);
+                    table().remove(id);
                 }
             }
             accepted = listener.accept() => match accepted {
@@ -41,11 +45,11 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
                 }
                 Ok((stream, peer)) => {
                     let owner = Owner { client: Client::from(peer.ip()), is_node: clients.is_node(peer.ip()) };
-                    if !connections.make_room(owner) {
+                    if !table().make_room(owner) {
                         debug!(%peer, limit, "dns connection closed, all places are taken");
                         continue;
                     }
-                    let (id, activity) = connections.announce();
+                    let (id, activity) = table().announce();
                     let (responder, activity_of_task) = (responder.clone(), Arc::clone(&activity));
                     let task = tasks.spawn(async move {
                         if let Err(error) = serve_connection(stream, peer, &responder, &activity_of_task).await {
@@ -53,7 +57,7 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
                         }
                         id
                     });
-                    connections.add(id, owner, activity, task);
+                    table().add(id, owner, activity, task);
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a dns connection, trying again; queries over udp are not affected");

@@ -19,6 +19,7 @@ use super::{DnsState, Error, Listener, Responder, run};
 use crate::dns::forward::Forwarder;
 use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
+use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::vips::{DEFAULT_ORIGIN, NamedService};
 use crate::plan::NodeView;
@@ -39,7 +40,13 @@ fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)])
 fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
     // The node's networks stay unknown, so that only loopback clients are inside.
     let nodes = watch::Sender::new(Arc::<NodeView>::default()).subscribe();
-    Responder { catalogs, nodes, clients: vec![ClientRule::Node], forwarder: None }
+    Responder {
+        catalogs,
+        nodes,
+        clients: vec![ClientRule::Node],
+        forwarder: None,
+        usage: UsageRegistry::default(),
+    }
 }
 
 /// A running server and the way to its zone.
@@ -320,6 +327,43 @@ async fn a_slow_upstream_delays_no_local_name() {
     assert_eq!(data(&Message::from_vec(&buffer[..received]).unwrap()), ["11.0.0.1"]);
     shutdown.cancel();
     task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn use_of_connections_and_questions_is_known_while_the_server_runs() {
+    let silent = UdpSocket::bind(LOOPBACK).await.unwrap();
+    let listener = Listener::bind(&[LOOPBACK]).await.unwrap();
+    let address = listener.addresses().next().unwrap();
+    let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
+    let forwarder = Forwarder::new(vec![("", vec![silent.local_addr().unwrap()])], &[address]).unwrap();
+    let service = Responder { forwarder: Some(forwarder.clone()), ..service(receiver) };
+    let registry = service.usage.clone();
+    forwarder.announce(&registry);
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(listener.serve(service, shutdown.clone()));
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut slow = Message::new(1, MessageType::Query, OpCode::Query);
+    slow.add_query(Query::query(Name::from_ascii("example.com.").unwrap(), RecordType::A));
+    let octets = slow.to_vec().unwrap();
+    stream.write_u16(octets.len() as u16).await.unwrap();
+    stream.write_all(&octets).await.unwrap();
+    // The upstream is asked when both places are taken.
+    let mut buffer = [0; 512];
+    timeout(PATIENCE, silent.recv(&mut buffer)).await.unwrap().unwrap();
+    let shown: Vec<String> = registry.read().iter().map(|usage| usage.to_string()).collect();
+    assert_eq!(
+        shown,
+        [
+            "forwarded questions: 1 of 1024 by 1 client (most by 127.0.0.1: 1; share 512)".to_owned(),
+            format!("tcp connections to {address}: 1 of 1024 by 1 client (most by 127.0.0.1: 1; share 512)"),
+        ]
+    );
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    // The question is still under way, and the connections have gone with the server.
+    let left: Vec<String> = registry.read().into_iter().map(|usage| usage.name).collect();
+    assert_eq!(left, ["forwarded questions"]);
 }
 
 /// As musl does it: both families at once from one socket, matched by their ids.

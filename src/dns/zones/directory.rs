@@ -4,17 +4,18 @@
 //! the snapshot already ([`crate::cluster::belief`]).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::cluster::dns_label::{label, mesos_fragment};
-use crate::cluster::registry::{RegisteredTask, Scheduler, TaskRegistry};
+use crate::cluster::registry::{RegisteredTask, Scheduler};
 use crate::cluster::{Agent, Snapshot};
 
 /// Running tasks of one snapshot, sorted by framework name and task name.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    registry: Arc<TaskRegistry>,
+    leader: Option<SocketAddr>,
+    tasks: Vec<Arc<RegisteredTask>>,
     /// Entries refer to places in this list.
     agents: Vec<AgentEntry>,
     groups: Vec<Group>,
@@ -45,7 +46,7 @@ pub struct Group {
     pub schedulers: Vec<Scheduler>,
 }
 
-/// A task of the registry, with its agent and its group.
+/// A task of the directory, with its agent and its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskEntry {
     task: u32,
@@ -77,39 +78,39 @@ impl Directory {
                 }
             }
         }
-        // The registry has numbers of its own for agents and frameworks.
-        let agents: BTreeMap<u32, u32> =
-            registry.agents.iter().map(|(id, number)| (*number, index.agent(id, None))).collect();
-        let groups: BTreeMap<u32, u32> = registry
-            .frameworks
-            .iter()
-            .filter_map(|(id, number)| Some((*number, snapshot.frameworks.get(id)?)))
-            .map(|(number, name)| (number, index.group(name)))
-            .collect();
-        let tasks = (0..).zip(&registry.tasks);
-        let entries = tasks.filter_map(|(number, task)| {
-            let (agent, group) = (*agents.get(&task.agent)?, *groups.get(&task.framework)?);
-            Some((group, &*task.label, number, agent))
-        });
+        let mut tasks = Vec::with_capacity(registry.len());
+        let mut entries = Vec::with_capacity(registry.len());
+        // Tasks of a framework are neighbours in the registry.
+        let mut last: Option<(&str, Option<u32>)> = None;
+        for (key, task) in &registry.tasks {
+            let group = match last {
+                Some((framework, group)) if framework == &*key.framework => group,
+                _ => snapshot.frameworks.get(&*key.framework).map(|name| index.group(name)),
+            };
+            last = Some((&*key.framework, group));
+            let Some(group) = group else { continue };
+            let number = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+            entries.push((group, &*task.label, number, index.agent(&task.agent, None)));
+            tasks.push(Arc::clone(task));
+        }
         // Sorted by group and label, so that the tasks of a name are found by halving.
-        let mut entries: Vec<_> = entries.collect();
         entries.sort_unstable();
         let entry = |(group, _, task, agent): (u32, &str, u32, u32)| TaskEntry { task, agent, group };
         let entries: Vec<TaskEntry> = entries.into_iter().map(entry).collect();
         let mut written: Vec<(u32, Box<str>, TaskEntry)> = entries
             .iter()
             .filter_map(|entry| {
-                let name = registry.tasks.get(entry.task as usize)?.written.as_deref()?;
+                let name = tasks.get(entry.task as usize)?.written.as_deref()?;
                 Some((entry.group, turned(name), *entry))
             })
             .collect();
         written.sort_unstable();
-        Self { entries, written, registry: Arc::clone(registry), agents: index.agents, groups: index.groups }
+        Self { leader: registry.leader, tasks, entries, written, agents: index.agents, groups: index.groups }
     }
 
     /// Address and port of the leading master.
     pub fn leader(&self) -> Option<(IpAddr, u16)> {
-        self.registry.leader.map(|leader| (leader.ip(), leader.port()))
+        self.leader.map(|leader| (leader.ip(), leader.port()))
     }
 
     /// Addresses of all agents.
@@ -218,7 +219,7 @@ impl Directory {
     }
 
     fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
-        self.registry.tasks.get(entry.task as usize)
+        self.tasks.get(entry.task as usize).map(AsRef::as_ref)
     }
 
     fn label(&self, entry: &TaskEntry) -> &str {

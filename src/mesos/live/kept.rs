@@ -83,7 +83,7 @@ pub fn read(task: &RawValue) -> Lenient<MesosTask<'_>> {
 /// Returns the key of a task in the cluster.
 pub fn key(framework: &Option<WrappedText<'_>>, task: &WrappedText<'_>) -> TaskKey {
     TaskKey {
-        framework: framework.as_ref().map(|id| id.0.to_string()).unwrap_or_default(),
-        task: task.0.to_string(),
+        framework: framework.as_ref().map(|id| (*id.0).into()).unwrap_or_default(),
+        task: (*task.0).into(),
     }
 }

@@ -30,6 +30,26 @@ fn a_subscription_tells_its_heartbeat() {
     assert_eq!(live.record(r#"{"type":"HEARTBEAT"}"#).unwrap(), EventEffect::None);
 }
 
+#[test]
+fn events_tell_when_frameworks_registered() {
+    let mut live = LiveCluster::default();
+    let mut record = |kind: &str, member: &str| {
+        live.record(&format!(r#"{{"type":"{kind}",{member}}}"#)).unwrap();
+        live.snapshot().registered.get("F").map(|time| time.as_second())
+    };
+    let info = r#""framework_info":{"id":{"value":"F"},"name":"marathon"}"#;
+    let time = r#""registered_time":{"nanoseconds":7000000000}"#;
+    assert_eq!(record("SUBSCRIBED", r#""subscribed":{"get_state":{}}"#), None);
+    assert_eq!(
+        record("FRAMEWORK_ADDED", &format!(r#""framework_added":{{"framework":{{{info},{time}}}}}"#)),
+        Some(7)
+    );
+    let update = format!(r#""framework_updated":{{"framework":{{{info}}}}}"#);
+    assert_eq!(record("FRAMEWORK_UPDATED", &update), Some(7), "kept where an update has none");
+    let removed = r#""framework_removed":{"framework_info":{"id":{"value":"F"},"name":"marathon"}}"#;
+    assert_eq!(record("FRAMEWORK_REMOVED", removed), None);
+}
+
 /// Every event may be told again: the state of a task is its last one's.
 #[test]
 fn repeated_events_change_nothing() {

@@ -47,7 +47,7 @@ const ODD_V1: &str = r#"{"task_id":{"value":"odd"},"framework_id":{"value":"F"},
     "labels":{"labels":[{"key":"vip_port1","value":"tcp://1.2.3.4:80"}]}}"#;
 
 fn has_sane_task(snapshot: &crate::cluster::Snapshot) -> bool {
-    snapshot.tasks.keys().any(|key| key.task == "sane")
+    snapshot.tasks.keys().any(|key| &*key.task == "sane")
 }
 
 #[test]
@@ -57,17 +57,18 @@ fn numbers_of_a_document_cost_at_most_their_own_task() {
         let document = format!(
             r#"{{"id":"M","elected_time":{extreme},"start_time":{extreme},"activated_slaves":{extreme},
             "slaves":[{{"id":"S","pid":"slave(1)@10.0.0.2:{extreme}","port":{extreme}}}],
-            "frameworks":[{{"id":"F","name":"marathon","pid":"x@10.0.0.3:{extreme}","tasks":[{},{SANE}]}}]}}"#,
+            "frameworks":[{{"id":"F","name":"marathon","registered_time":{extreme},"pid":"x@10.0.0.3:{extreme}","tasks":[{},{SANE}]}}]}}"#,
             ODD.replace('N', extreme)
         );
         let snapshot = parse(document.as_bytes(), Some(Format::State)).unwrap();
         assert!(has_sane_task(&snapshot), "{extreme}");
         let document = format!(
-            r#"{{"get_state":{{"get_tasks":{{"tasks":[{},{SANE}]}}}}}}"#,
+            r#"{{"get_state":{{"get_tasks":{{"tasks":[{},{SANE}]}},"get_frameworks":{{"frameworks":[{{"framework_info":
+            {{"id":{{"value":"F"}},"name":"marathon"}},"registered_time":{{"nanoseconds":{extreme}}}}}]}}}}}}"#,
             ODD_V1.replace('N', extreme)
         );
         let snapshot = parse(document.as_bytes(), Some(Format::V1State)).unwrap();
-        assert!(has_sane_task(&snapshot), "{extreme}");
+        assert!(has_sane_task(&snapshot) && snapshot.frameworks.contains_key("F"), "{extreme}");
     }
 }
 

@@ -53,10 +53,15 @@ fn kernel(protocol: Protocol, servers: &[(u8, u32)]) -> Actual {
     actual
 }
 
+/// Nobody else has any place.
+fn free(places: &[Place]) -> Vec<bool> {
+    vec![false; places.len()]
+}
+
 /// Weights of the servers after an update.
 fn weights(drain: &mut Drain, desired: &Desired, actual: &Actual, seconds: i64) -> Vec<(u8, u32)> {
     let mut desired = desired.clone();
-    drain.update(&desired, &BTreeMap::new(), actual, at(seconds), LIMIT);
+    drain.update(&desired, &BTreeMap::new(), actual, (at(seconds), LIMIT), free);
     drain.apply(&mut desired);
     let state = desired.state();
     let services = state.services.values();
@@ -97,7 +102,7 @@ fn a_port_can_ask_for_a_deadline_of_its_own() {
     let asked = ready("leaving", Some(Duration::from_secs(300)));
     last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(asked));
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
-    assert!(drain.update(&desired, &last, &busy, at(0), LIMIT));
+    assert!(drain.update(&desired, &last, &busy, (at(0), LIMIT), free));
     assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(300)));
     let mut shown = desired.clone();
     drain.apply(&mut shown);
@@ -127,4 +132,22 @@ fn udp_servers_leave_at_once() {
     let mut drain = Drain::default();
     let busy = kernel(Protocol::Udp, &[(1, 0), (2, 3)]);
     assert_eq!(weights(&mut drain, &plan(Protocol::Udp, &[1]), &busy, 0), [(1, 1)]);
+}
+
+#[test]
+fn one_whose_address_another_task_has_leaves_at_once() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let mut last = plan(Protocol::Tcp, &[1, 2]).services;
+    let backend = Backend { agent: "S".to_owned(), ..ready("leaving", None) };
+    last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(backend));
+    let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3), (3, 3)]);
+    let mut asked = Vec::new();
+    let second = |places: &[Place]| {
+        asked = places.to_vec();
+        places.iter().map(|place| place.address == server(2)).collect()
+    };
+    assert!(drain.update(&desired, &last, &busy, (at(0), LIMIT), second));
+    assert_eq!((asked[0].task.as_str(), asked[0].agent.as_str()), ("leaving", "S"));
+    assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), None);
+    assert!(drain.deadline(&key(Protocol::Tcp), &server(3)).is_some());
 }

@@ -62,7 +62,7 @@ fn combine(reports: LatestReports) -> Report {
 /// Weights by task id.
 fn weights(report: &Report) -> Vec<(String, u32)> {
     let tasks = report.snapshot.as_ref().unwrap().tasks.values();
-    tasks.map(|task| (task.key.task.clone(), u32::from(task.is_ready()))).collect()
+    tasks.map(|task| (task.key.task.to_string(), u32::from(task.is_ready()))).collect()
 }
 
 fn list(tasks: &[(&str, u32)]) -> Vec<(String, u32)> {
@@ -80,7 +80,7 @@ fn an_agent_knows_best_about_its_own_tasks() {
         combine(LatestReports { cluster: good(cluster.clone()), agent: good(own.clone()), marathon: None });
     assert_eq!(weights(&report), list(&[("killing", 0), ("new", 1), ("other", 1)]));
     let snapshot = report.snapshot.unwrap();
-    assert!(snapshot.ended.iter().any(|key| key.task == "gone"), "it did not just vanish");
+    assert!(snapshot.ended.iter().any(|key| &*key.task == "gone"), "it did not just vanish");
     assert_eq!(snapshot.master, cluster.master);
     // While it does not answer, the masters' word counts; without masters, its last one.
     let report =
@@ -97,7 +97,7 @@ fn a_real_agent_and_its_master_agree() {
     let (cluster, own) = (capture("master_state.json"), capture("agent_state.json"));
     let overlaid = overlay(&cluster, &own);
     let here = |snapshot: &Snapshot| -> Vec<_> {
-        let tasks = snapshot.tasks.values().filter(|task| own.agents.contains_key(&task.agent_id));
+        let tasks = snapshot.tasks.values().filter(|task| own.agents.contains_key(&*task.agent_id));
         tasks.map(|task| (task.key.clone(), task.state, task.healthy, task.ports.clone())).collect()
     };
     assert!(!here(&own).is_empty());
@@ -125,7 +125,7 @@ fn nothing_is_said_before_everybody_was_heard() {
 
 #[test]
 fn marathons_verdicts_are_added_and_kept_while_it_is_away() {
-    let mut view = MarathonView { framework: "F".to_owned(), ..MarathonView::default() };
+    let mut view = MarathonView { framework: "F".into(), ..MarathonView::default() };
     view.verdicts.insert("sick".to_owned(), false);
     let cluster = || good(master(&[("sick", "B", RUNNING), ("well", "B", RUNNING)]));
     for marathon in [good(view.clone()), failed(good(view))] {
@@ -137,7 +137,7 @@ fn marathons_verdicts_are_added_and_kept_while_it_is_away() {
 /// Marathon answers for the first time, and has no results.
 #[test]
 fn an_app_does_not_lose_all_its_tasks_for_want_of_results() {
-    let mut view = MarathonView { framework: "F".to_owned(), ..MarathonView::default() };
+    let mut view = MarathonView { framework: "F".into(), ..MarathonView::default() };
     view.checked.insert("web".to_owned());
     let reports = |tasks, view: &MarathonView| LatestReports {
         cluster: good(master(tasks)),

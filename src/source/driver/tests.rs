@@ -78,3 +78,46 @@ async fn run_keeps_the_last_snapshot_through_failures_and_counts_them() {
     running.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_three_intervals_late_is_told_until_it_comes() {
+    let started = Instant::now();
+    // The second request gets no answer before 60 s.
+    let (sender, mut reports) = watch::channel(Report::default());
+    let running = CancellationToken::new();
+    let task = tokio::spawn(run(Slow(0), BACKOFF, sender, running.clone()));
+    reports.wait_for(|report| report.overdue.is_some()).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 15);
+    assert_eq!(
+        reports.borrow().overdue.as_deref(),
+        Some("slow has not answered for 3 intervals, asked every 5s")
+    );
+    assert!(reports.borrow().failure.is_none());
+    reports.wait_for(|report| report.overdue.is_none()).await.unwrap();
+    assert!(started.elapsed().as_secs() >= 60);
+    running.cancel();
+    task.await.unwrap();
+}
+
+/// Answers at once, and then after a minute each time.
+struct Slow(u32);
+
+impl Source for Slow {
+    type Item = u32;
+
+    async fn next(&mut self) -> Result<Fetched<u32>, Error> {
+        self.0 += 1;
+        if self.0 > 1 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        Ok(Fetched::New(self.0))
+    }
+
+    fn origin(&self) -> String {
+        "slow".to_owned()
+    }
+
+    fn schedule(&self) -> PollSchedule {
+        PollSchedule { interval: Duration::from_secs(5), ..PollSchedule::default() }
+    }
+}

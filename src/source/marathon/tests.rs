@@ -126,7 +126,7 @@ async fn alone_it_finds_the_addresses_of_agents() {
     let leader = StandIn::leading().await;
     let mut marathon = asking(&[&leader]);
     let view = view(&mut marathon).await;
-    assert!(view.snapshot.agents["S"].address.unwrap().is_loopback());
+    assert!(view.snapshot.agents.get("S").unwrap().address.unwrap().is_loopback());
     assert!(view.verdicts["web.instance-1._app.1"]);
     assert!(matches!(marathon.next().await, Ok(Fetched::Unchanged)));
     assert_eq!(marathon.origin(), format!("http://{}", leader.own));

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use zookeeper_client::{Client, EventType};
 
-use crate::source::location::Ensemble;
+use crate::source::asked::AskedServers;
+use crate::source::location::{Ensemble, ZOOKEEPER_PORT};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,6 +41,7 @@ pub struct ElectionState {
 #[derive(Debug)]
 pub struct Election {
     elected: watch::Receiver<ElectionState>,
+    servers: AskedServers,
     _following: AbortOnDropHandle<()>,
 }
 
@@ -48,8 +50,14 @@ impl Election {
     /// masters speak TLS, so that `scheme` says it.
     pub fn follow(ensemble: Ensemble, scheme: &'static str) -> Self {
         let (sender, elected) = watch::channel(ElectionState::default());
-        let following = tokio::spawn(follow(ensemble, scheme, sender));
-        Self { elected, _following: AbortOnDropHandle::new(following) }
+        let servers = AskedServers::default();
+        let following = tokio::spawn(follow(ensemble, scheme, sender, servers.clone()));
+        Self { elected, servers, _following: AbortOnDropHandle::new(following) }
+    }
+
+    /// Returns the addresses of the ZooKeeper servers that were asked.
+    pub fn servers(&self) -> &AskedServers {
+        &self.servers
     }
 
     /// Returns the present outcome; waits for the first one.
@@ -72,9 +80,14 @@ impl Election {
 }
 
 /// Opens one session after the other.
-async fn follow(ensemble: Ensemble, scheme: &'static str, sender: watch::Sender<ElectionState>) {
+async fn follow(
+    ensemble: Ensemble,
+    scheme: &'static str,
+    sender: watch::Sender<ElectionState>,
+    asked: AskedServers,
+) {
     loop {
-        let Err(error) = session(&ensemble, scheme, &sender).await;
+        let Err(error) = session(&ensemble, scheme, &sender, &asked).await;
         // The last leader stays known: it may well lead on.
         let error = format!("{ensemble}: {error}");
         sender.send_if_modified(|elected| {
@@ -98,6 +111,8 @@ enum Error {
     Timeout,
     #[error("{0}{hint}", hint = hint(.0))]
     Client(#[from] zookeeper_client::Error),
+    #[error("the name {0} is not found: {1}")]
+    Name(String, std::io::Error),
     #[error("ZooKeeper ended the session; a new one is opened")]
     Session,
     #[error(
@@ -124,14 +139,17 @@ async fn session(
     ensemble: &Ensemble,
     scheme: &str,
     sender: &watch::Sender<ElectionState>,
+    asked: &AskedServers,
 ) -> Result<std::convert::Infallible, Error> {
+    // Anew for each session: the client itself would resolve names without telling the addresses.
+    let servers = in_time(async { Ok(resolve(&ensemble.servers, asked).await) }).await??;
     // Eagerly: after one round over all servers the reason can be told.
     let mut connector = Client::connector().with_session_timeout(SESSION_TIMEOUT).with_fail_eagerly();
     // The digest scheme, which is that of the masters' --zk=zk://USER:PASSWORD@...
     if let Some(credentials) = &ensemble.credentials {
         connector = connector.with_auth("digest", credentials.expose_secret().as_bytes());
     }
-    let client = in_time(connector.connect(&ensemble.servers.join(","))).await?;
+    let client = in_time(connector.connect(&servers.join(","))).await?;
     loop {
         let (nodes, watcher) = match in_time(client.list_and_watch_children(&ensemble.path)).await {
             Err(Error::Client(zookeeper_client::Error::NoNode)) => {
@@ -170,6 +188,23 @@ async fn session(
             () = tokio::time::sleep(LISTED_EVERY) => {}
         }
     }
+}
+
+/// Returns the addresses of servers that are given as `HOST:PORT`. A name that is not found costs only itself.
+async fn resolve(servers: &[String], asked: &AskedServers) -> Result<Vec<String>, Error> {
+    let lookups = servers.iter().map(async |server| {
+        let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+        let host = host.trim_matches(['[', ']']);
+        asked.resolve(host, port.parse().unwrap_or(ZOOKEEPER_PORT)).await.map_err(|error| (host, error))
+    });
+    let (mut found, mut failed) = (Vec::new(), None);
+    for looked_up in futures_util::future::join_all(lookups).await {
+        match looked_up {
+            Ok(addresses) => found.extend(addresses.iter().map(ToString::to_string)),
+            Err((host, error)) => failed = Some(Error::Name(host.to_owned(), error)),
+        }
+    }
+    failed.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
 /// Applies a change, and wakes the readers if it makes a difference.
@@ -271,5 +306,20 @@ mod tests {
         let elected = election.current().await;
         assert_eq!(elected.leader, None);
         assert!(elected.error.unwrap().contains(&server));
+    }
+
+    #[tokio::test]
+    async fn zookeeper_is_asked_at_the_addresses_that_are_known_of_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let servers = vec![format!("localhost:{port}"), "no-such-host.invalid:2181".to_owned()];
+        let ensemble = Ensemble { servers, path: "/mesos".to_owned(), credentials: None };
+        let election = Election::follow(ensemble, "http");
+        let _asked = listener.accept().await.unwrap();
+        let servers = election.servers().list();
+        assert_eq!(servers.get(&IpAddr::from([127, 0, 0, 1])).map(String::as_str), Some("localhost"));
+        let asked = AskedServers::default();
+        let missing = resolve(&["no-such-host.invalid:2181".to_owned()], &asked).await.unwrap_err();
+        assert!(missing.to_string().starts_with("the name no-such-host.invalid is not found"), "{missing}");
     }
 }

@@ -4,6 +4,8 @@
 //! A master that is neither listed nor elected is known by a redirect. It is believed for [`BELIEVED`],
 //! then a listed or elected one must lead there again: one wrong redirect must not decide for ever.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +68,12 @@ impl Masters {
             elections,
             leader: None,
         })
+    }
+
+    /// Returns the addresses of all servers that were asked, those of elections among them.
+    pub fn servers(&self) -> BTreeMap<IpAddr, String> {
+        let elections = self.elections.iter().flat_map(|election| election.servers().list());
+        elections.chain(self.http.asked().list()).collect()
     }
 
     /// Returns the URLs of all known masters, the likeliest leader first, and the reasons why elections

@@ -1,5 +1,7 @@
 //! `GET /master/state` of the leading master, or `GET /state` of the node's own agent, again and again.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::masters::{self, Masters};
@@ -93,6 +95,10 @@ impl Source for MesosPoll {
     fn schedule(&self) -> PollSchedule {
         let (agents, bytes) = self.last.as_ref().map_or((0, 0), |last| (last.agents, last.bytes));
         PollSchedule::within(self.config.budget, self.config.interval.0, agents, bytes)
+    }
+
+    fn servers(&self) -> BTreeMap<IpAddr, String> {
+        self.masters.servers()
     }
 
     async fn wake(&mut self) {

@@ -2,6 +2,8 @@
 //!
 //! While no master takes this node as a subscriber, the state document is polled instead.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::masters::{self, Masters};
@@ -116,6 +118,11 @@ impl Source for MesosStream {
             (Some(subscription), _) => subscription.schedule().clone(),
             (None, None) => PollSchedule::stream(self.config.budget, self.config.resync.0, 0, 0),
         }
+    }
+
+    fn servers(&self) -> BTreeMap<IpAddr, String> {
+        let instead = self.instead.iter().flat_map(Source::servers);
+        instead.chain(self.masters.servers()).collect()
     }
 
     async fn wake(&mut self) {

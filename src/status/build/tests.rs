@@ -1,5 +1,6 @@
 use super::*;
 use crate::dataplane::Connections;
+use crate::dns::usage::Usage;
 use crate::source::Failure;
 
 fn at(second: i64) -> Timestamp {
@@ -47,6 +48,31 @@ fn reasons_come_in_the_order_of_their_weight() {
             "kernel: delete service tcp 11.0.0.1:80: refused 0",
         ]
     );
+}
+
+#[test]
+fn the_age_of_the_state_is_said_while_an_answer_is_late() {
+    let mut status = Status::default();
+    status.source.good_at = Some(at(91));
+    status.source.overdue = Some("http://m:5050 has not answered for 3 intervals, asked every 2s".to_owned());
+    assert_eq!(
+        reasons(&status, None, None, &failed(0), None, at(100)),
+        ["source: the state is 9s old: http://m:5050 has not answered for 3 intervals, asked every 2s"]
+    );
+}
+
+#[test]
+fn what_clients_of_dns_share_is_told_before_it_is_full() {
+    let mut status = Status::default();
+    status.source.good_at = Some(at(99));
+    let usage =
+        |used| Usage { name: "forwarded questions".to_owned(), used, limit: 1024, ..Usage::default() };
+    let mut listed = |used| {
+        status.dns.usage = vec![usage(used)];
+        reasons(&status, None, None, &failed(0), None, at(100))
+    };
+    assert_eq!(listed(767), [""; 0]);
+    assert!(listed(768)[0].contains("forwarded questions: 768 of 1024"), "{:?}", listed(768));
 }
 
 #[test]

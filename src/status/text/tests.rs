@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign};
 use crate::dns::DnsState;
+use crate::dns::usage::Usage;
 use crate::source::Failure;
 use crate::status::Node;
 
@@ -102,6 +103,16 @@ fn a_degraded_status_has_its_reasons_first() {
         dns: DnsState::default(),
         ..status()
     };
+    status.dns.usage = vec![Usage {
+        name: "forwarded questions".to_owned(),
+        used: 780,
+        limit: 1024,
+        clients: 2,
+        share: 341,
+        largest: Some(("172.17.0.2".to_owned(), 768)),
+        refused: 12,
+        displaced: 0,
+    }];
     status.source.failure = Some(failure);
     status.pass.repaired = 2;
     status.pass.repaired_at = Some(at(995));

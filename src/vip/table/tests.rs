@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::cluster::{Runtime, TaskAddress};
 use crate::cluster::{TaskKey, VipLabel};
@@ -188,12 +190,62 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
     assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
 }
 
+/// Backends of a task at an agent, or the reason why it has none, with `vips.ports = "allocated"`.
+fn allocated(resources: &str, container: &str, networks: &str, port: u16, scope: &str) -> String {
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S","pid":"slave(1)@{AGENT}:5051"}},{{"id":"T","pid":"slave(1)@10.0.0.7:5051"}}],
+        "frameworks":[{{"id":"F","name":"marathon","tasks":[{{"id":"t","framework_id":"F","slave_id":"S",
+        "state":"TASK_RUNNING","resources":{{"ports":"{resources}"}},"container":{container},"statuses":[{{"state":
+        "TASK_RUNNING","timestamp":1,"container_status":{{"network_infos":{networks}}}}}],"discovery":{{"ports":
+        {{"ports":[{{"number":{port},"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"/web:80"}}
+        {scope}]}}}}]}}}}}}]}}]}}"#
+    );
+    let snapshot = mesos::parse(text.as_bytes(), None).unwrap();
+    let any = VipTable::new(&snapshot, &LabelPolicy::default());
+    assert_eq!((any.vips.len(), any.skipped.len()), (1, 0), "every port is fine by default");
+    let rules = LabelPolicy { ports: BackendPorts::Allocated, ..LabelPolicy::default() };
+    let table = VipTable::new(&snapshot, &rules);
+    let backends: Vec<String> =
+        table.vips.values().flat_map(|vip| vip.backends.keys()).map(SocketAddr::to_string).collect();
+    let reasons: Vec<&str> = table.skipped.iter().map(|skipped| &*skipped.reason).collect();
+    [backends.join(" "), reasons.join(" ")].concat()
+}
+
+#[test]
+fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
+    let host = Doc::default().networks;
+    let other = r#"[{"ip_addresses":[{"ip_address":"10.0.0.7"}]}]"#;
+    let refused = |port: u16| {
+        format!(
+            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the task's port resources \
+             nor mapped to its container (vips.ports)"
+        )
+    };
+    assert_eq!(allocated("[31000-31002]", "null", host, 31001, ""), "10.0.0.1:31001");
+    assert_eq!(allocated("[31000-31002]", "null", host, 31001, HOST_SCOPE), "10.0.0.1:31001");
+    assert_eq!(allocated("[31000-31002]", "null", "[]", 31002, ""), "10.0.0.1:31002", "old Mesos");
+    assert_eq!(allocated("[31000-31002]", "null", host, 22, ""), refused(22));
+    assert_eq!(allocated("[31000-31002, 23-21, 99999-22]", "null", host, 22, HOST_SCOPE), refused(22));
+    assert_eq!(allocated("[31000-31002]", "null", "[]", 5051, ""), refused(5051));
+    assert_eq!(allocated("", UCR, BRIDGE, 31000, HOST_SCOPE), "10.0.0.1:31000", "mapped");
+    assert_eq!(allocated("", DOCKER, BRIDGE, 31000, HOST_SCOPE), "10.0.0.1:31000", "mapped");
+    assert_eq!(allocated("", "null", BRIDGE, 80, ""), "172.31.254.3:80", "a container's own address");
+    // An executor may report any address and mapping.
+    assert_eq!(
+        allocated("[31000-31002]", "null", other, 31000, ""),
+        "10.0.0.7 is the address of an agent that the task does not run on (vips.ports)"
+    );
+    let reported = r#"[{"ip_addresses":[{"ip_address":"172.31.254.3"}],
+        "port_mappings":[{"host_port":22,"container_port":80,"protocol":"tcp"}]}]"#;
+    assert_eq!(allocated("[31000-31002]", "null", reported, 22, HOST_SCOPE), refused(22));
+}
+
 /// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.
 fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     let mut snapshot = Snapshot::default();
     snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
     for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
-        let key = TaskKey { framework: "F".to_owned(), task: name.to_string() };
+        let key = TaskKey { framework: "F".into(), task: name.to_string().into() };
         let port = TaskPort {
             name: "http".to_owned(),
             protocol: Protocol::Tcp,
@@ -201,20 +253,22 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             host_port: None,
             networks: BTreeSet::new(),
             is_in_container: false,
+            is_allocated: true,
             labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
             options: options.clone(),
         };
         let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
         let task = Task {
             key: key.clone(),
-            agent_id: "S".to_owned(),
+            agent_id: "S".into(),
             state: *state,
             healthy: *healthy,
             runtime: Runtime::Mesos,
             addresses: vec![TaskAddress { address, network: None }],
             ports: vec![port],
+            resources: Box::default(),
         };
-        snapshot.tasks.insert(key, task);
+        snapshot.tasks.insert(key, task.into());
     }
     VipTable::new(&snapshot, &LabelPolicy::default())
 }
@@ -251,4 +305,64 @@ fn the_first_task_that_asks_for_a_scheduler_decides() {
     assert_eq!((vip.scheduler.as_deref(), vip.sticky_idle, vip.backends.len()), (Some("rr"), true, 3));
     let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
     assert_eq!(reasons, ["another task of this VIP asks for scheduler rr, this one for sed"]);
+}
+
+/// Two agents at addresses of their own, with a task on each: of VIP a with its port among its resources, and
+/// of VIP b, which has the agent, resources and address that are given.
+fn claims(agent: &str, resources: &str, address: &str) -> Snapshot {
+    let task = |id: &str, agent: &str, resources: &str, address: &str| {
+        format!(
+            r#"{{"id":"{id}.1","framework_id":"F","slave_id":"{agent}","state":"TASK_RUNNING","resources":
+            {{"ports":"[{resources}]"}},"statuses":[{{"state":"TASK_RUNNING","timestamp":1,"container_status":
+            {{"network_infos":[{{"ip_addresses":[{{"ip_address":"{address}"}}]}}]}}}}],"discovery":{{"ports":
+            {{"ports":[{{"number":31000,"protocol":"tcp","labels":{{"labels":[{{"key":"VIP_0","value":"{id}:80"}}]}}}}]}}}}}}"#
+        )
+    };
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}},{{"id":"S2","pid":"slave(1)@10.0.0.2:5051"}}],
+        "frameworks":[{{"id":"F","name":"marathon","tasks":[{},{}]}}]}}"#,
+        task("a", "S1", "31000-31000", "10.0.0.1"),
+        task("b", agent, resources, address)
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+fn served(table: &VipTable) -> Vec<String> {
+    let backends = |(key, vip): (&VipKey, &Vip)| {
+        vip.backends.keys().map(|address| format!("{key} {address}")).collect::<Vec<_>>()
+    };
+    table.vips.iter().flat_map(backends).collect()
+}
+
+#[test]
+fn a_port_of_an_agent_that_was_given_to_one_task_is_no_backend_of_another() {
+    let rules = LabelPolicy::default();
+    for (agent, resources, address) in [("S2", "31000-31000", "10.0.0.1"), ("S1", "", "10.0.0.1")] {
+        let table = VipTable::new(&claims(agent, resources, address), &rules);
+        assert_eq!(served(&table), ["tcp a.marathon:80 10.0.0.1:31000"]);
+        let Skipped { task, reason, .. } = &table.skipped[0];
+        assert_eq!((task.as_str(), table.skipped.len()), ("b.1", 1));
+        assert!(
+            reason.starts_with("10.0.0.1:31000 was given to the running task a.1 of agent S1"),
+            "{reason}"
+        );
+    }
+    let table = VipTable::new(&claims("S2", "", "10.0.0.2"), &rules);
+    assert_eq!((served(&table).len(), table.skipped.len()), (2, 0), "a port that is not given to any task");
+}
+
+#[test]
+fn what_a_task_only_claims_takes_nothing_from_one_that_is_kept() {
+    let mut snapshot = claims("S2", "31000-31000", "10.0.0.1");
+    let kept = snapshot.tasks.keys().next().unwrap().clone();
+    snapshot.kept.insert(kept.clone());
+    Arc::make_mut(&mut snapshot.names).remove(&crate::cluster::registry::RegisteredKey::of(&kept));
+    for state in [TaskState::Running, TaskState::Lost] {
+        Arc::make_mut(snapshot.tasks.get_mut(&kept).unwrap()).state = state;
+        let table = VipTable::new(&snapshot, &LabelPolicy::default());
+        assert_eq!(served(&table), ["tcp a.marathon:80 10.0.0.1:31000"], "{state:?}");
+        assert!(table.awaited.iter().any(|key| key.to_string() == "tcp b.marathon:80"), "{state:?}");
+        let reason = &table.skipped[0].reason;
+        assert!(reason.contains("the task a.1, which is kept, had 10.0.0.1:31000 before"), "{reason}");
+    }
 }

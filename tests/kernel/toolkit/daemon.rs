@@ -85,7 +85,12 @@ impl Lab {
         let notifications = UnixDatagram::bind(&path)?;
         notifications.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
-        let process = inside(&self.agent.name)
+        let mut command = inside(&self.agent.name);
+        if let Some(programs) = &self.programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
+        let process = command
             .args([PROGRAM, "run", "--config"])
             .arg(self.path("l4lbd.toml"))
             .env("NOTIFY_SOCKET", &path)
@@ -200,6 +205,10 @@ impl Daemon<'_> {
     /// Where clients dial it.
     pub fn socket_of(&self, name: &str, port: u16) -> Result<SocketAddr> {
         Ok(self.vip(name, port)?.socket())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Ends it as systemd does.

@@ -53,6 +53,8 @@ pub struct Lab {
     pub source: String,
     pub mass_loss_polls: u32,
     pub audit: &'static str,
+    /// Directory of programs that stand in for those of the machine, for the daemon alone.
+    pub programs: Option<PathBuf>,
 }
 
 impl Lab {
@@ -87,6 +89,7 @@ impl Lab {
             source: format!("file:{}/state.json", directory.display()),
             mass_loss_polls: 5,
             audit: "1s",
+            programs: None,
             pins: Path::new(BPF).join(directory.file_name().unwrap_or_default()),
             directory,
             agent: Host::enter(agent)?,

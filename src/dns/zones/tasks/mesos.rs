@@ -16,7 +16,9 @@
 //! A task with discovery information has all its names twice: with its discovery name as one label, and as it
 //! is written, where `web.dev` is two labels. Of a task's addresses the first of each family counts, those of
 //! the agent first. A canonical name that is longer than a label can be has the end of the task's name cut
-//! off, so that SRV records always have a target.
+//! off, so that SRV records always have a target. A scheduler's records never join those of a task: the name
+//! `x.y` is that of the task `x` of the framework `y` before that of the framework `x.y`, and
+//! `_framework._tcp` is the scheduler's before that of a task called `framework`.
 
 use std::net::IpAddr;
 
@@ -70,6 +72,8 @@ impl TaskZone {
     fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<RData>> {
         let name = labels.join(".");
         let mut found: Option<Vec<RData>> = None;
+        // Addresses and services of schedulers, which never join those of tasks.
+        let (mut hosts, mut schedulers) = (Vec::new(), Vec::new());
         for (number, group) in self.directory.groups() {
             let fragment = group.fragment.as_str();
             // A framework whose name has no letter or digit has no place in DNS.
@@ -85,13 +89,28 @@ impl TaskZone {
             };
             // Only at a dot: the framework `b` has no part in the name `ab`.
             let records = match rest.strip_suffix('.') {
+                Some("_framework._tcp") if !slave => {
+                    schedulers.extend(self.of_scheduler(number).unwrap_or_default());
+                    self.of_group(number, "_framework._tcp", slave)
+                }
                 Some(rest) => self.of_group(number, rest, slave),
-                None if rest.is_empty() => self.of_framework(number, slave),
+                None if rest.is_empty() => self.of_framework(number, slave).map(|records| {
+                    hosts.extend(records);
+                    Vec::new()
+                }),
                 None => None,
             };
             if let Some(records) = records {
                 found.get_or_insert_default().extend(records);
             }
+        }
+        // The service that is reserved for schedulers is theirs, and every other name is that of a task first.
+        if !schedulers.is_empty() {
+            // Their target would be the task that has the framework's name.
+            let framework = name.strip_prefix("_framework._tcp.").unwrap_or_default();
+            found = Some(if self.is_of_task(framework) { Vec::new() } else { schedulers });
+        } else if let Some(records) = found.as_mut().filter(|records| records.is_empty()) {
+            records.extend(hosts);
         }
         // Two frameworks may have the same record.
         found.map(|mut records| {
@@ -133,9 +152,6 @@ impl TaskZone {
         if head.is_empty() {
             add(self.has_services(group, protocol, slave).then(Vec::new));
         }
-        if (head, protocol, slave) == ("_framework", "_tcp", false) {
-            add(self.of_scheduler(group));
-        }
         if let Some(task) = head.strip_prefix('_') {
             add(self.services(group, task, protocol, None, slave));
         }
@@ -159,6 +175,15 @@ impl TaskZone {
         let records: Vec<RData> =
             ports.filter_map(|port| Some(RData::Srv { port, target: target(&group.fragment)? })).collect();
         (!records.is_empty()).then_some(records)
+    }
+
+    /// True if a task of any framework has this name.
+    fn is_of_task(&self, name: &str) -> bool {
+        let mut groups = self.directory.groups().filter(|(_, group)| !group.fragment.is_empty());
+        groups.any(|(number, group)| {
+            let task = name.strip_suffix(&*group.fragment).and_then(|rest| rest.strip_suffix('.'));
+            task.and_then(|task| self.of_task(number, task, false)).is_some_and(|records| !records.is_empty())
+        })
     }
 
     /// Addresses of the tasks with this name, or of the one task whose canonical name it is.

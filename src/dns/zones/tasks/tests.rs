@@ -98,6 +98,39 @@ fn dcos_names() {
     }
 }
 
+/// Two frameworks of which one has the name of the other's task, and a task called as schedulers' services are.
+#[test]
+fn records_of_schedulers_and_tasks_are_not_joined() {
+    let task = |id: &str, name: &str, last: u8| {
+        format!(
+            r#"{{"id":"{id}","framework_id":"F1","slave_id":"S","state":"TASK_RUNNING","name":"{name}",
+            "resources":{{"ports":"[31000-31000]"}},"statuses":[{{"state":"TASK_RUNNING","timestamp":1,
+            "container_status":{{"network_infos":[{{"ip_addresses":[{{"ip_address":"10.0.0.{last}"}}]}}]}}}}]}}"#
+        )
+    };
+    let zone = |tasks: &[String]| {
+        let document = format!(
+            r#"{{"id":"M","slaves":[{{"id":"S","hostname":"n1","pid":"slave(1)@10.0.0.1:5051"}}],"frameworks":[
+            {{"id":"F1","name":"marathon","pid":"scheduler@10.0.0.7:15101","tasks":[{}]}},
+            {{"id":"F2","name":"web.marathon","pid":"scheduler@10.0.0.8:15102","tasks":[]}}]}}"#,
+            tasks.join(",")
+        );
+        TaskZone::new(Directory::new(&mesos::parse(document.as_bytes(), None).unwrap()), &[], 1)
+    };
+    let ask = |zone: &TaskZone, name: &str| show(zone.mesos(&encode(name).unwrap()));
+    let without = zone(&[task("framework.1", "framework", 1)]);
+    assert_eq!(ask(&without, "web.marathon").as_deref(), Some("10.0.0.8"));
+    assert_eq!(ask(&without, "_framework._tcp.web.marathon").as_deref(), Some("web.marathon:15102"));
+    // An app cannot take the place of its own scheduler.
+    assert_eq!(ask(&without, "_framework._tcp.marathon").as_deref(), Some("marathon:15101"));
+    assert_eq!(ask(&without, "framework.marathon").as_deref(), Some("10.0.0.1"));
+    // A framework cannot take the place of another one's task.
+    let with = zone(&[task("web.1", "web", 1)]);
+    assert_eq!(ask(&with, "web.marathon").as_deref(), Some("10.0.0.1"));
+    assert_eq!(ask(&with, "_framework._tcp.web.marathon").as_deref(), Some(""));
+    assert_eq!(ask(&with, "_framework._tcp.marathon").as_deref(), Some("marathon:15101"));
+}
+
 #[test]
 fn mesos_names() {
     let tasks = tasks();

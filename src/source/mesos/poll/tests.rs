@@ -54,6 +54,23 @@ async fn a_redirect_without_scheme_is_followed_with_the_credentials() {
 }
 
 #[tokio::test]
+async fn servers_that_were_asked_are_known_by_their_addresses() {
+    let leader = Master::start(|_| DOCUMENT.into_response()).await;
+    let to = format!("//{}/master/state", leader.address);
+    let standby = Master::start(move |_| redirect(&to)).await;
+    let mut config = config(&[format!("http://localhost:{}", standby.address.port())]);
+    config.redirects = redirects(&[leader.url()]);
+    let mut masters = MesosPoll::new(&config).unwrap();
+    assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
+    // The redirect came later, and names the address itself.
+    assert_eq!(masters.servers().get(&leader.address.ip()).map(String::as_str), Some("127.0.0.1"));
+    config.masters = vec![format!("http://localhost:{}", leader.address.port()).parse().unwrap()];
+    let mut masters = MesosPoll::new(&config).unwrap();
+    assert!(matches!(masters.next().await, Ok(Fetched::New(_))));
+    assert_eq!(masters.servers().get(&leader.address.ip()).map(String::as_str), Some("localhost"));
+}
+
+#[tokio::test]
 async fn a_stranger_gets_neither_a_question_nor_credentials() {
     let stranger = Master::start(|_| DOCUMENT.into_response()).await;
     let to = format!("{}/steal", stranger.url());

@@ -1,0 +1,93 @@
+use super::*;
+use crate::mesos;
+
+/// Agents S0 and S1 at 10.0.0.1, S2 at 10.0.0.2, with the running tasks `tasks` of framework F.
+fn snapshot(tasks: &[String]) -> Snapshot {
+    let text = format!(
+        r#"{{"slaves":[{{"id":"S0","pid":"slave(1)@10.0.0.1:5051"}},{{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}},
+        {{"id":"S2","pid":"slave(1)@10.0.0.2:5051"}}],"frameworks":[{{"id":"F","name":"marathon","tasks":[{}]}}]}}"#,
+        tasks.join(",")
+    );
+    mesos::parse(text.as_bytes(), None).unwrap()
+}
+
+/// A running task without VIPs: what it was given, and what it reports and announces.
+fn task(id: &str, agent: &str, resources: &str, address: &str, announced: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","name":"{id}","framework_id":"F","slave_id":"{agent}","state":"TASK_RUNNING",
+        "resources":{{"ports":"[{resources}]"}},"statuses":[{{"state":"TASK_RUNNING","timestamp":1.0,
+        "container_status":{{"network_infos":[{{"ip_addresses":[{{"ip_address":"{address}"}}]}}]}}}}],
+        "discovery":{{"name":"{id}","ports":{{"ports":[{announced}]}}}}}}"#
+    )
+}
+
+fn port(number: u16) -> String {
+    format!(r#"{{"number":{number},"protocol":"tcp"}}"#)
+}
+
+fn place(address: &str, agent: &str) -> Place {
+    Place {
+        address: address.parse().unwrap(),
+        framework: Some("F".to_owned()),
+        task: "before".to_owned(),
+        agent: agent.to_owned(),
+        is_containers: false,
+    }
+}
+
+/// Id of the task that has a place by its agent's word.
+fn holder(task: &str, place: Place) -> Option<String> {
+    holders(&snapshot(&[task.to_owned()]), &[place]).remove(0).map(|holder| holder.task)
+}
+
+#[test]
+fn a_port_of_an_agent_is_the_task_s_to_which_the_agent_gave_it() {
+    let asked = || place("10.0.0.1:31000", "S0");
+    let given = "31000-31001";
+    for (task, expected) in [
+        (task("new", "S1", given, "10.0.0.1", ""), true),
+        (task("mapped", "S0", given, "172.17.0.2", ""), true),
+        (task("announced", "S1", "", "10.0.0.1", &port(31000)), false),
+        (task("elsewhere", "S2", given, "10.0.0.1", &port(31000)), false),
+        (task("before", "S0", given, "10.0.0.1", &port(31000)), false),
+        (task("beside", "S1", "31001-31002", "10.0.0.1", ""), false),
+    ] {
+        assert_eq!(holder(&task, asked()).is_some(), expected, "{task}");
+    }
+}
+
+#[test]
+fn another_address_is_given_anew_only_by_the_agent_that_had_it() {
+    for (agent, expected) in [("S0", true), ("S1", true), ("S2", false)] {
+        let new = task("new", agent, "", "10.9.0.5", &port(80));
+        assert_eq!(holder(&new, place("10.9.0.5:80", "S0")).is_some(), expected, "{agent}");
+        assert_eq!(holder(&new, place("10.9.0.5:81", "S0")), None, "another port");
+        assert_eq!(holder(&new, place("10.9.0.5:80", "")), None, "of an agent that is not known");
+    }
+    // Where the address is a container's alone, a task that announces no port has all of them.
+    let silent = task("silent", "S0", "", "10.9.0.5", "");
+    assert_eq!(holder(&silent, place("10.9.0.5:80", "S0")), None);
+    let place = Place { is_containers: true, ..place("10.9.0.5:80", "S0") };
+    assert_eq!(holder(&silent, place).as_deref(), Some("silent"));
+}
+
+#[test]
+fn a_task_of_the_same_id_in_another_framework_is_another_task() {
+    let again = task("before", "S1", "31000-31000", "10.0.0.1", "");
+    let of = |framework: Option<&str>| Place {
+        framework: framework.map(str::to_owned),
+        ..place("10.0.0.1:31000", "S0")
+    };
+    assert_eq!(holder(&again, of(Some("F"))), None);
+    assert_eq!(holder(&again, of(Some("G"))).as_deref(), Some("before"));
+    assert_eq!(holder(&again, of(None)), None, "where only the id is known");
+}
+
+/// Each place is found once, however many tasks have all ports, and however many places they have.
+#[test]
+fn tasks_that_have_all_ports_cost_no_more_than_others() {
+    let tasks: Vec<String> =
+        (0..2_000).map(|n| task(&format!("t{n}"), "S1", "1-65535", "10.0.0.1", "")).collect();
+    let places: Vec<Place> = (1..=60_000).map(|port| place(&format!("10.0.0.1:{port}"), "S0")).collect();
+    assert!(holders(&snapshot(&tasks), &places).iter().all(Option::is_some));
+}

@@ -1,0 +1,77 @@
+//! Effects of operations on a state, as the kernel has them: one definition for the simulated kernel, and for
+//! what the reconciler knows of the real one between two readings.
+
+use std::collections::BTreeMap;
+
+use super::op::Op;
+use super::state::{Foreign, Link, Service, ServiceKey, State};
+
+/// Carries out one operation on `state`, beside services that are not ours.
+///
+/// # Errors
+/// The refusal that the kernel would answer with; nothing is changed then.
+pub fn carry_out(state: &mut State, foreign: &[Foreign], op: &Op) -> Result<(), String> {
+    match op {
+        // Any value of any setting: the kernel checks them, and this does not know its limits.
+        Op::SetSysctl { path, value } => {
+            state.sysctls.insert(path.clone(), value.clone());
+        }
+        Op::SetTimeouts(timeouts) => state.timeouts = Some(*timeouts),
+        Op::AddLink => absent(state.link == Link::Absent).map(|()| state.link = Link::Down)?,
+        Op::SetLinkUp => present(state.link != Link::Absent).map(|()| state.link = Link::Up)?,
+        Op::DelLink => {
+            present(state.link != Link::Absent)?;
+            state.link = Link::Absent;
+            // The kernel takes addresses and routes along with their link.
+            state.addresses.clear();
+            state.routes.clear();
+        }
+        Op::AddAddress(address) => {
+            present(state.link != Link::Absent)?;
+            absent(state.addresses.insert(*address))?;
+        }
+        Op::DelAddress(address) => present(state.addresses.remove(address))?,
+        Op::ReplaceRules(rules) => state.rules = Some(rules.clone()),
+        Op::DelRules => state.rules = None,
+        Op::AddRoute(route) => {
+            // A link that is down takes no routes. Adding one replaces that to the same destination.
+            present(state.link == Link::Up)?;
+            state.routes.retain(|known| known.destination != route.destination);
+            state.routes.insert(*route);
+        }
+        Op::DelRoute(route) => present(state.routes.remove(route))?,
+        Op::AddService(key, scheduling) => {
+            absent(!state.services.contains_key(key))?;
+            // The kernel has one table for services of all programs.
+            absent(!foreign.iter().any(|foreign| foreign.key == Some(*key)))?;
+            let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
+            state.services.insert(*key, service);
+        }
+        Op::SetService(key, scheduling) => service(state, key)?.scheduling = scheduling.clone(),
+        Op::DelService(key) => present(state.services.remove(key).is_some())?,
+        Op::AddServer(key, address, server) => {
+            let servers = &mut service(state, key)?.servers;
+            // Before the insertion, which must not change a server that exists.
+            absent(!servers.contains_key(address))?;
+            servers.insert(*address, *server);
+        }
+        Op::SetServer(key, address, server) => {
+            let servers = &mut service(state, key)?.servers;
+            present(servers.insert(*address, *server).is_some())?;
+        }
+        Op::DelServer(key, address) => present(service(state, key)?.servers.remove(address).is_some())?,
+    }
+    Ok(())
+}
+
+fn service<'s>(state: &'s mut State, key: &ServiceKey) -> Result<&'s mut Service, String> {
+    state.services.get_mut(key).ok_or_else(|| "no such service".to_owned())
+}
+
+fn absent(condition: bool) -> Result<(), String> {
+    condition.then_some(()).ok_or_else(|| "exists already".to_owned())
+}
+
+fn present(condition: bool) -> Result<(), String> {
+    condition.then_some(()).ok_or_else(|| "does not exist".to_owned())
+}
