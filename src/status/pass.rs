@@ -94,7 +94,7 @@ pub struct PassReport {
     pub timings: Timings,
 }
 
-/// What a pass with operations was made for, what it concerned, and how long its parts took.
+/// Cause, scope and times of a pass with operations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     pub cause: Cause,
