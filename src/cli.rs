@@ -170,9 +170,10 @@ fn printed(error: &anyhow::Error) -> String {
         .map(ToString::to_string)
         .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") });
     let text = text.unwrap_or_default();
+    let text = text.trim_end();
     // Errors quote text of other origin. Only those of the configuration, the operator's own, have several lines.
     let is_configuration = error.downcast_ref::<config::Error>().is_some();
-    let lines: Vec<&str> = if is_configuration { text.split('\n').collect() } else { vec![&text] };
+    let lines: Vec<&str> = if is_configuration { text.split('\n').collect() } else { vec![text] };
     let lines: Vec<String> = lines.into_iter().map(|line| format!("l4lbd: {}", escaped(line))).collect();
     lines.join("\n")
 }
@@ -198,6 +199,10 @@ mod tests {
         let printed = printed(&error.into());
         assert_eq!(printed.lines().count(), 2, "{printed}");
         assert!(printed.lines().all(|line| line.starts_with("l4lbd: l4lbd.toml: ")), "{printed}");
+        // This one ends with a line end, which is not one more line.
+        let error = Config::parse(Path::new("l4lbd.toml"), "[source").unwrap_err();
+        let printed = super::printed(&error.into());
+        assert!(printed.lines().all(|line| line.starts_with("l4lbd: ") && line.len() > 7), "{printed}");
     }
 
     #[test]

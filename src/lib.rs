@@ -118,6 +118,11 @@
 //!   `l4lbd explain` shows it as well; otherwise `status/build.rs::reasons`
 //! - `systemd/man/l4lbd.8`: the section "Reasons for DEGRADED"
 //!
+//! **A warning about a label** that gives a VIP but was probably meant otherwise:
+//!
+//! - `vip/doubtful.rs::doubt`: how it is found, and its sentence
+//! - `systemd/man/l4lbd-labels.7`: the section "Labels that were probably meant otherwise"
+//!
 //! **A warning** about VIPs that work, but not as their users may expect:
 //!
 //! - `plan/warnings.rs::warnings`, from what `plan/desired.rs::Desired` holds; `l4lbd explain` and
@@ -134,8 +139,9 @@
 //!
 //! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in
 //! - `status.rs::Pass`: the figure for programs, with `serde(default)`; `reconcile/publish.rs::record` takes it
-//!   from the report
-//! - `status/text.rs::kernel`: the figure for people
+//!   from the report. A figure of passes that change something goes into `status/pass.rs::Change` instead
+//! - `status/text.rs::kernel`, or `Display` of `Change`: the figure for people
+//! - `systemd/man/l4lbd.8`: the section JSON, where a test misses it
 
 // Only the calls that eBPF has no library for; see dataplane::ebpf.
 #![deny(unsafe_code)]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use pass::Change;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
@@ -90,6 +91,9 @@ pub struct Pass {
     pub pending: usize,
     /// Time of the last pass that had operations.
     pub changed_at: Option<Timestamp>,
+    /// Cause, scope and times of that pass; absent in statuses of older daemons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// Errors of the last pass, also of one that came to no comparison; the first of them.
     pub errors: Vec<String>,
     /// Number of repaired differences that other programs had made since the daemon started.

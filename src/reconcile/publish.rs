@@ -178,6 +178,7 @@ impl Publisher {
         }
         pass.operations = operations;
         pass.changed_at = Some(report.at);
+        pass.change = Some(report.change());
         if report.is_repair {
             pass.repaired += operations as u64;
             pass.repaired_at = Some(report.at);

@@ -992,3 +992,14 @@ async fn an_address_is_free_again_when_the_task_that_had_it_has_gone() {
     bench.learn(&literal).await;
     assert_eq!(bench.status().vips.len(), 1, "{:?}", bench.status().skipped);
 }
+
+#[tokio::test]
+async fn the_status_tells_why_the_kernel_was_changed_last_and_what_of_it() {
+    let mut bench = Bench::new();
+    bench.pass().await;
+    bench.learn_by(Cause::Cluster, &document(&["/web:80", "/api:80"])).await;
+    let change = bench.status().pass.change.unwrap();
+    assert_eq!((change.cause, change.services, change.beside_services), (Cause::Cluster, 2, true));
+    bench.pass().await;
+    assert_eq!(bench.status().pass.change, Some(change), "a pass without operations changes nothing");
+}

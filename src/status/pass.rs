@@ -1,14 +1,17 @@
 //! What one pass of the reconcile loop did: the one value that status, events and metrics read.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::dataplane::{Op, OpError, ServiceKey};
 
 /// Event that made the loop run a pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// First pass after the start.
     #[default]
@@ -29,6 +32,23 @@ pub enum Cause {
     Due,
     /// The audit interval has passed.
     Audit,
+}
+
+/// Completes the sentence "..., because".
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "the daemon had started",
+            Self::Cluster => "the cluster had changed",
+            Self::Source => "the source had answered or failed",
+            Self::Network => "the node's network had changed",
+            Self::Dns => "the DNS server had changed",
+            Self::Request => "a client had asked for the status",
+            Self::Retry => "operations had failed",
+            Self::Due => "the time of a backend or VIP was over",
+            Self::Audit => "the audit was due",
+        })
+    }
 }
 
 /// Part of the kernel that a pass changed or tried to change.
@@ -74,7 +94,42 @@ pub struct PassReport {
     pub timings: Timings,
 }
 
+/// Cause, scope and times of a pass with operations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub cause: Cause,
+    /// Number of virtual services.
+    pub services: usize,
+    pub beside_services: bool,
+    pub read_seconds: f64,
+    pub plan_seconds: f64,
+    pub apply_seconds: f64,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let beside = if self.beside_services { " and what is beside them" } else { "" };
+        write!(
+            f,
+            "of {} services{beside}, because {}; read in {:.3} s, planned in {:.3} s, applied in {:.3} s",
+            self.services, self.cause, self.read_seconds, self.plan_seconds, self.apply_seconds
+        )
+    }
+}
+
 impl PassReport {
+    /// Returns what the status tells of a pass with operations.
+    pub fn change(&self) -> Change {
+        Change {
+            cause: self.cause,
+            services: self.scope.services.len(),
+            beside_services: self.scope.beside_services,
+            read_seconds: self.timings.read.as_secs_f64(),
+            plan_seconds: self.timings.plan.as_secs_f64(),
+            apply_seconds: self.timings.apply.as_secs_f64(),
+        }
+    }
+
     /// Returns the number of errors.
     pub fn error_count(&self) -> usize {
         self.failed.len() + usize::from(self.error.is_some())

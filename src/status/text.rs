@@ -29,6 +29,9 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     let PlaneChoice { plane, reason } = &status.node.dataplane;
     line(out, format_args!("kernel   {plane}: {reason}; {}", kernel(&status.pass, now)))?;
+    if let Some(change) = &status.pass.change {
+        line(out, format_args!("         last change {change}"))?;
+    }
     // Without an address the server either is off or could not bind; the reasons above tell which.
     let dns: Vec<String> = status.dns.addresses.iter().map(SocketAddr::to_string).collect();
     line(

@@ -135,12 +135,24 @@ fn fields(value: &serde_json::Value, names: &mut BTreeSet<String>) {
 #[test]
 fn every_field_of_the_status_is_described() {
     let status: Status = serde_json::from_value(serde_json::json!({
-        "version": "", "degraded": false, "reasons": [], "node": {"hostname": ""}, "dns": {"addresses": []},
+        "version": "", "degraded": false, "reasons": [], "node": {"hostname": ""},
+        "dns": {
+            "addresses": [],
+            "usage": [{
+                "name": "", "used": 0, "limit": 0, "clients": 0, "share": 0, "largest": null, "refused": 0, "displaced": 0
+            }]
+        },
         "source": {
             "configured": [], "place": "", "agents": 0, "tasks": 0, "held": [],
-            "failure": {"error": "", "at": "2026-01-01T00:00:00Z", "attempts": 1}
+            "overdue": "", "failure": {"error": "", "at": "2026-01-01T00:00:00Z", "attempts": 1}
         },
-        "pass": {"seconds": 0.0, "operations": 0, "pending": 0, "errors": [], "repaired": 0},
+        "pass": {
+            "seconds": 0.0, "operations": 0, "pending": 0, "errors": [], "repaired": 0,
+            "change": {
+                "cause": "audit", "services": 1, "beside_services": false, "read_seconds": 0.0,
+                "plan_seconds": 0.0, "apply_seconds": 0.0
+            }
+        },
         "vips": [{
             "protocol": "tcp", "address": "10.0.0.1", "port": 80, "scheduler": "rr",
             "backends": [{

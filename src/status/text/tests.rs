@@ -7,6 +7,7 @@ use crate::dns::DnsState;
 use crate::dns::usage::Usage;
 use crate::source::Failure;
 use crate::status::Node;
+use crate::status::pass::{Cause, Change};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -64,6 +65,14 @@ fn status() -> Status {
             seconds: 0.0041,
             operations: 5,
             changed_at: Some(at(940)),
+            change: Some(Change {
+                cause: Cause::Cluster,
+                services: 2,
+                beside_services: true,
+                read_seconds: 0.0012,
+                plan_seconds: 0.0008,
+                apply_seconds: 0.0021,
+            }),
             ..Pass::default()
         },
         dns: DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() },
