@@ -33,7 +33,7 @@ use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServiceKey, State};
-use crate::store::Persisted;
+use crate::store::{KeptDrain, Persisted};
 use crate::vip::{LabelPolicy, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
@@ -177,6 +177,16 @@ impl Planner {
         planner
     }
 
+    /// Goes on with the servers that were leaving when an earlier run ended.
+    pub fn resume_drains(&mut self, drains: Vec<KeptDrain>) {
+        self.drain = Drain::resume(drains);
+    }
+
+    /// Returns the servers that are leaving, for a later run.
+    pub fn kept_drains(&self) -> Vec<KeptDrain> {
+        self.drain.kept()
+    }
+
     /// Takes in what is believed of the cluster from now on.
     pub fn learn(&mut self, accepted: &Accepted) {
         // Who had an address first is kept with the VIPs, so that a restart changes nothing about it.
@@ -279,6 +289,7 @@ impl Planner {
             } else {
                 let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
                 let last = &self.plan.desired.services;
+                adopted.leave(|service, server| self.drain.was_leaving(service, server));
                 if cluster.sync == SyncState::Partial {
                     adopted.forget_known(&desired);
                     adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));

@@ -11,10 +11,12 @@
 //! A new source takes one file, one arm and one settings struct; [`configured`] names the places.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::cluster::Snapshot;
+use crate::marathon::MarathonMemory;
 
 pub mod combined;
 pub mod configured;
@@ -103,6 +105,11 @@ pub trait Source: Send {
 
     /// Returns the pause after a good answer, with the reasons for its length.
     fn schedule(&self) -> PollSchedule;
+
+    /// Returns what a later run should know of the answers; `None` where they say all by themselves.
+    fn memory(&self) -> Option<Arc<MarathonMemory>> {
+        None
+    }
 
     /// Waits until there is a reason to ask before the pause is over.
     fn wake(&mut self) -> impl Future<Output = ()> + Send {

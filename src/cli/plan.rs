@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use jiff::Timestamp;
 
 use super::ConfigFile;
 use crate::cluster::belief::Belief;
@@ -14,8 +13,10 @@ use crate::dataplane::kernel::{Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
+use crate::source::marathon::Earlier;
 use crate::status::text::line;
 use crate::store::Store;
+use crate::units::steady::steady_now;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,10 +32,13 @@ impl Args {
             let mut kernel = Kernel::open(&KernelOptions { attach: false, ..wiring::kernel(&config) })?;
             let store = Store::new(&config.daemon.state_dir);
             let mut planner = Planner::new(wiring::planner(&config), store.leases()?);
-            let mut belief = Belief::resume(store.cluster()?);
-            let now = Timestamp::now();
+            let deadlines = store.deadlines()?;
+            planner.resume_drains(deadlines.drains);
+            let mut belief = Belief::resume(store.cluster()?).holding(deadlines.holds);
+            let earlier = Earlier { memory: store.marathon()?, ..Earlier::default() };
+            let now = steady_now();
             // One try, because an operator waits for the answer.
-            let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
+            let report = CombinedSource::new(&config.source, &config.marathon, earlier)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;

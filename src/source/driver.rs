@@ -81,6 +81,8 @@ fn publish<S: Source>(
             report.good_at = Some(Timestamp::now());
             report.place = source.origin();
             report.pace = source.schedule().to_string();
+            // Until there is an answer, that of an earlier run stays.
+            report.marathon = source.memory().or(report.marathon.take());
             if let Fetched::New(snapshot) = fetched {
                 report.snapshot = Some(Arc::new(snapshot));
                 report.sequence += 1;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Snapshot;
+use crate::marathon::MarathonMemory;
 
 /// The newest snapshot and the health of its source.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Report<T = Snapshot> {
     /// Interval of the requests, with the reasons for its length; for people.
     pub pace: String,
     pub failure: Option<Failure>,
+    /// What Marathon's answers have said, for a later run.
+    pub marathon: Option<Arc<MarathonMemory>>,
 }
 
 impl<T> Default for Report<T> {
@@ -31,6 +34,7 @@ impl<T> Default for Report<T> {
             place: String::new(),
             pace: String::new(),
             failure: None,
+            marathon: None,
         }
     }
 }
@@ -45,6 +49,7 @@ impl<T> Clone for Report<T> {
             place: self.place.clone(),
             pace: self.pace.clone(),
             failure: self.failure.clone(),
+            marathon: self.marathon.clone(),
         }
     }
 }
