@@ -259,10 +259,8 @@ mod pass {
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
         let nodes = watch::Sender::new(Arc::default());
         let outputs = Outputs { zones, statuses, nodes };
-        (
-            Reconciler::new(simulated(), wiring::reconciler(&config).unwrap(), saver, persisted, outputs),
-            status,
-        )
+        let (settings, kept) = (wiring::reconciler(&config).unwrap(), (persisted, Vec::new()));
+        (Reconciler::new(simulated(), settings, saver, kept, outputs), status)
     }
 }
 

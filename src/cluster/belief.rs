@@ -93,7 +93,7 @@ pub struct Accepted {
     pub displaced: Vec<Displaced>,
 }
 
-/// How far the doubts about documents have come, which a later run goes on with.
+/// Progress of the doubts about documents, which a later run goes on with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
     /// End of a fail-over's hold.

@@ -54,7 +54,7 @@ impl EventStream {
 
 /// Returns the id of the task that has ended by an event, given as a line.
 fn ended_task(line: &[u8]) -> Option<String> {
-    // An event has more lines, and others are of no interest here.
+    // An event has other lines as well, and there are events of other kinds.
     let update: StatusUpdate = serde_json::from_slice(line.strip_prefix(b"data:")?).ok()?;
     let StatusUpdate { kind: Lenient::Read(kind), task: Lenient::Read(task), status: Lenient::Read(status) } =
         update

@@ -33,7 +33,7 @@ struct KnownHost {
 impl MarathonMemory {
     /// Turns the results in `view` into verdicts, completed by what earlier answers said.
     pub fn judge(&mut self, view: &mut MarathonView, now: Timestamp) {
-        // Another Marathon, whose tasks are others.
+        // Another Marathon, with tasks of its own.
         if self.framework != view.framework {
             self.verdicts = VerdictMemory::default();
             self.framework.clone_from(&view.framework);

@@ -65,7 +65,7 @@ pub struct MarathonSource {
     _following: AbortOnDropHandle<()>,
 }
 
-/// What events have told since the last request.
+/// News that events have brought since the last request.
 #[derive(Default)]
 struct Events {
     arrived: Notify,

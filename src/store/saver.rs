@@ -39,9 +39,9 @@ pub struct Saver {
 /// Content of a file that is not written at once.
 #[derive(Debug)]
 struct Paced<T> {
-    /// What was written last.
+    /// Content that was written last.
     written: Option<Arc<T>>,
-    /// What has not been written yet.
+    /// Content that has not been written yet.
     unsaved: Option<Arc<T>>,
 }
 
@@ -227,6 +227,7 @@ impl Saver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::belief::Holds;
     use crate::mesos;
 
     fn cluster(id: &str) -> Arc<Snapshot> {
@@ -281,6 +282,38 @@ mod tests {
         saver.note_cluster(&cluster("B"));
         saver.finish(&Persisted::default());
         assert_eq!(kept(&store).as_deref(), Some("B"));
+    }
+
+    fn memory(framework: &str) -> Arc<MarathonMemory> {
+        let text =
+            format!(r#"{{"framework":"{framework}","verdicts":{{"tasks":{{}},"apps":{{}}}},"hosts":{{}}}}"#);
+        Arc::new(serde_json::from_str(&text).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn verdicts_and_deadlines_wait_for_their_time_and_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let (mut saver, _) = Saver::open(store.clone(), true);
+        let running = |losses| Deadlines { holds: Holds { failover: None, losses }, drains: Vec::new() };
+        let kept = || (store.marathon().unwrap(), store.deadlines().unwrap().holds.losses);
+        for (framework, losses) in [("F", 1), ("G", 2)] {
+            saver.note_marathon(&memory(framework));
+            saver.note_deadlines(running(losses));
+            saver.save(&Persisted::default());
+            assert_eq!(kept(), (Some((*memory("F")).clone()), 1), "the second ones are not due");
+            saver.due = Instant::now() + LONGEST_PAUSE;
+        }
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(), (Some((*memory("G")).clone()), 2));
+        // What runs on is measured from the end; what has not changed is not written.
+        for file in ["marathon.json", "deadlines.json"] {
+            std::fs::remove_file(directory.path().join(file)).unwrap();
+        }
+        saver.note_marathon(&memory("G"));
+        saver.note_deadlines(running(2));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(), (None, 2));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ pub fn shown(steady: Timestamp, steady_now: Timestamp, now: Timestamp) -> Timest
     if is_set { steady.checked_add(step).unwrap_or(steady) } else { steady }
 }
 
-/// What the clocks showed when times of the steady clock were written down.
+/// Readings of the clocks when times of the steady clock were written down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Id of the kernel's boot, empty where it is not known.
