@@ -85,7 +85,7 @@ impl MarathonInfo {
 impl MarathonView {
     /// Puts the answers to [`INFO`], [`APPS`] and [`PODS`] together.
     ///
-    /// There are no verdicts yet: [`VerdictMemory::judge`] makes them of the results.
+    /// There are no verdicts yet: [`MarathonMemory::judge`] makes them of the results.
     ///
     /// An app, a pod, a task or a port that cannot be read or placed costs only itself and leaves a record
     /// in [`Snapshot::skipped`](crate::cluster::Snapshot::skipped).
