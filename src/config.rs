@@ -91,7 +91,8 @@ pub struct NodeSettings {
 /// Section `daemon`.
 #[derive(Clone, Debug, PartialEq, confique::Config)]
 pub struct DaemonSettings {
-    /// Directory of what must survive a restart: the addresses of named VIPs, and the last state of the cluster.
+    /// Directory of what must survive a restart: the addresses of named VIPs, the last state of the cluster, deadlines,
+    /// and Marathon's verdicts.
     #[config(default = "/var/lib/l4lbd")]
     pub state_dir: PathBuf,
 

@@ -14,16 +14,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
+use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
+use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
+use crate::source::marathon::Earlier;
 use crate::source::{self, Report};
 use crate::status::Status;
 use crate::status::pass::Cause;
@@ -103,13 +106,14 @@ impl Daemon {
         if kernel.capabilities().packets {
             monitors.push(Monitor::netfilter()?);
         }
-        let source = CombinedSource::new(&config.source, &config.marathon)?;
         let dns_usage = UsageRegistry::default();
         let settings = wiring::reconciler(config, dns_usage.clone())?;
         // Before the sources run: what an earlier run believed is the measure for the first document.
-        let (saver, Loaded { persisted, cluster }) =
-            Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
-        let believer = Believer::new(wiring::patience(config), cluster);
+        let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+        let Loaded { persisted, cluster, deadlines, marathon } = loaded;
+        let source =
+            CombinedSource::new(&config.source, &config.marathon, earlier(marathon, cluster.as_ref()))?;
+        let believer = Believer::new(wiring::patience(config), cluster, deadlines.holds);
         // Fails where another daemon runs, before a pass of this one changes the table of that one.
         let api = Api::bind(&config.daemon.socket).await?;
 
@@ -133,8 +137,8 @@ impl Daemon {
             feeds: feed_receiver.clone(),
             nodes: node_receiver.clone(),
         };
-        let reconciler =
-            Reconciler::new(kernel, settings, saver, persisted, Outputs { zones, statuses, nodes });
+        let kept = (persisted, deadlines.drains);
+        let reconciler = Reconciler::new(kernel, settings, saver, kept, Outputs { zones, statuses, nodes });
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -189,13 +193,15 @@ impl Daemon {
 pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&wiring::kernel(config))?;
     // Asked before the kernel is read: without a state there is nothing to do there.
-    let report = CombinedSource::new(&config.source, &config.marathon)?.first(ONCE_ATTEMPTS).await;
+    let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
+    let Loaded { persisted, cluster, deadlines, marathon } = loaded;
+    let earlier = earlier(marathon, cluster.as_ref());
+    let source = CombinedSource::new(&config.source, &config.marathon, earlier)?;
+    let report = source.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
         return Err(Error::NoState(report.failure.map(|failure| failure.error).unwrap_or_default()));
     }
-    let (saver, Loaded { persisted, cluster }) =
-        Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
-    let mut believer = Believer::new(wiring::patience(config), cluster);
+    let mut believer = Believer::new(wiring::patience(config), cluster, deadlines.holds);
     believer.take(report, steady_now());
     let settings = wiring::reconciler(config, UsageRegistry::default())?;
     // Zones and views of the node have no reader here: a single pass serves no DNS.
@@ -203,7 +209,8 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
     let outputs = Outputs { zones, statuses, nodes };
-    let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
+    let kept = (persisted, deadlines.drains);
+    let mut reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));
     // A module that is being loaded, or another program's change, makes the first attempt fail.
     for _ in 0..ONCE_ATTEMPTS {
@@ -213,6 +220,12 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         }
     }
     Err(Error::Refused(status.borrow().pass.errors.clone()))
+}
+
+/// Returns what Marathon's answers to an earlier run, which believed `cluster`, leave to go on from.
+fn earlier(memory: Option<MarathonMemory>, cluster: Option<&Snapshot>) -> Earlier {
+    let tasks = cluster.into_iter().flat_map(|cluster| cluster.tasks.keys().cloned());
+    Earlier { memory, tasks: tasks.collect() }
 }
 
 /// Notifies the service manager of the first pass, and of the status from then on.

@@ -13,10 +13,13 @@ use crate::mesos::{Lenient, read_or_skip};
 
 mod apps;
 mod departed;
+mod events;
 mod labels;
+mod memory;
 mod networks;
 mod pods;
 mod results;
+mod retention;
 mod verdicts;
 mod view;
 mod wire;
@@ -25,7 +28,9 @@ mod wire;
 mod tests;
 
 pub use departed::DepartedTasks;
-pub use verdicts::VerdictMemory;
+pub use events::EventStream;
+pub use memory::MarathonMemory;
+pub use results::{CheckResult, TaskResults};
 pub use view::MarathonView;
 
 /// Reason why answers are of no use.
@@ -80,7 +85,7 @@ impl MarathonInfo {
 impl MarathonView {
     /// Puts the answers to [`INFO`], [`APPS`] and [`PODS`] together.
     ///
-    /// There are no verdicts yet: [`VerdictMemory::judge`] makes them of the results.
+    /// There are no verdicts yet: [`MarathonMemory::judge`] makes them of the results.
     ///
     /// An app, a pod, a task or a port that cannot be read or placed costs only itself and leaves a record
     /// in [`Snapshot::skipped`](crate::cluster::Snapshot::skipped).

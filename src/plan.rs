@@ -34,7 +34,7 @@ use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
-use crate::store::{AskedServer, Persisted};
+use crate::store::{AskedServer, KeptDrain, Persisted};
 use crate::vip::{Host, LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
@@ -234,6 +234,16 @@ impl Planner {
         planner.persisted.leases6.confine(&desired.range6, open);
         planner.settings.policy.asked = asked(&planner.persisted);
         planner
+    }
+
+    /// Goes on with the servers that were leaving when an earlier run ended.
+    pub fn resume_drains(&mut self, drains: Vec<KeptDrain>) {
+        self.drain = Drain::resume(drains);
+    }
+
+    /// Returns the servers that are leaving, for a later run.
+    pub fn kept_drains(&self) -> Vec<KeptDrain> {
+        self.drain.kept()
     }
 
     /// Takes in what is believed of the cluster from now on.
@@ -571,6 +581,7 @@ impl Planner {
         } else {
             let adopted = self.adopted.get_or_insert_with(|| Adopted::of(&actual.state));
             let last = &self.plan.desired.services;
+            adopted.leave(|service, server| self.drain.was_leaving(service, server));
             if cluster.sync == SyncState::Partial {
                 adopted.forget_known(&desired);
                 adopted.give_way(&desired, last, |places| self.claims.are_taken(cluster, places));

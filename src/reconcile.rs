@@ -24,8 +24,8 @@ use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
 use crate::status::Status;
 use crate::status::pass::Cause;
-use crate::store::Persisted;
 use crate::store::saver::Saver;
+use crate::store::{KeptDrain, Persisted};
 use crate::units::steady::steady_now;
 
 mod pass;
@@ -90,16 +90,18 @@ pub struct Inputs {
 }
 
 impl<D: DataPlane> Reconciler<D> {
-    /// Goes on with the addresses that an earlier run left, which `saver` keeps from now on.
+    /// Goes on with the addresses and the leaving servers that an earlier run left, which `saver` keeps from now
+    /// on.
     pub fn new(
         dataplane: D,
         settings: ReconcilerSettings,
         saver: Saver,
-        persisted: Persisted,
+        (persisted, drains): (Persisted, Vec<KeptDrain>),
         outputs: Outputs,
     ) -> Self {
         let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
-        let planner = Planner::new(settings.planner, persisted);
+        let mut planner = Planner::new(settings.planner, persisted);
+        planner.resume_drains(drains);
         let passes = Passes::new(dataplane, planner, saver, publisher, settings.audit);
         Self { passes, requests: Vec::new(), requests_due: Instant::now(), audit: settings.audit }
     }

@@ -13,10 +13,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::cluster::Snapshot;
+use crate::marathon::MarathonMemory;
 
 pub mod asked;
 pub mod combined;
@@ -114,6 +116,11 @@ pub trait Source: Send {
     /// them.
     fn servers(&self) -> BTreeMap<IpAddr, String> {
         BTreeMap::new()
+    }
+
+    /// Returns what a later run should know of the answers; `None` where they say all by themselves.
+    fn memory(&self) -> Option<Arc<MarathonMemory>> {
+        None
     }
 
     /// Waits until there is a reason to ask before the pause is over. The future is dropped midway at the end

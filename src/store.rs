@@ -6,15 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::cluster::Snapshot;
+use crate::cluster::belief::Holds;
+use crate::dataplane::ServiceKey;
+use crate::marathon::MarathonMemory;
+use crate::units::steady::{Moment, Shift};
 use crate::vip::VipKey;
 use crate::vip::alloc::Leases;
 
@@ -28,6 +32,12 @@ const LEASES: &str = "leases.json";
 
 /// File of the cluster as it was believed.
 const CLUSTER: &str = "cluster.json";
+
+/// File of deadlines that go on after a restart.
+const DEADLINES: &str = "deadlines.json";
+
+/// File of what Marathon's answers have said.
+const MARATHON: &str = "marathon.json";
 
 /// Format of the files; another one is not read.
 const VERSION: u32 = 1;
@@ -74,6 +84,51 @@ pub struct AskedServer {
     pub hour: i64,
 }
 
+/// Deadlines that go on after a restart, besides those of VIPs without backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    #[serde(default)]
+    pub holds: Holds,
+    #[serde(default)]
+    pub drains: Vec<KeptDrain>,
+}
+
+/// A server that is leaving.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptDrain {
+    pub service: ServiceKey,
+    pub server: SocketAddr,
+    pub since: Timestamp,
+    pub until: Timestamp,
+    /// Id of the task that has gone, empty where it is not known.
+    #[serde(default)]
+    pub task: String,
+    /// Id of its agent.
+    #[serde(default)]
+    pub agent: String,
+}
+
+impl Shift for Persisted {
+    fn shift(&mut self, by: SignedDuration) {
+        self.vips.values_mut().for_each(|since| since.shift(by));
+    }
+}
+
+impl Shift for Deadlines {
+    fn shift(&mut self, by: SignedDuration) {
+        self.holds.failover.shift(by);
+        for drain in &mut self.drains {
+            drain.since.shift(by);
+            drain.until.shift(by);
+        }
+    }
+}
+
+/// Has no times of the steady clock.
+impl Shift for Snapshot {
+    fn shift(&mut self, _: SignedDuration) {}
+}
+
 /// Failure to read or write a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,6 +157,9 @@ pub struct Store {
 #[derive(Serialize, Deserialize)]
 struct Document<T> {
     version: u32,
+    /// Moment of the writing; files of earlier versions have none.
+    #[serde(default)]
+    written: Option<Moment>,
     content: T,
 }
 
@@ -136,6 +194,26 @@ impl Store {
     /// Replaces the cluster that is kept.
     pub fn save_cluster(&self, cluster: &Snapshot) -> Result<(), Error> {
         self.replace(CLUSTER, cluster)
+    }
+
+    /// Reads the deadlines that were kept; none where there is no file.
+    pub fn deadlines(&self) -> Result<Deadlines, Error> {
+        self.read(DEADLINES).map(Option::unwrap_or_default)
+    }
+
+    /// Reads what Marathon's answers have said; `None` where there is no file.
+    pub fn marathon(&self) -> Result<Option<MarathonMemory>, Error> {
+        self.read(MARATHON)
+    }
+
+    /// Replaces the deadlines that are kept.
+    pub fn save_deadlines(&self, deadlines: &Deadlines) -> Result<(), Error> {
+        self.replace(DEADLINES, deadlines)
+    }
+
+    /// Replaces what is kept of Marathon's answers.
+    pub fn save_marathon(&self, memory: &MarathonMemory) -> Result<(), Error> {
+        self.replace(MARATHON, memory)
     }
 
     /// Renames a file that cannot be used, so that replacing it does not destroy it. Other errors, and how that went,
@@ -174,12 +252,15 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 directory => directory?,
             };
-            [LEASES, CLUSTER].into_iter().try_for_each(|file| directory.remove_leftovers(file))
+            [LEASES, CLUSTER, DEADLINES, MARATHON]
+                .into_iter()
+                .try_for_each(|file| directory.remove_leftovers(file))
         };
         remove().map_err(|error| Error::Write { path: self.directory.clone(), error })
     }
 
-    fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, Error> {
+    /// Reads a file, with its times as they are on the steady clock of this run.
+    fn read<T: DeserializeOwned + Shift>(&self, file: &str) -> Result<Option<T>, Error> {
         let path = self.directory.join(file);
         let bytes = match Directory::open(&self.directory).and_then(|open| open.read(file, MAX_BYTES)) {
             Ok(Some(bytes)) => bytes,
@@ -189,7 +270,13 @@ impl Store {
             Err(error) => return Err(Error::Read { path, error }),
         };
         match decode(&bytes) {
-            Ok(content) => Ok(Some(content)),
+            Ok((mut content, written)) => {
+                // Times without a moment are of the system's clock, at which the steady one starts.
+                if let Some(written) = written {
+                    T::shift(&mut content, written.shift_to(&Moment::now()));
+                }
+                Ok(Some(content))
+            }
             Err(Unusable::Later(version)) => Err(Error::Later { path, version, aside: None }),
             Err(Unusable::Damaged(reason)) => Err(Error::Damaged { path, reason, aside: None }),
         }
@@ -198,7 +285,8 @@ impl Store {
     /// A reader or a crash sees the old file or the new one.
     fn replace<T: Serialize>(&self, file: &str, content: &T) -> Result<(), Error> {
         let write = || {
-            let bytes = serde_json::to_vec(&Document { version: VERSION, content })?;
+            let bytes =
+                serde_json::to_vec(&Document { version: VERSION, written: Some(Moment::now()), content })?;
             Directory::create(&self.directory)?.replace(file, &bytes)
         };
         write().map_err(|error| Error::Write { path: self.directory.join(file), error })
@@ -216,13 +304,13 @@ enum Unusable {
     Later(u32),
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unusable> {
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<Moment>), Unusable> {
     let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
     // The content of another version may have any shape, so the version is read first.
-    let Document { version, content } =
+    let Document { version, written, content } =
         serde_json::from_slice::<Document<&RawValue>>(bytes).map_err(damaged)?;
     match version {
-        VERSION => serde_json::from_str(content.get()).map_err(damaged),
+        VERSION => Ok((serde_json::from_str(content.get()).map_err(damaged)?, written)),
         later if later > VERSION => Err(Unusable::Later(later)),
         other => Err(Unusable::Damaged(format!("version {other} instead of {VERSION}"))),
     }
@@ -246,10 +334,12 @@ fn from_list<'de, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use super::*;
     use crate::cluster::Protocol;
     use crate::mesos;
+    use crate::units::steady::steady_now;
     use crate::vip::Host;
     use crate::vip::alloc::AddressRange;
 
@@ -279,6 +369,63 @@ mod tests {
         cluster.skipped.clear();
         cluster.names = Default::default();
         assert_eq!(store.cluster().unwrap(), Some(cluster));
+    }
+
+    /// Puts a file's moment of writing back by `seconds`, in this boot of the kernel or in another.
+    fn age(path: &Path, seconds: f64, is_same_boot: bool) {
+        let mut document: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let written = document["written"].as_object_mut().unwrap();
+        let uptime = written["uptime"].as_f64().unwrap();
+        written.insert("uptime".to_owned(), (uptime - seconds).into());
+        if !is_same_boot {
+            written.insert("boot".to_owned(), "another".into());
+        }
+        fs::write(path, document.to_string()).unwrap();
+    }
+
+    #[test]
+    fn deadlines_go_on_with_what_was_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let until = steady_now() + Duration::from_secs(60);
+        let server = SocketAddr::from(([10, 0, 0, 1], 80));
+        let service = ServiceKey { protocol: Protocol::Tcp, address: server.ip(), port: 80 };
+        let (task, agent) = ("t".to_owned(), "S".to_owned());
+        let drain = KeptDrain { service, server, since: until, until, task, agent };
+        let kept = Deadlines { holds: Holds { failover: Some(until), losses: 2 }, drains: vec![drain] };
+        let mut vacant = Persisted::default();
+        let vip = VipKey { host: Host::Literal(server.ip()), protocol: Protocol::Tcp, port: 80 };
+        vacant.vips.insert(vip.clone(), Some(until));
+        for (is_same_boot, left) in [(true, 40), (false, 60)] {
+            store.save_deadlines(&kept).unwrap();
+            store.save_leases(&vacant).unwrap();
+            age(&directory.path().join(DEADLINES), 20.0, is_same_boot);
+            age(&directory.path().join(LEASES), 20.0, is_same_boot);
+            let Deadlines { holds, drains } = store.deadlines().unwrap();
+            let times = [
+                holds.failover,
+                Some(drains[0].until),
+                Some(drains[0].since),
+                store.leases().unwrap().vips[&vip],
+            ];
+            for time in times {
+                let rest = time.unwrap().duration_since(steady_now()).as_secs_f64();
+                assert!((rest - f64::from(left)).abs() < 10.0, "{rest} s instead of {left} s");
+            }
+            assert_eq!((holds.losses, drains[0].task.as_str()), (2, "t"));
+        }
+    }
+
+    #[test]
+    fn files_of_earlier_versions_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let vacant = r#"{"version":1,"content":{"leases4":{},"leases6":{},"vips":[{"host":{"named":"web.marathon"},
+            "protocol":"tcp","port":80,"vacant_since":"2026-11-26T12:00:00Z"}]}}"#;
+        fs::write(directory.path().join(LEASES), vacant).unwrap();
+        let since = store.leases().unwrap().vips.into_values().next().unwrap();
+        assert_eq!(since.unwrap().to_string(), "2026-11-26T12:00:00Z");
+        assert_eq!((store.deadlines().unwrap(), store.marathon().unwrap()), (Deadlines::default(), None));
     }
 
     #[test]

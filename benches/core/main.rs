@@ -260,16 +260,8 @@ mod pass {
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
         let nodes = watch::Sender::new(Arc::default());
         let outputs = Outputs { zones, statuses, nodes };
-        (
-            Reconciler::new(
-                simulated(),
-                wiring::reconciler(&config, UsageRegistry::default()).unwrap(),
-                saver,
-                persisted,
-                outputs,
-            ),
-            status,
-        )
+        let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
+        (Reconciler::new(simulated(), settings, saver, (persisted, Vec::new()), outputs), status)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use l4lbd::config::Config;
 use l4lbd::source::Report;
 use l4lbd::source::combined::CombinedSource;
+use l4lbd::source::marathon::Earlier;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ struct Line<'a> {
 async fn main() {
     let path = std::env::args().nth(1).expect("usage: source CONFIG");
     let config = Config::load(Some(Path::new(&path))).expect("a valid configuration");
-    let source = CombinedSource::new(&config.source, &config.marathon).expect("sources");
+    let source = CombinedSource::new(&config.source, &config.marathon, Earlier::default()).expect("sources");
     let (sender, mut reports) = watch::channel(Report::default());
     tokio::spawn(source.run(sender, CancellationToken::new()));
     let mut last = (0, None);

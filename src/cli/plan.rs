@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use jiff::Timestamp;
 
 use super::ConfigFile;
 use crate::cluster::belief::Belief;
@@ -15,9 +14,11 @@ use crate::dataplane::kernel::{Access, Kernel, KernelOptions};
 use crate::dataplane::{DataPlane, Depth};
 use crate::plan::Planner;
 use crate::source::combined::CombinedSource;
+use crate::source::marathon::Earlier;
 use crate::status::text::line;
 use crate::store::saver::Loaded;
 use crate::store::{Error, Store};
+use crate::units::steady::steady_now;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,15 +33,17 @@ impl Args {
             // A dry run must not attach programs, not even those of the configured plane.
             let mut kernel =
                 Kernel::open(&KernelOptions { access: Access::Look, ..wiring::kernel(&config) })?;
-            let (Loaded { persisted, cluster }, unused) = earlier_run(&config);
+            let (Loaded { persisted, cluster, deadlines, marathon }, unused) = earlier_run(&config);
             for error in &unused {
                 line(&mut io::stderr(), format_args!("l4lbd: warning: {error}"))?;
             }
             let mut planner = Planner::new(wiring::planner(&config), persisted);
-            let mut belief = Belief::resume(cluster);
-            let now = Timestamp::now();
+            planner.resume_drains(deadlines.drains);
+            let mut belief = Belief::resume(cluster).holding(deadlines.holds);
+            let earlier = Earlier { memory: marathon, ..Earlier::default() };
+            let now = steady_now();
             // One try, because an operator waits for the answer.
-            let report = CombinedSource::new(&config.source, &config.marathon)?.first(1).await;
+            let report = CombinedSource::new(&config.source, &config.marathon, earlier)?.first(1).await;
             let snapshot = report.snapshot.ok_or_else(|| {
                 anyhow::anyhow!(report.failure.map(|failure| failure.error).unwrap_or_default())
             })?;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::claims::{Holder, Place, holders, places};
 use super::shared::Change;
@@ -87,8 +88,21 @@ pub struct Accepted {
     pub sync: SyncState,
     /// Set while the same document, seen again later, may be believed differently.
     pub is_holding: bool,
+    /// State of the holds, for a later run.
+    pub holds: Holds,
     /// Tasks that are no longer kept, because a running task has their address and port now.
     pub displaced: Vec<Displaced>,
+}
+
+/// Progress of the doubts about documents, which a later run goes on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// End of a fail-over's hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Timestamp>,
+    /// Documents in a row that showed a mass loss.
+    #[serde(default)]
+    pub losses: u32,
 }
 
 /// A task that was kept until a running task had its address and port.
@@ -141,11 +155,22 @@ impl Belief {
         Self { resumed: believed.is_some(), believed: believed.map(Arc::new), ..Self::default() }
     }
 
+    /// Goes on with the holds of an earlier run, on top of the cluster that it believed.
+    pub fn holding(mut self, holds: Holds) -> Self {
+        if let Some(believed) = &self.believed {
+            // Agents that have registered since are in the first document.
+            let missing = || believed.agents.keys().cloned().collect();
+            self.failover = holds.failover.map(|until| Failover { until, missing: missing() });
+            self.losses = holds.losses;
+        }
+        self
+    }
+
     /// Returns the believed cluster without a new document; `None` when nothing is known at all.
     pub fn accepted(&self) -> Option<Accepted> {
         let snapshot = self.believed.clone()?;
-        let (sync, is_holding) = (self.sync, self.is_holding());
-        Some(Accepted { snapshot, sync, is_holding, ..Accepted::default() })
+        let (sync, is_holding, holds) = (self.sync, self.is_holding(), self.holds());
+        Some(Accepted { snapshot, sync, is_holding, holds, ..Accepted::default() })
     }
 
     /// Takes a new document and returns what to go by.
@@ -163,12 +188,17 @@ impl Belief {
             held.extend(self.hold_mass_loss(&believed, &mut snapshot, now, patience));
             keep_lost(&believed, &mut snapshot);
             displaced = give_way(&mut snapshot);
+        } else {
+            // Nothing is known that could be held, or it was another cluster.
+            self.failover = None;
+            self.losses = 0;
         }
         self.believed = Some(Arc::clone(&snapshot));
         if self.sync != SyncState::Synced {
             self.sync = if self.is_certain() { SyncState::Synced } else { SyncState::Partial };
         }
-        Accepted { snapshot, held, sync: self.sync, is_holding: self.is_holding(), displaced }
+        let (sync, is_holding, holds) = (self.sync, self.is_holding(), self.holds());
+        Accepted { snapshot, held, sync, is_holding, holds, displaced }
     }
 
     /// Believes a document as it is, whatever it lacks.
@@ -183,6 +213,10 @@ impl Belief {
         self.sync = SyncState::Synced;
         self.believed = Some(Arc::clone(&document));
         Accepted { snapshot: document, sync: self.sync, ..Accepted::default() }
+    }
+
+    fn holds(&self) -> Holds {
+        Holds { failover: self.failover.as_ref().map(|failover| failover.until), losses: self.losses }
     }
 
     fn is_holding(&self) -> bool {

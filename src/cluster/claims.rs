@@ -2,7 +2,7 @@
 //!
 //! Addresses are given anew: an agent comes back under another id, a port is freed and given to the next
 //! task. A backend that is kept would then lead clients of one service to another one. But an executor may
-//! report any address for its task, so that a claim takes something from others only where an agent vouches
+//! report any address for its task. So a claim takes something from another task only where an agent vouches
 //! for it:
 //!
 //! - at an agent's own address, the port must be among the resources of a task of that agent, which the
@@ -91,13 +91,14 @@ pub fn is_vouched(snapshot: &Snapshot, task: &Task, place: SocketAddr) -> bool {
 /// Finds the running task that has each of the places, other than the place's own. Tasks that are kept have
 /// none.
 ///
-/// A place leaves the search when its holder is found, so that tasks that claim all ports cost no more than
-/// others.
+/// A place leaves the search when its holder is found, so that a task that claims all ports costs no more than
+/// one that claims a single port.
 pub fn holders<'a>(snapshot: &'a Snapshot, places: &'a [Place]) -> Vec<Option<Holder>> {
-    let mut search = Search::new(snapshot, places);
+    // The usual case: nothing is kept and nothing leaves.
     if places.is_empty() {
-        return search.found;
+        return Vec::new();
     }
+    let mut search = Search::new(snapshot, places);
     let running =
         snapshot.tasks.values().filter(|task| task.state.is_serving() && !snapshot.kept.contains(&task.key));
     for task in running {
@@ -129,7 +130,7 @@ struct Search<'a> {
     on_agents: BTreeMap<IpAddr, ByPort>,
     /// Places at other addresses.
     elsewhere: BTreeMap<(IpAddr, Machine<'a>), ByPort>,
-    /// Those of `elsewhere` that are a container's with all ports.
+    /// Places of `elsewhere` that are a container's with all ports.
     containers: BTreeMap<(IpAddr, Machine<'a>), Vec<usize>>,
 }
 

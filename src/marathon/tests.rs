@@ -32,7 +32,7 @@ fn info() -> MarathonInfo {
 /// Answers to a l4lbd that has just started.
 fn judged(apps: &[u8], pods: Option<&[u8]>) -> MarathonView {
     let mut view = MarathonView::parse(&info(), apps, pods).unwrap();
-    VerdictMemory::default().judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
+    MarathonMemory::default().judge(&mut view, jiff::Timestamp::UNIX_EPOCH);
     view
 }
 
@@ -126,7 +126,7 @@ fn readiness_counts_for_what_a_deployment_starts() {
 
 #[test]
 fn a_failure_that_marathon_ignores_is_no_result() {
-    let mut memory = VerdictMemory::default();
+    let mut memory = MarathonMemory::default();
     for (result, verdict) in [
         (r#"{"alive":false,"consecutiveFailures":0,"lastFailure":null}"#, false),
         (r#"{"alive":true,"consecutiveFailures":0,"lastFailure":null}"#, true),

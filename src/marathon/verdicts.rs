@@ -19,33 +19,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::results::CheckResult;
+use super::retention::{bound, is_remembered};
 use super::view::MarathonView;
 use crate::cluster::TaskKey;
-
-/// Time for which a task or an app that answers do not list is remembered. Answers only count it: time
-/// in which Marathon is away is none.
-const RETENTION: Duration = Duration::from_secs(3_600);
+use crate::units::steady::Shift;
 
 /// Last results by task and by app.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerdictMemory {
     tasks: BTreeMap<String, LastResults>,
     /// Checked apps, as the beginnings of their tasks' ids, with the time since which none is listed.
     apps: BTreeMap<String, Option<Timestamp>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct LastResults {
     /// `None` until there is a result.
     health: Option<bool>,
     readiness: Option<bool>,
     is_marathons: bool,
     /// Time of the first answer that did not list the task, if the last one did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     unlisted: Option<Timestamp>,
 }
 
@@ -76,6 +75,7 @@ impl VerdictMemory {
             }
         }
         self.tasks.retain(|id, last| results.contains_key(id) || is_remembered(&mut last.unlisted, now));
+        bound(&mut self.tasks, |last| last.unlisted);
         // Checks that Mesos does are in the tasks of Mesos already.
         for (id, last) in self.tasks.iter().filter(|(_, last)| last.is_marathons) {
             view.verdicts.insert(id.clone(), last.is_good());
@@ -97,6 +97,7 @@ impl VerdictMemory {
             }
         }
         self.apps.retain(|app, unlisted| listed.contains_key(app) || is_remembered(unlisted, now));
+        bound(&mut self.apps, |unlisted| *unlisted);
         view.checked = self.apps.keys().cloned().collect();
     }
 }
@@ -110,14 +111,17 @@ fn update(last: &mut Option<bool>, result: CheckResult) {
     }
 }
 
-/// Returns true while something that the answer of `now` does not list is remembered.
-fn is_remembered(unlisted: &mut Option<Timestamp>, now: Timestamp) -> bool {
-    let since = *unlisted.get_or_insert(now);
-    now.duration_since(since).unsigned_abs() < RETENTION
+impl Shift for VerdictMemory {
+    fn shift(&mut self, by: SignedDuration) {
+        self.tasks.values_mut().for_each(|last| last.unlisted.shift(by));
+        self.apps.values_mut().for_each(|unlisted| unlisted.shift(by));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use proptest::sample::select;
 

@@ -59,6 +59,14 @@ impl Adopted {
         }
     }
 
+    /// Gives up the servers that were leaving when the earlier run ended, as `was_leaving` tells: they go on
+    /// leaving. One with a weight was wanted again since that was written down.
+    pub fn leave(&mut self, was_leaving: impl Fn(&ServiceKey, &SocketAddr) -> bool) {
+        for (key, service) in &mut self.0 {
+            service.servers.retain(|address, server| server.weight > 0 || !was_leaving(key, address));
+        }
+    }
+
     /// Puts the rest into the services of `desired`, with the weights that it has in the kernel. `last` knows
     /// the tasks of some of them.
     pub fn keep(&self, desired: &mut Desired, last: &Last) {

@@ -24,6 +24,7 @@ use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
 use crate::cluster::claims::Place;
 use crate::dataplane::{Actual, Connections, ServerKey, Service, ServiceKey};
+use crate::store::KeptDrain;
 use crate::vip::{Backend, Condition};
 
 /// Time between two counts of the connections of leaving servers.
@@ -36,6 +37,8 @@ const MIN_DRAIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     leaving: BTreeMap<ServerKey, Leaving>,
+    /// Servers that were leaving when an earlier run ended, until they are found or wanted again.
+    resumed: BTreeMap<ServerKey, Leaving>,
 }
 
 /// A server that is leaving.
@@ -47,6 +50,35 @@ struct Leaving {
 }
 
 impl Drain {
+    /// Goes on with the servers that were leaving when an earlier run ended.
+    pub fn resume(drains: Vec<KeptDrain>) -> Self {
+        let leaving = |drain: KeptDrain| {
+            let KeptDrain { service, server, since, until, task, agent } = drain;
+            let backend = Backend { task, agent, ..Backend::unknown(Condition::Gone) };
+            ((service, server), Leaving { backend, since, until })
+        };
+        Self { leaving: BTreeMap::new(), resumed: drains.into_iter().map(leaving).collect() }
+    }
+
+    /// Returns the servers that are leaving, for a later run.
+    pub fn kept(&self) -> Vec<KeptDrain> {
+        let kept = |((service, server), leaving): (&ServerKey, &Leaving)| KeptDrain {
+            service: *service,
+            server: *server,
+            since: leaving.since,
+            until: leaving.until,
+            task: leaving.backend.task.clone(),
+            agent: leaving.backend.agent.clone(),
+        };
+        self.leaving.iter().chain(&self.resumed).map(kept).collect()
+    }
+
+    /// Returns true for a server that was leaving when an earlier run ended.
+    pub fn was_leaving(&self, service: &ServiceKey, server: &SocketAddr) -> bool {
+        let key = (*service, *server);
+        self.resumed.contains_key(&key) || self.leaving.contains_key(&key)
+    }
+
     /// Returns true when nothing is leaving.
     pub fn is_empty(&self) -> bool {
         self.leaving.is_empty()
@@ -74,7 +106,7 @@ impl Drain {
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
     ) -> bool {
         let servers: Vec<ServerKey> = surplus(actual.state.services.iter(), desired).collect();
-        self.update_to(servers, last, actual, (now, limit), are_taken)
+        self.update_to(servers, desired, last, actual, (now, limit), are_taken)
     }
 
     /// Finds out anew what is leaving of some services, where all others hold what is desired.
@@ -89,22 +121,31 @@ impl Drain {
     ) -> bool {
         let held = services.iter().filter_map(|key| actual.state.services.get_key_value(key));
         let servers: Vec<ServerKey> = surplus(held, desired).collect();
-        self.update_to(servers, last, actual, times, are_taken)
+        self.update_to(servers, desired, last, actual, times, are_taken)
     }
 
     /// Makes `servers` those that are leaving, except for those that are done with it.
     fn update_to(
         &mut self,
         servers: Vec<ServerKey>,
+        desired: &Desired,
         last: &BTreeMap<ServiceKey, Programmed>,
         actual: &Actual,
         (now, limit): (Timestamp, Duration),
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
     ) -> bool {
         let mut next = BTreeMap::new();
+        // One whose task is there again starts anew when it leaves another time.
+        self.resumed.retain(|(service, server), _| {
+            let member = desired.services.get(service).and_then(|programmed| programmed.servers.get(server));
+            member.is_none_or(|member| {
+                matches!(member.backend.condition, Condition::Gone | Condition::Inherited)
+            })
+        });
         // A server that is wanted again is not in the surplus, and by that no longer leaves.
         for server in servers {
-            let leaving = self.leaving.get(&server).cloned().unwrap_or_else(|| {
+            let known = self.leaving.get(&server).cloned().or_else(|| self.resumed.remove(&server));
+            let leaving = known.unwrap_or_else(|| {
                 // Only the plan before can name the task; after a start there is none, and the limit is the
                 // usual one.
                 let known = last.get(&server.0).and_then(|programmed| programmed.servers.get(&server.1));

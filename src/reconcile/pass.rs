@@ -17,6 +17,7 @@ use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
 use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
+use crate::store::Deadlines;
 use crate::store::saver::Saver;
 use crate::units::steady::steady_now;
 
@@ -159,6 +160,9 @@ impl<D: DataPlane> Passes<D> {
                 news = News::Vips;
             }
         }
+        if let Some(memory) = &feed.marathon {
+            self.saver.note_marathon(memory);
+        }
         self.feed = feed;
         news
     }
@@ -285,6 +289,8 @@ impl<D: DataPlane> Passes<D> {
         // Known now, so that the loop wakes in time even if this pass fails below.
         self.due = plan.due;
         self.publisher.publish_node(&actual.node, Some(plan.sources));
+        let holds = self.feed.accepted.as_ref().map(|accepted| accepted.holds).unwrap_or_default();
+        self.saver.note_deadlines(Deadlines { holds, drains: self.planner.kept_drains() });
         // Addresses are on disk before the kernel has them.
         self.saver.save(&self.planner.persisted);
 

@@ -66,13 +66,13 @@ impl Bench {
         let config = Config::parse(Path::new("test"), &text).unwrap();
         let (zones, zone_receiver) = watch::channel(Arc::new(wiring::zone(&config).unwrap()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
-        let (saver, Loaded { persisted, cluster }) =
+        let (saver, Loaded { persisted, cluster, deadlines, .. }) =
             Saver::open(Store::new(directory.path()), !wiring::is_file(&config));
-        let believer = Believer::new(wiring::patience(&config), cluster);
+        let believer = Believer::new(wiring::patience(&config), cluster, deadlines.holds);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         let outputs = Outputs { zones, statuses, nodes };
         let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
-        let mut reconciler = Reconciler::new(kernel, settings, saver, persisted, outputs);
+        let mut reconciler = Reconciler::new(kernel, settings, saver, (persisted, deadlines.drains), outputs);
         reconciler.take_feed(believer.feed().clone());
         Self {
             reconciler,
@@ -1002,4 +1002,45 @@ async fn the_status_tells_why_the_kernel_was_changed_last_and_what_of_it() {
     assert_eq!((change.cause, change.services, change.beside_services), (Cause::Cluster, 2, true));
     bench.pass().await;
     assert_eq!(bench.status().pass.change, Some(change), "a pass without operations changes nothing");
+}
+
+/// What the kernel still holds leaves when it would have left without the restart, whatever the clock shows
+/// meanwhile.
+#[tokio::test]
+async fn a_server_that_leaves_has_what_was_left_after_a_restart() {
+    for (is_same_boot, left) in [(true, 40), (false, 60)] {
+        let mut bench = Bench::with("[dataplane]\ndrain = \"60s\"\n");
+        let both = document(&["/web:80", "/web:80"]);
+        bench.learn(&both).await;
+        let gone = SocketAddr::from(([10, 0, 0, 2], 1001));
+        bench.kernel().connections.insert((WEB, gone), Connections { active: 3, inactive: 0 });
+        bench.learn(&document(&["/web:80"])).await;
+        bench.reconciler.passes.finish();
+        let path = bench.directory.path().join("deadlines.json");
+        let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(kept["content"]["drains"].as_array().unwrap().len(), 1, "{kept}");
+        let written = kept["written"].as_object_mut().unwrap();
+        let uptime = written["uptime"].as_f64().unwrap();
+        written.insert("uptime".to_owned(), (uptime - 20.0).into());
+        if !is_same_boot {
+            written.insert("boot".to_owned(), "another".into());
+        }
+        std::fs::write(&path, kept.to_string()).unwrap();
+
+        let mut bench = bench.restart();
+        // By the cluster of the file, and by a document.
+        for _ in 0..2 {
+            let status = bench.ask().await;
+            let leaving = status.vips[0].backends.iter().find(|backend| backend.port == 1001).unwrap();
+            assert_eq!((leaving.weight, leaving.task.as_str()), (0, "t1"));
+            let rest = leaving.until.unwrap().duration_since(Timestamp::now()).as_secs();
+            assert!((left - 10..=left + 1).contains(&rest), "{rest} s of {left} s");
+            bench.learn(&document(&["/web:80"])).await;
+        }
+        // It is wanted again, and has its whole time when it leaves once more.
+        bench.learn(&both).await;
+        bench.learn(&document(&["/web:80"])).await;
+        let until = bench.reconciler.passes.planner.deadline(&WEB, &gone).unwrap();
+        assert!(until.duration_since(steady_now()).as_secs() > 50);
+    }
 }

@@ -21,13 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::configured::ConfiguredSources;
 use super::driver::{Backoff, run};
+use super::marathon::Earlier;
 use super::{Error, Failure, Report, settings};
-use crate::cluster::Snapshot;
-use crate::marathon::MarathonView;
+use crate::cluster::{Skipped, Snapshot};
+use crate::marathon::{MarathonMemory, MarathonView};
+use crate::units::steady::steady_now;
 
 /// The configured sources, as one.
 pub struct CombinedSource {
     sources: ConfiguredSources,
+    /// Memory of an earlier run, which counts until Marathon answers.
+    memory: Option<Arc<MarathonMemory>>,
     backoff: Backoff,
     marathon_backoff: Backoff,
 }
@@ -41,17 +45,25 @@ struct LatestReports {
 }
 
 impl CombinedSource {
-    /// Opens the configured sources, which needs an async runtime.
-    pub fn new(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
-        let sources = ConfiguredSources::open(source, marathon)?;
+    /// Opens the configured sources, which go on from what an earlier run knew. Needs an async runtime.
+    ///
+    /// # Errors
+    /// When a certificate or key cannot be used.
+    pub fn new(
+        source: &settings::Source,
+        marathon: &settings::Marathon,
+        earlier: Earlier,
+    ) -> Result<Self, Error> {
+        let memory = earlier.memory.clone().map(Arc::new);
+        let sources = ConfiguredSources::open(source, marathon, earlier)?;
         let backoff = Backoff { interval: source.interval.0, max: source.max_backoff.0 };
         let marathon_backoff = Backoff { interval: marathon.interval.0, ..backoff };
-        Ok(Self { sources, backoff, marathon_backoff })
+        Ok(Self { sources, memory, backoff, marathon_backoff })
     }
 
     /// Asks all sources until `shutdown` and publishes their combined report.
     pub async fn run(self, reports: watch::Sender<Report>, shutdown: CancellationToken) {
-        let Self { sources, backoff, marathon_backoff } = self;
+        let Self { sources, memory, backoff, marathon_backoff } = self;
         let ConfiguredSources { cluster, agent, marathon } = sources;
         let cluster = match (cluster, &agent, &marathon) {
             // The usual case needs no copy of the snapshot.
@@ -62,7 +74,8 @@ impl CombinedSource {
         let mut tasks = JoinSet::new();
         let (cluster_sender, mut clusters) = watch::channel(Report::default());
         let (agent_sender, mut agents) = watch::channel(Report::default());
-        let (marathon_sender, mut marathons) = watch::channel(Report::default());
+        let remembered = Report { marathon: memory, ..Report::default() };
+        let (marathon_sender, mut marathons) = watch::channel(remembered);
         let present = (cluster.is_some(), agent.is_some(), marathon.is_some());
         if let Some(cluster) = cluster {
             tasks.spawn(run(cluster, backoff, cluster_sender, shutdown.clone()));
@@ -122,6 +135,7 @@ impl LatestReports {
         if let Some(part) = &self.marathon {
             health.add(part);
         }
+        report.marathon = self.marathon.as_ref().and_then(|part| part.marathon.clone());
         report.failure = health.failure;
         report.place = health.origins.join(" and ");
         report.pace = health.schedules.join("; ");
@@ -161,7 +175,22 @@ impl LatestReports {
             (None, None, Some(view)) => return Some(view.snapshot.clone()),
             (None, None, None) => return None,
         };
-        if let Some(view) = view {
+        // Until Marathon answers, what its answers to an earlier run said.
+        let remembered = match (&self.marathon, view) {
+            (Some(part), None) => part.marathon.as_ref().map(|memory| memory.view(steady_now())),
+            _ => None,
+        };
+        if self.marathon.is_some() && view.is_none() && remembered.is_none() {
+            snapshot.skipped.push(Skipped {
+                task: "marathon".to_owned(),
+                reason:
+                    "no Marathon has answered since the first start, so that its checks do not count: tasks \
+                         get connections by what Mesos knows until it answers"
+                        .to_owned(),
+                ..Skipped::default()
+            });
+        }
+        if let Some(view) = view.or(remembered.as_ref()) {
             let skipped = snapshot.skipped.len();
             view.judge(&mut snapshot, before);
             for record in snapshot.skipped.iter().skip(skipped) {

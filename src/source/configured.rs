@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::file::FileSource;
-use super::marathon::MarathonSource;
+use super::marathon::{Earlier, MarathonSource};
 use super::mesos::poll::MesosPoll;
 use super::mesos::stream::MesosStream;
 use super::schedule::PollSchedule;
@@ -81,11 +81,15 @@ pub struct ConfiguredSources {
 }
 
 impl ConfiguredSources {
-    /// Opens the configured sources, which needs an async runtime.
+    /// Opens the configured sources, which go on from what an earlier run knew. Needs an async runtime.
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
-    pub fn open(source: &settings::Source, marathon: &settings::Marathon) -> Result<Self, Error> {
+    pub fn open(
+        source: &settings::Source,
+        marathon: &settings::Marathon,
+        earlier: Earlier,
+    ) -> Result<Self, Error> {
         let cluster = match source.masters.as_slice() {
             [] => None,
             // A file is complete by itself, whatever the mode.
@@ -99,7 +103,7 @@ impl ConfiguredSources {
         };
         let marathon = match marathon.urls.as_slice() {
             [] => None,
-            _ => Some(MarathonSource::new(marathon, source)?),
+            _ => Some(MarathonSource::new(marathon, source, earlier)?),
         };
         Ok(Self { cluster, agent, marathon })
     }

@@ -137,6 +137,8 @@ fn take_answer<S: Source>(report: &mut Report<S::Item>, source: &S, answer: Resu
             report.place = source.origin();
             report.pace = source.schedule().to_string();
             report.overdue = None;
+            // Until there is an answer, that of an earlier run stays.
+            report.marathon = source.memory().or(report.marathon.take());
             if let Fetched::New(snapshot) = fetched {
                 report.snapshot = Some(Arc::new(snapshot));
                 report.sequence += 1;

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Failure, Report};
 use crate::cluster::Snapshot;
-use crate::cluster::belief::{Accepted, Belief, Displaced, Patience};
+use crate::cluster::belief::{Accepted, Belief, Displaced, Holds, Patience};
+use crate::marathon::MarathonMemory;
 use crate::units::steady::steady_now;
 
 /// The believed cluster and the state of its source.
@@ -34,6 +35,8 @@ pub struct Feed {
     /// Set while a request has had no answer for so long that the cluster may be outdated, in words.
     pub overdue: Option<String>,
     pub failure: Option<Failure>,
+    /// What Marathon's answers have said, for a later run.
+    pub marathon: Option<Arc<MarathonMemory>>,
 }
 
 /// Request to believe the last document as it is; answered when the feed has it.
@@ -54,9 +57,9 @@ pub struct Believer {
 }
 
 impl Believer {
-    /// Goes on from `cluster`, which an earlier run believed.
-    pub fn new(patience: Patience, cluster: Option<Snapshot>) -> Self {
-        let belief = Belief::resume(cluster);
+    /// Goes on from `cluster`, which an earlier run believed, with its holds.
+    pub fn new(patience: Patience, cluster: Option<Snapshot>, holds: Holds) -> Self {
+        let belief = Belief::resume(cluster).holding(holds);
         let feed = Feed { accepted: belief.accepted().map(Arc::new), ..Feed::default() };
         Self { belief, patience, feed, document: None, sequence: 0 }
     }
@@ -96,6 +99,7 @@ impl Believer {
         self.feed.servers = report.servers;
         self.feed.overdue = report.overdue;
         self.feed.failure = report.failure;
+        self.feed.marathon = report.marathon;
     }
 
     /// Believes the last document as it is; does nothing before the first one.
@@ -165,7 +169,7 @@ mod tests {
             mass_loss: 2,
             spacing: std::time::Duration::ZERO,
         };
-        Believer::new(patience, None)
+        Believer::new(patience, None, Holds::default())
     }
 
     fn tasks(believer: &Believer) -> usize {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Snapshot;
+use crate::marathon::MarathonMemory;
 
 /// The newest snapshot and the health of its source.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Report<T = Snapshot> {
     /// Set while a request has had no answer for so long that the snapshot may be outdated, in words.
     pub overdue: Option<String>,
     pub failure: Option<Failure>,
+    /// What Marathon's answers have said, for a later run.
+    pub marathon: Option<Arc<MarathonMemory>>,
 }
 
 impl<T> Default for Report<T> {
@@ -39,6 +42,7 @@ impl<T> Default for Report<T> {
             servers: Arc::default(),
             overdue: None,
             failure: None,
+            marathon: None,
         }
     }
 }
@@ -55,6 +59,7 @@ impl<T> Clone for Report<T> {
             servers: Arc::clone(&self.servers),
             overdue: self.overdue.clone(),
             failure: self.failure.clone(),
+            marathon: self.marathon.clone(),
         }
     }
 }

@@ -1,14 +1,16 @@
-//! When files are written: addresses before they are used, the cluster every now and then.
+//! When files are written: addresses before they are used, all else every now and then.
 //!
-//! The cluster is large and may lag behind: a start goes by the kernel where the two differ.
+//! The cluster is large and may lag behind: a start goes by the kernel where the two differ. Deadlines and
+//! Marathon's verdicts are written with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Error, Persisted, Store};
+use super::{Deadlines, Error, Persisted, Store};
 use crate::cluster::Snapshot;
+use crate::marathon::MarathonMemory;
 
 /// Longest time for which a changed cluster is not written.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -24,15 +26,58 @@ pub struct Saver {
     /// Set where the cluster is worth keeping: a document that is a local file is there anyway.
     keeps_cluster: bool,
     saved: Persisted,
-    /// Cluster that was written last.
-    written: Option<Arc<Snapshot>>,
-    /// Believed cluster that has not been written yet.
-    unsaved: Option<Arc<Snapshot>>,
-    /// Time from which the cluster may be written again.
+    cluster: Paced<Snapshot>,
+    marathon: Paced<MarathonMemory>,
+    deadlines: Paced<Deadlines>,
+    /// Time from which those may be written again.
     due: Instant,
     error: Option<String>,
     /// Files that the start could not use.
     unused: Vec<String>,
+}
+
+/// Content of a file that is not written at once.
+#[derive(Debug)]
+struct Paced<T> {
+    /// Content that was written last.
+    written: Option<Arc<T>>,
+    /// Content that has not been written yet.
+    unsaved: Option<Arc<T>>,
+}
+
+impl<T> Default for Paced<T> {
+    fn default() -> Self {
+        Self { written: None, unsaved: None }
+    }
+}
+
+impl<T> Paced<T> {
+    fn new(written: Option<T>) -> Self {
+        Self { written: written.map(Arc::new), unsaved: None }
+    }
+
+    /// Notes what there is now. The newer of two equal ones is remembered, because it is held elsewhere anyway,
+    /// and the older one can be freed.
+    fn note(&mut self, now: &Arc<T>, is_same: impl Fn(&T, &T) -> bool) {
+        let is_written = self.written.as_deref().is_some_and(|written| is_same(written, now));
+        self.unsaved = (!is_written).then(|| Arc::clone(now));
+        if is_written {
+            self.written = Some(Arc::clone(now));
+        }
+    }
+
+    /// Writes what has not been written yet.
+    fn save(&mut self, write: impl FnOnce(&T) -> Result<(), Error>) -> Result<(), Error> {
+        let Some(unsaved) = self.unsaved.take() else { return Ok(()) };
+        match write(&unsaved) {
+            Ok(()) => self.written = Some(unsaved),
+            Err(error) => {
+                self.unsaved = Some(unsaved);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Content of the state directory at the start.
@@ -40,6 +85,8 @@ pub struct Saver {
 pub struct Loaded {
     pub persisted: Persisted,
     pub cluster: Option<Snapshot>,
+    pub deadlines: Deadlines,
+    pub marathon: Option<MarathonMemory>,
 }
 
 impl Loaded {
@@ -53,7 +100,9 @@ impl Loaded {
             // The file may be of another cluster by now, and the document is at hand.
             false => None,
         };
-        (Self { persisted, cluster }, errors)
+        let deadlines = store.deadlines().map_err(|error| errors.push(error)).unwrap_or_default();
+        let marathon = store.marathon().map_err(|error| errors.push(error)).unwrap_or_default();
+        (Self { persisted, cluster, deadlines, marathon }, errors)
     }
 }
 
@@ -74,8 +123,9 @@ impl Saver {
         let saver = Self {
             keeps_cluster,
             saved: loaded.persisted.clone(),
-            written: None,
-            unsaved: None,
+            cluster: Paced::default(),
+            marathon: Paced::new(loaded.marathon.clone()),
+            deadlines: Paced::new(Some(loaded.deadlines.clone())),
             due: Instant::now(),
             error: unused.first().cloned(),
             unused,
@@ -86,50 +136,58 @@ impl Saver {
 
     /// Notes the cluster that is believed now, to be written when it is time.
     pub fn note_cluster(&mut self, believed: &Arc<Snapshot>) {
-        if !self.keeps_cluster {
-            return;
+        // Most documents change nothing that is kept.
+        if self.keeps_cluster {
+            self.cluster.note(believed, Snapshot::is_same_cluster);
         }
-        // Most documents change nothing that is kept. The newer of two equal ones is remembered, because
-        // it is held elsewhere anyway, and the older one can be freed.
-        let is_written = self.written.as_ref().is_some_and(|written| written.is_same_cluster(believed));
-        self.unsaved = if is_written {
-            self.written = Some(Arc::clone(believed));
-            None
-        } else {
-            Some(Arc::clone(believed))
-        };
     }
 
     /// Notes that the believed cluster is the one that was noted last.
     pub fn note_same_cluster(&mut self, believed: &Arc<Snapshot>) {
         // The newer of two equal ones is held elsewhere anyway, so that the older one can be freed.
-        let noted = if self.unsaved.is_some() { &mut self.unsaved } else { &mut self.written };
+        let Paced { written, unsaved } = &mut self.cluster;
+        let noted = if unsaved.is_some() { unsaved } else { written };
         if let Some(noted) = noted {
             *noted = Arc::clone(believed);
         }
     }
 
-    /// Writes addresses that have changed, and the cluster when it is due.
+    /// Notes what Marathon's answers have said, to be written when it is time.
+    pub fn note_marathon(&mut self, memory: &Arc<MarathonMemory>) {
+        self.marathon.note(memory, |written, now| written == now);
+    }
+
+    /// Notes the deadlines that run now, to be written when it is time.
+    pub fn note_deadlines(&mut self, deadlines: Deadlines) {
+        // Mostly there are none, before and now.
+        if self.deadlines.unsaved.is_some() || self.deadlines.written.as_deref() != Some(&deadlines) {
+            self.deadlines.note(&Arc::new(deadlines), |written, now| written == now);
+        }
+    }
+
+    /// Writes addresses that have changed, and the rest when it is due.
     pub fn save(&mut self, persisted: &Persisted) {
         let started = Instant::now();
-        let cluster = self.unsaved.as_deref().filter(|_| started >= self.due);
+        let is_due = started >= self.due
+            && (self.cluster.unsaved.is_some()
+                || self.marathon.unsaved.is_some()
+                || self.deadlines.unsaved.is_some());
         let has_changed = *persisted != self.saved;
-        if !has_changed && cluster.is_none() {
+        if !has_changed && !is_due {
             return;
         }
         // Addresses first: they decide where clients connect, and the cluster comes again with each
         // document.
         let leases = if has_changed { self.store.save_leases(persisted) } else { Ok(()) };
-        match leases.and_then(|()| cluster.map_or(Ok(()), |cluster| self.store.save_cluster(cluster))) {
+        if leases.is_ok() && has_changed {
+            self.saved = persisted.clone();
+        }
+        match leases.and_then(|()| if is_due { self.save_paced() } else { Ok(()) }) {
             Ok(()) => {
-                if cluster.is_some() {
+                if is_due {
                     // Measured at each writing, because disks and clusters differ by a factor of thousands.
                     let pause = started.elapsed() * PAUSE_FACTOR;
                     self.due = Instant::now() + pause.min(LONGEST_PAUSE);
-                    self.written = self.unsaved.take();
-                }
-                if has_changed {
-                    self.saved = persisted.clone();
                 }
                 self.error = None;
             }
@@ -144,9 +202,24 @@ impl Saver {
         }
     }
 
-    /// Writes everything that has changed, due or not.
+    fn save_paced(&mut self) -> Result<(), Error> {
+        let Self { store, cluster, marathon, deadlines, .. } = self;
+        deadlines.save(|deadlines| store.save_deadlines(deadlines))?;
+        marathon.save(|memory| store.save_marathon(memory))?;
+        cluster.save(|cluster| store.save_cluster(cluster))
+    }
+
+    /// Writes everything that has changed, due or not, and times that go on.
     pub fn finish(&mut self, persisted: &Persisted) {
         self.due = Instant::now();
+        // Their rest is measured from the writing: after a reboot, nothing else tells how much of it is left.
+        let Paced { written, unsaved } = &mut self.deadlines;
+        if unsaved.is_none() && written.as_deref().is_some_and(|written| *written != Deadlines::default()) {
+            *unsaved = written.take();
+        }
+        if persisted.vips.values().any(Option::is_some) {
+            self.saved = Persisted::default();
+        }
         self.save(persisted);
     }
 
@@ -164,6 +237,7 @@ impl Saver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::belief::Holds;
     use crate::mesos;
 
     fn cluster(id: &str) -> Arc<Snapshot> {
@@ -218,6 +292,38 @@ mod tests {
         saver.note_cluster(&cluster("B"));
         saver.finish(&Persisted::default());
         assert_eq!(kept(&store).as_deref(), Some("B"));
+    }
+
+    fn memory(framework: &str) -> Arc<MarathonMemory> {
+        let text =
+            format!(r#"{{"framework":"{framework}","verdicts":{{"tasks":{{}},"apps":{{}}}},"hosts":{{}}}}"#);
+        Arc::new(serde_json::from_str(&text).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn verdicts_and_deadlines_wait_for_their_time_and_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        let (mut saver, _) = Saver::open(store.clone(), true);
+        let running = |losses| Deadlines { holds: Holds { failover: None, losses }, drains: Vec::new() };
+        let kept = || (store.marathon().unwrap(), store.deadlines().unwrap().holds.losses);
+        for (framework, losses) in [("F", 1), ("G", 2)] {
+            saver.note_marathon(&memory(framework));
+            saver.note_deadlines(running(losses));
+            saver.save(&Persisted::default());
+            assert_eq!(kept(), (Some((*memory("F")).clone()), 1), "the second ones are not due");
+            saver.due = Instant::now() + LONGEST_PAUSE;
+        }
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(), (Some((*memory("G")).clone()), 2));
+        // What runs on is measured from the end; what has not changed is not written.
+        for file in ["marathon.json", "deadlines.json"] {
+            std::fs::remove_file(directory.path().join(file)).unwrap();
+        }
+        saver.note_marathon(&memory("G"));
+        saver.note_deadlines(running(2));
+        saver.finish(&Persisted::default());
+        assert_eq!(kept(), (None, 2));
     }
 
     #[tokio::test]

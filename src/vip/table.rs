@@ -221,9 +221,14 @@ impl VipTable {
                 holder.is_none()
             });
         }
-        let without = self.vips.extract_if(.., |_, vip| vip.backends.is_empty()).map(|(key, _)| key);
-        // Its task runs, so that its address stays.
-        self.awaited.extend(without);
+        let Self { vips, awaited, .. } = self;
+        vips.retain(|key, vip| {
+            // Its task runs, so that its address stays.
+            if vip.backends.is_empty() {
+                awaited.insert(key.clone());
+            }
+            !vip.backends.is_empty()
+        });
         self.skipped.extend(refused);
     }
 }

@@ -305,6 +305,23 @@ pub fn state_file(bytes: &[u8]) {
             Ok(None) => panic!("a file that is there is not seen"),
             Err(error) => must_be_set_aside(&store, error, bytes),
         }
+        fs::write(directory.join("deadlines.json"), bytes).expect("the directory is writable");
+        match store.deadlines() {
+            Ok(deadlines) => {
+                store.save_deadlines(&deadlines).expect("the directory is writable");
+                assert_eq!(store.deadlines().expect("what was written can be read"), deadlines);
+            }
+            Err(error) => must_be_set_aside(&store, error, bytes),
+        }
+        fs::write(directory.join("marathon.json"), bytes).expect("the directory is writable");
+        match store.marathon() {
+            Ok(Some(memory)) => {
+                store.save_marathon(&memory).expect("the directory is writable");
+                assert_eq!(store.marathon().expect("what was written can be read"), Some(memory));
+            }
+            Ok(None) => panic!("a file that is there is not seen"),
+            Err(error) => must_be_set_aside(&store, error, bytes),
+        }
     });
 }
 

@@ -444,3 +444,37 @@ fn tasks_of_a_framework_that_an_old_master_does_not_know_keep_its_name() {
     let mut restarted = Belief::resume(Some(known));
     assert_eq!(take(&mut restarted, orphaned(), at(3), PATIENCE).0.frameworks.get("F").unwrap(), "marathon");
 }
+
+#[test]
+fn holds_go_on_after_a_restart() {
+    let mut belief = Belief::default();
+    take(&mut belief, document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    let accepted = belief.take(Arc::new(document("B", &["S1"], &["S2"])), at(100), PATIENCE);
+    assert_eq!(accepted.holds, Holds { failover: Some(at(1000)), losses: 0 });
+    let restarted = || Belief::resume(Some(Snapshot::clone(&accepted.snapshot))).holding(accepted.holds);
+    for (second, expected) in [(999, 2), (1000, 1)] {
+        let (snapshot, _) = take(&mut restarted(), document("B", &["S1"], &["S2"]), at(second), PATIENCE);
+        assert_eq!(snapshot.tasks.len(), expected, "after {second} s");
+    }
+    let (snapshot, held) = take(&mut restarted(), document("B", &["S1", "S2"], &[]), at(500), PATIENCE);
+    assert_eq!((snapshot.tasks.len(), held.len()), (2, 0), "all agents are back");
+    let accepted = restarted().take(Arc::new(document("C", &["T1"], &[])), at(500), PATIENCE);
+    assert_eq!(
+        (tasks(&accepted.snapshot), accepted.holds),
+        (vec!["task-T1"], Holds::default()),
+        "another cluster"
+    );
+}
+
+#[test]
+fn documents_that_agree_count_over_a_restart() {
+    let mut belief = Belief::default();
+    let mut lost = document("A", &["S1", "S2"], &[]);
+    lost.tasks.clear();
+    take(&mut belief, document("A", &["S1", "S2"], &[]), at(0), PATIENCE);
+    for (second, expected) in [(1, 2), (2, 2), (3, 2), (4, 0)] {
+        let accepted = belief.take(Arc::new(lost.clone()), at(second), PATIENCE);
+        assert_eq!(accepted.snapshot.tasks.len(), expected, "document {second}");
+        belief = Belief::resume(Some(Snapshot::clone(&accepted.snapshot))).holding(accepted.holds);
+    }
+}

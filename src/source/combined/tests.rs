@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::marathon::{CheckResult, TaskResults};
 use crate::mesos;
 
 fn capture(name: &str) -> Snapshot {
@@ -132,6 +133,32 @@ fn marathons_verdicts_are_added_and_kept_while_it_is_away() {
         let report = combine(LatestReports { cluster: cluster(), agent: None, marathon });
         assert_eq!(weights(&report), list(&[("sick", 0), ("well", 1)]));
     }
+}
+
+#[test]
+fn marathons_verdicts_outlive_a_restart_while_it_is_away() {
+    let cluster =
+        || good(master(&[("web.1", "B", RUNNING), ("web.2", "B", RUNNING), ("other.1", "B", RUNNING)]));
+    let mut memory = MarathonMemory::default();
+    let mut view = MarathonView { framework: "F".into(), ..MarathonView::default() };
+    view.apps.insert("web".to_owned(), true);
+    let results =
+        |health| TaskResults { health, readiness: CheckResult::Good, is_marathons: true, is_checked: true };
+    view.results.insert("web.1".to_owned(), results(CheckResult::Good));
+    view.results.insert("web.2".to_owned(), results(CheckResult::Bad));
+    memory.judge(&mut view, Timestamp::UNIX_EPOCH);
+    let remembered = Report { marathon: Some(Arc::new(memory)), ..Report::default() };
+    let report =
+        combine(LatestReports { cluster: cluster(), agent: None, marathon: failed(Some(remembered)) });
+    assert_eq!(weights(&report), list(&[("other.1", 1), ("web.1", 1), ("web.2", 0)]));
+    assert!(report.marathon.is_some(), "the next restart knows it too");
+
+    // At the first start nothing is known, which is said.
+    let report =
+        combine(LatestReports { cluster: cluster(), agent: None, marathon: failed(Some(Report::default())) });
+    assert_eq!(weights(&report), list(&[("other.1", 1), ("web.1", 1), ("web.2", 1)]));
+    let skipped = &report.snapshot.as_ref().unwrap().skipped;
+    assert!(skipped[0].reason.starts_with("no Marathon has answered since the first start"), "{skipped:?}");
 }
 
 /// Marathon answers for the first time, and has no results.

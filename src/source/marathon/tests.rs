@@ -111,7 +111,7 @@ fn settings(marathons: &[&StandIn]) -> (settings::Marathon, settings::Source) {
 
 fn asking(marathons: &[&StandIn]) -> MarathonSource {
     let (marathon, source) = settings(marathons);
-    MarathonSource::new(&marathon, &source).unwrap()
+    MarathonSource::new(&marathon, &source, Earlier::default()).unwrap()
 }
 
 async fn view(marathon: &mut MarathonSource) -> MarathonView {
@@ -154,7 +154,7 @@ async fn a_follower_will_do_and_its_leader_tells_events() {
     let (settings, mut source) = settings(&[&follower]);
     // Its own port is not that of the follower, unlike on real nodes.
     source.redirects = crate::source::testing::redirects(&[format!("http://{}", leader.own)]);
-    let mut marathon = MarathonSource::new(&settings, &source).unwrap();
+    let mut marathon = MarathonSource::new(&settings, &source, Earlier::default()).unwrap();
     view(&mut marathon).await;
     let wait = Duration::from_secs(10);
     // The first one is that events can be had at all.
@@ -182,7 +182,53 @@ async fn credentials_of_its_own_are_sent() {
     std::fs::write(&path, "user:secret").unwrap();
     let (mut marathon, source) = settings(&[&leader]);
     marathon.basic = Some(crate::source::http::secret::SecretRef::File(path));
-    view(&mut MarathonSource::new(&marathon, &source).unwrap()).await;
+    view(&mut MarathonSource::new(&marathon, &source, Earlier::default()).unwrap()).await;
     let asked = leader.asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.ends_with(" Basic dXNlcjpzZWNyZXQ=")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_restart_without_results_and_resolver_goes_on_with_what_was_known() {
+    let leader = StandIn::leading().await;
+    let mut marathon = asking(&[&leader]);
+    let before = view(&mut marathon).await;
+    let text = serde_json::to_string(&*marathon.memory().unwrap()).unwrap();
+    let known = leader.apps.lock().unwrap().clone();
+    // The name is one that no resolver knows by now.
+    let (found, lost) = (before.snapshot.agents.get("S").unwrap().hostname.as_str(), "agent.invalid");
+    let memory: MarathonMemory = serde_json::from_str(&text.replace(found, lost)).unwrap();
+    let earlier = Earlier { memory: Some(memory), tasks: before.snapshot.tasks.keys().cloned().collect() };
+    *leader.apps.lock().unwrap() = known.replace(r#"{"alive":true}"#, "null").replace(found, lost);
+    let (settings, source) = settings(&[&leader]);
+    let mut restarted = MarathonSource::new(&settings, &source, earlier).unwrap();
+    let after = view(&mut restarted).await;
+    assert!(after.verdicts["web.instance-1._app.1"]);
+    assert_eq!(
+        after.snapshot.agents.get("S").unwrap().address,
+        before.snapshot.agents.get("S").unwrap().address
+    );
+    assert_eq!(after.snapshot.tasks.values().next().unwrap().healthy, Some(true));
+}
+
+#[tokio::test]
+async fn a_task_that_an_event_calls_killed_has_ended_when_it_is_not_listed() {
+    let leader = StandIn::leading().await;
+    let mut marathon = asking(&[&leader]);
+    view(&mut marathon).await;
+    let wait = Duration::from_secs(10);
+    tokio::time::timeout(wait, marathon.wake()).await.unwrap();
+    let update =
+        r#"{"eventType":"status_update_event","taskId":"web.instance-1._app.1","taskStatus":"TASK_KILLED"}"#;
+    leader.streams.lock().unwrap().retain(|stream| {
+        stream.send(format!("event: status_update_event\r\ndata: {update}\r\n\r\n")).is_ok()
+    });
+    tokio::time::timeout(wait, marathon.wake()).await.unwrap();
+    // It should have one instance, and has none: its counts do not tell.
+    let mut apps: serde_json::Value = serde_json::from_str(&leader.apps.lock().unwrap()).unwrap();
+    apps["apps"][0]["instances"] = 1.into();
+    apps["apps"][0]["tasks"] = serde_json::json!([]);
+    *leader.apps.lock().unwrap() = apps.to_string();
+    let ended: Vec<String> =
+        view(&mut marathon).await.snapshot.ended.iter().map(|key| key.task.to_string()).collect();
+    assert_eq!(ended, ["web.instance-1._app.1"]);
 }

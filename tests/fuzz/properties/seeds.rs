@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
+use l4lbd::cluster::belief::Holds;
+use l4lbd::dataplane::ServiceKey;
 use l4lbd::dns::zones::vips::DEFAULT_ORIGIN;
-use l4lbd::store::{Persisted, Store};
+use l4lbd::marathon::MarathonMemory;
+use l4lbd::store::{Deadlines, KeptDrain, Persisted, Store};
 use l4lbd::vip::alloc::AddressRange;
 use l4lbd::{mesos, vip};
 
@@ -91,6 +94,18 @@ pub fn state_files() -> Vec<Vec<u8>> {
     memory.vips.insert(vip::VipKey { host, protocol: l4lbd::cluster::Protocol::Tcp, port: 80 }, None);
     store.save_leases(&memory).expect("the directory is writable");
     let mut files = vec![fs::read(directory.path().join("leases.json")).expect("a file")];
+    let server = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
+    let service = ServiceKey { protocol: l4lbd::cluster::Protocol::Tcp, address: server.ip(), port: 80 };
+    let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::MAX);
+    let drain = KeptDrain { service, server, since, until, task: "t".to_owned(), agent: "S".to_owned() };
+    let holds = Holds { failover: Some(since), losses: 3 };
+    store.save_deadlines(&Deadlines { holds, drains: vec![drain] }).expect("the directory is writable");
+    files.push(fs::read(directory.path().join("deadlines.json")).expect("a file"));
+    let text = r#"{"framework":"F","verdicts":{"tasks":{"web.1":{"health":true,"readiness":null,"is_marathons":true,
+        "unlisted":"2026-11-26T12:00:00Z"}},"apps":{"web":null}},"hosts":{"a":{"address":"10.0.0.1"}}}"#;
+    let memory: MarathonMemory = serde_json::from_str(text).expect("the format of the file");
+    store.save_marathon(&memory).expect("the directory is writable");
+    files.push(fs::read(directory.path().join("marathon.json")).expect("a file"));
     for document in documents() {
         if let Ok(cluster) = mesos::parse(&document, None) {
             store.save_cluster(&cluster).expect("the directory is writable");

@@ -213,7 +213,7 @@ fn damaged_files_are_set_aside() -> Result<()> {
     let kept = lab.agent.keep(vip)?;
     daemon.terminate()?;
     let directory = lab.path("state");
-    for file in ["leases.json", "cluster.json"] {
+    for file in ["leases.json", "cluster.json", "deadlines.json", "marathon.json"] {
         std::fs::write(directory.join(file), "{\"version\": 1, \"conte")?;
     }
     let daemon = start(&lab)?;
@@ -223,8 +223,9 @@ fn damaged_files_are_set_aside() -> Result<()> {
     let names: Vec<String> = std::fs::read_dir(&directory)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
-    for file in ["leases.json.damaged-", "cluster.json.damaged-"] {
-        ensure!(names.iter().any(|name| name.starts_with(file)), "not set aside: {names:?}");
+    for file in ["leases.json", "cluster.json", "deadlines.json", "marathon.json"] {
+        let file = format!("{file}.damaged-");
+        ensure!(names.iter().any(|name| name.starts_with(&file)), "not set aside: {names:?}");
     }
     Ok(())
 }
