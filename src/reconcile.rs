@@ -24,6 +24,7 @@ use crate::store::Persisted;
 use crate::store::saver::Saver;
 use crate::units::steady::steady_now;
 
+pub mod names;
 mod pass;
 mod publish;
 

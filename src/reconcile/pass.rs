@@ -15,7 +15,6 @@ use crate::dataplane::{Actual, Connections, DataPlane, Depth, Link, Op, OpError,
 use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner};
 use crate::source::Feed;
-use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
 use crate::store::saver::Saver;
 use crate::units::steady::steady_now;
@@ -200,7 +199,7 @@ impl<D: DataPlane> Passes<D> {
         self.publisher.record(&report, true);
         // A name appears only after the kernel has its service.
         if self.publisher.is_outdated(&plan, is_complete) || !is_complete {
-            self.publisher.publish_zone(held_names(&plan.desired, &report.failed));
+            self.publisher.publish_names(&plan.desired, &report.failed);
         }
         // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
@@ -234,7 +233,7 @@ impl<D: DataPlane> Passes<D> {
         let records = served
             .map(|(name, address)| NamedService { name: name.to_owned(), address, port: None })
             .collect();
-        self.publisher.publish_zone(records);
+        self.publisher.publish_addresses(records);
         self.publisher.set_foreign(actual);
         self.publish_status(&report, None, is_asked);
     }
