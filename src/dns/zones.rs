@@ -12,4 +12,4 @@ pub mod tasks;
 pub mod vips;
 
 pub use directory::{Directory, Group, TaskEntry};
-pub use tasks::Window;
+pub use tasks::AnswerWindow;

@@ -27,7 +27,7 @@ use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::tasks::TaskZone;
 use l4lbd::dns::zones::vips::{NamedService, ServicePort};
-use l4lbd::dns::zones::{Directory, Window};
+use l4lbd::dns::zones::{AnswerWindow, Directory};
 use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -246,8 +246,11 @@ fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
     let (mut dcos, mut mesos) = (Records::new(), Records::new());
     for (is_dcos, name) in names {
         let Ok(octets) = encode(&name) else { continue };
-        let records =
-            if is_dcos { tasks.dcos(&octets, Window::ALL) } else { tasks.mesos(&octets, Window::ALL) };
+        let records = if is_dcos {
+            tasks.dcos(&octets, AnswerWindow::ALL)
+        } else {
+            tasks.mesos(&octets, AnswerWindow::ALL)
+        };
         if let Some(records) = records.filter(|records| !records.is_empty()) {
             if is_dcos { &mut dcos } else { &mut mesos }.insert(name, set(&records));
         }

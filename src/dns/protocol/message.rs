@@ -7,7 +7,7 @@
 use super::record::{RData, of_kind};
 use super::wire::{Edns, HEADER, IN, MessageHeader, Query, kind};
 use crate::cluster::dns_label::MAX_NAME;
-use crate::dns::zones::Window;
+use crate::dns::zones::AnswerWindow;
 use crate::dns::zones::catalog::{Catalog, Lookup, Match};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
@@ -213,7 +213,7 @@ impl AnswerWriter<'_, '_, '_> {
     /// Writes the sections and returns the response code.
     fn answer(&self, writer: &mut ReplyWriter<'_>, limit: usize) -> u16 {
         let kind = Some(self.query.kind).filter(|kind| *kind != kind::ANY);
-        let window = Window { turn: writer.header.id, room: limit, kind };
+        let window = AnswerWindow { turn: writer.header.id, room: limit, kind };
         let records = match self.place.find(&self.query.name, window) {
             Lookup::NotLoaded => return code::SERV_FAIL,
             Lookup::Missing => {
@@ -292,7 +292,7 @@ impl AnswerWriter<'_, '_, '_> {
 
     /// Adds the addresses of a name that an answer leads to, as far as there is room.
     fn additional(&self, writer: &mut ReplyWriter<'_>, limit: usize, name: &[u8]) {
-        let window = Window { turn: writer.header.id, room: limit, kind: None };
+        let window = AnswerWindow { turn: writer.header.id, room: limit, kind: None };
         let Lookup::Found(records) = self.place.find_relative(name, window) else { return };
         let addresses = records.iter().filter(|data| matches!(data, RData::A(_) | RData::Aaaa(_)));
         for data in addresses.take(MAX_ADDITIONAL) {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::reverse;
-use super::tasks::{TaskZone, Window};
+use super::tasks::{AnswerWindow, TaskZone};
 use super::vips::{self, NAME_SERVER, Zone};
 use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
@@ -180,16 +180,16 @@ impl Catalog {
 
 impl<'c> Match<'c> {
     /// Looks up the name of a question.
-    pub fn find(&self, name: &QueryName, window: Window) -> Lookup<'c> {
+    pub fn find(&self, name: &QueryName, window: AnswerWindow) -> Lookup<'c> {
         self.find_in(name.split_at_end(self.depth).0, name.octets(), window)
     }
 
     /// Looks up a name relative to the origin, in lower case; not for reverse zones.
-    pub fn find_relative(&self, name: &[u8], window: Window) -> Lookup<'c> {
+    pub fn find_relative(&self, name: &[u8], window: AnswerWindow) -> Lookup<'c> {
         self.find_in(name, &[], window)
     }
 
-    fn find_in(&self, relative: &[u8], absolute: &[u8], window: Window) -> Lookup<'c> {
+    fn find_in(&self, relative: &[u8], absolute: &[u8], window: AnswerWindow) -> Lookup<'c> {
         let catalog = self.catalog;
         // Every zone has the name server, whatever else is known.
         if relative.strip_prefix(&[2]) == Some(NAME_SERVER.as_bytes()) {

@@ -24,10 +24,10 @@ pub struct Directory {
     /// are neighbours; it is at the same place in the second list.
     written: Vec<TaskEntry>,
     written_names: Vec<Box<str>>,
-    /// What the tasks of a name have together, where there are many of them: by the place of the first one.
+    /// Properties of the tasks of a name, where there are many of them, by the place of the first one.
     traits: BTreeMap<usize, Traits>,
     written_traits: BTreeMap<usize, Traits>,
-    /// What the tasks of each group have together.
+    /// Properties of the tasks of each group.
     group_traits: Vec<Traits>,
     /// Numbers of the agents whose ids end with a text.
     agents_by_tail: BTreeMap<Box<str>, Vec<u32>>,
@@ -56,9 +56,9 @@ impl Traits {
     /// Nothing is known, and everything may be there.
     const UNKNOWN: Self = Self(u8::MAX);
 
-    /// True if any of `others` may be there.
-    pub fn may_have(self, others: Self) -> bool {
-        self.0 & others.0 != 0
+    /// True if any of `wanted` may be there.
+    pub fn may_have(self, wanted: Self) -> bool {
+        self.0 & wanted.0 != 0
     }
 
     /// The properties of both.
@@ -76,7 +76,7 @@ impl Traits {
 /// Tasks that have one name.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// By agent and hash.
+    /// The tasks, sorted by agent and hash.
     pub entries: &'a [TaskEntry],
     pub traits: Traits,
 }

@@ -18,8 +18,10 @@ const LONGEST: usize = 256;
 #[derive(Clone, Debug)]
 pub struct SharedMap<V> {
     hasher: RandomState,
-    parts: Vec<Arc<HashMap<Arc<[u8]>, Arc<V>>>>,
+    parts: Vec<Arc<MapPart<V>>>,
 }
+
+type MapPart<V> = HashMap<Arc<[u8]>, Arc<V>>;
 
 impl<V> Default for SharedMap<V> {
     fn default() -> Self {
@@ -66,8 +68,10 @@ impl<V: Clone + Default> SharedMap<V> {
 #[derive(Clone, Debug)]
 pub struct SharedIndex<V> {
     /// Entries in their order, none of the parts empty.
-    parts: Vec<Arc<Vec<(IpAddr, Arc<V>)>>>,
+    parts: Vec<Arc<IndexPart<V>>>,
 }
+
+type IndexPart<V> = Vec<(IpAddr, Arc<V>)>;
 
 impl<V> Default for SharedIndex<V> {
     fn default() -> Self {
@@ -78,7 +82,7 @@ impl<V> Default for SharedIndex<V> {
 impl<V: Clone + Default> SharedIndex<V> {
     /// The part in which an address is, or would be.
     fn part(&self, address: IpAddr) -> usize {
-        let is_before = |part: &Arc<Vec<(IpAddr, Arc<V>)>>| part.first().is_some_and(|(a, _)| *a <= address);
+        let is_before = |part: &Arc<IndexPart<V>>| part.first().is_some_and(|(a, _)| *a <= address);
         self.parts.partition_point(is_before).saturating_sub(1)
     }
 
@@ -92,7 +96,7 @@ impl<V: Clone + Default> SharedIndex<V> {
     /// True if any address from `first` to `last` has a value.
     pub fn has_any(&self, first: IpAddr, last: IpAddr) -> bool {
         let number = self.part(first);
-        let next = |part: &Arc<Vec<(IpAddr, Arc<V>)>>| {
+        let next = |part: &Arc<IndexPart<V>>| {
             part.get(part.partition_point(|(own, _)| *own < first)).map(|(own, _)| *own)
         };
         // If all of the part are before it, the next part begins behind it.

@@ -34,7 +34,7 @@ pub struct TaskZone {
 /// A name with 10,000 instances is not gone through for an answer that carries ten of them: each turn begins with
 /// another instance, and ends where no more fit. All turns together come to every record alike.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct AnswerWindow {
     /// Decides where to begin: the id of the message, which clients choose by chance.
     pub turn: u16,
     /// Octets of the answer. More records than fit are looked for, so that it is known that some do not.
@@ -43,7 +43,7 @@ pub struct Window {
     pub kind: Option<u16>,
 }
 
-impl Window {
+impl AnswerWindow {
     /// All records.
     pub const ALL: Self = Self { turn: 0, room: usize::MAX, kind: None };
 
@@ -59,7 +59,7 @@ impl Window {
 
 /// Addresses that are being looked for.
 struct Found {
-    window: Window,
+    window: AnswerWindow,
     v4: BTreeSet<IpAddr>,
     v6: BTreeSet<IpAddr>,
     /// True if there may be more of a family.
@@ -68,7 +68,7 @@ struct Found {
 }
 
 impl Found {
-    fn new(window: Window) -> Self {
+    fn new(window: AnswerWindow) -> Self {
         Self { window, v4: BTreeSet::new(), v6: BTreeSet::new(), may4: false, may6: false }
     }
 
@@ -90,7 +90,8 @@ impl Found {
 
     /// True if nothing that follows can make a difference: a name exists by any record.
     fn is_complete(&self) -> bool {
-        !self.needs(true) && !self.needs(false) && !(self.v4.is_empty() && self.v6.is_empty())
+        let is_found = !self.v4.is_empty() || !self.v6.is_empty();
+        is_found && !self.needs(true) && !self.needs(false)
     }
 
     fn records(self) -> Option<Vec<RData>> {
@@ -105,7 +106,7 @@ impl TaskZone {
     }
 
     /// Returns the records of a name below `dcos.thisdcos.directory` for an answer; `None` if it does not exist.
-    pub fn dcos(&self, name: &[u8], window: Window) -> Option<Vec<RData>> {
+    pub fn dcos(&self, name: &[u8], window: AnswerWindow) -> Option<Vec<RData>> {
         match *text(name)?.as_slice() {
             ["leader"] => self.leader(),
             ["master"] => self.masters(),

@@ -65,27 +65,27 @@ impl From<(Protocol, u16)> for ServicePort {
 
 /// Records of a name, in order, with the number of services that each comes from.
 #[derive(Clone, Debug, Default)]
-struct Node {
+struct NameRecords {
     records: Vec<RData>,
     counts: Vec<u32>,
     /// Number of records below it that come from services: it exists as long as there are any.
     below: u32,
 }
 
-impl Node {
+impl NameRecords {
     /// Adds a record, or takes it back as often as it was added.
-    fn change(&mut self, data: RData, change: Change) {
+    fn change(&mut self, data: RData, change: ZoneChange) {
         match (self.records.binary_search(&data), change) {
-            (Ok(place), Change::Add) => {
+            (Ok(place), ZoneChange::Add) => {
                 if let Some(count) = self.counts.get_mut(place) {
                     *count += 1;
                 }
             }
-            (Err(place), Change::Add) => {
+            (Err(place), ZoneChange::Add) => {
                 self.records.insert(place, data);
                 self.counts.insert(place, 1);
             }
-            (Ok(place), Change::Remove) => {
+            (Ok(place), ZoneChange::Remove) => {
                 let left = self.counts.get_mut(place).map_or(0, |count| {
                     *count -= 1;
                     *count
@@ -95,7 +95,7 @@ impl Node {
                     self.counts.remove(place);
                 }
             }
-            (Err(_), Change::Remove) => {}
+            (Err(_), ZoneChange::Remove) => {}
         }
     }
 
@@ -110,12 +110,12 @@ struct ReverseNames(BTreeMap<Box<[u8]>, u32>);
 
 /// Direction of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+enum ZoneChange {
     Add,
     Remove,
 }
 
-impl Change {
+impl ZoneChange {
     fn apply(self, count: &mut u32) {
         *count = match self {
             Self::Add => *count + 1,
@@ -131,9 +131,9 @@ pub struct Zone {
     serial: u32,
     /// False until the first records are known.
     is_loaded: bool,
-    records: SharedMap<Node>,
+    records: SharedMap<NameRecords>,
     /// Services by the names of task ports.
-    by_port_name: SharedMap<Node>,
+    by_port_name: SharedMap<NameRecords>,
     /// Names of an address, relative.
     reverse: SharedIndex<ReverseNames>,
     /// Names without a place in the zone, with the reason and the number of their services.
@@ -211,16 +211,16 @@ impl Zone {
     ) -> Self {
         let mut zone = Self { serial, is_loaded: true, ..self.clone() };
         for service in removed {
-            zone.change(service, Change::Remove);
+            zone.change(service, ZoneChange::Remove);
         }
         for service in added {
-            zone.change(service, Change::Add);
+            zone.change(service, ZoneChange::Add);
         }
         zone
     }
 
     /// Adds a service or takes it back.
-    fn change(&mut self, service: &NamedService, change: Change) {
+    fn change(&mut self, service: &NamedService, change: ZoneChange) {
         let owner = match self.owner(&service.name) {
             Ok(owner) => owner,
             Err(reason) => {
@@ -261,7 +261,7 @@ impl Zone {
     }
 
     /// Changes a record, and the names between it and the origin, which exist with it.
-    fn change_record(&mut self, name: &[u8], data: RData, change: Change) {
+    fn change_record(&mut self, name: &[u8], data: RData, change: ZoneChange) {
         let mut above = name;
         while let Some((length, rest)) = above.split_first() {
             above = rest.get(usize::from(*length)..).unwrap_or_default();

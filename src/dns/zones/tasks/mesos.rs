@@ -20,7 +20,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Addresses, Found, RData, TaskEntry, TaskZone, Window, records, target, text};
+use super::{Addresses, AnswerWindow, Found, RData, TaskEntry, TaskZone, records, target, text};
 use crate::cluster::Protocol;
 use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 use crate::cluster::registry::RegisteredTask;
@@ -33,7 +33,7 @@ const SRV: usize = 19;
 
 impl TaskZone {
     /// Returns the records of a name below `mesos` for an answer; `None` if it does not exist.
-    pub fn mesos(&self, name: &[u8], window: Window) -> Option<Vec<RData>> {
+    pub fn mesos(&self, name: &[u8], window: AnswerWindow) -> Option<Vec<RData>> {
         let labels = text(name)?;
         match *labels.as_slice() {
             ["leader"] => return self.leader(),
@@ -70,7 +70,7 @@ impl TaskZone {
 
     /// Records of a name by all frameworks whose names it ends in: `a.b` may be the task `a` of the
     /// framework `b` and the framework `a.b`.
-    fn below(&self, labels: &[&str], slave: bool, window: Window) -> Option<Vec<RData>> {
+    fn below(&self, labels: &[&str], slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
         let name = labels.join(".");
         let mut found: Option<Vec<RData>> = None;
         for (number, group) in self.directory.groups() {
@@ -122,7 +122,7 @@ impl TaskZone {
     }
 
     /// Records of a name below a framework name.
-    fn of_group(&self, group: u32, name: &str, slave: bool, window: Window) -> Option<Vec<RData>> {
+    fn of_group(&self, group: u32, name: &str, slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
         let mut found = self.of_task(group, name, slave, window);
         let mut add = |records: Option<Vec<RData>>| {
             if let Some(records) = records {
@@ -167,7 +167,7 @@ impl TaskZone {
     }
 
     /// Addresses of the tasks with this name, or of the one task whose canonical name it is.
-    fn of_task(&self, group: u32, name: &str, slave: bool, window: Window) -> Option<Vec<RData>> {
+    fn of_task(&self, group: u32, name: &str, slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
         if name.is_empty() {
             return None;
         }
@@ -223,7 +223,13 @@ impl TaskZone {
     }
 
     /// SRV records of the ports of a task name, as many as an answer can have.
-    fn services(&self, group: u32, task: &str, wanted: Ports<'_>, window: Window) -> Option<Vec<RData>> {
+    fn services(
+        &self,
+        group: u32,
+        task: &str,
+        wanted: Ports<'_>,
+        window: AnswerWindow,
+    ) -> Option<Vec<RData>> {
         // Tasks without a name have no services.
         if task.is_empty() {
             return None;

@@ -95,7 +95,11 @@ fn dcos_names() {
         ("web-dev.marathon.otherip", None),
         ("otherip", None),
     ] {
-        assert_eq!(show(tasks.dcos(&encode(name).unwrap(), Window::ALL)).as_deref(), expected, "{name}");
+        assert_eq!(
+            show(tasks.dcos(&encode(name).unwrap(), AnswerWindow::ALL)).as_deref(),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -163,7 +167,8 @@ fn mesos_names() {
         // Their order depends on the hashes.
         let set = |text: &str| -> BTreeSet<String> { text.split(' ').map(str::to_owned).collect() };
         let expected = expected.map(|text| set(&fill(text)));
-        let found = show(tasks.mesos(&encode(&fill(name)).unwrap(), Window::ALL)).map(|text| set(&text));
+        let found =
+            show(tasks.mesos(&encode(&fill(name)).unwrap(), AnswerWindow::ALL)).map(|text| set(&text));
         assert_eq!(found, expected, "{name}");
     }
 }
@@ -185,7 +190,7 @@ fn agents_with_both_families_have_both() {
     snapshot.agents.get_mut("A-S7").unwrap().hostname = "fd00::7".to_owned();
     let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
     for name in ["web.marathon", "web.marathon.slave", "slave"] {
-        let records = zone.mesos(&encode(name).unwrap(), Window::ALL);
+        let records = zone.mesos(&encode(name).unwrap(), AnswerWindow::ALL);
         assert_eq!(show(records).as_deref(), Some("10.0.0.1 fd00::7"), "{name}");
     }
 }
@@ -199,9 +204,10 @@ fn names_that_fit_are_served_and_those_that_do_not_are_listed() {
         let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
         let label = &name[..length.min(63)];
         let at = encode(&format!("{label}.marathon")).unwrap();
-        assert_eq!(show(zone.mesos(&at, Window::ALL)).as_deref(), Some("10.0.0.1"), "{length}");
-        let services =
-            encode(&format!("_{label}._tcp.marathon")).ok().and_then(|name| zone.mesos(&name, Window::ALL));
+        assert_eq!(show(zone.mesos(&at, AnswerWindow::ALL)).as_deref(), Some("10.0.0.1"), "{length}");
+        let services = encode(&format!("_{label}._tcp.marathon"))
+            .ok()
+            .and_then(|name| zone.mesos(&name, AnswerWindow::ALL));
         assert_eq!(services.is_some(), has_services, "{length}");
         assert_eq!(snapshot.skipped.is_empty(), has_services, "{length}: {:?}", snapshot.skipped);
     }
@@ -218,7 +224,7 @@ fn crowd(members: &[Member]) -> TaskZone {
     let mut agents = std::collections::BTreeMap::new();
     for (index, (agent, addresses, tcp, udp, range)) in members.iter().enumerate() {
         let address = |host: &u8| -> IpAddr {
-            if host % 3 == 0 {
+            if host.is_multiple_of(3) {
                 [0xfd00, 0, 0, 0, 0, 0, 9, (*host).into()].into()
             } else {
                 [9, 0, 0, *host].into()
@@ -235,15 +241,15 @@ fn crowd(members: &[Member]) -> TaskZone {
         });
         let resources = [(31_000, 31_000 + u64::from(*range))];
         let described = Described {
-            name: if index % 4 == 0 { "Web.x" } else { "web-x" },
-            is_published: index % 5 == 0,
+            name: if index.is_multiple_of(4) { "Web.x" } else { "web-x" },
+            is_published: index.is_multiple_of(5),
             addresses: addresses.iter().map(address).collect(),
             ports,
             resources: if *range > 0 { &resources } else { &[] },
         };
         let id = format!("A-S{agent}");
         names.add(&format!("t.{index}"), "F", &id, described);
-        let hostname = if agent % 4 == 0 { format!("fd00::{agent}") } else { "n".to_owned() };
+        let hostname = if agent.is_multiple_of(4) { format!("fd00::{agent}") } else { "n".to_owned() };
         let address = Some([10, 0, 0, agent % 50].into());
         agents.insert(id, Agent { hostname, address, port: Some(5051) });
     }
@@ -267,7 +273,7 @@ const CROWD: [(&str, bool); 12] = [
     ("web-x.marathon.autoip", true),
 ];
 
-fn records_of(zone: &TaskZone, (name, is_dcos): (&str, bool), window: Window) -> Option<Vec<RData>> {
+fn records_of(zone: &TaskZone, (name, is_dcos): (&str, bool), window: AnswerWindow) -> Option<Vec<RData>> {
     let name = encode(name).unwrap();
     if is_dcos { zone.dcos(&name, window) } else { zone.mesos(&name, window) }
 }
@@ -304,10 +310,10 @@ proptest! {
     ) {
         let zone = crowd(&members);
         for name in CROWD {
-            let all = records_of(&zone, name, Window::ALL);
+            let all = records_of(&zone, name, AnswerWindow::ALL);
             for turn in &turns {
                 for kind in [None, Some(kind::A), Some(kind::AAAA), Some(kind::SRV), Some(16)] {
-                    let part = records_of(&zone, name, Window { turn: *turn, room, kind });
+                    let part = records_of(&zone, name, AnswerWindow { turn: *turn, room, kind });
                     prop_assert_eq!(part.is_some(), all.is_some(), "{:?} {:?}", name, kind);
                     let (Some(part), Some(all)) = (part, all.as_ref()) else { continue };
                     prop_assert!(part.is_sorted() && part.iter().all(|data| all.contains(data)));
@@ -333,7 +339,7 @@ fn all_turns_together_come_to_every_instance_alike() {
     {
         let mut seen = std::collections::BTreeMap::new();
         for turn in (0..=u16::MAX).step_by(16) {
-            let window = Window { turn, room: 500, kind: Some(kind) };
+            let window = AnswerWindow { turn, room: 500, kind: Some(kind) };
             let records = records_of(&zone, (name, false), window).unwrap();
             // As few as an answer of this size may have, whatever the number of instances.
             assert!(of_kind(&records, kind).len() <= 500 / 16 + 1 && records.len() < 100, "{records:?}");
@@ -381,13 +387,13 @@ proptest! {
         let zone = TaskZone::new(Directory::new(&one_task(&framework, &name, &port)), &[], 1);
         for (name, is_service) in names_by_mesos_dns(&name, "t.1", "s7", &framework, &port) {
             let Ok(octets) = encode(&name) else { continue };
-            let records = zone.mesos(&octets, Window::ALL);
+            let records = zone.mesos(&octets, AnswerWindow::ALL);
             prop_assert!(records.as_ref().is_some_and(|records| !records.is_empty()), "{}", name);
             for data in records.into_iter().flatten() {
                 match data {
                     RData::Srv { port: 80, target } => {
                         prop_assert!(is_service);
-                        let addresses = show(zone.mesos(&target, Window::ALL));
+                        let addresses = show(zone.mesos(&target, AnswerWindow::ALL));
                         prop_assert_eq!(addresses.as_deref(), Some("10.0.0.1"));
                     }
                     data => prop_assert_eq!((data, is_service), (RData::A([10, 0, 0, 1].into()), false)),
@@ -411,14 +417,14 @@ proptest! {
         for skipped in 1..labels.len() {
             let (name, above) = (labels.join("."), labels[skipped..].join("."));
             let (name, above) = (encode(&name).unwrap(), encode(&above).unwrap());
-            prop_assert!(tasks.mesos(&name, Window::ALL).is_none() || tasks.mesos(&above, Window::ALL).is_some());
-            prop_assert!(tasks.dcos(&name, Window::ALL).is_none() || tasks.dcos(&above, Window::ALL).is_some());
+            prop_assert!(tasks.mesos(&name, AnswerWindow::ALL).is_none() || tasks.mesos(&above, AnswerWindow::ALL).is_some());
+            prop_assert!(tasks.dcos(&name, AnswerWindow::ALL).is_none() || tasks.dcos(&above, AnswerWindow::ALL).is_some());
         }
     }
 
     #[test]
     fn any_name_has_an_answer(name in proptest::collection::vec(any::<u8>(), 0..60)) {
         let tasks = tasks();
-        let _ = (tasks.dcos(&name, Window::ALL), tasks.mesos(&name, Window::ALL));
+        let _ = (tasks.dcos(&name, AnswerWindow::ALL), tasks.mesos(&name, AnswerWindow::ALL));
     }
 }
