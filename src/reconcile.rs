@@ -28,6 +28,7 @@ use crate::store::saver::Saver;
 use crate::store::{KeptDrain, Persisted};
 use crate::units::steady::steady_now;
 
+pub mod names;
 mod pass;
 mod publish;
 

@@ -19,7 +19,6 @@
 //! All processes share one processor. The variants alternate within each round, and each round starts
 //! with another one. A ratio compares two figures of the same round; the output has medians and quartiles.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -40,9 +39,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::kernel::{Kernel, KernelOptions};
 use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
-use l4lbd::plan::desired::{Inputs, Sources, desired};
-use l4lbd::vip::VipTable;
-use l4lbd::vip::alloc::Leases;
+use l4lbd::plan::desired::{Sources, beside_services};
 
 const BPF: &str = "/run/l4lbd-ebpf-bench";
 const SERVICES: usize = 10_000;
@@ -227,20 +224,9 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     runtime.block_on(runtime.spawn(async move {
         let mut kernel = Kernel::open(&options)?;
         let found = kernel.read(Depth::Full).await?;
-        let none = Leases::default();
         let settings = wiring::planner(&Config::defaults()?).desired;
-        let wanted = desired(Inputs {
-            table: &VipTable::default(),
-            vacant: &BTreeSet::new(),
-            agents: &BTreeSet::new(),
-            leases4: &none,
-            leases6: &none,
-            settings: &settings,
-            sources: Sources { v4: Some("10.96.2.2".parse()?), v6: None },
-            node: &found.node,
-            foreign: &found.foreign,
-        });
-        let mut ops = diff(&found.state, &wanted.state(), 1);
+        let sources = Sources { v4: Some("10.96.2.2".parse()?), v6: None };
+        let mut ops = diff(&found.state, &beside_services(&settings, sources, &found.node), 1);
         ops.extend(services);
         let errors = kernel.apply(&ops).await;
         ensure!(errors.is_empty(), "{errors:?}");

@@ -9,7 +9,7 @@
 //! kernel flushed [SERVICES [REAL_SERVERS]]       fills the table again after somebody's flush
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,9 +25,7 @@ use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ipvs::Ipvs;
 use l4lbd::dataplane::kernel::Kernel;
 use l4lbd::dataplane::{DataPlane, Depth, Op, RealServer, Scheduling, Service, ServiceKey, State};
-use l4lbd::plan::desired::{Inputs, Sources, desired};
-use l4lbd::vip::VipTable;
-use l4lbd::vip::alloc::Leases;
+use l4lbd::plan::desired::{Sources, beside_services};
 
 /// How often what changes little or nothing is repeated within a case.
 const REPEATS: usize = 5;
@@ -185,19 +183,8 @@ fn everything(size: Size) -> anyhow::Result<()> {
         let cold = Instant::now();
         let found = kernel.read(Depth::Full).await?;
         let settings = wiring::planner(&config).desired;
-        let none = Leases::default();
-        let around = desired(Inputs {
-            table: &VipTable::default(),
-            vacant: &BTreeSet::new(),
-            agents: &BTreeSet::new(),
-            leases4: &none,
-            leases6: &none,
-            settings: &settings,
-            sources: Sources::default(),
-            node: &found.node,
-            foreign: &found.foreign,
-        });
-        let mut wanted = State { services: table(size), ..around.surroundings };
+        let around = beside_services(&settings, Sources::default(), &found.node);
+        let mut wanted = State { services: table(size), ..around };
         succeed(kernel.apply(&diff(&found.state, &wanted, 1)).await)?;
         print("cold", cold.elapsed());
         ensure(diff(&kernel.read(Depth::Full).await?.state, &wanted, 1).is_empty())?;

@@ -49,7 +49,7 @@ async fn main() {
             place: &report.place,
             pace: &report.pace,
             failure,
-            tasks: tasks.map(|task| (task.key.task.as_str(), u32::from(task.is_ready()))).collect(),
+            tasks: tasks.map(|task| (&*task.key.task, u32::from(task.is_ready()))).collect(),
         };
         let mut line = serde_json::to_vec(&line).expect("a line");
         line.push(b'\n');

@@ -102,10 +102,11 @@ pub struct TaskAddress {
     pub network: Option<String>,
 }
 
-/// A port of a task after discovery, port mappings and port resources were merged.
+/// A port of a task after discovery, port mappings and port resources were merged. Before that a part of it may
+/// have no name, which `N` allows for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskPort {
-    pub name: String,
+pub struct TaskPort<N = String> {
+    pub name: N,
     pub protocol: Protocol,
     /// Port at the task's own address.
     pub port: Option<u16>,
@@ -126,7 +127,27 @@ pub struct TaskPort {
     pub options: PortOptions,
 }
 
+impl<N: Default> TaskPort<N> {
+    /// A port without name, numbers, networks and labels.
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            name: N::default(),
+            protocol,
+            port: None,
+            host_port: None,
+            networks: BTreeSet::new(),
+            is_in_container: false,
+            is_allocated: false,
+            labels: Vec::new(),
+            options: PortOptions::default(),
+        }
+    }
+}
+
 impl TaskPort {
+    /// Name of a port that its definition gives none.
+    pub const UNNAMED: &str = "default";
+
     /// The port as a person would look for it: name and number.
     pub fn describe(&self) -> String {
         match self.host_port.or(self.port) {

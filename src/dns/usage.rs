@@ -71,7 +71,9 @@ pub trait Metered: Send {
 
 /// The things whose use is known, as long as they exist. Copies share them.
 #[derive(Clone, Default)]
-pub struct UsageRegistry(Arc<Mutex<BTreeMap<String, Weak<Mutex<dyn Metered>>>>>);
+pub struct UsageRegistry(Arc<Mutex<BTreeMap<String, WeakMetered>>>);
+
+type WeakMetered = Weak<Mutex<dyn Metered>>;
 
 impl fmt::Debug for UsageRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +84,7 @@ impl fmt::Debug for UsageRegistry {
 impl UsageRegistry {
     /// Adds a thing; one of the same name before it is forgotten.
     pub fn add(&self, name: String, metered: &Arc<Mutex<impl Metered + 'static>>) {
-        let metered = Arc::downgrade(metered) as Weak<Mutex<dyn Metered>>;
+        let metered = Arc::downgrade(metered) as WeakMetered;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, metered);
     }
 
@@ -90,7 +92,7 @@ impl UsageRegistry {
     pub fn read(&self) -> Vec<Usage> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, metered| metered.strong_count() > 0);
-        let usage = |(name, metered): (&String, &Weak<Mutex<dyn Metered>>)| {
+        let usage = |(name, metered): (&String, &WeakMetered)| {
             let metered = metered.upgrade()?;
             let metered = metered.lock().unwrap_or_else(PoisonError::into_inner);
             Some(metered.usage(name))

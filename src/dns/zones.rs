@@ -7,7 +7,9 @@
 pub mod catalog;
 mod directory;
 pub mod reverse;
+mod shared;
 pub mod tasks;
 pub mod vips;
 
 pub use directory::{Directory, Group, TaskEntry};
+pub use tasks::AnswerWindow;

@@ -10,7 +10,7 @@ use super::view::{MarathonView, spec};
 use super::wire::{self, MarathonApp, MarathonPort, MarathonTask};
 use crate::cluster::registry::port_ranges;
 use crate::cluster::{
-    PortOptions, Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
+    Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
 };
 use crate::mesos::{Lenient, LenientList, SkipLog, container_address, readable, unreadable};
 
@@ -312,17 +312,7 @@ fn place(
 
 /// Returns a port without numbers and labels, with the name that Mesos gives to nameless ones.
 fn empty() -> TaskPort {
-    TaskPort {
-        name: "default".to_owned(),
-        protocol: Protocol::Tcp,
-        port: None,
-        host_port: None,
-        networks: BTreeSet::new(),
-        is_in_container: false,
-        is_allocated: false,
-        labels: Vec::new(),
-        options: PortOptions::default(),
-    }
+    TaskPort { name: TaskPort::UNNAMED.to_owned(), ..TaskPort::new(Protocol::Tcp) }
 }
 
 /// Returns the port once for each of its protocols, if it has VIP labels.

@@ -12,42 +12,15 @@ use std::collections::BTreeSet;
 
 use super::skip::SkipLog;
 use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, PortResources, readable};
-use crate::cluster::{MAX_LABELS, MAX_VALUE, PortOptions, Protocol, Skipped, TaskPort, VipLabel};
+use crate::cluster::{MAX_LABELS, MAX_VALUE, Protocol, Skipped, TaskPort, VipLabel};
 
 /// Entries of all lists of one task that are merged.
 const MAX_ENTRIES: usize = 1_024;
 
 /// An entry of one of the lists, and after [`merge`] a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortEntry {
-    pub name: Option<String>,
-    pub protocol: Protocol,
-    /// Number at the container's address.
-    pub port: Option<u16>,
-    /// Number at the agent's address.
-    pub host_port: Option<u16>,
-    pub networks: BTreeSet<String>,
-    /// True if the port is at the container's own address for certain, and so never at the agent's.
-    pub is_in_container: bool,
-    pub labels: Vec<VipLabel>,
-    pub options: PortOptions,
-}
+pub type PortEntry = TaskPort<Option<String>>;
 
 impl PortEntry {
-    /// An entry without numbers and labels.
-    pub fn new(protocol: Protocol) -> Self {
-        Self {
-            name: None,
-            protocol,
-            port: None,
-            host_port: None,
-            networks: BTreeSet::new(),
-            is_in_container: false,
-            labels: Vec::new(),
-            options: PortOptions::default(),
-        }
-    }
-
     fn is_same_port(&self, other: &Self) -> bool {
         let agrees = |a: Option<u16>, b: Option<u16>| a.is_some() && a == b;
         self.protocol == other.protocol
@@ -173,7 +146,7 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
     limit_labels(&mut ports, beyond, log);
     let labelled = ports.into_iter().filter(|port| !port.labels.is_empty());
     let task_port = |port: PortEntry| TaskPort {
-        name: port.name.unwrap_or_else(|| "default".to_owned()),
+        name: port.name.unwrap_or_else(|| TaskPort::UNNAMED.to_owned()),
         protocol: port.protocol,
         port: port.port,
         host_port: port.host_port,

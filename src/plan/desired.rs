@@ -131,6 +131,23 @@ pub struct Inputs<'a> {
     pub foreign: &'a [Foreign],
 }
 
+/// Returns everything that a node needs besides services: what it should hold without any VIP.
+pub fn beside_services(settings: &DesiredSettings, sources: Sources, node: &Node) -> State {
+    let none = Leases::default();
+    let inputs = Inputs {
+        table: &VipTable::default(),
+        vacant: &BTreeSet::new(),
+        agents: &BTreeSet::new(),
+        leases4: &none,
+        leases6: &none,
+        settings,
+        sources,
+        node,
+        foreign: &[],
+    };
+    desired(inputs).beside_services
+}
+
 /// Makes the desired state of one node. What can't be programmed is left out with a reason.
 pub fn desired(inputs: Inputs<'_>) -> Desired {
     let Inputs { table, vacant, settings, sources, node, .. } = inputs;

@@ -15,7 +15,6 @@ use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, O
 use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
-use crate::status::build::held_names;
 use crate::status::pass::{Cause, PassReport, Scope};
 use crate::store::Deadlines;
 use crate::store::saver::Saver;
@@ -325,7 +324,7 @@ impl<D: DataPlane> Passes<D> {
             Reach::Services { names, .. } => names,
         };
         if are_names_outdated || !is_complete {
-            self.publisher.publish_zone(held_names(&plan.desired, &report.failed));
+            self.publisher.publish_names(&plan.desired, &report.failed);
         }
         // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
@@ -366,7 +365,7 @@ impl<D: DataPlane> Passes<D> {
         let records = served
             .map(|(name, address)| NamedService { name: name.to_owned(), address, port: None })
             .collect();
-        self.publisher.publish_zone(records);
+        self.publisher.publish_addresses(records);
         self.publisher.set_foreign(actual);
         self.publish_status(&report, None, is_asked);
         self.last = report;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::{Actual, Node, Op, PlaneChoice};
+use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::{NamedService, Zone};
-use crate::plan::desired::Sources;
+use crate::plan::desired::{Desired, Sources};
 use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
 use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
@@ -69,8 +70,9 @@ pub(super) struct Publisher {
     nodes: watch::Sender<Arc<NodeView>>,
     status: Status,
     settings: PublisherSettings,
-    /// Records of the published zone.
-    records: Option<BTreeSet<NamedService>>,
+    /// The zone that was published last, and the names in it.
+    zone: Arc<Zone>,
+    names: PublishedNames,
     /// Warnings about names that DNS can't carry.
     unnamed: Vec<String>,
     /// Revision of the plan whose VIPs were last listed.
@@ -88,12 +90,13 @@ impl Publisher {
             ..Status::default()
         };
         Self {
+            zone: Arc::new(settings.zone.clone()),
+            names: PublishedNames::default(),
             zones: outputs.zones,
             statuses: outputs.statuses,
             nodes: outputs.nodes,
             status,
             settings,
-            records: None,
             unnamed: Vec::new(),
             listed: None,
             shown: None,
@@ -206,16 +209,29 @@ impl Publisher {
         });
     }
 
-    /// Publishes names with their addresses.
-    pub(super) fn publish_zone(&mut self, records: BTreeSet<NamedService>) {
+    /// Publishes the names of the services that the kernel holds.
+    pub(super) fn publish_names(&mut self, desired: &Desired, errors: &[OpError]) {
+        let changes = self.names.follow(desired, errors);
+        self.publish_zone(changes);
+    }
+
+    /// Publishes names of which only the address is known.
+    pub(super) fn publish_addresses(&mut self, names: BTreeSet<NamedService>) {
+        let changes = self.names.follow_addresses(names);
+        self.publish_zone(changes);
+    }
+
+    fn publish_zone(&mut self, changes: NameChanges) {
         // The same records keep their serial, and DNS its zone.
-        if self.records.as_ref() == Some(&records) {
+        if changes.is_empty() && self.zone.is_loaded() {
             return;
         }
-        let (zone, left_out) = self.settings.zone.with_services(serial(), &records);
-        self.unnamed = unnamed_warnings(left_out);
-        self.zones.send_replace(Arc::new(zone));
-        self.records = Some(records);
+        let zone = Arc::new(self.zone.with_changes(serial(), &changes.removed, &changes.added));
+        if !zone.leaves_out_as(&self.zone) {
+            self.unnamed = unnamed_warnings(zone.left_out());
+        }
+        self.zones.send_replace(Arc::clone(&zone));
+        self.zone = zone;
     }
 
     /// Notes the virtual services of other programs.

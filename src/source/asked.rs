@@ -23,11 +23,11 @@ const KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Addresses of servers with the names by which they were asked. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub struct AskedServers(Arc<Mutex<BTreeMap<IpAddr, Server>>>);
+pub struct AskedServers(Arc<Mutex<BTreeMap<IpAddr, MetServer>>>);
 
 /// A server, and the time at which its address was met last.
 #[derive(Debug)]
-struct Server {
+struct MetServer {
     name: String,
     met_at: Instant,
 }
@@ -38,10 +38,10 @@ impl AskedServers {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let met_at = Instant::now();
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
-            servers.insert(address.to_canonical(), Server { name: shortened(name.to_owned()), met_at });
+            servers.insert(address.to_canonical(), MetServer { name: shortened(name.to_owned()), met_at });
         }
         servers.retain(|_, server| server.met_at.elapsed() < KEPT);
-        // An answer may name any number, each time others.
+        // An answer may name any number, and other ones each time.
         while servers.len() > MAX_ADDRESSES
             && let Some(oldest) = servers.iter().min_by_key(|(_, server)| server.met_at).map(|(ip, _)| *ip)
         {

@@ -17,6 +17,9 @@ const MAX_ERROR: usize = 4_000;
 /// Intervals without a good answer after which the age of what is believed is said.
 const OVERDUE: u32 = 3;
 
+/// Shortest such time: with intervals of a fraction of a second, an ordinary answer would be late.
+const SOONEST: Duration = Duration::from_secs(1);
+
 /// Longest time that is waited for; a longer one would be of no use, and a clock might not have it.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -101,7 +104,7 @@ async fn ask_in_time<S: Source>(
 /// Returns the time after a good answer within which the next one is expected. A stream of events has a watch
 /// of its own over its heartbeats, and `Duration::MAX` would have no time.
 fn patience(schedule: &PollSchedule) -> Duration {
-    schedule.interval.saturating_mul(OVERDUE).min(FAR)
+    schedule.interval.saturating_mul(OVERDUE).clamp(SOONEST, FAR)
 }
 
 /// Returns what is said of a source whose answer is late.

@@ -12,10 +12,10 @@ use super::policy::LabelPolicy;
 use crate::cluster::dns_label::{MAX_LABEL, fragment, label};
 use crate::cluster::{Skipped, Task, TaskPort, VipLabel, shortened};
 
-/// Warnings about labels that a status lists; the others are counted.
+/// Warnings about labels that a status lists; the rest is counted.
 const MAX_SHOWN: usize = 50;
 
-/// Labels of one task that are kept: one task cannot take the places of all others.
+/// Labels of one task that are kept: one task cannot fill the list.
 const OF_A_TASK: usize = 3;
 
 /// Dropped characters that a warning names.

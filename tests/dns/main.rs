@@ -24,10 +24,10 @@ use l4lbd::dns::protocol::record::{RData, encode};
 use l4lbd::dns::protocol::wire::labels;
 use l4lbd::dns::server::clients::ClientRule;
 use l4lbd::dns::usage::UsageRegistry;
-use l4lbd::dns::zones::Directory;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::tasks::TaskZone;
 use l4lbd::dns::zones::vips::{NamedService, ServicePort};
+use l4lbd::dns::zones::{AnswerWindow, Directory};
 use l4lbd::dns::{Listener, Responder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -227,7 +227,7 @@ fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
                 names.insert((true, format!("{label}.{}.{kind}", group.label)));
             }
             let hash = String::from_utf8_lossy(&task.hash);
-            let agent = directory.agent_id(entry).rsplit('-').next().unwrap().to_lowercase();
+            let agent = directory.agent_tail(entry);
             for slave in ["", ".slave"] {
                 names.insert((false, format!("{label}.{fragment}{slave}")));
                 names.insert((false, format!("{label}-{hash}-{agent}.{fragment}{slave}")));
@@ -246,7 +246,11 @@ fn zones(catalog: &Catalog) -> BTreeMap<&'static str, Records> {
     let (mut dcos, mut mesos) = (Records::new(), Records::new());
     for (is_dcos, name) in names {
         let Ok(octets) = encode(&name) else { continue };
-        let records = if is_dcos { tasks.dcos(&octets) } else { tasks.mesos(&octets) };
+        let records = if is_dcos {
+            tasks.dcos(&octets, AnswerWindow::ALL)
+        } else {
+            tasks.mesos(&octets, AnswerWindow::ALL)
+        };
         if let Some(records) = records.filter(|records| !records.is_empty()) {
             if is_dcos { &mut dcos } else { &mut mesos }.insert(name, set(&records));
         }

@@ -133,6 +133,8 @@ fn paragraph(text: &str) -> String {
             _ => lines.push(word.to_owned()),
         }
     }
-    let end = if text.trim_end().ends_with(['.', '!', ':']) { "\n" } else { ".\n" };
+    // What sets the typeface back is no part of the text.
+    let bare = text.trim_end().trim_end_matches("\\fR");
+    let end = if bare.ends_with(['.', '!', ':']) { "\n" } else { ".\n" };
     lines.join("\n") + end
 }

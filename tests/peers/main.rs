@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use l4lbd::dns::protocol::record::{RData, encode};
-use l4lbd::dns::zones::{Directory, tasks::TaskZone};
+use l4lbd::dns::zones::{AnswerWindow, Directory, tasks::TaskZone};
 use l4lbd::vip::alloc::AddressRange;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ fn dcos_names_of_dcos_net_fixtures() {
         }
         for (name, addresses) in expected {
             let relative = name.strip_suffix(".dcos.thisdcos.directory").unwrap();
-            let records = tasks.dcos(&encode(relative).unwrap()).unwrap_or_default();
+            let records = tasks.dcos(&encode(relative).unwrap(), AnswerWindow::ALL).unwrap_or_default();
             let found: BTreeSet<String> = records
                 .iter()
                 .map(|data| match data {

@@ -4,9 +4,10 @@
 //! the transport. Which records exist is left to [`Catalog`]. A reply is written into a buffer of the
 //! caller's, straight from the records of the catalog, so that an answer costs no allocation.
 
-use super::record::RData;
+use super::record::{RData, of_kind};
 use super::wire::{Edns, HEADER, IN, MessageHeader, Query, kind};
 use crate::cluster::dns_label::MAX_NAME;
+use crate::dns::zones::AnswerWindow;
 use crate::dns::zones::catalog::{Catalog, Lookup, Match};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
@@ -211,7 +212,9 @@ struct AnswerWriter<'c, 'q, 'p> {
 impl AnswerWriter<'_, '_, '_> {
     /// Writes the sections and returns the response code.
     fn answer(&self, writer: &mut ReplyWriter<'_>, limit: usize) -> u16 {
-        let records = match self.place.find(&self.query.name) {
+        let kind = Some(self.query.kind).filter(|kind| *kind != kind::ANY);
+        let window = AnswerWindow { turn: writer.header.id, room: limit, kind };
+        let records = match self.place.find(&self.query.name, window) {
             Lookup::NotLoaded => return code::SERV_FAIL,
             Lookup::Missing => {
                 self.soa(writer, MINIMUM.min(self.ttl), self.origin());
@@ -260,10 +263,10 @@ impl AnswerWriter<'_, '_, '_> {
     /// Writes the records of a type, starting with another one for each message id: clients that take the
     /// first are spread over all of them.
     fn records(&self, writer: &mut ReplyWriter<'_>, limit: usize, records: &[RData], wanted: u16) {
-        let count = records.iter().filter(|data| data.kind() == wanted).count();
-        let first = usize::from(writer.header.id).checked_rem(count).unwrap_or_default();
-        let all = || records.iter().filter(|data| data.kind() == wanted);
-        for data in all().skip(first).chain(all().take(first)) {
+        let records = of_kind(records, wanted);
+        let first = usize::from(writer.header.id).checked_rem(records.len()).unwrap_or_default();
+        let (before, from) = records.split_at_checked(first).unwrap_or((&[], records));
+        for data in from.iter().chain(before) {
             let end = writer.reply.len();
             writer.pointer(0);
             self.data(writer, data);
@@ -278,7 +281,7 @@ impl AnswerWriter<'_, '_, '_> {
         }
         // A client of SRV records needs the address of each target next. Equal targets are neighbours.
         let mut last: Option<&[u8]> = None;
-        for data in all().take(MAX_ADDITIONAL) {
+        for data in records.iter().take(MAX_ADDITIONAL) {
             if let RData::Srv { target, .. } = data
                 && last.replace(target) != Some(target)
             {
@@ -289,7 +292,8 @@ impl AnswerWriter<'_, '_, '_> {
 
     /// Adds the addresses of a name that an answer leads to, as far as there is room.
     fn additional(&self, writer: &mut ReplyWriter<'_>, limit: usize, name: &[u8]) {
-        let Lookup::Found(records) = self.place.find_relative(name) else { return };
+        let window = AnswerWindow { turn: writer.header.id, room: limit, kind: None };
+        let Lookup::Found(records) = self.place.find_relative(name, window) else { return };
         let addresses = records.iter().filter(|data| matches!(data, RData::A(_) | RData::Aaaa(_)));
         for data in addresses.take(MAX_ADDITIONAL) {
             // Additional records are a courtesy: what does not fit is left out without the TC bit.

@@ -32,6 +32,16 @@ impl RData {
     }
 }
 
+/// The records of a type among sorted ones, in which those of a type are neighbours.
+pub fn of_kind(records: &[RData], wanted: u16) -> &[RData] {
+    let order = |kind: u16| [kind::A, kind::AAAA, kind::SRV, kind::PTR].iter().position(|own| *own == kind);
+    let Some(wanted) = order(wanted) else { return &[] };
+    let place = |data: &RData| order(data.kind()).unwrap_or_default();
+    let first = records.partition_point(|data| place(data) < wanted);
+    let end = records.partition_point(|data| place(data) <= wanted);
+    records.get(first..end).unwrap_or_default()
+}
+
 impl From<IpAddr> for RData {
     fn from(address: IpAddr) -> Self {
         match address {

@@ -6,6 +6,7 @@ use crate::dns::protocol::record::RData;
 use crate::dns::protocol::wire::{MessageHeader, Query};
 use crate::dns::settings::DnsSettings;
 use crate::dns::testing;
+use crate::dns::zones::AnswerWindow;
 use crate::dns::zones::catalog::Lookup;
 use crate::dns::zones::vips::NamedService;
 use crate::mesos;
@@ -51,7 +52,7 @@ fn look_up(catalog: &Catalog, name: &str) -> Result<Option<Vec<IpAddr>>, &'stati
         RData::Aaaa(address) => IpAddr::from(*address),
         other => panic!("{other:?}"),
     };
-    match catalog.place(&query.name).unwrap().find(&query.name) {
+    match catalog.place(&query.name).unwrap().find(&query.name, AnswerWindow::ALL) {
         Lookup::NotLoaded => Err("not loaded"),
         Lookup::Missing => Ok(None),
         Lookup::Found(records) => Ok(Some(records.iter().map(address).collect())),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::reverse;
-use super::tasks::TaskZone;
+use super::tasks::{AnswerWindow, TaskZone};
 use super::vips::{self, NAME_SERVER, Zone};
 use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
@@ -87,7 +87,8 @@ pub enum Lookup<'c> {
     Missing,
     /// Nothing is known of the zone yet: before the first document, or the first reading of the kernel.
     NotLoaded,
-    /// All records of the name, perhaps none. The apex has SOA and NS besides.
+    /// The records of the name in their order, perhaps none, and no more than an answer can have. The apex has
+    /// SOA and NS besides.
     Found(Cow<'c, [RData]>),
 }
 
@@ -128,11 +129,14 @@ impl Catalog {
         let depth = origins.keys().map(|origin| crate::dns::protocol::wire::labels(origin).count()).max();
         // The wildcard is an address to listen on, but none to ask.
         let listeners = layout.listeners.iter().filter(|address| !address.is_unspecified());
+        let mut servers: Vec<RData> = listeners.map(|address| RData::from(*address)).collect();
+        // As all records are.
+        servers.sort_unstable();
         Ok(Self {
             origins: Arc::new(origins),
             depth: depth.unwrap_or_default(),
             ttl: layout.ttl,
-            servers: listeners.map(|address| RData::from(*address)).collect(),
+            servers,
             vips,
             tasks: None,
             node: Vec::new(),
@@ -176,16 +180,16 @@ impl Catalog {
 
 impl<'c> Match<'c> {
     /// Looks up the name of a question.
-    pub fn find(&self, name: &QueryName) -> Lookup<'c> {
-        self.find_in(name.split_at_end(self.depth).0, name.octets())
+    pub fn find(&self, name: &QueryName, window: AnswerWindow) -> Lookup<'c> {
+        self.find_in(name.split_at_end(self.depth).0, name.octets(), window)
     }
 
     /// Looks up a name relative to the origin, in lower case; not for reverse zones.
-    pub fn find_relative(&self, name: &[u8]) -> Lookup<'c> {
-        self.find_in(name, &[])
+    pub fn find_relative(&self, name: &[u8], window: AnswerWindow) -> Lookup<'c> {
+        self.find_in(name, &[], window)
     }
 
-    fn find_in(&self, relative: &[u8], absolute: &[u8]) -> Lookup<'c> {
+    fn find_in(&self, relative: &[u8], absolute: &[u8], window: AnswerWindow) -> Lookup<'c> {
         let catalog = self.catalog;
         // Every zone has the name server, whatever else is known.
         if relative.strip_prefix(&[2]) == Some(NAME_SERVER.as_bytes()) {
@@ -198,8 +202,8 @@ impl<'c> Match<'c> {
             (ZoneKind::Vips, _) => catalog.vips.get(relative).map(Cow::Borrowed),
             (ZoneKind::Reverse, _) => reverse::find(&catalog.vips, absolute).map(Cow::Owned),
             (ZoneKind::Node, _) => relative.is_empty().then_some(Cow::Borrowed(&*catalog.node)),
-            (ZoneKind::Dcos, Some(tasks)) => tasks.dcos(relative).map(Cow::Owned),
-            (ZoneKind::Mesos, Some(tasks)) => tasks.mesos(relative).map(Cow::Owned),
+            (ZoneKind::Dcos, Some(tasks)) => tasks.dcos(relative, window).map(Cow::Owned),
+            (ZoneKind::Mesos, Some(tasks)) => tasks.mesos(relative, window).map(Cow::Owned),
             (ZoneKind::Dcos | ZoneKind::Mesos, None) => None,
         };
         match found {

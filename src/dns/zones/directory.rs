@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::cluster::dns_label::{label, mesos_fragment};
 use crate::cluster::registry::{RegisteredTask, Scheduler};
-use crate::cluster::{Agent, Snapshot};
+use crate::cluster::{Agent, Protocol, Snapshot};
 
 /// Running tasks of one snapshot, sorted by framework name and task name.
 #[derive(Clone, Debug, Default)]
@@ -19,16 +19,89 @@ pub struct Directory {
     /// Entries refer to places in this list.
     agents: Vec<AgentEntry>,
     groups: Vec<Group>,
+    /// Tasks by group, label, agent and hash.
     entries: Vec<TaskEntry>,
-    /// Tasks by group and by their name as written, which is turned round: names that end alike are
-    /// neighbours.
-    written: Vec<(u32, Box<str>, TaskEntry)>,
+    /// Tasks by group, name as written, agent and hash. The name is turned round, so that names that end alike
+    /// are neighbours; it is at the same place in the second list.
+    written: Vec<TaskEntry>,
+    written_names: Vec<Box<str>>,
+    /// Properties of the tasks of a name, where there are many of them, by the place of the first one.
+    traits: BTreeMap<usize, Traits>,
+    written_traits: BTreeMap<usize, Traits>,
+    /// Properties of the tasks of each group.
+    group_traits: Vec<Traits>,
+    /// Numbers of the agents whose ids end with a text.
+    agents_by_tail: BTreeMap<Box<str>, Vec<u32>>,
+}
+
+/// Number of tasks of one name above which it is noted what they have together.
+const MANY: usize = 64;
+
+/// Properties that some tasks have: addresses of a family, ports of a protocol. Without one of them, none of the
+/// tasks need be looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits(u8);
+
+impl Traits {
+    /// The container has an address of the family.
+    pub const CONTAINER4: Self = Self(1);
+    pub const CONTAINER6: Self = Self(2);
+    /// The agent has one.
+    pub const AGENT4: Self = Self(4);
+    pub const AGENT6: Self = Self(8);
+    /// There are ports of the protocol: discovery ports, or else resources.
+    pub const TCP: Self = Self(16);
+    pub const UDP: Self = Self(32);
+    /// There are port resources.
+    pub const RESOURCES: Self = Self(64);
+    /// Nothing is known, and everything may be there.
+    const UNKNOWN: Self = Self(u8::MAX);
+
+    /// True if any of `wanted` may be there.
+    pub fn may_have(self, wanted: Self) -> bool {
+        self.0 & wanted.0 != 0
+    }
+
+    /// The properties of both.
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    fn add(&mut self, others: Self, is_there: bool) {
+        if is_there {
+            *self = self.with(others);
+        }
+    }
+}
+
+/// Tasks that have one name.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The tasks, sorted by agent and hash.
+    pub entries: &'a [TaskEntry],
+    pub traits: Traits,
+}
+
+impl<'a> Run<'a> {
+    /// All entries once, beginning with another one for each `turn`, all of which together begin everywhere.
+    pub fn around(&self, turn: u16) -> impl Iterator<Item = &'a TaskEntry> + use<'a> {
+        let [from, before] = self.halves(turn);
+        from.iter().chain(before)
+    }
+
+    /// The entries from the one on with which a `turn` begins, and those before it.
+    pub fn halves(&self, turn: u16) -> [&'a [TaskEntry]; 2] {
+        let first = (self.entries.len() * usize::from(turn)) >> 16;
+        let (before, from) = self.entries.split_at_checked(first).unwrap_or((&[], self.entries));
+        [from, before]
+    }
 }
 
 /// An agent that has tasks or is registered.
 #[derive(Clone, Debug)]
 struct AgentEntry {
-    id: String,
+    /// Last part of its id in lower case: `s1` of `62ca579f-d204-47ab-b9b7-6fdde30e658c-S1`.
+    tail: Box<str>,
     address: Option<IpAddr>,
     /// Address of the other family, which a numeric hostname may be.
     second: Option<IpAddr>,
@@ -52,6 +125,13 @@ pub struct TaskEntry {
     task: u32,
     agent: u32,
     group: u32,
+}
+
+impl TaskEntry {
+    /// True if both tasks run on one agent.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.agent == other.agent
+    }
 }
 
 impl AgentEntry {
@@ -79,7 +159,7 @@ impl Directory {
             }
         }
         let mut tasks = Vec::with_capacity(registry.len());
-        let mut entries = Vec::with_capacity(registry.len());
+        let mut entries: Vec<(u32, &str, u32, [u8; 5], u32)> = Vec::with_capacity(registry.len());
         // Tasks of a framework are neighbours in the registry.
         let mut last: Option<(&str, Option<u32>)> = None;
         for (key, task) in &registry.tasks {
@@ -90,22 +170,101 @@ impl Directory {
             last = Some((&*key.framework, group));
             let Some(group) = group else { continue };
             let number = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
-            entries.push((group, &*task.label, number, index.agent(&task.agent, None)));
+            entries.push((group, &*task.label, index.agent(&task.agent, None), task.hash, number));
             tasks.push(Arc::clone(task));
         }
-        // Sorted by group and label, so that the tasks of a name are found by halving.
+        // Sorted by group and label, so that the tasks of a name are found by halving; then by agent, whose
+        // address many of them have, and by hash, which canonical names have.
         entries.sort_unstable();
-        let entry = |(group, _, task, agent): (u32, &str, u32, u32)| TaskEntry { task, agent, group };
+        let entry = |(group, _, agent, _, task)| TaskEntry { task, agent, group };
         let entries: Vec<TaskEntry> = entries.into_iter().map(entry).collect();
-        let mut written: Vec<(u32, Box<str>, TaskEntry)> = entries
+        let mut written: Vec<_> = entries
             .iter()
             .filter_map(|entry| {
-                let name = tasks.get(entry.task as usize)?.written.as_deref()?;
-                Some((entry.group, turned(name), *entry))
+                let task = tasks.get(entry.task as usize)?;
+                Some((entry.group, turned(task.written.as_deref()?), entry.agent, task.hash, entry.task))
             })
             .collect();
         written.sort_unstable();
-        Self { leader: registry.leader, tasks, entries, written, agents: index.agents, groups: index.groups }
+        let (written, written_names) = written
+            .into_iter()
+            .map(|(group, name, agent, _, task)| (TaskEntry { task, agent, group }, name))
+            .unzip();
+        let mut agents_by_tail: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
+        for (number, agent) in (0..).zip(&index.agents) {
+            agents_by_tail.entry(agent.tail.clone()).or_default().push(number);
+        }
+        let mut directory = Self {
+            entries,
+            written,
+            written_names,
+            agents_by_tail,
+            leader: registry.leader,
+            tasks,
+            agents: index.agents,
+            group_traits: vec![Traits::default(); index.groups.len()],
+            groups: index.groups,
+            ..Self::default()
+        };
+        directory.note_traits();
+        directory
+    }
+
+    /// Notes what tasks of one name, and of one group, have together.
+    fn note_traits(&mut self) {
+        for entry in &self.entries {
+            let Some(task) = self.task(entry).filter(|task| has_name(task)) else { continue };
+            let traits = self.traits_of(task, entry);
+            if let Some(group) = self.group_traits.get_mut(entry.group as usize) {
+                *group = group.with(traits);
+            }
+        }
+        let labels = self.runs(&self.entries, |place| {
+            self.entries.get(place).map(|entry| (entry.group, self.label(entry)))
+        });
+        let written = self.runs(&self.written, |place| {
+            self.written.get(place).map(|entry| (entry.group, self.written_name(place)))
+        });
+        (self.traits, self.written_traits) = (labels, written);
+    }
+
+    /// Traits of all long runs of entries with the same key.
+    fn runs<'a, K: PartialEq>(
+        &'a self,
+        entries: &'a [TaskEntry],
+        key: impl Fn(usize) -> K,
+    ) -> BTreeMap<usize, Traits> {
+        let mut found = BTreeMap::new();
+        let mut first = 0;
+        while first < entries.len() {
+            let own = key(first);
+            let rest = entries.get(first..).unwrap_or_default();
+            let length = (first..entries.len()).take_while(|place| key(*place) == own).count();
+            if length > MANY {
+                let traits = rest
+                    .iter()
+                    .take(length)
+                    .filter_map(|entry| Some(self.traits_of(self.task(entry)?, entry)));
+                found.insert(first, traits.fold(Traits::default(), Traits::with));
+            }
+            first += length.max(1);
+        }
+        found
+    }
+
+    fn traits_of(&self, task: &RegisteredTask, entry: &TaskEntry) -> Traits {
+        let mut traits = Traits::default();
+        for address in &task.addresses {
+            let family = if address.is_ipv4() { Traits::CONTAINER4 } else { Traits::CONTAINER6 };
+            traits.add(family, true);
+        }
+        for address in self.agent_addresses(entry) {
+            traits.add(if address.is_ipv4() { Traits::AGENT4 } else { Traits::AGENT6 }, true);
+        }
+        traits.add(Traits::TCP, ports(task, Protocol::Tcp, None, false).next().is_some());
+        traits.add(Traits::UDP, ports(task, Protocol::Udp, None, false).next().is_some());
+        traits.add(Traits::RESOURCES, !task.resources.is_empty());
+        traits
     }
 
     /// Address and port of the leading master.
@@ -168,17 +327,55 @@ impl Directory {
         entries.filter_map(|entry| Some((self.task(entry)?, entry)))
     }
 
+    /// Tasks of a framework name with one label.
+    pub fn named(&self, group: u32, label: &str) -> Run<'_> {
+        let first = self.entries.partition_point(|e| (e.group, self.label(e)) < (group, label));
+        let rest = self.entries.get(first..).unwrap_or_default();
+        let length = rest.partition_point(|e| (e.group, self.label(e)) <= (group, label));
+        let entries = rest.get(..length).unwrap_or_default();
+        Run { entries, traits: self.traits_at(&self.traits, first, length) }
+    }
+
     /// Tasks of a framework name whose name as written, which is not their label, is `name`.
-    pub fn written<'a>(
-        &'a self,
-        group: u32,
-        name: &str,
-    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
+    pub fn written(&self, group: u32, name: &str) -> Run<'_> {
         let name = turned(name);
-        let length = name.len();
-        self.turned(group, name)
-            .take_while(move |(turned, ..)| turned.len() == length)
-            .map(|(_, t, e)| (t, e))
+        let first = self.first_written(group, &name);
+        let rest = self.written.get(first..).unwrap_or_default();
+        let of_group = rest.partition_point(|entry| entry.group <= group);
+        // Within the group, names are in order.
+        let names = self.written_names.get(first..first + of_group).unwrap_or_default();
+        let length = names.partition_point(|own| **own <= *name);
+        let entries = rest.get(..length).unwrap_or_default();
+        Run { entries, traits: self.traits_at(&self.written_traits, first, length) }
+    }
+
+    /// Traits of a run of entries; only those of long ones are known.
+    fn traits_at(&self, known: &BTreeMap<usize, Traits>, first: usize, length: usize) -> Traits {
+        let known = known.get(&first).filter(|_| length > MANY);
+        known.copied().unwrap_or(Traits::UNKNOWN)
+    }
+
+    /// Properties that tasks of a group have.
+    pub fn group_traits(&self, group: u32) -> Traits {
+        self.group_traits.get(group as usize).copied().unwrap_or_default()
+    }
+
+    /// Tasks of a run with a hash, on the agents whose ids end with `tail`.
+    pub fn canonical<'a>(
+        &'a self,
+        run: Run<'a>,
+        hash: &'a str,
+        tail: &str,
+    ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
+        let agents = self.agents_by_tail.get(tail).map(Vec::as_slice).unwrap_or_default();
+        agents.iter().flat_map(move |agent| {
+            let key = move |entry: &TaskEntry| (entry.agent, self.task(entry).map(|task| &task.hash[..]));
+            let wanted = (*agent, Some(hash.as_bytes()));
+            let first = run.entries.partition_point(|entry| key(entry) < wanted);
+            let rest = run.entries.get(first..).unwrap_or_default().iter();
+            rest.take_while(move |entry| key(entry) == wanted)
+                .filter_map(move |entry| Some((self.task(entry)?, entry)))
+        })
     }
 
     /// Tasks of a framework name whose name as written has labels above `name`.
@@ -187,20 +384,31 @@ impl Directory {
         group: u32,
         name: &str,
     ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
-        self.turned(group, format!("{}.", turned(name)).into()).map(|(_, task, entry)| (task, entry))
+        let start = format!("{}.", turned(name));
+        let first = self.first_written(group, &start);
+        let names = self.written_names.get(first..).unwrap_or_default();
+        let all = self.written.get(first..).unwrap_or_default().iter().zip(names);
+        let all = all.take_while(move |(entry, own)| entry.group == group && own.starts_with(&start));
+        all.filter_map(|(entry, _)| Some((self.task(entry)?, entry)))
     }
 
-    /// Tasks of a framework name whose name as written, turned round, starts with `start`; those that have no
-    /// more than that come first.
-    fn turned<'a>(
-        &'a self,
-        group: u32,
-        start: Box<str>,
-    ) -> impl Iterator<Item = (&'a str, &'a RegisteredTask, &'a TaskEntry)> + use<'a> {
-        let first = self.written.partition_point(|(own, name, _)| (*own, &**name) < (group, &*start));
-        let all = self.written.get(first..).unwrap_or_default().iter();
-        let all = all.take_while(move |(own, name, _)| *own == group && name.starts_with(&*start));
-        all.filter_map(|(_, name, entry)| Some((&**name, self.task(entry)?, entry)))
+    /// Place of the first task of a group whose name as written, turned round, is not before `name`.
+    fn first_written(&self, group: u32, name: &str) -> usize {
+        let (mut first, mut end) = (0, self.written.len());
+        while first < end {
+            let middle = first + (end - first) / 2;
+            let own = self.written.get(middle).map_or(0, |entry| entry.group);
+            if (own, self.written_name(middle)) < (group, name) {
+                first = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        first
+    }
+
+    fn written_name(&self, place: usize) -> &str {
+        self.written_names.get(place).map(|name| &**name).unwrap_or_default()
     }
 
     /// Address of the agent that a task runs on.
@@ -213,12 +421,13 @@ impl Directory {
         self.agents.get(entry.agent as usize).into_iter().flat_map(AgentEntry::addresses)
     }
 
-    /// Id of the agent that a task runs on.
-    pub fn agent_id(&self, entry: &TaskEntry) -> &str {
-        self.agents.get(entry.agent as usize).map(|agent| agent.id.as_str()).unwrap_or_default()
+    /// Last part of the id of the agent that a task runs on, in lower case.
+    pub fn agent_tail(&self, entry: &TaskEntry) -> &str {
+        self.agents.get(entry.agent as usize).map(|agent| &*agent.tail).unwrap_or_default()
     }
 
-    fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
+    /// The task of an entry.
+    pub fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
         self.tasks.get(entry.task as usize).map(AsRef::as_ref)
     }
 
@@ -247,7 +456,8 @@ impl Index {
         let at_hostname: Option<IpAddr> = agent.and_then(|agent| agent.hostname.parse().ok());
         let second = at_hostname.filter(|ip| address.is_some_and(|own| own.is_ipv4() != ip.is_ipv4()));
         let port = agent.and_then(|agent| agent.port);
-        self.agents.push(AgentEntry { id: id.to_owned(), address, second, port });
+        let tail = id.rsplit('-').next().unwrap_or_default().to_ascii_lowercase().into();
+        self.agents.push(AgentEntry { tail, address, second, port });
         self.agent_numbers.insert(id.to_owned(), number);
         number
     }
@@ -263,6 +473,30 @@ impl Index {
         self.group_numbers.insert(name.to_owned(), number);
         number
     }
+}
+
+/// True if a task has any name; one whose name has no letter or digit may have none.
+pub fn has_name(task: &RegisteredTask) -> bool {
+    !task.label.is_empty() || task.written.is_some()
+}
+
+/// Ports of a task for one protocol, only those called `name` if it is given. Port resources have neither a
+/// protocol nor a name, so that they count for both protocols.
+pub fn ports<'a>(
+    task: &'a RegisteredTask,
+    protocol: Protocol,
+    name: Option<&'a str>,
+    slave: bool,
+) -> impl Iterator<Item = u16> + 'a {
+    let discovered = task.ports.iter().filter(move |_| !slave).flatten();
+    let discovered = discovered
+        .filter(move |port| port.protocol.is_none_or(|own| own == protocol))
+        .filter(move |port| name.is_none_or(|name| !name.is_empty() && *port.label == *name))
+        .map(|port| port.number);
+    // Discovery information takes the place of the resources, but on the agent's side.
+    let by_resource = name.is_none() && (slave || task.ports.is_none());
+    let resources = task.resources.iter().filter(move |_| by_resource);
+    discovered.chain(resources.flat_map(|(first, last)| *first..=*last))
 }
 
 /// A name from its end to its start.

@@ -104,7 +104,7 @@ pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<RData>> {
         return Some(Vec::new());
     }
     let absolute = |name: &[u8]| RData::Ptr([name, vips.origin()].concat().into());
-    Some(vips.names(first).iter().map(|name| absolute(name)).collect())
+    Some(vips.names(first).map(absolute).collect())
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@
 //!
 //! The zone does not know under which origins it is served: that is left to [`super::catalog`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::shared::{SharedIndex, SharedMap};
 use crate::cluster::Protocol;
 use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME, label};
 pub use crate::dns::protocol::record::NameError;
@@ -61,20 +63,103 @@ impl From<(Protocol, u16)> for ServicePort {
     }
 }
 
-/// Relative names on the wire with their records.
-type RecordMap = HashMap<Box<[u8]>, Vec<RData>>;
+/// Records of a name, in order, with the number of services that each comes from.
+#[derive(Clone, Debug, Default)]
+struct NameRecords {
+    records: Vec<RData>,
+    counts: Vec<u32>,
+    /// Number of records below it that come from services: it exists as long as there are any.
+    below: u32,
+}
 
-/// An immutable set of names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl NameRecords {
+    /// Adds a record, or takes it back as often as it was added.
+    fn change(&mut self, data: RData, change: ZoneChange) {
+        match (self.records.binary_search(&data), change) {
+            (Ok(place), ZoneChange::Add) => {
+                if let Some(count) = self.counts.get_mut(place) {
+                    *count += 1;
+                }
+            }
+            (Err(place), ZoneChange::Add) => {
+                self.records.insert(place, data);
+                self.counts.insert(place, 1);
+            }
+            (Ok(place), ZoneChange::Remove) => {
+                let left = self.counts.get_mut(place).map_or(0, |count| {
+                    *count -= 1;
+                    *count
+                });
+                if left == 0 {
+                    self.records.remove(place);
+                    self.counts.remove(place);
+                }
+            }
+            (Err(_), ZoneChange::Remove) => {}
+        }
+    }
+
+    fn exists(&self) -> bool {
+        !self.records.is_empty() || self.below > 0
+    }
+}
+
+/// Names of an address, in order, with the number of services that each comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ReverseNames(BTreeMap<Box<[u8]>, u32>);
+
+/// Direction of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ZoneChange {
+    Add,
+    Remove,
+}
+
+impl ZoneChange {
+    fn apply(self, count: &mut u32) {
+        *count = match self {
+            Self::Add => *count + 1,
+            Self::Remove => count.saturating_sub(1),
+        };
+    }
+}
+
+/// An immutable set of names. Zones that were made from each other share what they have in common.
+#[derive(Clone, Debug)]
 pub struct Zone {
     origin: Box<[u8]>,
     serial: u32,
-    /// `None` until the first records are known.
-    records: Option<RecordMap>,
+    /// False until the first records are known.
+    is_loaded: bool,
+    records: SharedMap<NameRecords>,
+    /// Services by the names of task ports.
+    by_port_name: SharedMap<NameRecords>,
     /// Names of an address, relative.
-    names4: BTreeMap<Ipv4Addr, Vec<Box<[u8]>>>,
-    names6: BTreeMap<Ipv6Addr, Vec<Box<[u8]>>>,
+    reverse: SharedIndex<ReverseNames>,
+    /// Names without a place in the zone, with the reason and the number of their services.
+    left_out: Arc<BTreeMap<String, (NameError, u32)>>,
 }
+
+/// Compares what clients see.
+impl PartialEq for Zone {
+    fn eq(&self, other: &Self) -> bool {
+        let records = |zone: &Self| -> BTreeMap<Box<[u8]>, Vec<RData>> {
+            zone.iter().map(|(name, records)| (name.into(), records.to_vec())).collect()
+        };
+        let names = |zone: &Self| -> BTreeMap<IpAddr, Vec<Box<[u8]>>> {
+            let names =
+                |(address, names): (IpAddr, &ReverseNames)| (address, names.0.keys().cloned().collect());
+            zone.reverse.iter().map(names).collect()
+        };
+        self.origin == other.origin
+            && self.serial == other.serial
+            && self.is_loaded == other.is_loaded
+            && records(self) == records(other)
+            && names(self) == names(other)
+    }
+}
+
+impl Eq for Zone {}
 
 impl Zone {
     /// A zone whose records are not known yet.
@@ -87,13 +172,19 @@ impl Zone {
         if octets.len() + LONGEST_OWN > MAX_NAME {
             return Err(invalid(NameError::TooLong));
         }
-        Ok(Self {
-            origin: octets,
+        Ok(Self::unloaded(octets))
+    }
+
+    fn unloaded(origin: Box<[u8]>) -> Self {
+        Self {
+            origin,
             serial: 0,
-            records: None,
-            names4: BTreeMap::new(),
-            names6: BTreeMap::new(),
-        })
+            is_loaded: false,
+            records: SharedMap::default(),
+            by_port_name: SharedMap::default(),
+            reverse: SharedIndex::default(),
+            left_out: Arc::default(),
+        }
     }
 
     /// The zone of the same origin with exactly these services, and the names that were left out with the
@@ -105,44 +196,87 @@ impl Zone {
         serial: u32,
         services: impl IntoIterator<Item = &'a NamedService>,
     ) -> (Self, BTreeMap<String, NameError>) {
-        let (names4, names6) = (BTreeMap::new(), BTreeMap::new());
-        let mut zone = Self { origin: self.origin.clone(), serial, records: None, names4, names6 };
-        let mut records = RecordMap::new();
-        let mut by_port_name = RecordMap::new();
-        let mut left_out = BTreeMap::new();
-        for service in services {
-            let owner = match self.owner(&service.name) {
-                Ok(owner) => owner,
-                Err(reason) => {
-                    // Served by its address all the same; the status names the reason.
-                    left_out.insert(service.name.clone(), reason);
-                    continue;
+        let zone = Self::unloaded(self.origin.clone()).with_changes(serial, [], services);
+        let left_out = zone.left_out().collect();
+        (zone, left_out)
+    }
+
+    /// The zone without the services `removed`, which are in it, and with `added`, which are not. It costs what
+    /// they are, and is equal to the zone with exactly the services that result.
+    pub fn with_changes<'a>(
+        &self,
+        serial: u32,
+        removed: impl IntoIterator<Item = &'a NamedService>,
+        added: impl IntoIterator<Item = &'a NamedService>,
+    ) -> Self {
+        let mut zone = Self { serial, is_loaded: true, ..self.clone() };
+        for service in removed {
+            zone.change(service, ZoneChange::Remove);
+        }
+        for service in added {
+            zone.change(service, ZoneChange::Add);
+        }
+        zone
+    }
+
+    /// Adds a service or takes it back.
+    fn change(&mut self, service: &NamedService, change: ZoneChange) {
+        let owner = match self.owner(&service.name) {
+            Ok(owner) => owner,
+            Err(reason) => {
+                // Served by its address all the same; the status names the reason.
+                let left_out = Arc::make_mut(&mut self.left_out);
+                let (_, count) = left_out.entry(service.name.clone()).or_insert((reason, 0));
+                change.apply(count);
+                if *count == 0 {
+                    left_out.remove(&service.name);
                 }
-            };
-            // A name without a known port is still a name of its address.
-            zone.add_reverse(service.address, &owner);
-            if let Some(port) = &service.port {
-                let data = RData::Srv { port: port.number, target: owner.clone() };
-                for name in service_names(&service.name, port.protocol, &port.number.to_string()) {
-                    add_with_parents(&mut records, name, data.clone());
-                }
-                for label in port.names.iter().filter_map(|name| port_label(name)) {
-                    // The form without a port is there by the number already.
-                    let forms = service_names(&service.name, port.protocol, &label).into_iter().enumerate();
-                    for (_, name) in forms.filter(|(form, _)| *form != ALL_PORTS) {
-                        add(&mut by_port_name, name, data.clone());
-                    }
+                return;
+            }
+        };
+        // A name without a known port is still a name of its address.
+        self.reverse.update(service.address, |names| {
+            let count = names.0.entry(owner.clone()).or_default();
+            change.apply(count);
+            names.0.retain(|_, count| *count > 0);
+            !names.0.is_empty()
+        });
+        if let Some(port) = &service.port {
+            let data = RData::Srv { port: port.number, target: owner.clone() };
+            for name in service_names(&service.name, port.protocol, &port.number.to_string()) {
+                self.change_record(&name, data.clone(), change);
+            }
+            for label in port.names.iter().filter_map(|name| port_label(name)) {
+                // The form without a port is there by the number already.
+                let forms = service_names(&service.name, port.protocol, &label).into_iter().enumerate();
+                for (_, name) in forms.filter(|(form, _)| *form != ALL_PORTS) {
+                    self.by_port_name.update(&name, |node| {
+                        node.change(data.clone(), change);
+                        node.exists()
+                    });
                 }
             }
-            add_with_parents(&mut records, owner, RData::from(service.address));
         }
-        // A name that looks like a number, or like another VIP, does not hide what that has. Names above
-        // are all there by the numbers.
-        for (name, data) in by_port_name {
-            records.entry(name).or_insert(data);
+        self.change_record(&owner, RData::from(service.address), change);
+    }
+
+    /// Changes a record, and the names between it and the origin, which exist with it.
+    fn change_record(&mut self, name: &[u8], data: RData, change: ZoneChange) {
+        let mut above = name;
+        while let Some((length, rest)) = above.split_first() {
+            above = rest.get(usize::from(*length)..).unwrap_or_default();
+            if above.is_empty() {
+                break;
+            }
+            self.records.update(above, |node| {
+                change.apply(&mut node.below);
+                node.exists()
+            });
         }
-        zone.records = Some(records);
-        (zone, left_out)
+        self.records.update(name, |node| {
+            node.change(data, change);
+            node.exists()
+        });
     }
 
     /// The origin as it is configured, on the wire.
@@ -156,35 +290,41 @@ impl Zone {
 
     /// True if it is known which names there are.
     pub fn is_loaded(&self) -> bool {
-        self.records.is_some()
+        self.is_loaded
+    }
+
+    /// The names that have no place in the zone, each with the reason.
+    pub fn left_out(&self) -> impl Iterator<Item = (String, NameError)> {
+        self.left_out.iter().map(|(name, (reason, _))| (name.clone(), *reason))
+    }
+
+    /// True if `other` leaves out the same names for certain.
+    pub fn leaves_out_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.left_out, &other.left_out)
     }
 
     /// Records of a relative name in lower case, which is not the origin; `None` if it does not exist.
     pub fn get(&self, name: &[u8]) -> Option<&[RData]> {
-        self.records.as_ref()?.get(name).map(Vec::as_slice)
+        // A name that looks like a number, or like another VIP, does not hide what that has. Names above
+        // are all there by the numbers.
+        let node = self.records.get(name).or_else(|| self.by_port_name.get(name))?;
+        Some(&node.records)
     }
 
     /// All names and their records, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[RData])> {
-        self.records.iter().flatten().map(|(name, records)| (&**name, records.as_slice()))
+        let named = self.by_port_name.iter().filter(|(name, _)| self.records.get(name).is_none());
+        self.records.iter().chain(named).map(|(name, node)| (name, node.records.as_slice()))
     }
 
     /// The names of an address, relative.
-    pub fn names(&self, address: IpAddr) -> &[Box<[u8]>] {
-        let names = match address {
-            IpAddr::V4(address) => self.names4.get(&address),
-            IpAddr::V6(address) => self.names6.get(&address),
-        };
-        names.map(Vec::as_slice).unwrap_or_default()
+    pub fn names(&self, address: IpAddr) -> impl Iterator<Item = &[u8]> {
+        self.reverse.get(address).into_iter().flat_map(|names| names.0.keys()).map(|name| &**name)
     }
 
     /// True if any address from `first` to `last` has a name.
     pub fn has_names(&self, first: IpAddr, last: IpAddr) -> bool {
-        match (first, last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => self.names4.range(first..=last).next().is_some(),
-            (IpAddr::V6(first), IpAddr::V6(last)) => self.names6.range(first..=last).next().is_some(),
-            _ => false,
-        }
+        first.is_ipv4() == last.is_ipv4() && self.reverse.has_any(first, last)
     }
 
     /// The name of a service on the wire, relative to the origin.
@@ -197,16 +337,6 @@ impl Zone {
             return Err(NameError::Reserved);
         }
         Ok(owner)
-    }
-
-    fn add_reverse(&mut self, address: IpAddr, name: &[u8]) {
-        let names = match address {
-            IpAddr::V4(address) => self.names4.entry(address).or_default(),
-            IpAddr::V6(address) => self.names6.entry(address).or_default(),
-        };
-        if !names.iter().any(|known| **known == *name) {
-            names.push(name.into());
-        }
     }
 }
 
@@ -223,28 +353,6 @@ fn service_names(name: &str, protocol: Protocol, port: &str) -> Vec<Box<[u8]>> {
         format!("_{port}._{protocol}.{name}"),
     ];
     names.iter().filter_map(|name| encode(name).ok()).collect()
-}
-
-/// Adds a record, with the names between it and the origin.
-fn add_with_parents(records: &mut RecordMap, name: Box<[u8]>, data: RData) {
-    let mut above: &[u8] = &name;
-    while let Some((length, rest)) = above.split_first() {
-        above = rest.get(usize::from(*length)..).unwrap_or_default();
-        // What exists has all names above it already.
-        if above.is_empty() || records.contains_key(above) {
-            break;
-        }
-        records.insert(above.into(), Vec::new());
-    }
-    add(records, name, data);
-}
-
-/// Adds a record once, in order.
-fn add(records: &mut RecordMap, name: Box<[u8]>, data: RData) {
-    let known = records.entry(name).or_default();
-    if let Err(place) = known.binary_search(&data) {
-        known.insert(place, data);
-    }
 }
 
 /// A port's name as a label of an SRV name, to which an underscore is added; `None` if nothing is left of

@@ -178,10 +178,10 @@ fn what_happens_all_the_time_is_followed() {
         let happenings: [(&str, fn(&mut BTreeMap<u8, AnyTask>)); 6] = [
             ("unhealthy", |tasks| tasks.get_mut(&0).unwrap().3 = 64),
             ("healthy", |tasks| tasks.get_mut(&0).unwrap().3 = 0),
-            ("scaled up", |tasks| drop(tasks.insert(3, (0, 2, 3, 0)))),
+            ("scaled up", |tasks| _ = tasks.insert(3, (0, 2, 3, 0))),
             ("told to stop", |tasks| tasks.get_mut(&3).unwrap().3 = 32),
-            ("killed", |tasks| drop(tasks.remove(&3))),
-            ("moved", |tasks| drop(tasks.insert(1, (1, 2, 3, 0)))),
+            ("killed", |tasks| _ = tasks.remove(&3)),
+            ("moved", |tasks| _ = tasks.insert(1, (1, 2, 3, 0))),
         ];
         for (second, (name, happen)) in (1..).zip(happenings) {
             happen(&mut tasks);

@@ -61,7 +61,7 @@ fn what_is_not_known_is_not_denied() {
     let find = |catalog: &Catalog, name: &str| {
         let packet = packet(name);
         let query = Query::read(MessageHeader::read(&packet).unwrap(), &packet).unwrap();
-        match catalog.place(&query.name).unwrap().find(&query.name) {
+        match catalog.place(&query.name).unwrap().find(&query.name, AnswerWindow::ALL) {
             Lookup::Missing => None,
             Lookup::NotLoaded => Some("not loaded".to_owned()),
             Lookup::Found(records) => Some(format!("{records:?}")),

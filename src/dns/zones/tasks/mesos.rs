@@ -20,19 +20,22 @@
 //! `x.y` is that of the task `x` of the framework `y` before that of the framework `x.y`, and
 //! `_framework._tcp` is the scheduler's before that of a task called `framework`.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use super::{RData, TaskEntry, TaskZone, records, target, text};
+use super::{Addresses, AnswerWindow, Found, RData, TaskEntry, TaskZone, records, target, text};
 use crate::cluster::Protocol;
-use crate::cluster::dns_label::MAX_LABEL;
+use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME};
 use crate::cluster::registry::RegisteredTask;
+use crate::dns::protocol::record::encode;
+use crate::dns::protocol::wire::kind;
+use crate::dns::zones::directory::{Traits, ports};
 
-/// Largest number of records of one name, which is more than fit into a message.
-const MAX_RECORDS: usize = 2000;
+/// Octets of an SRV record besides its target: owner, type, class, time, length, priority, weight, port, root.
+const SRV: usize = 19;
 
 impl TaskZone {
-    /// Returns the records of a name below `mesos`; `None` if it does not exist.
-    pub fn mesos(&self, name: &[u8]) -> Option<Vec<RData>> {
+    /// Returns the records of a name below `mesos` for an answer; `None` if it does not exist.
+    pub fn mesos(&self, name: &[u8], window: AnswerWindow) -> Option<Vec<RData>> {
         let labels = text(name)?;
         match *labels.as_slice() {
             ["leader"] => return self.leader(),
@@ -62,14 +65,14 @@ impl TaskZone {
             _ => {}
         }
         match labels.split_last() {
-            Some((&"slave", labels)) => self.below(labels, true),
-            _ => self.below(&labels, false),
+            Some((&"slave", labels)) => self.below(labels, true, window),
+            _ => self.below(&labels, false, window),
         }
     }
 
     /// Records of a name by all frameworks whose names it ends in: `a.b` may be the task `a` of the
     /// framework `b` and the framework `a.b`.
-    fn below(&self, labels: &[&str], slave: bool) -> Option<Vec<RData>> {
+    fn below(&self, labels: &[&str], slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
         let name = labels.join(".");
         let mut found: Option<Vec<RData>> = None;
         // Addresses and services of schedulers, which never join those of tasks.
@@ -91,9 +94,9 @@ impl TaskZone {
             let records = match rest.strip_suffix('.') {
                 Some("_framework._tcp") if !slave => {
                     schedulers.extend(self.of_scheduler(number).unwrap_or_default());
-                    self.of_group(number, "_framework._tcp", slave)
+                    self.of_group(number, "_framework._tcp", slave, window)
                 }
-                Some(rest) => self.of_group(number, rest, slave),
+                Some(rest) => self.of_group(number, rest, slave, window),
                 None if rest.is_empty() => self.of_framework(number, slave).map(|records| {
                     hosts.extend(records);
                     Vec::new()
@@ -138,28 +141,30 @@ impl TaskZone {
     }
 
     /// Records of a name below a framework name.
-    fn of_group(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
-        let mut found = self.of_task(group, name, slave);
+    fn of_group(&self, group: u32, name: &str, slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
+        let mut found = self.of_task(group, name, slave, window);
         let mut add = |records: Option<Vec<RData>>| {
             if let Some(records) = records {
                 found.get_or_insert_default().extend(records);
             }
         };
         let (head, protocol) = name.rsplit_once('.').unwrap_or(("", name));
-        if !matches!(protocol, "_tcp" | "_udp") {
-            return found;
-        }
+        let protocol = match protocol {
+            "_tcp" => Protocol::Tcp,
+            "_udp" => Protocol::Udp,
+            _ => return found,
+        };
         if head.is_empty() {
             add(self.has_services(group, protocol, slave).then(Vec::new));
         }
         if let Some(task) = head.strip_prefix('_') {
-            add(self.services(group, task, protocol, None, slave));
+            add(self.services(group, task, Ports { protocol, name: None, slave }, window));
         }
         if !slave
             && let Some((port, task)) = head.split_once('.')
             && let (Some(port), Some(task)) = (port.strip_prefix('_'), task.strip_prefix('_'))
         {
-            add(self.services(group, task, protocol, Some(port), slave));
+            add(self.services(group, task, Ports { protocol, name: Some(port), slave }, window));
         }
         // A task's name as written may have labels of which this name has the last ones.
         let mut above = self.directory.written_above(group, head);
@@ -182,32 +187,38 @@ impl TaskZone {
         let mut groups = self.directory.groups().filter(|(_, group)| !group.fragment.is_empty());
         groups.any(|(number, group)| {
             let task = name.strip_suffix(&*group.fragment).and_then(|rest| rest.strip_suffix('.'));
-            task.and_then(|task| self.of_task(number, task, false)).is_some_and(|records| !records.is_empty())
+            task.and_then(|task| {
+                self.of_task(number, task, false, AnswerWindow { room: 0, ..AnswerWindow::ALL })
+            })
+            .is_some_and(|records| !records.is_empty())
         })
     }
 
     /// Addresses of the tasks with this name, or of the one task whose canonical name it is.
-    fn of_task(&self, group: u32, name: &str, slave: bool) -> Option<Vec<RData>> {
+    fn of_task(&self, group: u32, name: &str, slave: bool, window: AnswerWindow) -> Option<Vec<RData>> {
         if name.is_empty() {
             return None;
         }
         let directory = &self.directory;
-        let all = directory.tasks(group, Some(name)).chain(directory.written(group, name));
-        let found = records(all.chain(self.canonically(group, name)).flat_map(|(task, entry)| {
-            let container = task.addresses.iter().filter(|_| !slave).copied();
-            first_of_each_family(directory.agent_addresses(entry).chain(container))
-        }));
+        let mut found = Found::new(window);
+        let kind = Addresses::First { slave };
+        for run in [directory.named(group, name), directory.written(group, name)] {
+            self.find(kind, run, &mut found);
+        }
+        for (task, entry) in self.canonically(group, name) {
+            self.add_addresses(kind, task, entry, &mut found);
+        }
         // Names between a written name and the framework's exist as well, and have no records.
         let is_above = || {
             let is_one = |(task, entry): (&RegisteredTask, &TaskEntry), hash: &str, agent: &str| {
-                task.hash == hash.as_bytes() && agent_tail(directory.agent_id(entry)) == agent
+                task.hash == hash.as_bytes() && directory.agent_tail(entry) == agent
             };
             directory.written_above(group, name).next().is_some()
                 || canonical_parts(name).is_some_and(|(name, hash, agent)| {
                     directory.written_above(group, name).any(|found| is_one(found, hash, agent))
                 })
         };
-        found.or_else(|| is_above().then(Vec::new))
+        found.records().or_else(|| is_above().then(Vec::new))
     }
 
     /// The tasks whose canonical name this is: one, or none.
@@ -216,73 +227,128 @@ impl TaskZone {
         group: u32,
         name: &'a str,
     ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> {
+        let directory = &self.directory;
         let parts = canonical_parts(name).into_iter();
         parts.flat_map(move |(start, hash, agent)| {
+            let has_name = move |(task, entry): &(&RegisteredTask, &TaskEntry)| {
+                canonical_label(task, directory.agent_tail(entry)).as_deref() == Some(name)
+            };
             let is_hash = move |(task, _): &(&RegisteredTask, &TaskEntry)| task.hash == hash.as_bytes();
-            // Only a name that fills its label may have been cut.
-            let whole = (name.len() < MAX_LABEL).then_some(start);
-            let named = self.directory.tasks_from(group, start);
-            let named = named.take_while(move |(task, _)| whole.is_none_or(|whole| *task.label == *whole));
-            let named = named.filter(is_hash).filter(move |(task, entry)| {
-                canonical_label(task, &agent_tail(self.directory.agent_id(entry))).as_deref() == Some(name)
-            });
-            let written = self.directory.written(group, start).filter(is_hash);
-            let written =
-                written.filter(move |(_, entry)| agent_tail(self.directory.agent_id(entry)) == agent);
-            named.chain(written)
+            let named = directory.canonical(directory.named(group, start), hash, agent);
+            // Only a name that fills its label may have been cut, and then it begins that of its task.
+            let may_be_cut = name.len() >= MAX_LABEL;
+            let cut = may_be_cut.then(|| directory.tasks_from(group, start).filter(is_hash));
+            let cut = cut.into_iter().flatten().filter(move |(task, _)| *task.label != *start);
+            let written = directory.canonical(directory.written(group, start), hash, agent);
+            named.chain(cut).filter(has_name).chain(written)
         })
     }
 
     /// True if any task or scheduler of the framework name has a port of this protocol.
-    fn has_services(&self, group: u32, protocol: &str, slave: bool) -> bool {
-        let scheduler = || !slave && protocol == "_tcp" && self.of_scheduler(group).is_some();
-        let mut tasks = self.directory.tasks(group, None).filter(|(task, _)| has_name(task));
-        tasks.any(|(task, _)| ports(task, protocol, None, slave).next().is_some()) || scheduler()
+    fn has_services(&self, group: u32, protocol: Protocol, slave: bool) -> bool {
+        let scheduler = || !slave && protocol == Protocol::Tcp && self.of_scheduler(group).is_some();
+        self.directory.group_traits(group).may_have(traits(protocol, slave)) || scheduler()
     }
 
-    /// SRV records of the ports of a task name: all, or those called `port`.
+    /// SRV records of the ports of a task name, as many as an answer can have.
     fn services(
         &self,
         group: u32,
         task: &str,
-        protocol: &str,
-        port: Option<&str>,
-        slave: bool,
+        wanted: Ports<'_>,
+        window: AnswerWindow,
     ) -> Option<Vec<RData>> {
         // Tasks without a name have no services.
         if task.is_empty() {
             return None;
         }
         let (_, group_names) = self.directory.groups().find(|(number, _)| *number == group)?;
-        let fragment = &group_names.fragment;
-        let named = self.directory.tasks(group, Some(task)).map(|found| (None, found));
-        let written = self.directory.written(group, task).map(|found| (Some(task), found));
-        let services = named.chain(written).flat_map(|(written, (task, entry))| {
-            // Port resources are the agent's, discovery ports may be a container's.
-            let on_agent = slave || task.ports.is_none();
-            let target = self.canonical(task, entry, written, fragment, on_agent);
-            let ports = ports(task, protocol, port, slave);
-            ports.filter_map(move |port| Some(RData::Srv { port, target: target.clone()? }))
+        let zones = [false, true].map(|slave| {
+            let slave = if slave { ".slave" } else { "" };
+            encode(&format!("{}{slave}", group_names.fragment)).ok()
         });
-        let services: Vec<RData> = services.take(MAX_RECORDS).collect();
+        let [in_container, on_agent] = zones;
+        let runs =
+            [(None, self.directory.named(group, task)), (Some(task), self.directory.written(group, task))];
+        let mut services = Vec::new();
+        for (written, run) in runs {
+            if !run.traits.may_have(traits(wanted.protocol, wanted.slave)) {
+                continue;
+            }
+            let mut octets = 0;
+            for entry in run.around(window.turn) {
+                // One record is enough where another type is asked for, or where no more fit.
+                let is_enough = octets > window.room || !window.wants(kind::SRV);
+                if is_enough && !services.is_empty() {
+                    break;
+                }
+                let Some(task) = self.directory.task(entry) else { continue };
+                // A task may have every port there is.
+                let found = ports(task, wanted.protocol, wanted.name, wanted.slave);
+                let mut found = found.take(window.room / SRV + 1).collect::<BTreeSet<u16>>().into_iter();
+                let Some(first) = found.next() else { continue };
+                // Port resources are the agent's, discovery ports may be a container's.
+                let is_on_agent = wanted.slave || task.ports.is_none();
+                let zone = if is_on_agent { &on_agent } else { &in_container };
+                let target = zone.as_ref().and_then(|zone| self.canonical(task, entry, written, zone));
+                let Some(target) = target else { continue };
+                for port in std::iter::once(first).chain(found) {
+                    octets += SRV + target.len();
+                    services.push(RData::Srv { port, target: target.clone() });
+                    if octets > window.room {
+                        break;
+                    }
+                }
+            }
+        }
         (!services.is_empty()).then_some(services)
     }
 
     /// The canonical name of a task, which it has alone, on the wire: with its name as written if that is given
-    /// and fits, else with its label. `None` if neither fits.
+    /// and fits, else with its label. `None` if neither fits. `zone` is the rest of the name.
     fn canonical(
         &self,
         task: &RegisteredTask,
         entry: &TaskEntry,
         written: Option<&str>,
-        fragment: &str,
-        slave: bool,
+        zone: &[u8],
     ) -> Option<Box<[u8]>> {
-        let agent = agent_tail(self.directory.agent_id(entry));
-        let slave = if slave { ".slave" } else { "" };
-        let hash = String::from_utf8_lossy(&task.hash);
-        let written = written.and_then(|name| target(&format!("{name}-{hash}-{agent}.{fragment}{slave}")));
-        written.or_else(|| target(&format!("{}.{fragment}{slave}", canonical_label(task, &agent)?)))
+        let agent = self.directory.agent_tail(entry);
+        let within = |mut name: Vec<u8>| {
+            name.extend_from_slice(zone);
+            (name.len() < MAX_NAME).then(|| name.into_boxed_slice())
+        };
+        let as_written = written.and_then(|name| {
+            let hash = String::from_utf8_lossy(&task.hash);
+            within(encode(&format!("{name}-{hash}-{agent}")).ok()?.into())
+        });
+        as_written.or_else(|| {
+            let label = canonical_label(task, agent)?;
+            let mut name = Vec::with_capacity(1 + label.len() + zone.len());
+            // At most 63, so that nothing is cut off.
+            name.push(label.len() as u8);
+            name.extend_from_slice(label.as_bytes());
+            within(name)
+        })
+    }
+}
+
+/// Ports that a name asks for.
+#[derive(Clone, Copy, Debug)]
+struct Ports<'a> {
+    protocol: Protocol,
+    /// Name of a discovery port; all ports if there is none.
+    name: Option<&'a str>,
+    /// True for the ports of the agent alone.
+    slave: bool,
+}
+
+/// Property of tasks that have such ports.
+fn traits(protocol: Protocol, slave: bool) -> Traits {
+    match protocol {
+        _ if slave => Traits::RESOURCES,
+        Protocol::Tcp => Traits::TCP,
+        Protocol::Udp => Traits::UDP,
     }
 }
 
@@ -293,7 +359,7 @@ fn canonical_label(task: &RegisteredTask, agent: &str) -> Option<String> {
     // Two dashes separate the parts.
     let room = MAX_LABEL.checked_sub(hash.len() + agent.len() + 2).filter(|room| *room > 0)?;
     let name = task.label.get(..room).unwrap_or(&task.label);
-    Some(format!("{name}-{hash}-{agent}"))
+    Some([name, "-", &*hash, "-", agent].concat())
 }
 
 /// The parts of a canonical name: the task's name, the hash, and the end of the agent's id.
@@ -303,46 +369,7 @@ fn canonical_parts(name: &str) -> Option<(&str, &str, &str)> {
     (!name.is_empty()).then_some((name, hash, agent))
 }
 
-/// The first IPv4 address and the first IPv6 address.
-fn first_of_each_family(addresses: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
-    let (mut v4, mut v6) = (None, None);
-    for address in addresses {
-        if address.is_ipv4() { &mut v4 } else { &mut v6 }.get_or_insert(address);
-    }
-    v4.into_iter().chain(v6)
-}
-
-/// True if a task has any name; one whose name has no letter or digit may have none.
-fn has_name(task: &RegisteredTask) -> bool {
-    !task.label.is_empty() || task.written.is_some()
-}
-
-/// Ports of a task for one protocol, only those called `name` if it is given. Port resources have neither a
-/// protocol nor a name, so that they count for both protocols.
-fn ports<'a>(
-    task: &'a RegisteredTask,
-    protocol: &str,
-    name: Option<&'a str>,
-    slave: bool,
-) -> impl Iterator<Item = u16> + 'a {
-    let protocol = if protocol == "_tcp" { Protocol::Tcp } else { Protocol::Udp };
-    let discovered = task.ports.iter().filter(move |_| !slave).flatten();
-    let discovered = discovered
-        .filter(move |port| port.protocol.is_none_or(|own| own == protocol))
-        .filter(move |port| name.is_none_or(|name| !name.is_empty() && *port.label == *name))
-        .map(|port| port.number);
-    // Discovery information takes the place of the resources, but on the agent's side.
-    let by_resource = name.is_none() && (slave || task.ports.is_none());
-    let resources = task.resources.iter().filter(move |_| by_resource);
-    discovered.chain(resources.flat_map(|(first, last)| *first..=*last))
-}
-
 /// True if a name is an empty non-terminal above a framework name (RFC 4592 section 2.2.2).
 fn is_above(name: &str, fragment: &str) -> bool {
     fragment.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-}
-
-/// Returns the last part of an agent's id: `s1` of `62ca579f-d204-47ab-b9b7-6fdde30e658c-S1`.
-fn agent_tail(id: &str) -> String {
-    id.rsplit('-').next().unwrap_or_default().to_ascii_lowercase()
 }

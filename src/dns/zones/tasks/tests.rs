@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dns::protocol::record::of_kind;
 use crate::mesos;
 
 /// Two frameworks on two agents: tasks of every kind of network.
@@ -94,7 +95,11 @@ fn dcos_names() {
         ("web-dev.marathon.otherip", None),
         ("otherip", None),
     ] {
-        assert_eq!(show(tasks.dcos(&encode(name).unwrap())).as_deref(), expected, "{name}");
+        assert_eq!(
+            show(tasks.dcos(&encode(name).unwrap(), AnswerWindow::ALL)).as_deref(),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -117,7 +122,7 @@ fn records_of_schedulers_and_tasks_are_not_joined() {
         );
         TaskZone::new(Directory::new(&mesos::parse(document.as_bytes(), None).unwrap()), &[], 1)
     };
-    let ask = |zone: &TaskZone, name: &str| show(zone.mesos(&encode(name).unwrap()));
+    let ask = |zone: &TaskZone, name: &str| show(zone.mesos(&encode(name).unwrap(), AnswerWindow::ALL));
     let without = zone(&[task("framework.1", "framework", 1)]);
     assert_eq!(ask(&without, "web.marathon").as_deref(), Some("10.0.0.8"));
     assert_eq!(ask(&without, "_framework._tcp.web.marathon").as_deref(), Some("web.marathon:15102"));
@@ -195,7 +200,8 @@ fn mesos_names() {
         // Their order depends on the hashes.
         let set = |text: &str| -> BTreeSet<String> { text.split(' ').map(str::to_owned).collect() };
         let expected = expected.map(|text| set(&fill(text)));
-        let found = show(tasks.mesos(&encode(&fill(name)).unwrap())).map(|text| set(&text));
+        let found =
+            show(tasks.mesos(&encode(&fill(name)).unwrap(), AnswerWindow::ALL)).map(|text| set(&text));
         assert_eq!(found, expected, "{name}");
     }
 }
@@ -217,7 +223,7 @@ fn agents_with_both_families_have_both() {
     snapshot.agents.get_mut("A-S7").unwrap().hostname = "fd00::7".to_owned();
     let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
     for name in ["web.marathon", "web.marathon.slave", "slave"] {
-        let records = zone.mesos(&encode(name).unwrap());
+        let records = zone.mesos(&encode(name).unwrap(), AnswerWindow::ALL);
         assert_eq!(show(records).as_deref(), Some("10.0.0.1 fd00::7"), "{name}");
     }
 }
@@ -231,10 +237,155 @@ fn names_that_fit_are_served_and_those_that_do_not_are_listed() {
         let zone = TaskZone::new(Directory::new(&snapshot), &[], 1);
         let label = &name[..length.min(63)];
         let at = encode(&format!("{label}.marathon")).unwrap();
-        assert_eq!(show(zone.mesos(&at)).as_deref(), Some("10.0.0.1"), "{length}");
-        let services = encode(&format!("_{label}._tcp.marathon")).ok().and_then(|name| zone.mesos(&name));
+        assert_eq!(show(zone.mesos(&at, AnswerWindow::ALL)).as_deref(), Some("10.0.0.1"), "{length}");
+        let services = encode(&format!("_{label}._tcp.marathon"))
+            .ok()
+            .and_then(|name| zone.mesos(&name, AnswerWindow::ALL));
         assert_eq!(services.is_some(), has_services, "{length}");
         assert_eq!(snapshot.skipped.is_empty(), has_services, "{length}: {:?}", snapshot.skipped);
+    }
+}
+
+/// A task of a crowd: its agent, the addresses of its container, and its ports of TCP and UDP.
+type Member = (u8, Vec<u8>, Option<Vec<u16>>, Vec<u16>, u8);
+
+/// Tasks of one name, of which some are called `web` as well as `Web`, on a few agents with one family or both.
+fn crowd(members: &[Member]) -> TaskZone {
+    use crate::cluster::registry::{Described, NamedPort, RegisteredTask, TaskRegistry};
+    use crate::cluster::{Agent, Protocol, Snapshot};
+    let mut names = TaskRegistry::default();
+    let mut agents = std::collections::BTreeMap::new();
+    for (index, (agent, addresses, tcp, udp, range)) in members.iter().enumerate() {
+        let address = |host: &u8| -> IpAddr {
+            if host.is_multiple_of(3) {
+                [0xfd00, 0, 0, 0, 0, 0, 9, (*host).into()].into()
+            } else {
+                [9, 0, 0, *host].into()
+            }
+        };
+        let port = |number: &u16, protocol| NamedPort {
+            label: "http".into(),
+            protocol: Some(protocol),
+            number: *number,
+        };
+        let ports = tcp.as_ref().map(|tcp| {
+            let tcp = tcp.iter().map(|number| port(number, Protocol::Tcp));
+            tcp.chain(udp.iter().map(|number| port(number, Protocol::Udp))).collect()
+        });
+        let resources = [(31_000, 31_000 + u64::from(*range))];
+        let described = Described {
+            name: if index.is_multiple_of(4) { "Web.x" } else { "web-x" },
+            is_published: index.is_multiple_of(5),
+            addresses: addresses.iter().map(address).collect(),
+            ports,
+            resources: if *range > 0 { &resources } else { &[] },
+        };
+        let id = format!("A-S{agent}");
+        let task = format!("t.{index}");
+        let (key, task) = RegisteredTask::new(&task, "F".into(), id.as_str().into(), described);
+        names.add(key, task);
+        let hostname = if agent.is_multiple_of(4) { format!("fd00::{agent}") } else { "n".to_owned() };
+        let address = Some([10, 0, 0, agent % 50].into());
+        agents.insert(id, Agent { hostname, address, port: Some(5051) });
+    }
+    let frameworks = [("F".to_owned(), "marathon".to_owned())].into_iter().collect();
+    let agents = agents.into_iter().collect();
+    let snapshot = Snapshot { agents, frameworks, names: std::sync::Arc::new(names), ..Snapshot::default() };
+    TaskZone::new(Directory::new(&snapshot), &[], 1)
+}
+
+const CROWD: [(&str, bool); 12] = [
+    ("web-x.marathon", false),
+    ("web.x.marathon", false),
+    ("web-x.marathon.slave", false),
+    ("_web-x._tcp.marathon", false),
+    ("_web.x._tcp.marathon", false),
+    ("_web-x._udp.marathon", false),
+    ("_http._web-x._tcp.marathon", false),
+    ("_web-x._tcp.marathon.slave", false),
+    ("_tcp.marathon", false),
+    ("web-x.marathon.agentip", true),
+    ("web-x.marathon.containerip", true),
+    ("web-x.marathon.autoip", true),
+];
+
+fn records_of(zone: &TaskZone, (name, is_dcos): (&str, bool), window: AnswerWindow) -> Option<Vec<RData>> {
+    let name = encode(name).unwrap();
+    if is_dcos { zone.dcos(&name, window) } else { zone.mesos(&name, window) }
+}
+
+/// Octets of an answer with these records, at least.
+fn octets(records: &[RData]) -> usize {
+    let octets = |data: &RData| match data {
+        RData::A(_) => 16,
+        RData::Aaaa(_) => 28,
+        RData::Srv { target, .. } => 19 + target.len(),
+        RData::Ptr(_) => unreachable!(),
+    };
+    records.iter().map(octets).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// The part of a name's records that an answer can have is all of them, or more than fit.
+    #[test]
+    fn an_answer_has_all_records_or_as_many_as_fit(
+        members in proptest::collection::vec(
+            (
+                any::<u8>(),
+                proptest::collection::vec(any::<u8>(), 0..3),
+                proptest::option::of(proptest::collection::vec(1u16..5, 0..3)),
+                proptest::collection::vec(1u16..5, 0..2),
+                0u8..3,
+            ),
+            0..200,
+        ),
+        turns in proptest::collection::vec(any::<u16>(), 1..5),
+        room in prop_oneof![Just(512usize), Just(1232), Just(65_535), 0usize..200],
+    ) {
+        let zone = crowd(&members);
+        for name in CROWD {
+            let all = records_of(&zone, name, AnswerWindow::ALL);
+            for turn in &turns {
+                for kind in [None, Some(kind::A), Some(kind::AAAA), Some(kind::SRV), Some(16)] {
+                    let part = records_of(&zone, name, AnswerWindow { turn: *turn, room, kind });
+                    prop_assert_eq!(part.is_some(), all.is_some(), "{:?} {:?}", name, kind);
+                    let (Some(part), Some(all)) = (part, all.as_ref()) else { continue };
+                    prop_assert!(part.is_sorted() && part.iter().all(|data| all.contains(data)));
+                    prop_assert_eq!(part.is_empty(), all.is_empty());
+                    for own in [kind::A, kind::AAAA, kind::SRV] {
+                        if kind.is_none_or(|kind| kind == own) {
+                            let (part, all) = (of_kind(&part, own), of_kind(all, own));
+                            prop_assert!(part == all || octets(part) > room, "{:?} {:?} {:?}", name, kind, part);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_turns_together_come_to_every_instance_alike() {
+    let members: Vec<Member> =
+        (0..3000u32).map(|n| ((n % 250) as u8, vec![], Some(vec![80]), vec![], 0)).collect();
+    let zone = crowd(&members);
+    for (name, kind, expected) in [("web-x.marathon", kind::A, 50), ("_web-x._tcp.marathon", kind::SRV, 3000)]
+    {
+        let mut seen = std::collections::BTreeMap::new();
+        for turn in (0..=u16::MAX).step_by(16) {
+            let window = AnswerWindow { turn, room: 500, kind: Some(kind) };
+            let records = records_of(&zone, (name, false), window).unwrap();
+            // As few as an answer of this size may have, whatever the number of instances.
+            assert!(of_kind(&records, kind).len() <= 500 / 16 + 1 && records.len() < 100, "{records:?}");
+            for data in of_kind(&records, kind).iter().cloned() {
+                *seen.entry(data).or_insert(0u32) += 1;
+            }
+        }
+        assert_eq!(seen.len(), expected, "{name}");
+        let (least, most) = (seen.values().min().unwrap(), seen.values().max().unwrap());
+        assert!(most < &(least * 2), "{name}: {least} to {most}");
     }
 }
 
@@ -272,13 +423,13 @@ proptest! {
         let zone = TaskZone::new(Directory::new(&one_task(&framework, &name, &port)), &[], 1);
         for (name, is_service) in names_by_mesos_dns(&name, "t.1", "s7", &framework, &port) {
             let Ok(octets) = encode(&name) else { continue };
-            let records = zone.mesos(&octets);
+            let records = zone.mesos(&octets, AnswerWindow::ALL);
             prop_assert!(records.as_ref().is_some_and(|records| !records.is_empty()), "{}", name);
             for data in records.into_iter().flatten() {
                 match data {
                     RData::Srv { port: 80, target } => {
                         prop_assert!(is_service);
-                        let addresses = show(zone.mesos(&target));
+                        let addresses = show(zone.mesos(&target, AnswerWindow::ALL));
                         prop_assert_eq!(addresses.as_deref(), Some("10.0.0.1"));
                     }
                     data => prop_assert_eq!((data, is_service), (RData::A([10, 0, 0, 1].into()), false)),
@@ -302,14 +453,14 @@ proptest! {
         for skipped in 1..labels.len() {
             let (name, above) = (labels.join("."), labels[skipped..].join("."));
             let (name, above) = (encode(&name).unwrap(), encode(&above).unwrap());
-            prop_assert!(tasks.mesos(&name).is_none() || tasks.mesos(&above).is_some());
-            prop_assert!(tasks.dcos(&name).is_none() || tasks.dcos(&above).is_some());
+            prop_assert!(tasks.mesos(&name, AnswerWindow::ALL).is_none() || tasks.mesos(&above, AnswerWindow::ALL).is_some());
+            prop_assert!(tasks.dcos(&name, AnswerWindow::ALL).is_none() || tasks.dcos(&above, AnswerWindow::ALL).is_some());
         }
     }
 
     #[test]
     fn any_name_has_an_answer(name in proptest::collection::vec(any::<u8>(), 0..60)) {
         let tasks = tasks();
-        let _ = (tasks.dcos(&name), tasks.mesos(&name));
+        let _ = (tasks.dcos(&name, AnswerWindow::ALL), tasks.mesos(&name, AnswerWindow::ALL));
     }
 }
