@@ -66,8 +66,8 @@ pub struct Node {
     pub capabilities: Capabilities,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
-    /// Those of them that the kernel does not use as a source: whether another node has them is being found
-    /// out (tentative), or another node has.
+    /// Addresses of the node that the kernel does not use as a source: it is still asking if another node
+    /// has them (tentative), or another one has.
     pub unready: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
     pub connected: BTreeSet<(IpNet, String)>,

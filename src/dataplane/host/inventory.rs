@@ -29,7 +29,7 @@ pub struct Inventory {
     pub link: Link,
     /// Addresses on our link, without those that the kernel puts on every link.
     pub addresses: BTreeSet<IpAddr>,
-    /// Those of them whose own `local` route is gone.
+    /// Addresses on our link whose own `local` route is gone.
     pub unrouted: BTreeSet<IpAddr>,
     /// Our routes on our link.
     pub routes: BTreeSet<Route>,
@@ -214,8 +214,8 @@ fn host_address(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-/// True for an address that is no source: whether another node has it is being found out, or another has. An
-/// optimistic one is used meanwhile.
+/// True for an address that is no source: the kernel is still asking if another node has it, or another one
+/// has. An optimistic one is used meanwhile.
 fn is_unready(message: &AddressMessage) -> bool {
     let flags = message.header.flags;
     let is_checked =

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::ErrorMessage;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
@@ -97,7 +97,13 @@ impl Routing {
             Op::DelLink => self.handle.link().del(self.index().await?).execute().await?,
             Op::AddAddress(address) => {
                 let (index, length) = (self.index().await?, IpNet::from(*address).prefix_len());
-                self.handle.address().add(index, *address, length).execute().await?;
+                let mut request = self.handle.address().add(index, *address, length);
+                // No other node is on this link. A bridge without ports would never come to an end of asking,
+                // and the address of no use until then.
+                if address.is_ipv6() {
+                    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                }
+                request.execute().await?;
             }
             Op::DelAddress(address) => {
                 let message = self.address(*address).await?;

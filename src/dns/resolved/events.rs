@@ -22,7 +22,7 @@ const NAMES: [&str; 2] = ["org.freedesktop.resolve1", "org.freedesktop.PolicyKit
 /// Pause before another attempt to reach the bus, which may start after this program.
 const BUS_RETRY: Duration = Duration::from_secs(1);
 
-/// Such a pause where resolved does not run, and so most probably never will.
+/// The same on a node where resolved does not run, and most probably never will.
 const IDLE_BUS_RETRY: Duration = Duration::from_secs(10);
 
 /// Number of the link of this name, which a new one of the same name does not have.
@@ -68,7 +68,7 @@ pub(super) async fn follow_names(bus: Option<String>, changed: Arc<Notify>) {
     }
 }
 
-/// As [`follow_names`], until the bus ends.
+/// Announces new owners until the bus ends.
 async fn follow_names_once(bus: Option<&str>, changed: &Notify) -> zbus::Result<()> {
     let connection = match bus {
         Some(address) => Builder::address(address)?,
