@@ -123,9 +123,9 @@ fn refused_networks_leave_the_guard() -> Result<()> {
 fn address_that_is_being_checked_is_no_source() -> Result<()> {
     let lab = Lab::new()?;
     lab.remote.serve(&format!("[{REMOTE6}]:8080"), "B6")?;
-    // The check waits for a carrier, which a bridge without ports does not get.
+    // The check waits for a carrier, which a pair with one end down does not have.
     lab.agent.configure(&format!(
-        "addr del {AGENT6}/64 dev lan\nlink add other type bridge\nlink set other up\n\
+        "addr del {AGENT6}/64 dev lan\nlink add other type veth peer name end\nlink set other up\n\
          addr add {AGENT6}/64 dev other\n"
     ))?;
     let routes = || lab.agent.run_line("ip -6 route show table local dev minuteman");
