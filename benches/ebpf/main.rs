@@ -37,7 +37,7 @@ use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
-use l4lbd::dataplane::kernel::{Kernel, KernelOptions};
+use l4lbd::dataplane::kernel::{Access, Kernel, KernelOptions};
 use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::plan::desired::{Sources, beside_services};
 
@@ -218,7 +218,7 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
         plane: Some(PlaneKind::Ipvs),
         link: "minuteman".to_owned(),
         ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },
-        attach: true,
+        access: Access::Program,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(runtime.spawn(async move {

@@ -215,6 +215,8 @@ pub fn resolved(config: &Config) -> resolved::ResolvedSettings {
         mode: config.dns.resolved,
         link: config.dataplane.link.clone(),
         domains: domains.collect(),
+        program: "resolvectl".into(),
+        bus: None,
     }
 }
 

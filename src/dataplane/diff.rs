@@ -48,6 +48,9 @@ pub fn diff(actual: &State, desired: &State, seed: u64) -> Vec<Op> {
         ops.extend((actual.link != Link::Up).then_some(Op::SetLinkUp));
     }
     ops.extend(desired.addresses.difference(&actual.addresses).map(|address| Op::AddAddress(*address)));
+    // With a link that goes up the kernel makes the routes of its addresses itself.
+    let unrouted = desired.addresses.intersection(&actual.unrouted).filter(|_| actual.link == Link::Up);
+    ops.extend(unrouted.map(|address| Op::AddLocalRoute(*address)));
     if let Some(rules) = desired.rules.as_ref().filter(|_| desired.rules != actual.rules) {
         ops.push(Op::ReplaceRules(rules.clone()));
     }

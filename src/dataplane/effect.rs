@@ -18,19 +18,30 @@ pub fn carry_out(state: &mut State, foreign: &[Foreign], op: &Op) -> Result<(), 
         }
         Op::SetTimeouts(timeouts) => state.timeouts = Some(*timeouts),
         Op::AddLink => absent(state.link == Link::Absent).map(|()| state.link = Link::Down)?,
-        Op::SetLinkUp => present(state.link != Link::Absent).map(|()| state.link = Link::Up)?,
+        Op::SetLinkUp => {
+            present(state.link != Link::Absent).map(|()| state.link = Link::Up)?;
+            state.unrouted.clear();
+        }
         Op::DelLink => {
             present(state.link != Link::Absent)?;
             state.link = Link::Absent;
             // The kernel takes addresses and routes along with their link.
             state.addresses.clear();
+            state.unrouted.clear();
             state.routes.clear();
         }
         Op::AddAddress(address) => {
             present(state.link != Link::Absent)?;
             absent(state.addresses.insert(*address))?;
         }
-        Op::DelAddress(address) => present(state.addresses.remove(address))?,
+        Op::DelAddress(address) => {
+            present(state.addresses.remove(address))?;
+            state.unrouted.remove(address);
+        }
+        Op::AddLocalRoute(address) => {
+            present(state.link == Link::Up && state.addresses.contains(address))?;
+            state.unrouted.remove(address);
+        }
         Op::ReplaceRules(rules) => state.rules = Some(rules.clone()),
         Op::DelRules => state.rules = None,
         Op::AddRoute(route) => {

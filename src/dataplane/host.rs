@@ -42,6 +42,7 @@ pub struct Host {
 pub struct HostReading {
     pub link: Link,
     pub addresses: BTreeSet<IpAddr>,
+    pub unrouted: BTreeSet<IpAddr>,
     pub routes: BTreeSet<Route>,
     /// Values of the settings that VIPs may need; empty if the plane leaves packets alone.
     pub sysctls: BTreeMap<String, String>,
@@ -69,7 +70,7 @@ impl Host {
     /// # Errors
     /// When rtnetlink or `nft` fail. A setting that the kernel lacks is left out.
     pub async fn read(&mut self) -> Result<HostReading, Error> {
-        let Inventory { link, addresses, routes, mut node } = self.inventory().await?;
+        let Inventory { link, addresses, unrouted, routes, mut node } = self.inventory().await?;
         // All settings that may be wanted, because the desired state is not known here.
         let sysctls = rules::sysctls(self.capabilities, true);
         let rules = match &mut self.netfilter {
@@ -81,6 +82,7 @@ impl Host {
         Ok(HostReading {
             link,
             addresses,
+            unrouted,
             routes,
             sysctls: sysctl::read(sysctls.keys().map(String::as_str)),
             rules,

@@ -3,8 +3,8 @@
 //!
 //! What belongs here: the lock files. A lock is named after what it is for, such as a network namespace or a
 //! control group, so that it holds whatever sockets, state directories and configuration files the daemons
-//! have. It lies in a directory that others cannot write, in a file that others cannot open: anybody could
-//! hold a lock on the namespace or the control group itself. The kernel releases it when the process ends,
+//! have. It lies in a directory that only its owner writes, in a file that only its owner opens: any
+//! process could hold a lock on the namespace or the control group itself. The kernel releases it when the process ends,
 //! however it does.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -29,13 +29,13 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// Mode of the files: who may open one may lock it.
 const FILE_MODE: u32 = 0o600;
 
-/// Write permission of a group and of others.
+/// Write permission of all but the owner.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Bytes of a file that are read: a number and the end of its line.
 const MAX_NUMBER: u64 = 16;
 
-/// Attempts to lock a file that others remove meanwhile, as a daemon does when it ends.
+/// Attempts to lock a file that is removed meanwhile, as a daemon does when it ends.
 const ATTEMPTS: u32 = 10;
 
 /// Failure to take a lock.
@@ -135,7 +135,7 @@ impl Lock {
                 }
                 Err((_, error)) => return Err(failed(error.into())),
             };
-            // The holder before may have removed the file between the two calls: nobody else would find
+            // The holder before may have removed the file between the two calls: no other process would find
             // this lock.
             if is_at(&file, &path) {
                 // For the error of the next one; the lock holds without it.

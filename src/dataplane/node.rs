@@ -68,6 +68,9 @@ pub struct Node {
     pub hostname: String,
     /// The node's own addresses outside our link, loopback ones included.
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses of the node that the kernel does not use as a source: it is still asking if another node
+    /// has them (tentative), or another one has.
+    pub unready: BTreeSet<IpAddr>,
     /// Directly connected networks with the name of their link, loopback and ours excepted.
     pub connected: BTreeSet<(IpNet, String)>,
     /// Networks that are inside this node: its own addresses, and directly connected networks on links
@@ -93,4 +96,23 @@ pub struct Node {
     pub own_group: Option<u32>,
     /// True if the node forwards IPv6, without which containers can't reach IPv6 VIPs.
     pub forwards_ipv6: bool,
+}
+
+impl Node {
+    /// True for an address that the kernel uses as a source.
+    pub fn is_source(&self, address: &IpAddr) -> bool {
+        self.addresses.contains(address) && !self.unready.contains(address)
+    }
+
+    /// The address of this node towards the rest of the world: the one that the kernel prefers (`asked`) if it
+    /// is a source of the node's, else the first ordinary one, for a node without a default route.
+    pub fn default_source(&self, asked: Option<IpAddr>, ipv4: bool) -> Option<IpAddr> {
+        let is_ordinary = |address: &&IpAddr| match address {
+            IpAddr::V4(v4) => ipv4 && !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !ipv4 && !v6.is_loopback() && !v6.is_unicast_link_local(),
+        };
+        let asked = asked.filter(|address| self.is_source(address));
+        let ordinary = || self.addresses.iter().filter(is_ordinary).find(|address| self.is_source(address));
+        asked.or_else(|| ordinary().copied())
+    }
 }

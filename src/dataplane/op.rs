@@ -9,13 +9,18 @@ use super::state::{RealServer, Route, Scheduling, ServiceKey, Timeouts};
 /// One change to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    SetSysctl { path: String, value: String },
+    SetSysctl {
+        path: String,
+        value: String,
+    },
     SetTimeouts(Timeouts),
     AddLink,
     SetLinkUp,
     DelLink,
     AddAddress(IpAddr),
     DelAddress(IpAddr),
+    /// Adds the `local` route of an address that is on our link.
+    AddLocalRoute(IpAddr),
     ReplaceRules(RuleSet),
     DelRules,
     AddRoute(Route),
@@ -55,6 +60,9 @@ impl fmt::Display for Op {
             Op::DelLink => write!(f, "delete link"),
             Op::AddAddress(address) => write!(f, "add address {address}"),
             Op::DelAddress(address) => write!(f, "delete address {address}"),
+            Op::AddLocalRoute(address) => {
+                write!(f, "add route local {address}, which belongs to the address")
+            }
             // The rules themselves are too long for a line of the log.
             Op::ReplaceRules(_) => write!(f, "replace netfilter rules"),
             Op::DelRules => write!(f, "delete netfilter rules"),

@@ -108,6 +108,9 @@ pub struct State {
     pub link: Link,
     /// Host addresses on our link (the DNS listener's).
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses on our link whose own `local` route is gone, so that packets to them leave the node. The
+    /// kernel makes that route with the address, and does not make it again; none is ever wanted here.
+    pub unrouted: BTreeSet<IpAddr>,
     /// Routes on our link in the `local` table.
     pub routes: BTreeSet<Route>,
     /// Sysctl path below `/proc/sys`, such as `net/ipv4/vs/conntrack`, to value.

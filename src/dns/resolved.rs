@@ -1,30 +1,36 @@
 //! The registration with systemd-resolved, which has it ask this server for our zones.
 //!
 //! Done with `resolvectl` on our own link, as an operator would do by hand: `~ZONE` routes names below
-//! a zone to the link's server (split DNS) and everything else stays as it was. A D-Bus client library
-//! would be larger than everything else here for three calls. resolved forgets the settings with the
-//! link, so that they are repeated: after the link came up, and now and then because resolved may have
-//! been restarted.
+//! a zone to the link's server (split DNS) and everything else stays as it was. resolved forgets the
+//! settings with the link and when it restarts, and takes none where polkit has not started yet, so that
+//! they are repeated after each of these (`events`), and now and then for what no event tells.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DnsState;
 
+mod events;
+
 /// Pause before the settings are repeated, which changes nothing if nothing has changed.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// Pause before a retry, while the settings are not accepted or there is no link yet.
+/// Longest pause before a retry, while the settings are not accepted or there is no link yet.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// First pause before a retry: resolved hears of a new link no sooner than this program. It doubles up to
+/// [`RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(100);
 
 /// Longest wait for `resolvectl`; D-Bus itself gives up after 25 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,6 +65,10 @@ pub struct ResolvedSettings {
     pub link: String,
     /// Origins of the zones, without the dot at the end.
     pub domains: BTreeSet<String>,
+    /// Program that tells resolved, `resolvectl` or one that stands in for it.
+    pub program: PathBuf,
+    /// Address of the bus on which resolved is; `None` for that of the system.
+    pub bus: Option<String>,
 }
 
 impl ResolvedSettings {
@@ -91,12 +101,18 @@ pub async fn run(
     }
     let mut last: Option<Result<(), String>> = None;
     let mut was_interrupted = false;
+    let changed = Arc::new(Notify::new());
+    // Ends with this function.
+    let mut watching = tokio::task::JoinSet::new();
+    watching.spawn(events::follow_link(settings.link.clone(), Arc::clone(&changed), shutdown.clone()));
+    watching.spawn(events::follow_names(settings.bus.clone(), Arc::clone(&changed)));
+    let mut retry = FIRST_RETRY;
     loop {
         // Read in each round: the server may listen elsewhere after a retry.
         let servers = states.borrow_and_update().addresses.clone();
         let runs = Path::new(RUNNING).exists();
         // The link is made by the first pass of the reconcile loop.
-        let has_link = Path::new("/sys/class/net").join(&settings.link).exists();
+        let has_link = events::link_index(&settings.link).is_some();
         // resolved would ask an address where nothing answers, or refuse a link that it does not know.
         if !servers.is_empty() && has_link && (runs || settings.mode == Resolved::On) {
             let told = tokio::select! {
@@ -104,6 +120,12 @@ pub async fn run(
                 () = shutdown.cancelled() => {
                     was_interrupted = true;
                     break;
+                }
+                // A call may wait for a polkit that never answers it, and then the next one is answered.
+                () = changed.notified() => {
+                    retry = FIRST_RETRY;
+                    tokio::time::sleep(FIRST_RETRY).await;
+                    continue;
                 }
             };
             match &told {
@@ -127,27 +149,30 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = states.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(if last == Some(Ok(())) { REPEAT } else { RETRY }) => {}
+            () = changed.notified() => retry = FIRST_RETRY,
+            () = tokio::time::sleep(if last == Some(Ok(())) { REPEAT } else { retry }) => {
+                retry = (2 * retry).min(RETRY);
+            }
         }
     }
     // Settings of an operator are left alone if ours never took their place.
     if was_interrupted || last == Some(Ok(())) {
         // An error has no consequence: resolved asks its other servers when this one does not answer.
-        let _ = call("resolvectl", &["revert".to_owned(), settings.link.clone()], LAST_PATIENCE).await;
+        let _ = call(&settings.program, &["revert".to_owned(), settings.link.clone()], LAST_PATIENCE).await;
     }
 }
 
 /// Makes all calls, and ends with the first error.
 async fn tell(settings: &ResolvedSettings, servers: &[SocketAddr]) -> Result<(), String> {
     for command in settings.commands(servers) {
-        call("resolvectl", &command, PATIENCE).await?;
+        call(&settings.program, &command, PATIENCE).await?;
     }
     Ok(())
 }
 
 /// Runs `resolvectl`; an error names the command and the beginning of what it said. It is killed when it takes
 /// longer than `patience`, and when the caller stops waiting.
-async fn call(program: &str, arguments: &[String], patience: Duration) -> Result<(), String> {
+async fn call(program: &Path, arguments: &[String], patience: Duration) -> Result<(), String> {
     let shown = format!("resolvectl {}", arguments.join(" "));
     let failed = |error: std::io::Error| format!("{shown}: {error}");
     let mut child = Command::new(program)
@@ -190,6 +215,8 @@ mod tests {
             mode: Resolved::Auto,
             link: "minuteman".to_owned(),
             domains: ["mesos", "thisdcos.directory"].map(str::to_owned).into(),
+            program: "resolvectl".into(),
+            bus: None,
         };
         let servers = ["198.51.100.1:53", "[fd01::1]:5353"].map(|server| server.parse().unwrap());
         let commands = settings.commands(&servers).map(|command| command.join(" "));
@@ -205,14 +232,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_hangs_is_given_up() {
-        let error = call("sleep", &["1000".to_owned()], Duration::from_millis(20)).await.unwrap_err();
+        let error =
+            call(Path::new("sleep"), &["1000".to_owned()], Duration::from_millis(20)).await.unwrap_err();
         assert!(error.starts_with("resolvectl 1000: no answer"), "{error}");
     }
 
     #[tokio::test]
     async fn the_beginning_of_what_a_call_says_is_enough() {
         let script = "head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 1";
-        let error = call("sh", &["-c".to_owned(), script.to_owned()], PATIENCE).await.unwrap_err();
+        let error = call(Path::new("sh"), &["-c".to_owned(), script.to_owned()], PATIENCE).await.unwrap_err();
         assert!(error.len() < 2 * MAX_SAID as usize, "{}", error.len());
         assert!(error.ends_with("xxx"), "{error}");
     }
@@ -227,6 +255,8 @@ mod tests {
             mode: Resolved::On,
             link: "lo".to_owned(),
             domains: ["mesos".to_owned()].into(),
+            program: "resolvectl".into(),
+            bus: None,
         };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(settings, publisher, shutdown.clone()));

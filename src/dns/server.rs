@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     while !addresses.is_empty() && !shutdown.is_cancelled() {
+        let started = Instant::now();
         let error = match Listener::bind(&addresses).await {
             Ok(listener) => {
                 let addresses: Vec<SocketAddr> = listener.addresses().collect();
@@ -120,6 +121,10 @@ pub async fn run(
             );
         }
         states.send_modify(|state| (state.addresses, state.error) = (Vec::new(), Some(error)));
+        // What had worked for a while most probably works again at once.
+        if started.elapsed() > LISTEN_RETRY {
+            continue;
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LISTEN_RETRY) => {}

@@ -85,18 +85,22 @@ pub fn assign(
 }
 
 /// Returns the node's own address per family: as configured, else the one under which Mesos knows the
-/// node, else the one that the kernel prefers.
+/// node, else the one that the kernel prefers. The kernel refuses routes with a source that is not ready.
 pub fn sources(configured: Sources, agents: &BTreeSet<IpAddr>, node: &Node) -> Sources {
     let as_agent = |ipv4: bool| {
         // A cluster of one machine knows its agent by a loopback address, from which no backend elsewhere
         // can be reached.
         let own = |address: &&IpAddr| {
-            address.is_ipv4() == ipv4 && !address.is_loopback() && node.addresses.contains(*address)
+            address.is_ipv4() == ipv4 && !address.is_loopback() && node.is_source(address)
         };
         agents.iter().find(own).copied()
     };
     Sources {
         v4: configured.v4.or_else(|| as_agent(true)).or(node.default_source4),
-        v6: configured.v6.or_else(|| as_agent(false)).or(node.default_source6),
+        v6: configured
+            .v6
+            .filter(|address| !node.unready.contains(address))
+            .or_else(|| as_agent(false))
+            .or(node.default_source6),
     }
 }

@@ -50,8 +50,9 @@ fn state() -> impl Strategy<Value = State> {
         prop::sample::select(vec![Link::Absent, Link::Down, Link::Up]),
         (1u32..4).prop_map(|tcp| Timeouts { tcp, tcp_fin: 1, udp: 1 }),
         btree_map("[ab]", "[01]", 0..2),
+        0..3usize,
     )
-        .prop_map(|(services, routes, addresses, rules, link, timeouts, sysctls)| State {
+        .prop_map(|(services, routes, addresses, rules, link, timeouts, sysctls, lost)| State {
             services,
             // A kernel has one route for a destination, and routes only on a link that is up.
             routes: match link {
@@ -60,6 +61,8 @@ fn state() -> impl Strategy<Value = State> {
             }
             .into_values()
             .collect(),
+            // Routes of addresses are lost on a link that is up.
+            unrouted: addresses.iter().take(lost).filter(|_| link == Link::Up).copied().collect(),
             addresses: if link == Link::Absent { BTreeSet::new() } else { addresses },
             rules,
             link,
@@ -71,7 +74,7 @@ fn state() -> impl Strategy<Value = State> {
 /// States that are desired have their link up, or nothing at all.
 fn desired() -> impl Strategy<Value = State> {
     prop_oneof![
-        9 => state().prop_map(|state| State { link: Link::Up, rules: state.rules, ..state }),
+        9 => state().prop_map(|state| State { link: Link::Up, unrouted: BTreeSet::new(), ..state }),
         1 => Just(State::default()),
     ]
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -29,6 +29,8 @@ pub struct Inventory {
     pub link: Link,
     /// Addresses on our link, without those that the kernel puts on every link.
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses on our link whose own `local` route is gone.
+    pub unrouted: BTreeSet<IpAddr>,
     /// Our routes on our link.
     pub routes: BTreeSet<Route>,
     /// The rest of the node, as far as links, addresses and routes show it.
@@ -63,11 +65,14 @@ impl Inventory {
             let Some(address) = host_address(message) else { continue };
             if Some(message.header.index) != our_index {
                 node.addresses.insert(address);
+                node.unready.extend(is_unready(message).then_some(address));
             } else if message.header.scope != AddressScope::Link {
                 inventory.addresses.insert(address);
             }
         }
 
+        // Until a route is found below.
+        inventory.unrouted.clone_from(&inventory.addresses);
         let uplinks = uplinks(links, routes);
         // Routes of our link are state as well, whatever they say of networks.
         for message in routes {
@@ -75,6 +80,8 @@ impl Inventory {
             let Some(output) = output(&message.attributes) else { continue };
             if Some(output) == our_index {
                 inventory.routes.extend(our_route(message));
+                let of_address = own_address(message).map(|network| network.addr());
+                inventory.unrouted.retain(|address| Some(*address) != of_address);
                 continue;
             }
             node.inside.extend(own_address(message));
@@ -92,16 +99,6 @@ impl Inventory {
         node.no_hairpin = bridges_without_hairpin(links, &names);
         inventory
     }
-}
-
-/// The address of this node towards the rest of the world: the one that the kernel prefers (`asked`) if it
-/// is one of the node's `own`, else the first ordinary one, for a node without a default route.
-pub fn default_source(asked: Option<IpAddr>, own: &BTreeSet<IpAddr>, ipv4: bool) -> Option<IpAddr> {
-    let is_ordinary = |address: &&IpAddr| match address {
-        IpAddr::V4(v4) => ipv4 && !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => !ipv4 && !v6.is_loopback() && !v6.is_unicast_link_local(),
-    };
-    asked.filter(|address| own.contains(address)).or_else(|| own.iter().find(is_ordinary).copied())
 }
 
 /// Links that lead out of the node: those with a default route, and hardware with every link on top of it
@@ -215,6 +212,15 @@ fn host_address(message: &AddressMessage) -> Option<IpAddr> {
             _ => None,
         })
     })
+}
+
+/// True for an address that is no source: the kernel is still asking if another node has it, or another one
+/// has. An optimistic one is used meanwhile.
+fn is_unready(message: &AddressMessage) -> bool {
+    let flags = message.header.flags;
+    let is_checked =
+        flags.contains(AddressHeaderFlags::Tentative) && !flags.contains(AddressHeaderFlags::Optimistic);
+    is_checked || flags.contains(AddressHeaderFlags::Dadfailed)
 }
 
 /// A `local` route that was made on purpose; the kernel makes one for each address of a link.

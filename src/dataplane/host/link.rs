@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::ErrorMessage;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
-use super::inventory::{Inventory, RT_TABLE_LOCAL, default_source};
+use super::inventory::{Inventory, RT_TABLE_LOCAL};
 use crate::dataplane::{Op, Route};
 
 /// An address of each family that no node has (RFC 5737, RFC 3849), to ask the kernel for the source
@@ -68,9 +68,9 @@ impl Routing {
         let node = &mut inventory.node;
         // Rules and source routing can make it another one than that of the default route's link.
         let asked = preferred_source((OUTSIDE4, DISCARD).into());
-        node.default_source4 = default_source(asked, &node.addresses, true);
+        node.default_source4 = node.default_source(asked, true);
         let asked = preferred_source((OUTSIDE6, DISCARD).into());
-        node.default_source6 = default_source(asked, &node.addresses, false);
+        node.default_source6 = node.default_source(asked, false);
         Ok(inventory)
     }
 
@@ -97,11 +97,24 @@ impl Routing {
             Op::DelLink => self.handle.link().del(self.index().await?).execute().await?,
             Op::AddAddress(address) => {
                 let (index, length) = (self.index().await?, IpNet::from(*address).prefix_len());
-                self.handle.address().add(index, *address, length).execute().await?;
+                let mut request = self.handle.address().add(index, *address, length);
+                // No other node is on this link. A bridge without ports would never come to an end of asking,
+                // and the address of no use until then.
+                if address.is_ipv6() {
+                    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                }
+                request.execute().await?;
             }
             Op::DelAddress(address) => {
                 let message = self.address(*address).await?;
                 self.handle.address().del(message).execute().await?;
+            }
+            Op::AddLocalRoute(address) => {
+                let source = Some(*address).filter(IpAddr::is_ipv4);
+                let mut message = self.route(&Route { destination: (*address).into(), source }).await?;
+                // As the kernel makes it, which takes it away with the address.
+                message.header.protocol = RouteProtocol::Kernel;
+                self.handle.route().add(message).replace().execute().await?;
             }
             // Replacing makes a change of the preferred source one atomic step, without a moment in which
             // the route is missing.

@@ -32,6 +32,8 @@ pub enum Error {
     Thread(io::Error),
     #[error("the part of the dns server that accepts connections stopped unexpectedly: {0}")]
     Stopped(JoinError),
+    #[error("another program closed a socket of the dns server, as ss --kill does: {0}")]
+    Closed(io::Error),
     #[error("a thread of the dns server stopped unexpectedly")]
     Died,
 }
@@ -104,7 +106,7 @@ impl Listener {
         // Nothing here ends by itself, so that the first end is the shutdown or a fault.
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            Some(Err(error)) = loops.join_next() => Err(Error::Stopped(error)),
+            Some(ended) = loops.join_next() => Err(ended.map_or_else(Error::Stopped, Error::Closed)),
             Some(_) = ends.join_next(), if !shutdown.is_cancelled() => Err(Error::Died),
         };
         // The addresses are free for the next server only when all sockets are closed.

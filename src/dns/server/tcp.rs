@@ -23,8 +23,14 @@ pub const MAX_CONNECTIONS: usize = 1024;
 /// Longest wait for the next query, or for room to send its answer; the connection is closed after it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Accepts and serves connections for ever, at most `limit` at once; dropping it closes them.
-pub async fn serve(listener: TcpListener, responder: Responder, mut clients: ClientFilter, limit: usize) {
+/// Accepts and serves connections, at most `limit` at once; dropping it closes them. Returns when the socket
+/// takes no connection any more, with the reason.
+pub async fn serve(
+    listener: TcpListener,
+    responder: Responder,
+    mut clients: ClientFilter,
+    limit: usize,
+) -> io::Error {
     let mut tasks = JoinSet::new();
     let connections = Arc::new(Mutex::new(Connections::new(limit)));
     if let Ok(address) = listener.local_addr() {
@@ -59,6 +65,8 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
                     });
                     table().add(id, owner, activity, task);
                 }
+                // The kernel has closed it, as for `ss --kill`; only a new socket listens again.
+                Err(error) if is_closed(&error) => return error,
                 Err(error) => {
                     warn!(%error, "cannot accept a dns connection, trying again; queries over udp are not affected");
                     sleep(ERROR_PAUSE).await;
@@ -66,6 +74,11 @@ pub async fn serve(listener: TcpListener, responder: Responder, mut clients: Cli
             },
         }
     }
+}
+
+/// True for errors of a socket that does not listen, which no later call mends.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP))
 }
 
 /// Answers the queries of a connection one after another, until the client closes it.

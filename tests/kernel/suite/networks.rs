@@ -13,10 +13,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::tests;
+use crate::toolkit::await_some;
 use crate::toolkit::helper::Transport::Tcp;
 use crate::toolkit::host::Host;
 use crate::toolkit::kernel::WriteWatch;
-use crate::toolkit::lab::{AGENT, Lab, REMOTE, socket_address};
+use crate::toolkit::lab::{AGENT, AGENT6, Lab, REMOTE, REMOTE6, socket_address};
 use crate::toolkit::state::{State, Task};
 
 tests!["networks":
@@ -24,6 +25,7 @@ tests!["networks":
     networks_in_networks_of_one_link,
     refused_networks_leave_the_guard,
     rules_of_any_networks_are_listed_as_written,
+    address_that_is_being_checked_is_no_source,
 ];
 
 const LIST: &str = "nft -s -y list table inet l4lbd";
@@ -115,6 +117,32 @@ fn refused_networks_leave_the_guard() -> Result<()> {
     daemon.await_status("the new document", |status| status.text.contains("nonsense"))?;
     ensure!(handles(&lab.agent)? == before, "the table was written again");
     Ok(())
+}
+
+/// The kernel refuses routes with an IPv6 source that another node may have.
+fn address_that_is_being_checked_is_no_source() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.remote.serve(&format!("[{REMOTE6}]:8080"), "B6")?;
+    // The check waits for a carrier, which a pair with one end down does not have.
+    lab.agent.configure(&format!(
+        "addr del {AGENT6}/64 dev lan\nlink add other type veth peer name end\nlink set other up\n\
+         addr add {AGENT6}/64 dev other\n"
+    ))?;
+    let routes = || lab.agent.run_line("ip -6 route show table local dev minuteman");
+    let state = State::of([Task::container("six", REMOTE, REMOTE6, 8080).vip("/six:80")]);
+    let daemon = lab.start(&state)?;
+    let checked = lab.agent.run_line("ip -6 address show dev other")?;
+    ensure!(checked.contains(&format!("{AGENT6}/64 scope global tentative")), "it is in use: {checked}");
+    let status = daemon.status()?;
+    ensure!(!status.degraded, "the address degrades the node: {}", status.text);
+    let told = routes()?;
+    ensure!(told.contains("fd01:c::/64") && !told.contains(" src "), "the routes are {told}");
+
+    lab.agent.configure(&format!("addr del {AGENT6}/64 dev other\naddr add {AGENT6}/64 dev lan nodad\n"))?;
+    await_some("routes with the address", || {
+        Ok(routes()?.contains(&format!(" src {AGENT6} ")).then_some(()))
+    })?;
+    lab.agent.must_reach(Tcp, daemon.socket_of("six", 80)?, "B6").map(drop)
 }
 
 fn network() -> impl Strategy<Value = IpNet> {

@@ -1,6 +1,6 @@
 //! What somebody else removed or changed is put back.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{tests, web};
 use crate::toolkit::await_some;
@@ -10,6 +10,9 @@ use crate::toolkit::lab::{Lab, REMOTE, THIRD, socket_address};
 use crate::toolkit::state::{State, Task};
 
 tests!["repair":
+    all_that_names_need,
+    sockets_of_names,
+    plan_of_all_that_names_need,
     ; ipvs:
     services,
     rules,
@@ -137,6 +140,110 @@ fn link() -> Result<()> {
         .agent
         .run_line("dig @198.51.100.1 +time=5 +tries=3 none.marathon.l4lb.thisdcos.directory")?;
     ensure!(answer.contains("NXDOMAIN"), "names are not answered any more: {answer}");
+    Ok(())
+}
+
+/// Addresses of the name server in these tests.
+const LISTEN: &str = "[dns]\nlisten = [\"198.51.100.1:53\", \"[fd02::53]:53\"]\nresolved = \"off\"";
+
+/// Asks at both addresses, over both transports.
+fn names_are_answered(lab: &Lab) -> Result<()> {
+    for server in ["198.51.100.1", "fd02::53"] {
+        for option in ["+notcp", "+tcp"] {
+            let answer = lab.agent.run_line(&format!(
+                "dig @{server} {option} +time=2 +tries=1 none.marathon.l4lb.thisdcos.directory"
+            ))?;
+            ensure!(answer.contains("NXDOMAIN"), "{server} {option} answers {answer}");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until names are answered again. What was damaged may answer for a moment.
+fn names_are_answered_again(lab: &Lab, damage: &str, is_damaged: impl Fn() -> bool) -> Result<()> {
+    let mut last = String::new();
+    await_some("names are answered again", || {
+        let answered = if is_damaged() { Err(anyhow!("not repaired")) } else { names_are_answered(lab) };
+        last = answered.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        Ok(answered.ok())
+    })
+    .with_context(|| format!("after {damage:?}: {last}"))
+}
+
+/// Damage that takes away what packets need to get to the name server.
+const DAMAGE: &[&str] = &[
+    "ip route delete table local local 198.51.100.1 dev minuteman",
+    "ip route flush table local dev minuteman",
+    "ip -6 route delete table local local fd02::53 dev minuteman",
+    "ip -6 route flush table local dev minuteman",
+    "ip address delete 198.51.100.1/32 dev minuteman",
+    "ip address delete fd02::53/128 dev minuteman",
+    "ip address flush dev minuteman",
+    "ip link set minuteman down",
+    "ip link delete minuteman",
+];
+
+/// True if the routes of both addresses of the name server are there.
+fn has_ways_to_names(lab: &Lab) -> bool {
+    // A question for a link that is gone fails, and then there is none of them.
+    let shown = ["route show", "-6 route show"]
+        .map(|what| lab.agent.run_line(&format!("ip {what} table local dev minuteman")).unwrap_or_default());
+    let [v4, v6] = shown;
+    v4.contains("local 198.51.100.1 ") && v6.contains("local fd02::53 ")
+}
+
+fn all_that_names_need() -> Result<()> {
+    let mut lab = Lab::new()?;
+    lab.audit = "1h";
+    let daemon = lab.start_with(&State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]), LISTEN)?;
+    daemon.await_dns()?;
+    names_are_answered(&lab)?;
+    for damage in DAMAGE {
+        lab.agent.run_line(damage)?;
+        names_are_answered_again(&lab, damage, || !has_ways_to_names(&lab))?;
+    }
+    let status = daemon.status()?;
+    ensure!(!status.degraded && status.text.contains("repair"), "after all repairs: {}", status.text);
+    Ok(())
+}
+
+/// With the sockets gone that it listens on, whoever closed them.
+fn sockets_of_names() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = lab.start_with(&State::default(), LISTEN)?;
+    daemon.await_dns()?;
+    for kind in ["--tcp --listening", "--udp --all", "--tcp --listening"] {
+        let kill = format!("ss --kill --no-header --numeric {kind} sport = 53");
+        let killed = lab.agent.run_line(&kill)?;
+        ensure!(killed.contains("198.51.100.1"), "{kill} killed nothing: {killed:?}");
+        names_are_answered_again(&lab, &kill, || false)?;
+    }
+    Ok(())
+}
+
+/// What is gone is an operation of the next pass, and so of the command that shows it.
+fn plan_of_all_that_names_need() -> Result<()> {
+    let lab = Lab::new()?;
+    let state = State::of([Task::host("web", REMOTE, 8080).vip("/web:80")]);
+    lab.start_with(&state, LISTEN)?.terminate()?;
+    let plan = || lab.l4lbd(&["plan"]);
+    let planned = plan()?;
+    ensure!(planned.contains("# 0 operations"), "something is planned where all is well: {planned}");
+    for (damage, operation) in [
+        ("ip route delete table local local 198.51.100.1 dev minuteman", "add route local 198.51.100.1"),
+        ("ip -6 route flush table local dev minuteman", "add route local fd02::53"),
+        ("ip address delete 198.51.100.1/32 dev minuteman", "add address 198.51.100.1"),
+        ("ip address delete fd02::53/128 dev minuteman", "add address fd02::53"),
+        ("ip link set minuteman down", "set link up"),
+        ("ip link delete minuteman", "add link"),
+    ] {
+        lab.agent.run_line(damage)?;
+        let planned = plan()?;
+        ensure!(planned.contains(operation), "after {damage:?} the plan is {planned}");
+        lab.l4lbd(&["run", "--once"])?;
+        let planned = plan()?;
+        ensure!(planned.contains("# 0 operations"), "{damage:?} was not repaired: {planned}");
+    }
     Ok(())
 }
 

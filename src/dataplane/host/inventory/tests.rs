@@ -199,12 +199,43 @@ fn a_shim_on_a_link_without_hardware_is_inside() {
 
 #[test]
 fn our_link_is_told_from_the_rest() {
-    let Inventory { link, addresses, routes, node } = node();
+    let Inventory { link, addresses, unrouted, routes, node } = node();
     assert_eq!(link, Link::Down);
     assert_eq!(addresses, ips(["198.51.100.1"]));
+    assert_eq!(unrouted, addresses);
     let route = |destination: &str| Route { destination: destination.parse().unwrap(), source: None };
     assert_eq!(routes, [route("11.0.0.0/8"), route("11.1.1.1/32")].into());
     assert_eq!(node.addresses, ips(["127.0.0.1", "192.168.50.1", "fd50::1"]));
+}
+
+#[test]
+fn addresses_of_our_link_are_unrouted_without_a_local_route_of_their_own() {
+    let links = [link(3, OWN, vec![])];
+    let addresses = ["198.51.100.1", "198.51.100.2", "fd01::1", "fd01::2"].map(|text| address(3, text));
+    let routes = [
+        local(3, "198.51.100.1/32", RouteProtocol::Kernel),
+        // One that another program put in its place does as well.
+        local(3, "fd01::1/128", RouteProtocol::Static),
+        // These lead to other addresses, or not to this node.
+        local(3, "198.51.100.0/24", RouteProtocol::Static),
+        route(3, "fd01::2/128"),
+    ];
+    let inventory = Inventory::new(OWN, &links, &addresses, &routes);
+    assert_eq!(inventory.unrouted, ips(["198.51.100.2", "fd01::2"]));
+}
+
+#[test]
+fn addresses_that_are_being_checked_or_in_use_elsewhere_are_unready() {
+    let mut addresses = ["fd50::1", "fd50::2", "fd50::3", "fd50::4"].map(|text| address(2, text));
+    addresses[3].header.flags = AddressHeaderFlags::Tentative | AddressHeaderFlags::Optimistic;
+    addresses[1].header.flags = AddressHeaderFlags::Tentative;
+    addresses[2].header.flags = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let node = Inventory::new(OWN, &[link(2, "eth0", vec![])], &addresses, &[]).node;
+    assert_eq!(node.unready, ips(["fd50::2", "fd50::3"]));
+    // No VIP may have them all the same.
+    assert_eq!(node.addresses, ips(["fd50::1", "fd50::2", "fd50::3", "fd50::4"]));
+    let asked = Some("fd50::2".parse().unwrap());
+    assert_eq!(node.default_source(asked, false), Some("fd50::1".parse().unwrap()));
 }
 
 #[test]
@@ -308,11 +339,15 @@ fn default_source_is_an_ordinary_address_of_the_node() {
     let own = ips(["127.0.0.1", "169.254.1.1", "192.168.50.1", "::1", "fe80::1", "fd50::1"]);
     let source = |asked: Option<&str>, ipv4: bool| {
         let asked = asked.map(|text| text.parse().unwrap());
-        default_source(asked, &own, ipv4).map(|address| address.to_string())
+        let node = Node { addresses: own.clone(), ..Node::default() };
+        node.default_source(asked, ipv4).map(|address| address.to_string())
     };
     assert_eq!(source(Some("192.168.50.1"), true).as_deref(), Some("192.168.50.1"));
     // Of our own link, or of one that has gone meanwhile.
     assert_eq!(source(Some("198.51.100.1"), true).as_deref(), Some("192.168.50.1"));
     assert_eq!(source(None, false).as_deref(), Some("fd50::1"));
-    assert_eq!(default_source(None, &ips(["127.0.0.1", "fe80::1"]), true), None);
+    assert_eq!(
+        Node { addresses: ips(["127.0.0.1", "fe80::1"]), ..Node::default() }.default_source(None, true),
+        None
+    );
 }
