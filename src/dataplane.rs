@@ -12,6 +12,7 @@
 pub mod diff;
 pub mod ebpf;
 mod error;
+pub mod firewall;
 pub mod host;
 pub mod ipvs;
 pub mod kernel;

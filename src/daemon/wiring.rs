@@ -91,6 +91,7 @@ fn desired(config: &Config) -> DesiredSettings {
             udp: config.ipvs.udp_timeout.as_seconds(),
         },
         listeners,
+        denied: config.ipvs.denied.clone(),
     }
 }
 

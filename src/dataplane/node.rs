@@ -89,3 +89,20 @@ pub struct Node {
     /// True if the node forwards IPv6, without which containers can't reach IPv6 VIPs.
     pub forwards_ipv6: bool,
 }
+
+impl Node {
+    /// Returns the networks of containers: those on a link that does not lead out of the node.
+    pub fn container_networks(&self) -> BTreeSet<IpNet> {
+        self.on_containers().map(|(network, _)| *network).collect()
+    }
+
+    /// Returns the names of the links that lead to containers, each with the families of its networks:
+    /// true for IPv4.
+    pub fn container_links(&self) -> BTreeSet<(&str, bool)> {
+        self.on_containers().map(|(network, link)| (link.as_str(), network.addr().is_ipv4())).collect()
+    }
+
+    fn on_containers(&self) -> impl Iterator<Item = &(IpNet, String)> {
+        self.connected.iter().filter(|(network, _)| self.inside.contains(network))
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::firewall::Dropped;
 use super::node::Node;
 use super::state::{Connections, Foreign, ServiceKey, State};
 
@@ -14,6 +15,8 @@ pub struct Actual {
     pub foreign: Vec<Foreign>,
     /// Connections of each real server of ours.
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    /// Packets of containers that a firewall of the node keeps from us; `None` for none.
+    pub dropped: Option<Dropped>,
     pub node: Node,
 }
 

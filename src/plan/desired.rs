@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::cluster::{Protocol, Skipped};
-use crate::dataplane::rules::{self, RuleSet};
+use crate::dataplane::rules::{self, RuleInputs, RuleSet};
+use crate::dataplane::settings::Denied;
 use crate::dataplane::{
     Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
@@ -39,6 +40,8 @@ pub struct DesiredSettings {
     pub timeouts: Timeouts,
     /// Addresses of our own that the DNS server listens on.
     pub listeners: BTreeSet<IpAddr>,
+    /// Clients that may not reach tasks through VIPs.
+    pub denied: Vec<Denied>,
 }
 
 /// The node's addresses that its own clients use towards VIPs.
@@ -157,7 +160,14 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
     let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
     surroundings.sysctls = rules::sysctls(node.capabilities, is_sticky);
-    surroundings.rules = Some(RuleSet::new(&networks, &node.connected, node.own_group));
+    surroundings.rules = Some(RuleSet::new(RuleInputs {
+        vips: &networks,
+        connected: &node.connected,
+        clients: &node.container_networks(),
+        listeners: &settings.listeners,
+        denied: &settings.denied,
+        own_group: node.own_group,
+    }));
     surroundings.timeouts = Some(settings.timeouts);
     desired
 }
