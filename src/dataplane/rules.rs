@@ -136,7 +136,7 @@ impl RuleSet {
     }
 }
 
-/// The chains, as `nft` prints them.
+/// The chains, as `nft` prints them. Protocols are numbers, since a node need not have a file that names them.
 ///
 /// * Port mappings match "any local address" and would take VIPs as well. Mapping a VIP to itself
 ///   first prevents that; merely accepting the packet would not, because later chains still see it.
@@ -168,10 +168,10 @@ const CHAINS: &str = r#"
     }
     chain guard {
         type filter hook input priority 110; policy accept;
-        ip daddr @vips4 meta l4proto tcp reject with tcp reset
-        ip daddr @vips4 meta l4proto != icmp reject with icmp port-unreachable
-        ip6 daddr @vips6 meta l4proto tcp reject with tcp reset
-        ip6 daddr @vips6 meta l4proto != ipv6-icmp reject with icmpv6 port-unreachable
+        ip daddr @vips4 meta l4proto 6 reject with tcp reset
+        ip daddr @vips4 meta l4proto != 1 reject with icmp port-unreachable
+        ip6 daddr @vips6 meta l4proto 6 reject with tcp reset
+        ip6 daddr @vips6 meta l4proto != 58 reject with icmpv6 port-unreachable
     }
     chain arrived {
         type filter hook prerouting priority -105; policy accept;
@@ -206,10 +206,10 @@ const OWN_GROUP: &str = "meta skgid ";
 fn own_chain(text: &mut String, group: u32) {
     text.push_str("chain own_output {\ntype filter hook output priority -120; policy accept;\n");
     for (vips, unreachable) in [("ip daddr @vips4", "icmp"), ("ip6 daddr @vips6", "icmpv6")] {
-        let _ = writeln!(text, "{OWN_GROUP}{group} {vips} meta l4proto tcp reject with tcp reset");
+        let _ = writeln!(text, "{OWN_GROUP}{group} {vips} meta l4proto 6 reject with tcp reset");
         let _ = writeln!(
             text,
-            "{OWN_GROUP}{group} {vips} meta l4proto != tcp reject with {unreachable} port-unreachable"
+            "{OWN_GROUP}{group} {vips} meta l4proto != 6 reject with {unreachable} port-unreachable"
         );
     }
     text.push_str("}\n");

@@ -155,8 +155,9 @@ impl Netfilter {
 }
 
 async fn list() -> Result<Option<RuleSet>, Error> {
-    // Without counters and with numeric priorities, which versions of nft name differently.
-    match nft(&["-s", "-y", "list", "table", "inet", TABLE], "").await {
+    // Without counters; with priorities as numbers, which versions of nft name differently, and protocols, which
+    // it names where the node has /etc/protocols.
+    match nft(&["-s", "-y", "-p", "list", "table", "inet", TABLE], "").await {
         Ok(text) => Ok(Some(RuleSet::listed(&text))),
         Err(Error::Nft(text)) if text.contains("No such file") => Ok(None),
         Err(error) => Err(error),

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A listing as `nft -s -y list table inet l4lbd` prints it: indented by tabs, long elements wrapped.
+/// A listing as `nft -s -y -p list table inet l4lbd` prints it: indented by tabs, long elements wrapped.
 const LISTED: &str = "\
 table inet l4lbd {
 \tcounter vips_arrived {
@@ -175,14 +175,14 @@ fn with_less_takes_the_networks_of_links_away_and_nothing_else() {
     assert_eq!(parts, expected);
 }
 
-/// The chain of the daemon's own group as `nft -s -y list table inet l4lbd` prints it.
+/// The chain of the daemon's own group as `nft -s -y -p list table inet l4lbd` prints it.
 const OWN_CHAIN: &str = "
 \tchain own_output {
 \t\ttype filter hook output priority -120; policy accept;
-\t\tmeta skgid 987 ip daddr @vips4 meta l4proto tcp reject with tcp reset
-\t\tmeta skgid 987 ip daddr @vips4 meta l4proto != tcp reject with icmp port-unreachable
-\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto tcp reject with tcp reset
-\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto != tcp reject with icmpv6 port-unreachable
+\t\tmeta skgid 987 ip daddr @vips4 meta l4proto 6 reject with tcp reset
+\t\tmeta skgid 987 ip daddr @vips4 meta l4proto != 6 reject with icmp port-unreachable
+\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto 6 reject with tcp reset
+\t\tmeta skgid 987 ip6 daddr @vips6 meta l4proto != 6 reject with icmpv6 port-unreachable
 \t}
 }
 ";

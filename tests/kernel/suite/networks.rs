@@ -27,7 +27,7 @@ tests!["networks":
     rules_of_any_networks_are_listed_as_written,
 ];
 
-const LIST: &str = "nft -s -y list table inet l4lbd";
+const LIST: &str = "nft -s -y -p list table inet l4lbd";
 
 /// Number of sets of networks that are tried.
 const CASES: u32 = 24;
