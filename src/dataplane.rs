@@ -15,6 +15,7 @@ pub mod diff;
 pub mod ebpf;
 mod effect;
 mod error;
+pub mod firewall;
 pub mod host;
 pub mod ipvs;
 pub mod kernel;

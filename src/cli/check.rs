@@ -1,16 +1,22 @@
 //! `l4lbd check`
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use ipnet::IpNet;
 use nix::unistd::{User, geteuid};
 
 use super::{ConfigFile, USAGE};
 use crate::config::{Config, DEFAULT_PATH, Loaded};
+use crate::dataplane::firewall::Chains;
+use crate::dataplane::host::link::Routing;
+use crate::dataplane::kernel::capabilities;
 use crate::source::Location;
 use crate::source::http::secret::SecretRef;
+use crate::status::build::passage_text;
 use crate::status::text::line;
 
 /// User of the service, by systemd/l4lbd.service.
@@ -33,7 +39,7 @@ impl Args {
             let remark = if exists { "is valid" } else { "does not exist, the defaults apply" };
             writeln!(io::stdout(), "{} {remark}", path.display())?;
         }
-        for remark in remarks {
+        for remark in remarks.into_iter().chain(firewall_remark(&config)) {
             writeln!(io::stdout(), "{remark}")?;
         }
         for text in &problems {
@@ -41,6 +47,31 @@ impl Args {
         }
         Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
     }
+}
+
+/// Returns a remark if this node has containers and a firewall that drops what it has no rule for. Nothing without
+/// root, who alone may list rules. Rules themselves are not judged: the status tells what is really dropped.
+fn firewall_remark(config: &Config) -> Option<String> {
+    let listing = Command::new("nft").args(["-j", "list", "chains"]).stdin(Stdio::null()).output().ok()?;
+    let firewalls = Chains::parse(&String::from_utf8_lossy(&listing.stdout)).denying();
+    if firewalls.is_empty() {
+        return None;
+    }
+    // Routes of the VIPs' link are not looked at, so that its name does not matter.
+    let read = async { Routing::open(&config.dataplane.link)?.read().await };
+    let node = super::runtime().ok()?.block_on(read).ok()?.node;
+    // With programs at sockets no packet has a VIP's address.
+    let has_packets = config.dataplane.kind.0.is_none_or(|kind| capabilities(kind).packets);
+    let ranges =
+        has_packets.then(|| [config.vips.range4, config.vips.range6].into_iter().flat_map(|r| r.networks()));
+    let listeners = config.dns.listen.iter().map(SocketAddr::ip).filter(|address| !address.is_loopback());
+    let destinations: Vec<IpNet> = ranges.into_iter().flatten().chain(listeners.map(IpNet::from)).collect();
+    let (names, commands) = passage_text(&firewalls, &node, &destinations)?;
+    let what = if has_packets { "VIPs and the DNS server" } else { "the DNS server" };
+    Some(format!(
+        "the firewall of this node ({names}) drops what it has no rule for, and containers reach {what} only if it lets \
+         them; if it does not yet: {commands}; see FIREWALLS in l4lbd-networks(7)"
+    ))
 }
 
 /// A file that a configuration names for the daemon to read.

@@ -77,6 +77,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("ipvs.tcp_timeout", r#""24h""#),
     ("ipvs.tcp_fin_timeout", r#""2m""#),
     ("ipvs.udp_timeout", r#""1m""#),
+    ("ipvs.denied", "[]"),
     ("ebpf.cgroup", ""),
     ("ebpf.pins", r#""/sys/fs/bpf/l4lbd""#),
     ("dns.listen", r#"["198.51.100.1:53"]"#),

@@ -102,6 +102,7 @@ fn desired(config: &Config) -> DesiredSettings {
             udp: config.ipvs.udp_timeout.as_seconds(),
         },
         listeners,
+        denied: config.ipvs.denied.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::error::Error;
+use super::firewall::Dropped;
 use super::node::{Capabilities, Node};
 use super::op::Op;
 use super::rules::{self, RuleSet};
@@ -47,6 +48,7 @@ pub struct HostReading {
     /// Values of the settings that VIPs may need; empty if the plane leaves packets alone.
     pub sysctls: BTreeMap<String, String>,
     pub rules: Option<RuleSet>,
+    pub dropped: Option<Dropped>,
     pub node: Node,
 }
 
@@ -73,9 +75,9 @@ impl Host {
         let Inventory { link, addresses, unrouted, routes, mut node } = self.inventory().await?;
         // All settings that may be wanted, because the desired state is not known here.
         let sysctls = rules::sysctls(self.capabilities, true);
-        let rules = match &mut self.netfilter {
-            Some(netfilter) => netfilter.read().await?,
-            None => None,
+        let (rules, dropped) = match &mut self.netfilter {
+            Some(netfilter) => (netfilter.read().await?, netfilter.dropped().await),
+            None => (None, None),
         };
         // A command of root, such as `l4lbd plan`, knows the daemon's group from the daemon's rules.
         node.own_group = node.own_group.or_else(|| rules.as_ref().and_then(RuleSet::own_group));
@@ -86,6 +88,7 @@ impl Host {
             routes,
             sysctls: sysctl::read(sysctls.keys().map(String::as_str)),
             rules,
+            dropped,
             node,
         })
     }

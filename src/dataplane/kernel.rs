@@ -199,14 +199,14 @@ impl DataPlane for Kernel {
         // The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
         let PlaneReading { services, foreign, connections, timeouts, networks, connection_buckets } =
             tokio::task::block_in_place(|| self.plane.read(depth))?;
-        let HostReading { link, addresses, unrouted, routes, sysctls, rules, mut node } =
+        let HostReading { link, addresses, unrouted, routes, sysctls, rules, dropped, mut node } =
             self.host.read().await?;
         // The host cannot know the first, and a plane with networks of its own has no use for routes.
         self.connection_buckets = connection_buckets;
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, unrouted, routes, sysctls, rules, timeouts };
-        Ok(Actual { state, foreign, connections, node })
+        Ok(Actual { state, foreign, connections, dropped, node })
     }
 
     async fn count(

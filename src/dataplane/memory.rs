@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::DataPlane;
 use super::effect::carry_out;
 use super::error::Error;
+use super::firewall::Dropped;
 use super::node::{Capabilities, Node, PlaneChoice};
 use super::op::{Op, OpError};
 use super::reading::{Actual, Depth};
@@ -20,6 +21,8 @@ pub struct SimulatedKernel {
     pub state: State,
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<ServerKey, Connections>,
+    /// Packets of containers that a firewall drops.
+    pub dropped: Option<Dropped>,
     pub node: Node,
     /// The plane that it says it is; the node beside it has the capabilities.
     pub choice: PlaneChoice,
@@ -55,6 +58,7 @@ impl SimulatedKernel {
             state: self.state.clone(),
             foreign: self.foreign.clone(),
             connections: self.connections.clone(),
+            dropped: self.dropped.clone(),
             node: self.node.clone(),
         }
     }

@@ -115,4 +115,19 @@ impl Node {
         let ordinary = || self.addresses.iter().filter(is_ordinary).find(|address| self.is_source(address));
         asked.or_else(|| ordinary().copied())
     }
+
+    /// Returns the networks of containers: those on a link that does not lead out of the node.
+    pub fn container_networks(&self) -> BTreeSet<IpNet> {
+        self.on_containers().map(|(network, _)| *network).collect()
+    }
+
+    /// Returns the names of the links that lead to containers, each with the families of its networks:
+    /// true for IPv4.
+    pub fn container_links(&self) -> BTreeSet<(&str, bool)> {
+        self.on_containers().map(|(network, link)| (link.as_str(), network.addr().is_ipv4())).collect()
+    }
+
+    fn on_containers(&self) -> impl Iterator<Item = &(IpNet, String)> {
+        self.connected.iter().filter(|(network, _)| self.inside.contains(network))
+    }
 }

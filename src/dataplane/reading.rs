@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::effect::carry_out;
+use super::firewall::Dropped;
 use super::node::Node;
 use super::op::Op;
 use super::state::{Connections, Foreign, ServerKey, State};
@@ -16,6 +17,8 @@ pub struct Actual {
     pub foreign: Vec<Foreign>,
     /// Connections of each real server of ours.
     pub connections: BTreeMap<ServerKey, Connections>,
+    /// Packets of containers that a firewall of the node keeps from us; `None` for none.
+    pub dropped: Option<Dropped>,
     pub node: Node,
 }
 

@@ -1,19 +1,48 @@
 //! Netfilter rules and kernel settings that packets to VIPs need beside virtual services.
 //!
 //! The rules let traffic of the VIP range pass by the port mappings of container runtimes, masquerade
-//! connections that would leave by the link they came from, and refuse ports without a service. They
+//! connections that would leave by the link they came from, refuse ports without a service, count what
+//! of the containers' packets reaches IPVS, and keep clients from tasks as the operator wants it. They
 //! never name a service, so that the table changes only with the node's networks and with literal
 //! VIPs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::node::Capabilities;
+use super::settings::Denied;
 
 /// Name of our table, in family `inet`.
 pub const TABLE: &str = "l4lbd";
+
+/// Counter of new connections from containers to VIPs, as they come in.
+pub const VIPS_ARRIVED: &str = "vips_arrived";
+/// Counter of those of them that no firewall has dropped before IPVS takes them.
+pub const VIPS_REACHED: &str = "vips_reached";
+/// Counter of questions from containers to the DNS server, as they come in.
+pub const DNS_ARRIVED: &str = "dns_arrived";
+/// Counter of those of them that no firewall has dropped.
+pub const DNS_REACHED: &str = "dns_reached";
+
+/// Everything that the rules depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleInputs<'a> {
+    /// Networks of VIPs.
+    pub vips: &'a BTreeSet<IpNet>,
+    /// Directly connected networks, each with the name of its link.
+    pub connected: &'a BTreeSet<(IpNet, String)>,
+    /// Networks of the node's containers.
+    pub clients: &'a BTreeSet<IpNet>,
+    /// Addresses of our own that the DNS server listens on.
+    pub listeners: &'a BTreeSet<IpAddr>,
+    /// Clients that may not reach tasks through VIPs.
+    pub denied: &'a [Denied],
+    /// Group of the daemon's sockets, which reach no VIP.
+    pub own_group: Option<u32>,
+}
 
 /// A table's text in the form in which `nft list table` prints it, without indentation: equal texts
 /// mean equal rules.
@@ -21,26 +50,29 @@ pub const TABLE: &str = "l4lbd";
 pub struct RuleSet(String);
 
 impl RuleSet {
-    /// Returns the rules for VIPs in the networks `vips`, on a node with the directly connected networks
-    /// `connected`, each with the name of its link. Sockets of the group `own_group` reach no VIP.
+    /// Returns the rules for the VIPs and the node of `inputs`.
     ///
     /// Networks inside another one of the same link are left out, as are links whose names nft can't
     /// write.
-    pub fn new(
-        vips: &BTreeSet<IpNet>,
-        connected: &BTreeSet<(IpNet, String)>,
-        own_group: Option<u32>,
-    ) -> Self {
-        let vips = outermost(vips.iter().map(|net| (*net, ())));
-        let connected = connected.iter().map(|(net, link)| (*net, link.as_str()));
+    pub fn new(inputs: RuleInputs<'_>) -> Self {
+        let vips = outermost(inputs.vips.iter().map(|net| (*net, ())));
+        let clients = outermost(inputs.clients.iter().map(|net| (*net, ())));
+        let listeners: Vec<(IpNet, ())> =
+            inputs.listeners.iter().map(|address| (IpNet::from(*address), ())).collect();
+        let connected = inputs.connected.iter().map(|(net, link)| (*net, link.as_str()));
         let connected = outermost(connected.filter(|(_, link)| is_writable(link)));
         let mut text = format!("table inet {TABLE} {{\n");
+        for counter in [VIPS_ARRIVED, VIPS_REACHED, DNS_ARRIVED, DNS_REACHED] {
+            let _ = writeln!(text, "counter {counter} {{\n}}");
+        }
         // A set has one family, and both chains name both sets, so empty ones are made as well.
         for (family, wanted) in [("4", true), ("6", false)] {
             let type_ = if wanted { "ipv4_addr" } else { "ipv6_addr" };
-            let vips = vips.iter().filter(|(net, ())| is_ipv4(net) == wanted);
-            let vips: Vec<String> = vips.map(|(net, ())| element(net)).collect();
-            set(&mut text, &format!("vips{family}"), type_, &vips);
+            for (name, networks) in [("vips", &vips), ("clients", &clients), ("dns", &listeners)] {
+                let networks = networks.iter().filter(|(net, ())| is_ipv4(net) == wanted);
+                let networks: Vec<String> = networks.map(|(net, ())| element(net)).collect();
+                set(&mut text, &format!("{name}{family}"), type_, &networks);
+            }
             let connected: Vec<String> = connected
                 .iter()
                 .filter(|(net, _)| is_ipv4(net) == wanted)
@@ -50,7 +82,10 @@ impl RuleSet {
         }
         // Behind the sets, which a chain can name only when they exist.
         text.push_str(CHAINS);
-        if let Some(group) = own_group {
+        if !inputs.denied.is_empty() {
+            denied_chain(&mut text, inputs.denied);
+        }
+        if let Some(group) = inputs.own_group {
             own_chain(&mut text, group);
         }
         text.push_str("}\n");
@@ -101,7 +136,7 @@ impl RuleSet {
     }
 }
 
-/// The chains, as `nft` prints them.
+/// The chains, as `nft` prints them. Protocols are numbers, since a node need not have a file that names them.
 ///
 /// * Port mappings match "any local address" and would take VIPs as well. Mapping a VIP to itself
 ///   first prevents that; merely accepting the packet would not, because later chains still see it.
@@ -111,6 +146,8 @@ impl RuleSet {
 ///   another address they get that one, as if they had dialled the backend itself.
 /// * IPVS takes the packets of its services out of the input hook at priorities 98 and 99, so what
 ///   is still for a VIP at 110 has no service.
+/// * A firewall may drop what containers send to VIPs or to the DNS server before IPVS sees it. So new
+///   connections are counted on both sides of it, behind the connection tracking and right before IPVS.
 const CHAINS: &str = r#"
     chain bypass_prerouting {
         type nat hook prerouting priority -110; policy accept;
@@ -131,10 +168,26 @@ const CHAINS: &str = r#"
     }
     chain guard {
         type filter hook input priority 110; policy accept;
-        ip daddr @vips4 meta l4proto tcp reject with tcp reset
-        ip daddr @vips4 meta l4proto != icmp reject with icmp port-unreachable
-        ip6 daddr @vips6 meta l4proto tcp reject with tcp reset
-        ip6 daddr @vips6 meta l4proto != ipv6-icmp reject with icmpv6 port-unreachable
+        ip daddr @vips4 meta l4proto 6 reject with tcp reset
+        ip daddr @vips4 meta l4proto != 1 reject with icmp port-unreachable
+        ip6 daddr @vips6 meta l4proto 6 reject with tcp reset
+        ip6 daddr @vips6 meta l4proto != 58 reject with icmpv6 port-unreachable
+    }
+    chain arrived {
+        type filter hook prerouting priority -105; policy accept;
+        ct state != new return
+        ip saddr @clients4 ip daddr @vips4 counter name "vips_arrived"
+        ip6 saddr @clients6 ip6 daddr @vips6 counter name "vips_arrived"
+        ip saddr @clients4 ip daddr @dns4 udp dport 53 counter name "dns_arrived"
+        ip6 saddr @clients6 ip6 daddr @dns6 udp dport 53 counter name "dns_arrived"
+    }
+    chain reached {
+        type filter hook input priority 97; policy accept;
+        ct state != new return
+        ip saddr @clients4 ip daddr @vips4 counter name "vips_reached"
+        ip6 saddr @clients6 ip6 daddr @vips6 counter name "vips_reached"
+        ip saddr @clients4 ip daddr @dns4 udp dport 53 counter name "dns_reached"
+        ip6 saddr @clients6 ip6 daddr @dns6 udp dport 53 counter name "dns_reached"
     }
 "#;
 
@@ -153,11 +206,33 @@ const OWN_GROUP: &str = "meta skgid ";
 fn own_chain(text: &mut String, group: u32) {
     text.push_str("chain own_output {\ntype filter hook output priority -120; policy accept;\n");
     for (vips, unreachable) in [("ip daddr @vips4", "icmp"), ("ip6 daddr @vips6", "icmpv6")] {
-        let _ = writeln!(text, "{OWN_GROUP}{group} {vips} meta l4proto tcp reject with tcp reset");
+        let _ = writeln!(text, "{OWN_GROUP}{group} {vips} meta l4proto 6 reject with tcp reset");
         let _ = writeln!(
             text,
-            "{OWN_GROUP}{group} {vips} meta l4proto != tcp reject with {unreachable} port-unreachable"
+            "{OWN_GROUP}{group} {vips} meta l4proto != 6 reject with {unreachable} port-unreachable"
         );
+    }
+    text.push_str("}\n");
+}
+
+/// Adds the chain that keeps clients from tasks. Packets that IPVS has given their task pass the output
+/// hook, with the client as their source, before they are masqueraded. The refusal is no TCP reset, because
+/// one would come from the task's address, where the client expects the VIP's.
+fn denied_chain(text: &mut String, denied: &[Denied]) {
+    text.push_str("chain denied_output {\ntype filter hook output priority -10; policy accept;\n");
+    for Denied { clients, tasks } in denied {
+        let (ip, set, icmp) = match clients {
+            IpNet::V4(_) => ("ip", "vips4", "icmp"),
+            IpNet::V6(_) => ("ip6", "vips6", "icmpv6"),
+        };
+        let _ = write!(text, "ct direction original ct original {ip} daddr @{set} ");
+        for (side, network) in [("saddr", clients), ("daddr", tasks)] {
+            // nft does not list a match of every address.
+            if network.prefix_len() > 0 {
+                let _ = write!(text, "{ip} {side} {} ", element(network));
+            }
+        }
+        let _ = writeln!(text, "reject with {icmp} port-unreachable");
     }
     text.push_str("}\n");
 }

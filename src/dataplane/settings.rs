@@ -2,8 +2,12 @@
 //!
 //! Declares each key once: the doc comment is its help, the attribute its default.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -58,6 +62,56 @@ pub struct IpvsSettings {
     /// Time without a packet after which the kernel forgets which backend a UDP client had, from 1s to 1000000s.
     #[config(default = "1m")]
     pub udp_timeout: Span,
+
+    /// Pairs of networks between which VIPs make no connection, each `CLIENTS -> TASKS`, such as
+    /// `"172.17.0.0/16 -> 10.0.5.0/24"` or `"0.0.0.0/0 -> 10.0.6.7"`. A client is refused where IPVS has chosen
+    /// a task for it that it may not reach. The rules of a firewall for forwarded packets do not see
+    /// connections through VIPs, so what they keep apart is named here as well.
+    #[config(default = [])]
+    pub denied: Vec<Denied>,
+}
+
+/// Clients that may not reach tasks through VIPs. Both networks have one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    pub clients: IpNet,
+    pub tasks: IpNet,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.clients, self.tasks)
+    }
+}
+
+impl FromStr for Denied {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = |reason: &str| {
+            format!(
+                "{text:?} {reason}; write it as \"CLIENTS -> TASKS\", such as \"172.17.0.0/16 -> 10.0.5.7\""
+            )
+        };
+        let network = |text: &str| {
+            let text = text.trim();
+            let address = |_| text.parse::<IpAddr>().map(IpNet::from);
+            text.parse::<IpNet>().or_else(address).map(|network| network.trunc())
+        };
+        let (clients, tasks) = text.split_once("->").ok_or_else(|| error("has no arrow"))?;
+        let clients = network(clients).map_err(|_| error("does not begin with a network or an address"))?;
+        let tasks = network(tasks).map_err(|_| error("does not end with a network or an address"))?;
+        if clients.addr().is_ipv4() != tasks.addr().is_ipv4() {
+            return Err(error("has networks of two families"));
+        }
+        Ok(Self { clients, tasks })
+    }
+}
+
+impl<'de> Deserialize<'de> for Denied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// Section `ebpf`: settings that only the data plane ebpf has.
@@ -89,5 +143,25 @@ impl<'de> Deserialize<'de> for PlaneSetting {
         PlaneKind::deserialize(plane)
             .map(|plane| Self(Some(plane)))
             .map_err(|error| D::Error::custom(format!("{error}, or `auto` to let the kernel decide")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_has_two_networks_of_one_family() {
+        let parsed = |text: &str| text.parse::<Denied>().map(|denied| denied.to_string());
+        assert_eq!(parsed("172.17.1.9/16->10.0.5.7").unwrap(), "172.17.0.0/16 -> 10.0.5.7/32");
+        assert_eq!(parsed(" ::/0 -> fd00::/64 ").unwrap(), "::/0 -> fd00::/64");
+        for (text, reason) in [
+            ("10.0.0.0/8", "has no arrow"),
+            ("cni0 -> 10.0.5.7", "does not begin with a network"),
+            ("10.0.0.0/8 -> 10.0.5.7:80", "does not end with a network"),
+            ("0.0.0.0/0 -> fd00::/64", "has networks of two families"),
+        ] {
+            assert!(parsed(text).unwrap_err().contains(reason), "{text}");
+        }
     }
 }

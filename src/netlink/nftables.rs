@@ -1,10 +1,13 @@
-//! The generation number of the nftables rules in a network namespace.
+//! The generation number of the nftables rules in a network namespace, and the counters of a table.
 //!
 //! Every transaction of any program gives the rules a new number (`NFT_MSG_GETGEN`, see
 //! `linux/netfilter/nf_tables.h`), so that one small question tells whether a listing is still true.
-//! Rules themselves are left to the `nft` program.
+//! Counters change with every packet and are asked for often (`NFT_MSG_GETOBJ`). Rules themselves are left to
+//! the `nft` program.
 
-use netlink_packet_core::{DecodeError, NLM_F_ACK};
+use std::collections::BTreeMap;
+
+use netlink_packet_core::{DecodeError, NLA_ALIGNTO, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::frame::Bytes;
@@ -18,6 +21,19 @@ const NFT_MSG_GETGEN: u16 = 10 << 8 | 16;
 const NFGENMSG: usize = 4;
 
 const NFTA_GEN_ID: u16 = 1;
+
+/// Subsystem nftables, message "get objects".
+const NFT_MSG_GETOBJ: u16 = 10 << 8 | 19;
+
+/// Family of tables for both versions of IP.
+const NFPROTO_INET: u8 = 1;
+
+const NFTA_OBJ_TABLE: u16 = 1;
+const NFTA_OBJ_NAME: u16 = 2;
+const NFTA_OBJ_TYPE: u16 = 3;
+const NFTA_OBJ_DATA: u16 = 4;
+const NFT_OBJECT_COUNTER: u32 = 1;
+const NFTA_COUNTER_PACKETS: u16 = 2;
 
 /// A socket to the netfilter subsystems of one network namespace.
 #[derive(Debug)]
@@ -45,6 +61,48 @@ impl Generations {
             None => Err(Error::Decode("no message with a generation".into())),
         }
     }
+
+    /// Returns the packets of each counter of a table in family `inet`; none without the table.
+    ///
+    /// # Errors
+    /// Without nftables in the kernel, or without `CAP_NET_ADMIN`.
+    pub fn counters(&mut self, table: &str) -> Result<BTreeMap<String, u64>, Error> {
+        let mut request = vec![NFPROTO_INET, 0, 0, 0];
+        let name: Vec<u8> = table.bytes().chain([0]).collect();
+        put_attribute(&mut request, NFTA_OBJ_TABLE, &name);
+        put_attribute(&mut request, NFTA_OBJ_TYPE, &NFT_OBJECT_COUNTER.to_be_bytes());
+        let answers = self.0.exchange(NFT_MSG_GETOBJ, NLM_F_DUMP, &Bytes(&request), counter)?;
+        answers
+            .into_iter()
+            .filter_map(Result::transpose)
+            .map(|counter| counter.map_err(Error::Decode))
+            .collect()
+    }
+}
+
+/// Appends an attribute with its padding.
+fn put_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(NLA_HEADER_SIZE + value.len()).unwrap_or(u16::MAX);
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(value);
+    request.resize(request.len().next_multiple_of(NLA_ALIGNTO), 0);
+}
+
+/// Returns name and packets in a message about an object, from its `nfgenmsg` on; `None` for another object.
+///
+/// # Errors
+/// When the attributes do not fit the message, or the number is not one of 64 bits.
+pub fn counter(payload: &[u8]) -> Result<Option<(String, u64)>, DecodeError> {
+    let attributes = payload.get(NFGENMSG..).unwrap_or_default();
+    let (Some(name), Some(data)) =
+        (nla::find(attributes, NFTA_OBJ_NAME)?, nla::find(attributes, NFTA_OBJ_DATA)?)
+    else {
+        return Ok(None);
+    };
+    let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned();
+    let packets = nla::find(data, NFTA_COUNTER_PACKETS)?;
+    packets.map(|packets| Ok((name, u64::from_be_bytes(nla::array(packets)?)))).transpose()
 }
 
 /// Returns the number in a message of the kernel, from its `nfgenmsg` on, if it has one.
@@ -71,10 +129,26 @@ mod tests {
         assert!(generation(&captured[..11]).is_err());
     }
 
+    #[test]
+    fn a_counter_has_its_name_and_packets() {
+        let mut data = Vec::new();
+        put_attribute(&mut data, 1, &9000_u64.to_be_bytes());
+        put_attribute(&mut data, NFTA_COUNTER_PACKETS, &7_u64.to_be_bytes());
+        let mut message = vec![NFPROTO_INET, 0, 0, 0];
+        put_attribute(&mut message, NFTA_OBJ_TABLE, b"l4lbd\0");
+        put_attribute(&mut message, NFTA_OBJ_NAME, b"vips_reached\0");
+        let without_data = message.clone();
+        put_attribute(&mut message, NFTA_OBJ_DATA, &data);
+        assert_eq!(counter(&message).unwrap(), Some(("vips_reached".to_owned(), 7)));
+        assert_eq!(counter(&without_data).unwrap(), None);
+        assert!(counter(&message[..message.len() - 9]).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = generation(&bytes);
+            let _ = counter(&bytes);
         }
     }
 }

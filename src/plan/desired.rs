@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::cluster::Skipped;
-use crate::dataplane::rules::{self, RuleSet};
+use crate::dataplane::rules::{self, RuleInputs, RuleSet};
+use crate::dataplane::settings::Denied;
 use crate::dataplane::{
     Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
@@ -39,6 +40,8 @@ pub struct DesiredSettings {
     pub timeouts: Timeouts,
     /// Addresses of our own that the DNS server listens on.
     pub listeners: BTreeSet<IpAddr>,
+    /// Clients that may not reach tasks through VIPs.
+    pub denied: Vec<Denied>,
 }
 
 /// The node's addresses that its own clients use towards VIPs.
@@ -179,7 +182,14 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
     let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
     beside_services.sysctls = rules::sysctls(node.capabilities, is_sticky);
-    beside_services.rules = Some(RuleSet::new(&networks, &node.connected, node.own_group));
+    beside_services.rules = Some(RuleSet::new(RuleInputs {
+        vips: &networks,
+        connected: &node.connected,
+        clients: &node.container_networks(),
+        listeners: &settings.listeners,
+        denied: &settings.denied,
+        own_group: node.own_group,
+    }));
     beside_services.timeouts = Some(settings.timeouts);
     desired
 }

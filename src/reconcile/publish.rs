@@ -16,7 +16,7 @@ use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::{Desired, Sources};
 use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
-use crate::status::build::{conntab_warning, first_errors, reasons, unnamed_warnings, vips};
+use crate::status::build::{conntab_warning, dropped_warning, first_errors, reasons, unnamed_warnings, vips};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
 use crate::units::steady::{shown, steady_now};
@@ -291,6 +291,7 @@ impl Publisher {
     fn warnings(&self, plan: &Plan, actual: &Actual) -> Vec<String> {
         let mut warnings = plan.desired.warnings.clone();
         warnings.extend(self.unnamed.iter().cloned());
+        warnings.extend(dropped_warning(plan, actual));
         warnings.extend(conntab_warning(actual));
         if self.status.pass.defects > 0 {
             warnings.push(

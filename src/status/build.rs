@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::Status;
 use super::pass::PassReport;
 use super::text::age;
-use crate::dataplane::{Actual, Op, OpError, ServiceKey};
+use crate::dataplane::firewall::{Firewall, Passage};
+use crate::dataplane::{Actual, Node, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Member, Programmed};
 use crate::plan::{ClusterView, Plan, Planner};
@@ -175,6 +177,43 @@ pub fn conntab_warning(actual: &Actual) -> Option<String> {
              slow: load ip_vs with conn_tab_bits=20"
         )
     })
+}
+
+/// Packets of containers that a firewall drops get no answer, and nothing else shows it.
+pub fn dropped_warning(plan: &Plan, actual: &Actual) -> Option<String> {
+    let dropped = actual.dropped.as_ref()?;
+    let what = match (dropped.vips, dropped.dns) {
+        (true, false) => "VIPs",
+        (false, true) => "the DNS server",
+        _ => "VIPs and to the DNS server",
+    };
+    let state = &plan.state;
+    let destinations: Vec<IpNet> = state
+        .routes
+        .iter()
+        .map(|route| route.destination)
+        .chain(state.addresses.iter().copied().map(IpNet::from))
+        .collect();
+    Some(match passage_text(&dropped.firewalls, &actual.node, &destinations) {
+        Some((names, commands)) => format!(
+            "the firewall of this node ({names}) drops what containers send to {what}, so that they get no answer; \
+             to let it pass: {commands}; see FIREWALLS in l4lbd-networks(7)"
+        ),
+        None => format!(
+            "this node drops what containers send to {what}, so that they get no answer; see FIREWALLS in \
+             l4lbd-networks(7)"
+        ),
+    })
+}
+
+/// Returns the names of firewalls, and the commands that let containers send to `destinations`; `None` without
+/// a firewall or a command.
+pub fn passage_text(firewalls: &[Firewall], node: &Node, destinations: &[IpNet]) -> Option<(String, String)> {
+    let (links, sources) = (node.container_links(), node.container_networks());
+    let passage = Passage { links: &links, sources: &sources, destinations };
+    let commands: Vec<String> = firewalls.iter().flat_map(|firewall| firewall.commands(passage)).collect();
+    let names: Vec<String> = firewalls.iter().map(Firewall::to_string).collect();
+    (!commands.is_empty()).then(|| (names.join("; "), commands.join(" && ")))
 }
 
 /// Returns the first errors in words, as many as a status lists.

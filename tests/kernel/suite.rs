@@ -3,6 +3,7 @@
 mod churn;
 mod drain;
 mod faults;
+mod firewall;
 mod foreign;
 mod guard;
 mod matrix;
@@ -62,6 +63,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         matrix::TESTS,
         topologies::TESTS,
         guard::TESTS,
+        firewall::TESTS,
         networks::TESTS,
         names::TESTS,
         churn::TESTS,

@@ -41,7 +41,7 @@ fn state() -> impl Strategy<Value = State> {
     let route = (address(), prop::option::of(address()))
         .prop_map(|(destination, source)| Route { destination: destination.into(), source });
     let rules = btree_set(address(), 0..3)
-        .prop_map(|vips| RuleSet::new(&vips.into_iter().map(Into::into).collect(), &BTreeSet::new(), None));
+        .prop_map(|vips| RuleSet::listed(&format!("table inet l4lbd {{\n{vips:?}\n}}")));
     (
         btree_map(key(), service(), 0..8),
         btree_set(route, 0..5),

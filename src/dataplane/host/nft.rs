@@ -1,16 +1,22 @@
-//! Our nftables table, written and listed by the program `nft`.
+//! Our nftables table, written and listed by the program `nft`, and what its counters say of firewalls.
 //!
 //! The rules are text ([`RuleSet`]), few and constant, and are compared as text. `nft` applies a script
 //! as one transaction; it is also what an operator would use to look at the result. Listing takes a
 //! process, so the table is listed again only when the generation of the rules has changed.
 
+use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::dataplane::firewall::{Chains, Dropped, Firewall, Watch};
 use crate::dataplane::rules::{RuleSet, TABLE};
 use crate::netlink::nftables::Generations;
+
+/// Names of the tables of iptables that are not in nftables. There without the module is no such file.
+const OLD_TABLES: &str = "/proc/net/ip_tables_names";
 
 /// Failure to list or replace the rules.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,9 @@ pub struct Netfilter {
     /// The rules written last, and their listing: another version of nft may print them differently
     /// from what we expect.
     written: Option<(RuleSet, RuleSet)>,
+    watch: Watch,
+    /// Firewalls that drop packets of containers, with the generation of the rules at the time of the listing.
+    firewalls: Option<(Option<u32>, Vec<Firewall>)>,
 }
 
 impl Netfilter {
@@ -44,7 +53,13 @@ impl Netfilter {
         let generations = Generations::open().inspect_err(|error| {
             tracing::debug!(%error, "generations of netfilter rules are unknown, each pass lists them");
         });
-        Self { generations: generations.ok(), listed: None, written: None }
+        Self {
+            generations: generations.ok(),
+            listed: None,
+            written: None,
+            watch: Watch::default(),
+            firewalls: None,
+        }
     }
 
     /// Returns our table, or `None` without one.
@@ -67,6 +82,38 @@ impl Netfilter {
             (Some(listed), Some((written, as_listed))) if *as_listed == listed => Some(written.clone()),
             (listed, _) => listed,
         })
+    }
+
+    /// Returns which packets of containers a firewall drops, by the counters of our table; `None` for none, and
+    /// where the kernel tells no counters.
+    pub async fn dropped(&mut self) -> Option<Dropped> {
+        let generations = self.generations.as_mut()?;
+        // In this order: what is under way between the two has not arrived yet.
+        let (arrived, reached) = (generations.counters(TABLE).ok()?, generations.counters(TABLE).ok()?);
+        let generation = generations.current().ok();
+        let (vips, dns) = self.watch.take(&arrived, &reached, generation, Instant::now());
+        if !vips && !dns {
+            self.firewalls = None;
+            return None;
+        }
+        // Listing takes a process, and the firewall is the same until the rules change.
+        let firewalls = match &self.firewalls {
+            Some((known, firewalls)) if *known == generation => firewalls.clone(),
+            known => {
+                if known.is_none() {
+                    tracing::warn!(
+                        vips,
+                        dns,
+                        "a firewall of this node drops what containers send to VIPs or to the DNS server; \
+                         l4lbd status has the commands that let it pass"
+                    );
+                }
+                let listing = nft(&["-j", "list", "chains"], "").await.unwrap_or_default();
+                Chains::parse(&listing).firewalls(Path::new(OLD_TABLES).exists())
+            }
+        };
+        self.firewalls = Some((generation, firewalls.clone()));
+        Some(Dropped { vips, dns, firewalls })
     }
 
     /// Replaces our table in one transaction. If that is refused, the table gets as much as `nft` takes,
@@ -108,8 +155,9 @@ impl Netfilter {
 }
 
 async fn list() -> Result<Option<RuleSet>, Error> {
-    // Without counters and with numeric priorities, which versions of nft name differently.
-    match nft(&["-s", "-y", "list", "table", "inet", TABLE], "").await {
+    // Without counters; with priorities as numbers, which versions of nft name differently, and protocols, which
+    // it names where the node has /etc/protocols.
+    match nft(&["-s", "-y", "-p", "list", "table", "inet", TABLE], "").await {
         Ok(text) => Ok(Some(RuleSet::listed(&text))),
         Err(Error::Nft(text)) if text.contains("No such file") => Ok(None),
         Err(error) => Err(error),

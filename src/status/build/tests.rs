@@ -1,5 +1,6 @@
 use super::*;
 use crate::dataplane::Connections;
+use crate::dataplane::firewall::Dropped;
 use crate::dns::usage::Usage;
 use crate::source::Failure;
 
@@ -91,4 +92,42 @@ fn a_small_connection_table_is_warned_of_only_with_many_connections() {
     };
     assert!(warned(Some(1 << 12), 25_000));
     assert!(!warned(Some(1 << 12), 15_000) && !warned(Some(1 << 20), 25_000) && !warned(None, 25_000));
+}
+
+#[test]
+fn a_firewall_is_warned_of_with_the_commands_that_open_it() {
+    let mut plan = Plan::default();
+    let route = |net: &str| crate::dataplane::Route { destination: net.parse().unwrap(), source: None };
+    plan.state.routes = ["11.0.0.0/8", "192.0.2.7/32"].map(route).into();
+    plan.state.addresses = ["198.51.100.1".parse().unwrap()].into();
+    let mut actual = Actual::default();
+    let container = ("172.17.0.0/16".parse().unwrap(), "cni0".to_owned());
+    let neighbour = ("10.0.0.0/24".parse().unwrap(), "eth0".to_owned());
+    actual.node.inside = [container.0].into();
+    actual.node.connected = [container, neighbour].into();
+    assert_eq!(dropped_warning(&plan, &actual), None);
+
+    let chain = Firewall::Nft { family: "inet".into(), table: "filter".into(), chain: "input".into() };
+    let warned = |vips, dns, firewalls| {
+        actual.dropped = Some(Dropped { vips, dns, firewalls });
+        dropped_warning(&plan, &actual).unwrap()
+    };
+    let [by_ufw, by_nft, by_nobody] = [vec![Firewall::Ufw], vec![chain], vec![]].map({
+        let mut warned = warned;
+        move |firewalls| warned(true, firewalls.is_empty(), firewalls)
+    });
+    assert_eq!(
+        by_ufw,
+        "the firewall of this node (ufw) drops what containers send to VIPs, so that they get no answer; to let it \
+         pass: ufw allow in on cni0 to 11.0.0.0/8 && ufw allow in on cni0 to 192.0.2.7 && \
+         ufw allow in on cni0 to 198.51.100.1; see FIREWALLS in l4lbd-networks(7)"
+    );
+    assert!(by_nft.contains("(nftables, inet filter input)"), "{by_nft}");
+    assert!(
+        by_nft.contains(
+            "nft insert rule inet filter input iifname cni0 ip daddr '{ 11.0.0.0/8, 192.0.2.7, 198.51.100.1 }' accept;"
+        ),
+        "{by_nft}"
+    );
+    assert!(by_nobody.starts_with("this node drops what containers send to VIPs and to the DNS server"));
 }

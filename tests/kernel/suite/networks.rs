@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ipnet::IpNet;
-use l4lbd::dataplane::rules::RuleSet;
+use l4lbd::dataplane::rules::{RuleInputs, RuleSet};
+use l4lbd::dataplane::settings::Denied;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -28,7 +29,7 @@ tests!["networks":
     address_that_is_being_checked_is_no_source,
 ];
 
-const LIST: &str = "nft -s -y list table inet l4lbd";
+const LIST: &str = "nft -s -y -p list table inet l4lbd";
 
 /// Number of sets of networks that are tried.
 const CASES: u32 = 24;
@@ -168,13 +169,24 @@ fn rules_of_any_networks_are_listed_as_written() -> Result<()> {
     let networks = prop::collection::btree_set((network(), link), 0..12);
     let vips = prop::collection::btree_set(network(), 0..4);
     let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&(vips, networks), |(vips, networks): (BTreeSet<IpNet>, BTreeSet<_>)| {
-        let rules = RuleSet::new(&vips, &networks, Some(987));
-        let failed = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
-        lab.agent.nft(&rules.script()).map_err(failed)?;
-        let listed = RuleSet::listed(&lab.agent.run_line(LIST).map_err(failed)?);
-        prop_assert_eq!(listed, rules);
-        Ok(())
-    });
+    let outcome =
+        runner.run(&(vips, networks), |(vips, networks): (BTreeSet<IpNet>, BTreeSet<(IpNet, String)>)| {
+            let rules = RuleSet::new(RuleInputs {
+                vips: &vips,
+                connected: &networks,
+                clients: &networks.iter().map(|(network, _)| *network).collect(),
+                listeners: &vips.iter().map(IpNet::addr).collect(),
+                denied: &vips
+                    .iter()
+                    .map(|network| Denied { clients: *network, tasks: *network })
+                    .collect::<Vec<_>>(),
+                own_group: Some(987),
+            });
+            let failed = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
+            lab.agent.nft(&rules.script()).map_err(failed)?;
+            let listed = RuleSet::listed(&lab.agent.run_line(LIST).map_err(failed)?);
+            prop_assert_eq!(listed, rules);
+            Ok(())
+        });
     outcome.map_err(|error| anyhow!("{error}")).context("the kernel's rules are not those that were written")
 }
