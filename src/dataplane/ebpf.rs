@@ -15,8 +15,8 @@
 //!
 //! # Restarts
 //! Maps and links are pinned and outlive this process. [`Ebpf::open`] takes them over without a gap: it
-//! replaces the programs in the links while they stay attached. Each layout of the maps has its own
-//! directory of pins. After an upgrade to another layout the new programs are attached beside the old
+//! replaces the programs in the links while they stay attached. Maps that an earlier version does not have are
+//! created beside its own. Each layout of the maps has its own directory of pins. After an upgrade to another layout the new programs are attached beside the old
 //! ones, which go on balancing until the new maps are filled ([`Ebpf::finish_pass`]).
 //!
 //! # Connection counts
@@ -89,7 +89,8 @@ impl Ebpf {
     /// pinned under our names.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::open(options)?;
-        let table = ServiceTable::adopt(reading::services(&pins.maps)?);
+        let table = ServiceTable::adopt(reading::services(&pins.maps.tables)?);
+        publish::align_active(&pins.maps, &table)?;
         let missing = capabilities::missing_for_namespaces();
         if !missing.is_empty() {
             tracing::info!(
@@ -99,7 +100,7 @@ impl Ebpf {
             );
         }
         // An earlier run may have been killed before it ended what had to end.
-        let deleted = left_by_earlier_run(&pins.maps, &table)?;
+        let deleted = left_by_earlier_run(&pins.maps.tables, &table)?;
         let halted = table.all_halted().collect();
         Ok(Self { pins, table, deleted, halted, unpinned: None })
     }
@@ -109,7 +110,7 @@ impl Ebpf {
     /// # Errors
     /// Without the capabilities, and if something else is pinned under our names.
     pub fn look(options: &Options) -> Result<EbpfReading, Error> {
-        match maps::Maps::look(&options.pins)? {
+        match maps::Tables::look(&options.pins)? {
             Some(maps) => EbpfReading::new(&maps, &ServiceTable::adopt(reading::services(&maps)?)),
             None => Ok(EbpfReading::default()),
         }
@@ -121,7 +122,7 @@ impl Ebpf {
     /// # Errors
     /// Without the capabilities, and if something else is pinned under our names.
     pub fn exempt_this_process(options: &Options) -> Result<Option<Exemption>, Error> {
-        maps::Maps::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
+        maps::Tables::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
     }
 
     /// Reads the maps and changes nothing. [`Self::repair`] checks that the programs are attached.
@@ -129,11 +130,13 @@ impl Ebpf {
     /// # Errors
     /// If the kernel refuses to read a map.
     pub fn read(&mut self) -> Result<EbpfReading, Error> {
-        let found = reading::services(&self.pins.maps)?;
+        let maps = &self.pins.maps;
+        let found = reading::services(&maps.tables)?;
         if found != self.table.services {
             self.table = ServiceTable::adopt(found);
+            publish::align_active(maps, &self.table)?;
         }
-        EbpfReading::new(&self.pins.maps, &self.table)
+        EbpfReading::new(&maps.tables, &self.table)
     }
 
     /// Attaches and pins again what another program detached or removed; returns the names of the
@@ -228,7 +231,7 @@ impl Ebpf {
         // From here on no socket is given one of these servers any more, so the counts are final.
         bpf::wait_for_readers();
         let ids = self.deleted.iter().chain(&self.halted).map(|server| server.id as usize + 1);
-        let counts = Counts::read(&self.pins.maps, ids.max().unwrap_or(0))
+        let counts = Counts::read(&self.pins.maps.tables, ids.max().unwrap_or(0))
             .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
         // Most servers are drained by now, and then no sockets have to be listed.
         self.deleted.retain(|server| counts.of(server.id) != Some(0));
@@ -250,7 +253,7 @@ impl Ebpf {
 
 /// Lists the servers that have connections, but no service: they were deleted by a run that ended before
 /// their connections did.
-fn left_by_earlier_run(maps: &maps::Maps, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
+fn left_by_earlier_run(maps: &maps::Tables, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
     // The servers of a damaged service are unknown, and may be in use.
     if table.services.values().any(|placed| !placed.sound) {
         return Ok(Vec::new());

@@ -34,6 +34,11 @@ pub struct DataPlaneSettings {
     /// L4LB_DRAIN beside VIP_N sets it for one port.
     #[config(default = "60s")]
     pub drain: Span,
+
+    /// Time without a datagram after which a UDP client may get another backend, from 1s to 1000000s. With ebpf a
+    /// client is an unconnected socket.
+    #[config(default = "1m")]
+    pub udp_timeout: Span,
 }
 
 /// Section `ipvs`: settings that only the data plane ipvs has.
@@ -52,10 +57,6 @@ pub struct IpvsSettings {
     /// FIN), from 1s to 1000000s.
     #[config(default = "2m")]
     pub tcp_fin_timeout: Span,
-
-    /// Time without a packet after which the kernel forgets which backend a UDP client had, from 1s to 1000000s.
-    #[config(default = "1m")]
-    pub udp_timeout: Span,
 }
 
 /// Section `ebpf`: settings that only the data plane ebpf has.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use l4lbd::dataplane::Op;
 use l4lbd::dataplane::ebpf::{Ebpf, Options};
@@ -100,7 +101,7 @@ fn attempt(vip: SocketAddr) {
 
 /// Exempts itself, then connects, prints the result and waits.
 fn exempt(pins: &str, vip: SocketAddr) {
-    let options = Options { cgroup: None, pins: PathBuf::from(pins) };
+    let options = Options { cgroup: None, pins: PathBuf::from(pins), udp_timeout: Duration::from_secs(3600) };
     let _exemption = Ebpf::exempt_this_process(&options).unwrap().expect("announced");
     say(match TcpStream::connect(vip) {
         Ok(_) => "connected".to_owned(),
@@ -122,7 +123,11 @@ fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
 
 /// Stands in for the daemon: creates a service and waits.
 fn load(cgroup: &str, pins: &str, vip: &str, backends: &[&str]) {
-    let options = Options { cgroup: Some(PathBuf::from(cgroup)), pins: PathBuf::from(pins) };
+    let options = Options {
+        cgroup: Some(PathBuf::from(cgroup)),
+        pins: PathBuf::from(pins),
+        udp_timeout: Duration::from_secs(3600),
+    };
     let mut ebpf = Ebpf::open(&options).unwrap();
     let backends: Vec<SocketAddr> = backends.iter().map(|backend| backend.parse().unwrap()).collect();
     let mut ops = toolkit::service(toolkit::tcp(vip), &backends);

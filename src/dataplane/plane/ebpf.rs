@@ -165,9 +165,13 @@ mod tests {
     use crate::cluster::Protocol;
     use crate::dataplane::ServiceKey;
 
+    fn options(pins: std::path::PathBuf) -> Options {
+        Options { cgroup: None, pins, udp_timeout: std::time::Duration::from_secs(60) }
+    }
+
     /// A plane that may attach nothing, where nothing is pinned.
     fn nothing_pinned(directory: &tempfile::TempDir) -> EbpfPlane {
-        EbpfPlane::look(&Options { cgroup: None, pins: directory.path().join("pins") })
+        EbpfPlane::look(&options(directory.path().join("pins")))
     }
 
     fn ops() -> [Op; 4] {
@@ -201,7 +205,7 @@ mod tests {
     fn leftovers_are_looked_for_until_they_are_gone() {
         let directory = tempfile::tempdir().unwrap();
         let pins = directory.path().join("pins");
-        let mut leftovers = Leftovers::new(Options { cgroup: None, pins: pins.clone() });
+        let mut leftovers = Leftovers::new(options(pins.clone()));
         assert_eq!(leftovers.remove(), Ok(()));
         // A directory of that name that appears later is not of an earlier run.
         std::fs::create_dir(&pins).unwrap();

@@ -73,6 +73,46 @@ pub fn ends_connected_udp() {
     }
 }
 
+/// What l4lbd-networks(7) says of errors, each by the call that comes first after the end.
+pub fn of_connected_udp_is_told_as_the_manual_says() {
+    use ErrorKind::ConnectionAborted;
+    let mut plane = Plane::new();
+    let (gone, stays, vip) = (udp_server("127.0.0.1"), udp_server("127.0.0.1"), udp("10.99.0.1:53"));
+    plane.apply(&service(vip, &[gone]));
+    let sockets = [(); 5].map(|()| udp_socket(gone));
+    for socket in &sockets {
+        socket.connect(address(vip)).unwrap();
+        assert_eq!(ask(socket).unwrap(), gone.port());
+    }
+    let add = Op::AddServer(vip, stays, l4lbd::dataplane::RealServer::masquerade(1));
+    plane.apply(&[Op::DelServer(vip, gone), add]);
+    let [receives, looks, sends, sends_again, names_it] = &sockets;
+    let works = |socket: &UdpSocket| {
+        socket.connect(address(vip)).unwrap();
+        assert_eq!(ask(socket).unwrap(), stays.port());
+        assert_eq!(socket.peer_addr().unwrap(), address(vip));
+    };
+    // Whoever receives, or looks at SO_ERROR, has the error once.
+    assert_eq!(receives.recv(&mut [0]).unwrap_err().kind(), ConnectionAborted);
+    works(receives);
+    assert_eq!(looks.take_error().unwrap().unwrap().kind(), ConnectionAborted);
+    works(looks);
+    // Whoever sends is told that there is no destination, which does not take the error away.
+    let unconnected = |socket: &UdpSocket| {
+        assert_eq!(socket.send(b"?").unwrap_err().raw_os_error(), Some(nix::libc::EDESTADDRREQ));
+        assert!(socket.peer_addr().is_err());
+    };
+    unconnected(sends);
+    assert_eq!(sends.take_error().unwrap().unwrap().kind(), ConnectionAborted);
+    works(sends);
+    unconnected(sends_again);
+    sends_again.connect(address(vip)).unwrap();
+    assert_eq!(sends_again.send(b"?").unwrap_err().kind(), ConnectionAborted);
+    works(sends_again);
+    assert_eq!(names_it.send_to(b"?", address(vip)).unwrap_err().kind(), ConnectionAborted);
+    assert_eq!(ask_at(names_it, address(vip)).unwrap(), (stays.port(), address(vip)));
+}
+
 pub fn ends_connections_of_other_network_namespaces() {
     let mut plane = Plane::new();
     let vip = tcp("10.99.0.1:80");
