@@ -35,9 +35,12 @@
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
 //! every network namespace.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::op::Op;
+use super::reading::Unreached;
 use abort::Targets;
 use leaving::LeavingServer;
 use pins::Pins;
@@ -47,6 +50,7 @@ use table::ServiceTable;
 mod abort;
 mod bpf;
 mod capabilities;
+mod descriptors;
 mod error;
 mod exempt;
 mod layout;
@@ -67,6 +71,9 @@ pub use mounts::cgroup_tree;
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
 
+/// Time after which connections are looked for again that were not found.
+const SEARCH_AGAIN: Duration = Duration::from_secs(60);
+
 /// eBPF programs and their maps, attached and pinned.
 #[derive(Debug)]
 pub struct Ebpf {
@@ -77,8 +84,19 @@ pub struct Ebpf {
     deleted: Vec<LeavingServer>,
     /// Servers that take no new connections, and may still have some that are not established.
     halted: Vec<LeavingServer>,
+    /// Servers that services lost and whose connections may be where this process cannot look.
+    unreached: Option<Search>,
     /// Reason why not all of it is pinned, until it is reported.
     unpinned: Option<Error>,
+}
+
+/// Search for connections that did not find all.
+#[derive(Debug)]
+struct Search {
+    /// Servers with missing connections, by their ids, and the numbers of these connections.
+    missing: BTreeMap<u32, (LeavingServer, u64)>,
+    reason: String,
+    ended: Instant,
 }
 
 impl Ebpf {
@@ -102,7 +120,7 @@ impl Ebpf {
         // An earlier run may have been killed before it ended what had to end.
         let deleted = left_by_earlier_run(&pins.maps.tables, &table)?;
         let halted = table.all_halted().collect();
-        Ok(Self { pins, table, deleted, halted, unpinned: None })
+        Ok(Self { pins, table, deleted, halted, unreached: None, unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -212,6 +230,13 @@ impl Ebpf {
         self.end_connections().and(retired).and(pinned)
     }
 
+    /// Returns how many connections to deleted servers may still be open where this process cannot look.
+    pub fn unreached(&self) -> Option<Unreached> {
+        let search = self.unreached.as_ref()?;
+        let connections = search.missing.values().map(|(_, connections)| connections).sum();
+        Some(Unreached { connections, reason: search.reason.clone() })
+    }
+
     /// Detaches all programs and removes all pins; succeeds if there are none. Connections stay open.
     ///
     /// # Errors
@@ -221,18 +246,20 @@ impl Ebpf {
     }
 
     fn end_connections(&mut self) -> Result<(), Error> {
-        if self.deleted.is_empty() && self.halted.is_empty() {
-            return Ok(());
+        // What was not reached may be by now: a namespace has another owner, or its process has gone.
+        let is_due = self.unreached.as_ref().is_some_and(|search| search.ended.elapsed() >= SEARCH_AGAIN);
+        if self.deleted.is_empty() && self.halted.is_empty() && !is_due {
+            return self.forget_closed();
         }
+        let unreached = self.unreached.take().into_iter().flat_map(|search| search.missing.into_values());
+        self.deleted.extend(unreached.map(|(server, _)| server));
         // An id is only given to a new server when it has no connections left.
         let used = self.table.ids_in_use();
         self.deleted.retain(|server| !used.contains(&server.id));
         self.halted.retain(|server| used.contains(&server.id));
         // From here on no socket is given one of these servers any more, so the counts are final.
         bpf::wait_for_readers();
-        let ids = self.deleted.iter().chain(&self.halted).map(|server| server.id as usize + 1);
-        let counts = Counts::read(&self.pins.maps.tables, ids.max().unwrap_or(0))
-            .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
+        let counts = self.counts(self.deleted.iter().chain(&self.halted).map(|server| server.id))?;
         // Most servers are drained by now, and then no sockets have to be listed.
         self.deleted.retain(|server| counts.of(server.id) != Some(0));
         self.halted.retain(|server| counts.of(server.id) != Some(0));
@@ -240,15 +267,60 @@ impl Ebpf {
             return Ok(());
         }
         let mut targets = Targets::default();
-        self.deleted.iter().for_each(|server| targets.add_deleted(server));
+        for server in &self.deleted {
+            targets.add_deleted(server, counts.of(server.id).unwrap_or(0));
+        }
         self.halted.iter().for_each(|server| targets.add_halted(server));
         let maps = &self.pins.maps;
         let ended = abort::end(&targets, maps.sockets.as_fd(), &maps.datagrams).map_err(Error::Sockets)?;
-        tracing::debug!(ended, "ended connections to deleted servers");
-        self.deleted.clear();
+        tracing::debug!(ended = ended.connections, "ended connections to deleted servers");
+        let deleted = std::mem::take(&mut self.deleted);
         self.halted.clear();
+        if let Some((failures, error)) = ended.obstacle
+            && !ended.missing.is_empty()
+        {
+            let missing = deleted.into_iter().filter_map(|server| {
+                let connections = ended.missing.get(&server.id)?;
+                Some((server.id, (server, *connections)))
+            });
+            let reason = obstacle(failures, &error);
+            self.unreached = Some(Search { missing: missing.collect(), reason, ended: Instant::now() });
+        }
         Ok(())
     }
+
+    /// Forgets of the connections that were not reached those that are closed by now.
+    fn forget_closed(&mut self) -> Result<(), Error> {
+        let Some(mut search) = self.unreached.take() else { return Ok(()) };
+        let counts = self.counts(search.missing.keys().copied())?;
+        let used = self.table.ids_in_use();
+        search.missing.retain(|id, (_, missing)| {
+            *missing = counts.of(*id).unwrap_or(0).min(*missing);
+            *missing > 0 && !used.contains(id)
+        });
+        self.unreached = (!search.missing.is_empty()).then_some(search);
+        Ok(())
+    }
+
+    /// Reads the numbers of connections of servers.
+    fn counts(&self, ids: impl Iterator<Item = u32>) -> Result<Counts, Error> {
+        let end = ids.map(|id| id as usize + 1).max().unwrap_or(0);
+        Counts::read(&self.pins.maps.tables, end)
+            .map_err(|source| reading::map_error(&layout::COUNTS, source))
+    }
+}
+
+/// Says why connections were not reached, and what to do.
+fn obstacle(failures: usize, error: &str) -> String {
+    let missing = capabilities::missing_for_namespaces();
+    if missing.is_empty() {
+        return format!("{failures} processes or network namespaces could not be looked into: {error}");
+    }
+    format!(
+        "this daemon lacks {}, so it only reaches its own network namespace (systemd: install \
+         systemd/drop-ins/ebpf-containers.conf)",
+        capabilities::names(&missing)
+    )
 }
 
 /// Lists the servers that have connections, but no service: they were deleted by a run that ended before

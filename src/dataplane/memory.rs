@@ -11,7 +11,7 @@ use super::DataPlane;
 use super::error::Error;
 use super::node::{Capabilities, Node, PlaneChoice};
 use super::op::{Op, OpError};
-use super::reading::{Actual, Depth};
+use super::reading::{Actual, Depth, Unreached};
 use super::state::{Connections, Foreign, Link, Service, ServiceKey, State};
 
 /// The simulated kernel. Its parts are public, so that tests can change them as other programs would.
@@ -31,6 +31,8 @@ pub struct SimulatedKernel {
     pub delay: Duration,
     /// Error at the end of every pass.
     pub unfinished: Option<String>,
+    /// Connections that no pass reaches.
+    pub unreached: Option<Unreached>,
     attempts: usize,
 }
 
@@ -158,6 +160,10 @@ impl DataPlane for SimulatedKernel {
 
     async fn finish_pass(&mut self, _: bool) -> Result<(), String> {
         self.unfinished.clone().map_or(Ok(()), Err)
+    }
+
+    fn unreached(&self) -> Option<Unreached> {
+        self.unreached.clone()
     }
 }
 

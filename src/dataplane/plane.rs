@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
-use super::reading::Depth;
+use super::reading::{Depth, Unreached};
 use super::state::{Connections, Foreign, Route, Service, ServiceKey, Timeouts};
 
 pub mod ebpf;
@@ -47,6 +47,12 @@ pub trait Plane: Send {
         // A plane whose operations take effect at once has nothing left to do.
         let _ = all_programmed;
         Ok(())
+    }
+
+    /// Returns what the last pass could not reach of the connections that it had to end.
+    fn unreached(&self) -> Option<Unreached> {
+        // A plane that translates packets ends them with the server.
+        None
     }
 
     /// Removes at once what no single operation removes, such as attached programs. Returns the number

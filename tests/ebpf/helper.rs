@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use l4lbd::dataplane::Op;
 use l4lbd::dataplane::ebpf::{Ebpf, Options};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{place, toolkit};
 
@@ -76,6 +76,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
         ["exempt", pins, vip] => exempt(pins, vip.parse().unwrap()),
         ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
+        ["elsewhere-in-a-thread", vip, backend] => {
+            let (vip, backend) = (vip.parse().unwrap(), backend.parse().unwrap());
+            std::thread::spawn(move || elsewhere(vip, backend)).join().unwrap();
+        }
+        ["elsewhere-and-back", vip, backend] => {
+            elsewhere_and_back(vip.parse().unwrap(), backend.parse().unwrap());
+        }
         ["load", cgroup, pins, vip, backends @ ..] => load(cgroup, pins, vip, backends),
         other => panic!("{other:?}"),
     }
@@ -117,6 +124,19 @@ fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
     let listener = TcpListener::bind(backend).unwrap();
     let mut client = TcpStream::connect(vip).unwrap();
     let _server = listener.accept().unwrap();
+    say(client.peer_addr().unwrap());
+    say(client.read(&mut [0]).unwrap_err().kind());
+}
+
+/// Does the same, and returns from the namespace when it is connected, so that only the sockets hold that.
+fn elsewhere_and_back(vip: SocketAddr, backend: SocketAddr) {
+    let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    place::loopback_up().unwrap();
+    let listener = TcpListener::bind(backend).unwrap();
+    let mut client = TcpStream::connect(vip).unwrap();
+    let _server = listener.accept().unwrap();
+    setns(home, CloneFlags::CLONE_NEWNET).unwrap();
     say(client.peer_addr().unwrap());
     say(client.read(&mut [0]).unwrap_err().kind());
 }

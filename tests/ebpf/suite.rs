@@ -74,6 +74,10 @@ pub const TESTS: &[Test] = &[
         "drain::ends_connections_of_other_network_namespaces",
         drain::ends_connections_of_other_network_namespaces,
     ),
+    (
+        "drain::of_other_namespaces_is_told_where_it_is_not_allowed",
+        drain::of_other_namespaces_is_told_where_it_is_not_allowed,
+    ),
     ("drain::ends_later_what_it_could_not_end", drain::ends_later_what_it_could_not_end),
     ("drain::ends_what_an_earlier_run_left", drain::ends_what_an_earlier_run_left),
     ("drain::ends_a_connect_that_waits", drain::ends_a_connect_that_waits),

@@ -4,7 +4,7 @@ use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Exemption, Options, SCHED
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
-use crate::dataplane::reading::Depth;
+use crate::dataplane::reading::{Depth, Unreached};
 use crate::dataplane::state::Route;
 
 /// Programs at a cgroup with their pinned maps.
@@ -93,6 +93,10 @@ impl Plane for EbpfPlane {
             Some(ebpf) => ebpf.finish_pass(all_programmed).map_err(|error| error.to_string()),
             None => Ok(()),
         }
+    }
+
+    fn unreached(&self) -> Option<Unreached> {
+        self.attached.as_ref().and_then(Ebpf::unreached)
     }
 
     fn purge(&mut self) -> Result<Option<usize>, PlaneError> {
