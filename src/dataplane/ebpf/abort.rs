@@ -41,8 +41,8 @@ use crate::netlink::socket::{self, KernelSocket};
 /// Number of ports above which one dump of all sockets is cheaper than one for each port.
 const PORTS: usize = 16;
 
-/// Most threads and descriptors that one search looks at, and most of one process. So a search takes about a
-/// second at most, whatever a task opens.
+/// Most threads and descriptors that one search looks at, and most of one process. Each takes some microseconds,
+/// so a search takes a few seconds at most, whatever a task opens.
 const MOST: usize = 262_144;
 const MOST_OF_ONE: usize = 16_384;
 
@@ -236,7 +236,7 @@ impl Search<'_> {
                     Ok(namespace) => self.enter(File::from(namespace)),
                     Err(error) => {
                         self.note(&error);
-                        // Of a process that lets no socket be copied, the others need not be tried.
+                        // Where one socket cannot be copied, no other one of the process can.
                         if error.raw_os_error() != Some(libc::EBADF) {
                             break;
                         }
