@@ -32,7 +32,7 @@ mod state;
 pub use error::Error;
 pub use node::{Capabilities, Node, PlaneChoice, PlaneKind};
 pub use op::{Op, OpError};
-pub use reading::{Actual, Depth};
+pub use reading::{Actual, Depth, Unreached};
 pub use state::{
     Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, ServerKey, Service, ServiceKey,
     State, Timeouts,
@@ -79,4 +79,7 @@ pub trait DataPlane {
     /// # Errors
     /// The step that was not possible, in words. It is tried again at the end of the next pass.
     async fn finish_pass(&mut self, all_programmed: bool) -> Result<(), String>;
+
+    /// Returns what the last pass could not reach of the connections that it had to end.
+    fn unreached(&self) -> Option<Unreached>;
 }

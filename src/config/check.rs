@@ -118,7 +118,7 @@ fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
     for (key, span) in [
         ("ipvs.tcp_timeout", config.ipvs.tcp_timeout),
         ("ipvs.tcp_fin_timeout", config.ipvs.tcp_fin_timeout),
-        ("ipvs.udp_timeout", config.ipvs.udp_timeout),
+        (written.name("dataplane.udp_timeout"), config.dataplane.udp_timeout),
     ] {
         // 0 means "leave as it is" to the kernel, which is not what it looks like in a file.
         if !(1..=LONGEST_TIMEOUT).contains(&span.0.as_secs()) {

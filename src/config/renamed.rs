@@ -8,6 +8,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("ipvs.link", "dataplane.link"),
     ("ipvs.audit", "dataplane.audit"),
     ("ipvs.drain", "dataplane.drain"),
+    ("ipvs.udp_timeout", "dataplane.udp_timeout"),
 ];
 
 /// Returns the present name of a key.

@@ -99,7 +99,7 @@ fn desired(config: &Config) -> DesiredSettings {
         timeouts: Timeouts {
             tcp: config.ipvs.tcp_timeout.as_seconds(),
             tcp_fin: config.ipvs.tcp_fin_timeout.as_seconds(),
-            udp: config.ipvs.udp_timeout.as_seconds(),
+            udp: config.dataplane.udp_timeout.as_seconds(),
         },
         listeners,
         denied: config.ipvs.denied.clone(),
@@ -157,7 +157,11 @@ pub fn kernel(config: &Config) -> KernelOptions {
     KernelOptions {
         plane: config.dataplane.kind.0,
         link: config.dataplane.link.clone(),
-        ebpf: ebpf::Options { cgroup: config.ebpf.cgroup.clone(), pins: config.ebpf.pins.clone() },
+        ebpf: ebpf::Options {
+            cgroup: config.ebpf.cgroup.clone(),
+            pins: config.ebpf.pins.clone(),
+            udp_timeout: config.dataplane.udp_timeout.0,
+        },
         access: Access::Program,
     }
 }

@@ -15,8 +15,8 @@
 //!
 //! # Restarts
 //! Maps and links are pinned and outlive this process. [`Ebpf::open`] takes them over without a gap: it
-//! replaces the programs in the links while they stay attached. Each layout of the maps has its own
-//! directory of pins. After an upgrade to another layout the new programs are attached beside the old
+//! replaces the programs in the links while they stay attached. Maps that an earlier version does not have are
+//! created beside its own. Each layout of the maps has its own directory of pins. After an upgrade to another layout the new programs are attached beside the old
 //! ones, which go on balancing until the new maps are filled ([`Ebpf::finish_pass`]).
 //!
 //! # Connection counts
@@ -37,9 +37,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::lock::Part;
 use super::op::Op;
+use super::reading::Unreached;
 use super::state::{Connections, ServerKey};
 use abort::Targets;
 use leaving::LeavingServer;
@@ -50,6 +52,7 @@ use table::ServiceTable;
 mod abort;
 mod bpf;
 mod capabilities;
+mod descriptors;
 mod error;
 mod exempt;
 mod layout;
@@ -70,6 +73,9 @@ pub use mounts::cgroup_tree;
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
 
+/// Time after which connections are looked for again that were not found.
+const SEARCH_AGAIN: Duration = Duration::from_secs(60);
+
 /// eBPF programs and their maps, attached and pinned.
 #[derive(Debug)]
 pub struct Ebpf {
@@ -80,8 +86,19 @@ pub struct Ebpf {
     deleted: Vec<LeavingServer>,
     /// Servers that take no new connections, and may still have some that are not established.
     halted: Vec<LeavingServer>,
+    /// Servers that services lost and whose connections may be where this process cannot look.
+    unreached: Option<Search>,
     /// Reason why not all of it is pinned, until it is reported.
     unpinned: Option<Error>,
+}
+
+/// Search for connections that did not find all.
+#[derive(Debug)]
+struct Search {
+    /// Servers with missing connections, by their ids, and the numbers of these connections.
+    missing: BTreeMap<u32, (LeavingServer, u64)>,
+    reason: String,
+    ended: Instant,
 }
 
 impl Ebpf {
@@ -117,7 +134,8 @@ impl Ebpf {
     /// pinned under our names.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pins = Pins::open(options)?;
-        let table = ServiceTable::adopt(reading::services(&pins.maps)?);
+        let table = ServiceTable::adopt(reading::services(&pins.maps.tables)?);
+        publish::align_active(&pins.maps, &table)?;
         let missing = capabilities::missing_for_namespaces();
         if !missing.is_empty() {
             tracing::info!(
@@ -127,9 +145,9 @@ impl Ebpf {
             );
         }
         // An earlier run may have been killed before it ended what had to end.
-        let deleted = left_by_earlier_run(&pins.maps, &table)?;
+        let deleted = left_by_earlier_run(&pins.maps.tables, &table)?;
         let halted = table.all_halted().collect();
-        Ok(Self { pins, table, deleted, halted, unpinned: None })
+        Ok(Self { pins, table, deleted, halted, unreached: None, unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -137,7 +155,7 @@ impl Ebpf {
     /// # Errors
     /// Without the capabilities, and if something else is pinned under our names.
     pub fn look(options: &Options) -> Result<EbpfReading, Error> {
-        match maps::Maps::look(&options.pins)? {
+        match maps::Tables::look(&options.pins)? {
             Some(maps) => EbpfReading::new(&maps, &ServiceTable::adopt(reading::services(&maps)?)),
             None => Ok(EbpfReading::default()),
         }
@@ -149,7 +167,7 @@ impl Ebpf {
     /// # Errors
     /// Without the capabilities, and if something else is pinned under our names.
     pub fn exempt_this_process(options: &Options) -> Result<Option<Exemption>, Error> {
-        maps::Maps::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
+        maps::Tables::look(&options.pins)?.map_or(Ok(None), |maps| Exemption::announce(&maps))
     }
 
     /// Reads the maps and changes nothing. [`Self::repair`] checks that the programs are attached.
@@ -157,11 +175,13 @@ impl Ebpf {
     /// # Errors
     /// If the kernel refuses to read a map.
     pub fn read(&mut self) -> Result<EbpfReading, Error> {
-        let found = reading::services(&self.pins.maps)?;
+        let maps = &self.pins.maps;
+        let found = reading::services(&maps.tables)?;
         if found != self.table.services {
             self.table = ServiceTable::adopt(found);
+            publish::align_active(maps, &self.table)?;
         }
-        EbpfReading::new(&self.pins.maps, &self.table)
+        EbpfReading::new(&maps.tables, &self.table)
     }
 
     /// Counts the connections of some servers, as far as services have them.
@@ -173,7 +193,7 @@ impl Ebpf {
         for server in servers {
             let placed = self.table.services.get(&server.0).and_then(|placed| placed.servers.get(&server.1));
             let Some(placed) = placed else { continue };
-            counted.insert(*server, reading::connections(&self.pins.maps, placed.id)?);
+            counted.insert(*server, reading::connections(&self.pins.maps.tables, placed.id)?);
         }
         Ok(counted)
     }
@@ -251,6 +271,13 @@ impl Ebpf {
         self.end_connections().and(retired).and(pinned)
     }
 
+    /// Returns how many connections to deleted servers may still be open where this process cannot look.
+    pub fn unreached(&self) -> Option<Unreached> {
+        let search = self.unreached.as_ref()?;
+        let connections = search.missing.values().map(|(_, connections)| connections).sum();
+        Some(Unreached { connections, reason: search.reason.clone() })
+    }
+
     /// Detaches all programs and removes all pins; succeeds if there are none. Connections stay open.
     ///
     /// # Errors
@@ -260,18 +287,20 @@ impl Ebpf {
     }
 
     fn end_connections(&mut self) -> Result<(), Error> {
-        if self.deleted.is_empty() && self.halted.is_empty() {
-            return Ok(());
+        // What was not reached may be by now: a namespace has another owner, or its process has gone.
+        let is_due = self.unreached.as_ref().is_some_and(|search| search.ended.elapsed() >= SEARCH_AGAIN);
+        if self.deleted.is_empty() && self.halted.is_empty() && !is_due {
+            return self.forget_closed();
         }
+        let unreached = self.unreached.take().into_iter().flat_map(|search| search.missing.into_values());
+        self.deleted.extend(unreached.map(|(server, _)| server));
         // An id is only given to a new server when it has no connections left.
         let used = self.table.ids_in_use();
         self.deleted.retain(|server| !used.contains(&server.id));
         self.halted.retain(|server| used.contains(&server.id));
         // From here on no socket is given one of these servers any more, so the counts are final.
         bpf::wait_for_readers();
-        let ids = self.deleted.iter().chain(&self.halted).map(|server| server.id as usize + 1);
-        let counts = Counts::read(&self.pins.maps, ids.max().unwrap_or(0))
-            .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
+        let counts = self.counts(self.deleted.iter().chain(&self.halted).map(|server| server.id))?;
         // Most servers are drained by now, and then no sockets have to be listed.
         self.deleted.retain(|server| counts.of(server.id) != Some(0));
         self.halted.retain(|server| counts.of(server.id) != Some(0));
@@ -279,20 +308,65 @@ impl Ebpf {
             return Ok(());
         }
         let mut targets = Targets::default();
-        self.deleted.iter().for_each(|server| targets.add_deleted(server));
+        for server in &self.deleted {
+            targets.add_deleted(server, counts.of(server.id).unwrap_or(0));
+        }
         self.halted.iter().for_each(|server| targets.add_halted(server));
         let maps = &self.pins.maps;
         let ended = abort::end(&targets, maps.sockets.as_fd(), &maps.datagrams).map_err(Error::Sockets)?;
-        tracing::debug!(ended, "ended connections to deleted servers");
-        self.deleted.clear();
+        tracing::debug!(ended = ended.connections, "ended connections to deleted servers");
+        let deleted = std::mem::take(&mut self.deleted);
         self.halted.clear();
+        if let Some((failures, error)) = ended.obstacle
+            && !ended.missing.is_empty()
+        {
+            let missing = deleted.into_iter().filter_map(|server| {
+                let connections = ended.missing.get(&server.id)?;
+                Some((server.id, (server, *connections)))
+            });
+            let reason = obstacle(failures, &error);
+            self.unreached = Some(Search { missing: missing.collect(), reason, ended: Instant::now() });
+        }
         Ok(())
     }
+
+    /// Forgets of the connections that were not reached those that are closed by now.
+    fn forget_closed(&mut self) -> Result<(), Error> {
+        let Some(mut search) = self.unreached.take() else { return Ok(()) };
+        let counts = self.counts(search.missing.keys().copied())?;
+        let used = self.table.ids_in_use();
+        search.missing.retain(|id, (_, missing)| {
+            *missing = counts.of(*id).unwrap_or(0).min(*missing);
+            *missing > 0 && !used.contains(id)
+        });
+        self.unreached = (!search.missing.is_empty()).then_some(search);
+        Ok(())
+    }
+
+    /// Reads the numbers of connections of servers.
+    fn counts(&self, ids: impl Iterator<Item = u32>) -> Result<Counts, Error> {
+        let end = ids.map(|id| id as usize + 1).max().unwrap_or(0);
+        Counts::read(&self.pins.maps.tables, end)
+            .map_err(|source| reading::map_error(&layout::COUNTS, source))
+    }
+}
+
+/// Says why connections were not reached, and what to do.
+fn obstacle(failures: usize, error: &str) -> String {
+    let missing = capabilities::missing_for_namespaces();
+    if missing.is_empty() {
+        return format!("{failures} processes or network namespaces could not be looked into: {error}");
+    }
+    format!(
+        "this daemon lacks {}, so it only reaches its own network namespace (systemd: install \
+         systemd/drop-ins/ebpf-containers.conf)",
+        capabilities::names(&missing)
+    )
 }
 
 /// Lists the servers that have connections, but no service: they were deleted by a run that ended before
 /// their connections did.
-fn left_by_earlier_run(maps: &maps::Maps, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
+fn left_by_earlier_run(maps: &maps::Tables, table: &ServiceTable) -> Result<Vec<LeavingServer>, Error> {
     // The servers of a damaged service are unknown, and may be in use.
     if table.services.values().any(|placed| !placed.sound) {
         return Ok(Vec::new());

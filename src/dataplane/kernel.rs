@@ -14,7 +14,7 @@ use super::op::{Op, OpError};
 use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
-use super::reading::{Actual, Depth};
+use super::reading::{Actual, Depth, Unreached};
 use super::state::{Connections, ServerKey, State};
 use super::{DataPlane, diff, ebpf};
 
@@ -254,5 +254,9 @@ impl DataPlane for Kernel {
             let leftovers = self.leftovers.as_mut().filter(|_| all_programmed);
             finished.and(leftovers.map_or(Ok(()), Leftovers::remove))
         })
+    }
+
+    fn unreached(&self) -> Option<Unreached> {
+        self.plane.unreached()
     }
 }

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::firewall::Dropped;
 use super::node::{Capabilities, Node, PlaneChoice};
 use super::op::{Op, OpError};
-use super::reading::{Actual, Depth};
+use super::reading::{Actual, Depth, Unreached};
 use super::state::{Connections, Foreign, ServerKey, State};
 
 /// The simulated kernel. Its parts are public, so that tests can change them as other programs would.
@@ -38,6 +38,8 @@ pub struct SimulatedKernel {
     pub delay: Duration,
     /// Error at the end of every pass.
     pub unfinished: Option<String>,
+    /// Connections that no pass reaches.
+    pub unreached: Option<Unreached>,
     attempts: usize,
 }
 
@@ -121,5 +123,9 @@ impl DataPlane for SimulatedKernel {
 
     async fn finish_pass(&mut self, _: bool) -> Result<(), String> {
         self.unfinished.clone().map_or(Ok(()), Err)
+    }
+
+    fn unreached(&self) -> Option<Unreached> {
+        self.unreached.clone()
     }
 }

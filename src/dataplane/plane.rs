@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
-use super::reading::Depth;
+use super::reading::{Depth, Unreached};
 use super::state::{Connections, Foreign, Route, ServerKey, Service, ServiceKey, Timeouts};
 
 pub mod ebpf;
@@ -55,6 +55,12 @@ pub trait Plane: Send {
         // A plane whose operations take effect at once has nothing left to do.
         let _ = all_programmed;
         Ok(())
+    }
+
+    /// Returns what the last pass could not reach of the connections that it had to end.
+    fn unreached(&self) -> Option<Unreached> {
+        // A plane that translates packets ends them with the server.
+        None
     }
 
     /// Removes at once what no single operation removes, such as attached programs. Returns the number

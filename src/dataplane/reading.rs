@@ -1,6 +1,7 @@
 //! What a reading of the kernel yields.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::effect::carry_out;
@@ -60,4 +61,20 @@ pub enum Depth {
     Audit,
     /// Everything from the kernel itself.
     Full,
+}
+
+/// Connections that should have been ended, and may still be open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreached {
+    /// Largest number that they can be: those are among them whose process has not noticed yet that they are closed.
+    pub connections: u64,
+    /// Reason why they were not reached, in words.
+    pub reason: String,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, reason } = self;
+        write!(f, "up to {connections} connections to servers that have gone were not ended: {reason}")
+    }
 }

@@ -40,6 +40,11 @@ pub struct DataPlaneSettings {
     /// own are reset only where the service has the drop-in ebpf-containers.conf.
     #[config(default = "60s")]
     pub drain: Span,
+
+    /// Time without a datagram after which a UDP client may get another backend, from 1s to 1000000s. With ebpf a
+    /// client is an unconnected socket.
+    #[config(default = "1m")]
+    pub udp_timeout: Span,
 }
 
 /// Section `ipvs`: settings that only the data plane ipvs has.
@@ -58,10 +63,6 @@ pub struct IpvsSettings {
     /// FIN), from 1s to 1000000s.
     #[config(default = "2m")]
     pub tcp_fin_timeout: Span,
-
-    /// Time without a packet after which the kernel forgets which backend a UDP client had, from 1s to 1000000s.
-    #[config(default = "1m")]
-    pub udp_timeout: Span,
 
     /// Pairs of networks between which VIPs make no connection, each `CLIENTS -> TASKS`, such as
     /// `"172.17.0.0/16 -> 10.0.5.0/24"` or `"0.0.0.0/0 -> 10.0.6.7"`. A client is refused where IPVS has chosen

@@ -50,7 +50,7 @@ fn text(sandbox: &Sandbox, kind: &str) -> String {
          [daemon]\nstate_dir = \"{state_dir}\"\nsocket = \"{socket}\"\n\n\
          [dns]\nresolved = \"off\"\n"
     );
-    if let Some(Options { cgroup: Some(cgroup), pins }) = sandbox.ebpf() {
+    if let Some(Options { cgroup: Some(cgroup), pins, .. }) = sandbox.ebpf() {
         text += &format!("\n[ebpf]\ncgroup = \"{}\"\npins = \"{}\"\n", show(&cgroup), show(&pins));
     }
     text

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -91,7 +92,9 @@ impl Sandbox {
     /// Returns what the eBPF plane is attached to and where its programs are pinned. `None` if only the whole machine
     /// could be the place, which the demonstration leaves alone.
     pub fn ebpf(&self) -> Option<ebpf::Options> {
-        Some(ebpf::Options { cgroup: Some(self.cgroup.clone()?), pins: self.pins.as_ref()?.join("l4lbd") })
+        let (cgroup, pins) = (Some(self.cgroup.clone()?), self.pins.as_ref()?.join("l4lbd"));
+        // The timeout is that of a daemon without a configuration.
+        Some(ebpf::Options { cgroup, pins, udp_timeout: Duration::from_secs(60) })
     }
 
     /// Returns the last lines of the daemon's log.

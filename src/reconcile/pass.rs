@@ -309,6 +309,7 @@ impl<D: DataPlane> Passes<D> {
         let is_complete = report.failed.is_empty();
         // A plane may only replace what must not be seen half done when all operations have succeeded.
         report.error = self.dataplane.finish_pass(is_complete).await.err();
+        report.unreached = self.dataplane.unreached();
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
         report.operations = ops;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice};
+use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, Unreached};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
 use crate::dns::usage::UsageRegistry;
@@ -79,6 +79,8 @@ pub(super) struct Publisher {
     listed: Option<u64>,
     /// Revision of the plan that was last shown, and true if it was all in the kernel then.
     shown: Option<(u64, bool)>,
+    /// Connections that the last pass could not end.
+    unreached: u64,
 }
 
 impl Publisher {
@@ -100,6 +102,7 @@ impl Publisher {
             unnamed: Vec::new(),
             listed: None,
             shown: None,
+            unreached: 0,
         }
     }
 
@@ -165,6 +168,15 @@ impl Publisher {
                 tracing::warn!(error, "the last step of a pass failed, the next pass tries it again");
             }
             errors.push(error.clone());
+        }
+        if is_compared {
+            let unreached = report.unreached.as_ref();
+            let connections = unreached.map_or(0, |unreached| unreached.connections);
+            // They get less as they are closed, which is no news.
+            if let Some(unreached) = unreached.filter(|_| connections > self.unreached) {
+                tracing::warn!("{unreached}");
+            }
+            self.unreached = connections;
         }
         let pass = &mut self.status.pass;
         pass.errors = errors;
@@ -276,6 +288,7 @@ impl Publisher {
                 status.vips = Arc::new(vips);
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());
+                warnings.extend(report.unreached.as_ref().map(Unreached::to_string));
                 self.status.warnings = warnings;
             }
         }

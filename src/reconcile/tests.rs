@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
-use crate::dataplane::{Connections, Node, ServiceKey, State};
+use crate::dataplane::{Connections, Node, ServiceKey, State, Unreached};
 use crate::dns::protocol::record::encode;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::Zone;
@@ -622,6 +622,19 @@ async fn a_small_table_of_many_connections_is_warned_of() {
         bench.kernel().connections.insert((key, server), Connections { active, inactive: 0 });
         let warnings = bench.ask().await.warnings.clone();
         assert_eq!(warnings.iter().any(|warning| warning.contains("conn_tab_bits")), warned, "{warnings:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_cannot_be_ended_are_warned_of() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    for unreached in [Some(Unreached { connections: 7, reason: "no right".to_owned() }), None] {
+        bench.kernel().unreached.clone_from(&unreached);
+        let status = bench.ask().await;
+        let expected = "up to 7 connections to servers that have gone were not ended: no right";
+        assert_eq!(status.warnings.iter().any(|warning| warning == expected), unreached.is_some());
+        assert!(!status.degraded, "{:?}", status.reasons);
     }
 }
 

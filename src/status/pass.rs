@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{Op, OpError, ServiceKey};
+use crate::dataplane::{Op, OpError, ServiceKey, Unreached};
 
 /// Event that made the loop run a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ pub struct PassReport {
     /// Error that concerns the pass as a whole: the kernel could not be read, or the plane could not
     /// finish.
     pub error: Option<String>,
+    /// Connections to deleted servers that could not be ended, because they are where this daemon cannot look.
+    pub unreached: Option<Unreached>,
     /// Set when the operations repair what another program changed.
     pub is_repair: bool,
     pub timings: Timings,

@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use l4lbd::dataplane::Op;
 use l4lbd::dataplane::ebpf::{Ebpf, Options};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{place, toolkit};
 
@@ -75,6 +76,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
         ["exempt", pins, vip] => exempt(pins, vip.parse().unwrap()),
         ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
+        ["elsewhere-in-a-thread", vip, backend] => {
+            let (vip, backend) = (vip.parse().unwrap(), backend.parse().unwrap());
+            std::thread::spawn(move || elsewhere(vip, backend)).join().unwrap();
+        }
+        ["elsewhere-and-back", vip, backend] => {
+            elsewhere_and_back(vip.parse().unwrap(), backend.parse().unwrap());
+        }
         ["load", cgroup, pins, vip, backends @ ..] => load(cgroup, pins, vip, backends),
         other => panic!("{other:?}"),
     }
@@ -100,7 +108,7 @@ fn attempt(vip: SocketAddr) {
 
 /// Exempts itself, then connects, prints the result and waits.
 fn exempt(pins: &str, vip: SocketAddr) {
-    let options = Options { cgroup: None, pins: PathBuf::from(pins) };
+    let options = Options { cgroup: None, pins: PathBuf::from(pins), udp_timeout: Duration::from_secs(3600) };
     let _exemption = Ebpf::exempt_this_process(&options).unwrap().expect("announced");
     say(match TcpStream::connect(vip) {
         Ok(_) => "connected".to_owned(),
@@ -120,9 +128,26 @@ fn elsewhere(vip: SocketAddr, backend: SocketAddr) {
     say(client.read(&mut [0]).unwrap_err().kind());
 }
 
+/// Does the same, and returns from the namespace when it is connected, so that only the sockets hold that.
+fn elsewhere_and_back(vip: SocketAddr, backend: SocketAddr) {
+    let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    place::loopback_up().unwrap();
+    let listener = TcpListener::bind(backend).unwrap();
+    let mut client = TcpStream::connect(vip).unwrap();
+    let _server = listener.accept().unwrap();
+    setns(home, CloneFlags::CLONE_NEWNET).unwrap();
+    say(client.peer_addr().unwrap());
+    say(client.read(&mut [0]).unwrap_err().kind());
+}
+
 /// Stands in for the daemon: creates a service and waits.
 fn load(cgroup: &str, pins: &str, vip: &str, backends: &[&str]) {
-    let options = Options { cgroup: Some(PathBuf::from(cgroup)), pins: PathBuf::from(pins) };
+    let options = Options {
+        cgroup: Some(PathBuf::from(cgroup)),
+        pins: PathBuf::from(pins),
+        udp_timeout: Duration::from_secs(3600),
+    };
     let mut ebpf = Ebpf::open(&options).unwrap();
     let backends: Vec<SocketAddr> = backends.iter().map(|backend| backend.parse().unwrap()).collect();
     let mut ops = toolkit::service(toolkit::tcp(vip), &backends);

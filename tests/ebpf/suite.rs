@@ -22,6 +22,18 @@ pub const TESTS: &[Test] = &[
         traffic::an_udp_socket_that_is_refused_another_vip,
     ),
     ("traffic::unconnected_udp", traffic::unconnected_udp),
+    ("traffic::unconnected_udp_keeps_its_server", traffic::unconnected_udp_keeps_its_server),
+    (
+        "traffic::unconnected_udp_whose_server_s_id_is_another_server_s",
+        traffic::unconnected_udp_whose_server_s_id_is_another_server_s,
+    ),
+    ("traffic::unconnected_udp_that_has_rested", traffic::unconnected_udp_that_has_rested),
+    ("traffic::unconnected_udp_with_very_many_vips", traffic::unconnected_udp_with_very_many_vips),
+    (
+        "traffic::unconnected_udp_that_asks_a_server_by_several_names",
+        traffic::unconnected_udp_that_asks_a_server_by_several_names,
+    ),
+    ("traffic::udp_that_was_connected_and_is_no_longer", traffic::udp_that_was_connected_and_is_no_longer),
     ("traffic::ipv4_on_an_ipv6_socket", traffic::ipv4_on_an_ipv6_socket),
     ("traffic::multipath_tcp", traffic::multipath_tcp),
     ("traffic::tcp_without_waiting", traffic::tcp_without_waiting),
@@ -41,6 +53,7 @@ pub const TESTS: &[Test] = &[
     ("spread::many_services_at_once", spread::many_services_at_once),
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
+    ("pins::of_a_version_that_has_fewer_maps", pins::of_a_version_that_has_fewer_maps),
     ("pins::that_were_removed", pins::that_were_removed),
     ("pins::whose_file_system_goes_away", pins::whose_file_system_goes_away),
     ("pins::that_are_only_looked_at", pins::that_are_only_looked_at),
@@ -54,8 +67,16 @@ pub const TESTS: &[Test] = &[
     ("drain::ends_the_right_connections", drain::ends_the_right_connections),
     ("drain::ends_connected_udp", drain::ends_connected_udp),
     (
+        "drain::of_connected_udp_is_told_as_the_manual_says",
+        drain::of_connected_udp_is_told_as_the_manual_says,
+    ),
+    (
         "drain::ends_connections_of_other_network_namespaces",
         drain::ends_connections_of_other_network_namespaces,
+    ),
+    (
+        "drain::of_other_namespaces_is_told_where_it_is_not_allowed",
+        drain::of_other_namespaces_is_told_where_it_is_not_allowed,
     ),
     ("drain::ends_later_what_it_could_not_end", drain::ends_later_what_it_could_not_end),
     ("drain::ends_what_an_earlier_run_left", drain::ends_what_an_earlier_run_left),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -38,6 +39,7 @@ pub fn options() -> Options {
     Options {
         cgroup: Some(place::cgroup().to_owned()),
         pins: PathBuf::from(format!("{}/{number}", place::BPF)),
+        udp_timeout: Duration::from_secs(3600),
     }
 }
 
@@ -154,6 +156,27 @@ pub fn udp_server(host: &str) -> SocketAddr {
         }
     });
     address
+}
+
+/// Starts a UDP server that returns what it is sent; returns its socket.
+pub fn echo_server(host: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((host, 0)).expect("bind");
+    let own = socket.try_clone().expect("another descriptor");
+    thread::spawn(move || {
+        let mut bytes = [0; 16];
+        while let Ok((count, from)) = own.recv_from(&mut bytes) {
+            let _ = own.send_to(&bytes[..count], from);
+        }
+    });
+    socket
+}
+
+/// Disconnects a UDP socket.
+pub fn disconnect(socket: &UdpSocket) {
+    let nowhere = nix::libc::sockaddr { sa_family: nix::libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    // SAFETY: the kernel reads as many bytes as the size says.
+    let result = unsafe { nix::libc::connect(socket.as_raw_fd(), &nowhere, size_of_val(&nowhere) as u32) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Opens a TCP connection; returns it with the port of the server that it reached.

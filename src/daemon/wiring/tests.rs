@@ -39,16 +39,18 @@ fn resolved_is_told_of_zones_that_others_do_not_cover() {
 
 #[test]
 fn kernel_is_opened_as_configured_by_present_and_old_names() {
-    for text in
-        ["dataplane = \"ebpf\"\n[ipvs]\nlink = \"vips\"\n", "[dataplane]\nkind = \"ebpf\"\nlink = \"vips\"\n"]
-    {
+    for text in [
+        "dataplane = \"ebpf\"\n[ipvs]\nlink = \"vips\"\nudp_timeout = \"30s\"\n",
+        "[dataplane]\nkind = \"ebpf\"\nlink = \"vips\"\nudp_timeout = \"30s\"\n",
+    ] {
         let options = kernel(&config(&format!("{text}[ebpf]\ncgroup = \"/c\"\npins = \"/p\"\n")));
         assert_eq!(
             (options.plane, options.link.as_str()),
             (Some(crate::dataplane::PlaneKind::Ebpf), "vips"),
             "{text}"
         );
-        assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into() });
+        let udp_timeout = std::time::Duration::from_secs(30);
+        assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into(), udp_timeout });
         assert_eq!(options.access, Access::Program);
     }
 }

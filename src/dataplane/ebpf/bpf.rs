@@ -1,4 +1,5 @@
-//! bpf(2) where aya has no call for it, and membarrier(2). The only unsafe code of this program.
+//! bpf(2) where aya has no call for it, and membarrier(2). The only unsafe code of this
+//! program besides [`super::descriptors`].
 //!
 //! aya 0.14 has neither batched map operations nor cgroup links whose program can be replaced. Maps
 //! and links here are file descriptors; what the maps hold is described in [`super::layout`].

@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::error::Error;
 use super::layout;
-use super::maps::Maps;
+use super::maps::Tables;
 use super::reading::map_error;
 
 /// Socket that keeps this process exempt as long as it is open.
@@ -38,7 +38,7 @@ impl Exemption {
     ///
     /// # Errors
     /// Without a socket, or if the kernel refuses to store something for it.
-    pub fn announce(maps: &Maps) -> Result<Option<Self>, Error> {
+    pub fn announce(maps: &Tables) -> Result<Option<Self>, Error> {
         let failed = |source| map_error(&layout::ANNOUNCERS, source);
         // A child process that kept the socket open would keep the exemption, so it is closed on exec.
         let announcer = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(failed)?;

@@ -4,8 +4,9 @@
 //
 // Every address is 16 bytes, with IPv4 as ::ffff:a.b.c.d, because both hooks may run for one socket: an
 // AF_INET6 socket that sends to ::ffff:VIP runs sendmsg4, and recvmsg6 for the answer. Addresses and
-// ports are in network byte order. layout.rs has the same types; the two change together, and with
-// them the layout's version there. After any change run ./compile, which updates l4lbd.bpf.o.
+// ports are in network byte order. layout.rs has the same types; the two change together. A map that is
+// added is created beside those of an earlier version; any other change of a map needs another version of
+// the layout there. After any change run ./compile, which updates l4lbd.bpf.o.
 //
 // The programs use no kernel structures, so they need no BTF of the kernel. Linux 5.10 or newer.
 
@@ -24,7 +25,18 @@
 #define MAX_NETWORKS 65536
 #define MAX_REPLIES 65536
 #define MAX_DATAGRAMS 65536
+#define MAX_OVERFLOW 32768
 #define MAX_EXEMPT 1024
+
+// Servers that an unconnected UDP socket keeps in its storage, and questions that it waits for answers to.
+#define KEPT 12
+#define QUESTIONS 32
+
+// Times are in units of 2^20 nanoseconds, which is about a millisecond.
+#define TIME_SHIFT 20
+// Time after which a question is not expected to be answered any more. A resolver that has waited for a
+// second asks another server.
+#define LONGEST_WAIT (1000000000 >> TIME_SHIFT)
 
 struct address {
 	__u32 words[4];
@@ -61,6 +73,55 @@ struct taken {
 struct network {
 	__u32 prefix;
 	struct address address;
+};
+
+// Server that an unconnected UDP socket keeps for a VIP.
+struct kept {
+	struct address vip;
+	struct address address;
+	__u16 vip_port;
+	// 0 if this place is free.
+	__u16 port;
+	__u32 id;
+	// Value in the map `active` when the server was chosen.
+	__u32 term;
+	// Time of the last datagram.
+	__u32 used;
+	// Number of the socket's last question to the VIP; 0 if the server itself was asked since.
+	__u32 asked;
+};
+
+// Datagram that an unconnected UDP socket has sent.
+struct question {
+	__u32 at;
+	// Place of the VIP among the socket's kept servers, the mark of an address without one, or ANSWERED.
+	__u32 of;
+};
+
+#define MARK 0x80000000
+#define ANSWERED 0x7fffffff
+
+// Servers that an unconnected UDP socket keeps, and its last questions.
+struct keeps {
+	struct kept kept[KEPT];
+	struct question questions[QUESTIONS];
+	// Number of questions that were ever asked, and of the first that may be open.
+	__u32 asked;
+	__u32 first;
+	// 1 if the socket had no place for a VIP, so that the maps `overflow` and `replies` have more of it.
+	__u32 overflows;
+	// Results of the loops below. The verifier does not follow what is stored here, so that it looks at each
+	// turn of a loop once and not once for every way that leads there. A socket is locked while a program runs.
+	volatile __u32 place;
+	volatile __u32 places;
+	volatile __u32 newest;
+};
+
+// VIP that an unconnected UDP socket sends to.
+struct sender {
+	__u64 cookie;
+	struct vip vip;
+	__u32 zero;
 };
 
 // Sender of datagrams to an unconnected socket, which is identified by its cookie.
@@ -128,8 +189,34 @@ struct {
 	__type(value, __u32);
 } datagrams SEC(".maps");
 
-// VIPs that unconnected UDP sockets are shown as the senders of answers. A socket may wait for answers
-// from several VIPs, for which its storage has no room.
+// Servers that take datagrams of unconnected sockets, by their ids: a number that stands for VIP and server,
+// or 0 if the server of that id takes none. What a socket has kept of an id holds while this is the same.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, __u32);
+} active SEC(".maps");
+
+// Servers that unconnected UDP sockets keep. The storage goes with its socket, so sockets take it from no other
+// ones, however many there are.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct keeps);
+} unconnected SEC(".maps");
+
+// Servers of the VIPs for which a socket's storage has no place.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_OVERFLOW);
+	__type(key, struct sender);
+	__type(value, struct kept);
+} overflow SEC(".maps");
+
+// VIPs of these sockets and servers, to be shown as the senders of answers. Earlier versions of these programs
+// have all of them here.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_REPLIES);
@@ -159,6 +246,9 @@ struct {
 
 // Set if the kernel has bpf_set_retval (5.18). Without it a refused call fails with EPERM.
 const volatile __u32 has_set_retval = 1;
+
+// Time without a datagram after which an unconnected socket may get another server.
+const volatile __u32 udp_timeout = 60000000000 >> TIME_SHIFT;
 
 enum verdict { PASS, REFUSE, SEND };
 
@@ -261,6 +351,233 @@ static __always_inline void release(struct taken *taken, __u64 cookie)
 		bpf_map_delete_elem(&datagrams, &cookie);
 }
 
+static __always_inline __u32 now(void)
+{
+	return bpf_ktime_get_ns() >> TIME_SHIFT;
+}
+
+static __always_inline __u32 term_of(__u32 id)
+{
+	__u32 *term = bpf_map_lookup_elem(&active, &id);
+	return term ? *term : 0;
+}
+
+// Returns 1 if a kept server still takes datagrams for its VIP.
+static __always_inline int is_serving(const struct kept *kept)
+{
+	__u32 term = term_of(kept->id);
+	return term && term == kept->term;
+}
+
+static __always_inline int is_recent(const struct kept *kept, __u32 time)
+{
+	return time - kept->used <= udp_timeout;
+}
+
+static __always_inline int is_for(const struct kept *kept, const struct vip *vip)
+{
+	return kept->vip_port == vip->port && kept->port && same(&kept->vip, &vip->address);
+}
+
+static __always_inline int is_at(const struct kept *kept, const struct address *address, __u16 port)
+{
+	return kept->port == port && same(&kept->address, address);
+}
+
+// Returns a kept server by its place; NULL if there is no such place.
+static __always_inline struct kept *kept_at(struct keeps *keeps, __u64 place)
+{
+	if (place >= KEPT)
+		return NULL;
+	// Otherwise the compiler computes the address before it compares, and the verifier refuses that.
+	asm volatile("" : "+r"(place));
+	return &keeps->kept[place];
+}
+
+// Finds the server that a socket keeps for a VIP; NULL if it has none, or that one is to be used no longer.
+static __always_inline struct kept *kept_for(struct keeps *keeps, const struct vip *vip, __u32 time)
+{
+	keeps->place = KEPT;
+	for (__u32 i = 0; i < KEPT; i++) {
+		struct kept *kept = &keeps->kept[i];
+		if (is_for(kept, vip) && is_recent(kept, time) && is_serving(kept)) {
+			keeps->place = i;
+			break;
+		}
+	}
+	return kept_at(keeps, keeps->place);
+}
+
+// Finds a place for another server of a VIP; NULL if there is none. What the socket has kept for the VIP is only
+// known as its sender from now on.
+static __always_inline struct kept *place_for(struct keeps *keeps, const struct vip *vip, __u32 time)
+{
+	// Free places come first, then unused ones. An answer of the VIP's former server may be on its way, so that
+	// one goes last.
+	keeps->place = KEPT;
+	keeps->newest = 0;
+	for (__u32 i = 0; i < KEPT; i++) {
+		struct kept *kept = &keeps->kept[i];
+		if (is_for(kept, vip))
+			kept->term = 0;
+		__u32 worth = !kept->port ? 3 : !is_recent(kept, time) ? 2 : is_for(kept, vip) ? 1 : 0;
+		if (worth <= keeps->newest)
+			continue;
+		keeps->newest = worth;
+		keeps->place = i;
+	}
+	return kept_at(keeps, keeps->place);
+}
+
+static __always_inline void note_question(struct keeps *keeps, __u32 of, __u32 time)
+{
+	struct question *question = &keeps->questions[keeps->asked % QUESTIONS];
+	question->at = time;
+	question->of = of;
+	keeps->asked++;
+}
+
+// Notes a question to the VIP of a kept server. `of` is the place of that server, or ANSWERED.
+static __always_inline void note_asked(struct keeps *keeps, struct kept *kept, __u32 of, __u32 time)
+{
+	note_question(keeps, of, time);
+	kept->asked = keeps->asked;
+	kept->used = time;
+}
+
+// Returns a number that stands for an address without a kept VIP among the questions.
+static __always_inline __u32 mark_of(const struct address *address, __u16 port)
+{
+	__u32 words = address->words[0] ^ address->words[1] ^ address->words[2] ^ address->words[3];
+	return (words ^ port * 0x9e3779b1) | MARK;
+}
+
+// Notes that a socket turns to a server otherwise than by the VIPs in its storage.
+static __always_inline void note_otherwise(struct keeps *keeps, const struct address *address, __u16 port)
+{
+	for (__u32 i = 0; i < KEPT; i++) {
+		struct kept *kept = &keeps->kept[i];
+		if (is_at(kept, address, port))
+			kept->asked = 0;
+	}
+}
+
+// Notes that a socket turns to an address which is no VIP, but may be that of a server that it keeps.
+static __always_inline void note_direct(struct bpf_sock_addr *context, struct keeps *keeps, const struct vip *to)
+{
+	note_otherwise(keeps, &to->address, to->port);
+	if (!keeps->overflows)
+		return;
+	struct reply reply = { bpf_get_socket_cookie(context), to->address, to->port, 0 };
+	bpf_map_delete_elem(&replies, &reply);
+}
+
+// Takes the first open question that a datagram may be the answer to, of those to the kept servers in
+// `keeps->places` and to the address that `mark` stands for. Returns what it was a question of, or ANSWERED.
+static __always_inline __u32 take_question(struct keeps *keeps, __u32 mark, __u32 time)
+{
+	if (keeps->asked - keeps->first > QUESTIONS)
+		keeps->first = keeps->asked - QUESTIONS;
+	__u32 first = keeps->first;
+	keeps->place = ANSWERED;
+	for (__u32 i = 0; i < QUESTIONS; i++) {
+		__u32 number = first + i;
+		if (number == keeps->asked)
+			break;
+		struct question *question = &keeps->questions[number % QUESTIONS];
+		__u32 of = question->of;
+		if (of != ANSWERED && time - question->at <= LONGEST_WAIT) {
+			if (of < KEPT ? !((keeps->places >> of) & 1) : of != mark)
+				continue;
+			keeps->place = of;
+			question->of = ANSWERED;
+			break;
+		}
+		// What is not open at the start never has to be looked at again.
+		if (number == keeps->first)
+			keeps->first = number + 1;
+	}
+	return keeps->place;
+}
+
+// Notes a question to the VIP of a server that has no place in the socket's storage.
+static __always_inline void note_reply(struct keeps *keeps, const struct sender *sender, const struct kept *kept,
+				       __u32 time)
+{
+	if (keeps) {
+		note_otherwise(keeps, &kept->address, kept->port);
+		note_question(keeps, mark_of(&kept->address, kept->port), time);
+	}
+	struct reply reply = { sender->cookie, kept->address, kept->port, 0 };
+	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
+	// A lookup is far cheaper than an update, and most datagrams are not the first to their server.
+	if (known && known->port == kept->vip_port && same(&known->address, &kept->vip))
+		return;
+	struct shown shown = { kept->vip, kept->vip_port };
+	bpf_map_update_elem(&replies, &reply, &shown, BPF_ANY);
+}
+
+// Finds the server that an unconnected socket keeps for a VIP, or lets it keep the one in `slot`.
+static __always_inline void keep(struct bpf_sock_addr *context, struct keeps *keeps, const struct vip *vip,
+				 const struct slot *slot, struct target *target)
+{
+	__u32 time = now();
+	*target = (struct target){ &slot->address, slot->port };
+	if (keeps) {
+		struct kept *kept = kept_for(keeps, vip, time);
+		if (kept) {
+			note_asked(keeps, kept, keeps->place, time);
+			*target = (struct target){ &kept->address, kept->port };
+			return;
+		}
+	}
+	struct sender sender = { 0, *vip, 0 };
+	if (!keeps || keeps->overflows) {
+		sender.cookie = bpf_get_socket_cookie(context);
+		struct kept *kept = bpf_map_lookup_elem(&overflow, &sender);
+		if (kept && is_recent(kept, time) && is_serving(kept)) {
+			kept->used = time;
+			note_reply(keeps, &sender, kept, time);
+			*target = (struct target){ &kept->address, kept->port };
+			return;
+		}
+	}
+	struct kept chosen = { vip->address, slot->address, vip->port, slot->port, slot->id, term_of(slot->id), time, 0 };
+	if (keeps) {
+		struct kept *kept = place_for(keeps, vip, time);
+		if (kept) {
+			*kept = chosen;
+			note_asked(keeps, kept, keeps->place, time);
+			return;
+		}
+		keeps->overflows = 1;
+	}
+	sender.cookie = bpf_get_socket_cookie(context);
+	bpf_map_update_elem(&overflow, &sender, &chosen, BPF_ANY);
+	note_reply(keeps, &sender, &chosen, time);
+}
+
+// Lets a UDP socket that was connected keep its server. No program runs when it disconnects, or is ended.
+static __always_inline void settle(struct bpf_sock_addr *context, struct bpf_sock *sk, struct taken *taken)
+{
+	__u32 time = now();
+	struct vip vip = taken->vip;
+	struct keeps *keeps = bpf_sk_storage_get(&unconnected, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (keeps) {
+		struct kept *kept = kept_for(keeps, &vip, time);
+		if (!kept || !is_at(kept, &taken->address, taken->port))
+			kept = place_for(keeps, &vip, time);
+		if (kept) {
+			*kept = (struct kept){ vip.address, taken->address, vip.port, taken->port, taken->id,
+					       term_of(taken->id) };
+			// What it asked while it was connected is unknown. Mostly that was answered.
+			note_asked(keeps, kept, ANSWERED, time);
+		}
+	}
+	release(taken, bpf_get_socket_cookie(context));
+	bpf_sk_storage_delete(&sockets, sk);
+}
+
 static __always_inline int is_balanced(__u32 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
@@ -317,11 +634,12 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	if (!is_balanced(context->protocol))
 		return PASS;
 	struct vip vip = vip_of(context, address);
+	int is_udp = vip.protocol == IPPROTO_UDP;
 	struct slot *slot = NULL;
 	enum verdict verdict = choose(&vip, 1, &slot);
 	struct bpf_sock *sk = context->sk;
 	// No VIP has port 0.
-	if (sk && !vip.port && vip.protocol == IPPROTO_UDP)
+	if (sk && !vip.port && is_udp)
 		announce(sk);
 	if (verdict != PASS && is_exempt()) {
 		verdict = PASS;
@@ -330,10 +648,25 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	// A refused call changes nothing: a connected UDP socket keeps its peer.
 	if (verdict == REFUSE)
 		return verdict;
-	if (slot)
+	__u32 id = 0;
+	if (slot) {
 		*target = (struct target){ &slot->address, slot->port };
+		id = slot->id;
+	}
 	if (!sk)
 		return verdict;
+	struct keeps *keeps = is_udp ? bpf_sk_storage_get(&unconnected, sk, NULL, 0) : NULL;
+	if (keeps && !slot) {
+		note_direct(context, keeps, &vip);
+		// No program sees what a connected socket asks, so the next answer may be one to that.
+		keeps->first = keeps->asked;
+	} else if (keeps) {
+		struct kept *kept = kept_for(keeps, &vip, now());
+		if (kept) {
+			*target = (struct target){ &kept->address, kept->port };
+			id = kept->id;
+		}
+	}
 	// The socket may have been given a server before: a UDP socket may connect again, and so may a TCP
 	// socket whose connection was refused.
 	struct taken *taken =
@@ -342,17 +675,17 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 		return verdict;
 	__u64 cookie = bpf_get_socket_cookie(context);
 	release(taken, cookie);
-	if (verdict != SEND || !slot) {
+	if (verdict != SEND || !target->address) {
 		bpf_sk_storage_delete(&sockets, sk);
 		return verdict;
 	}
 	taken->vip = vip;
-	taken->address = slot->address;
-	taken->port = slot->port;
-	taken->id = slot->id;
+	taken->address = *target->address;
+	taken->port = target->port;
+	taken->id = id;
 	taken->counted = 1;
 	add(taken->id, 1);
-	if (vip.protocol == IPPROTO_UDP)
+	if (is_udp)
 		bpf_map_update_elem(&datagrams, &cookie, &taken->id, BPF_ANY);
 	return verdict;
 }
@@ -364,32 +697,35 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 		return PASS;
 	struct vip vip = vip_of(context, address);
 	struct bpf_sock *sk = context->sk;
-	// A connected socket receives from its own server only, so a datagram to its VIP must go there.
-	if (sk && sk->state == BPF_TCP_ESTABLISHED) {
-		struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-		if (taken && same_vip(&taken->vip, &vip)) {
-			*target = (struct target){ &taken->address, taken->port };
-			return SEND;
-		}
+	struct taken *taken = sk ? bpf_sk_storage_get(&sockets, sk, NULL, 0) : NULL;
+	if (taken && sk->state != BPF_TCP_ESTABLISHED) {
+		settle(context, sk, taken);
+	} else if (taken && same_vip(&taken->vip, &vip)) {
+		// A connected socket receives from its own server only, so a datagram to its VIP must go there.
+		*target = (struct target){ &taken->address, taken->port };
+		return SEND;
 	}
 	struct slot *slot = NULL;
 	enum verdict verdict = choose(&vip, 0, &slot);
 	if (verdict != PASS && is_exempt())
 		return PASS;
-	if (verdict != SEND || !slot)
+	if (verdict == REFUSE)
 		return verdict;
-	*target = (struct target){ &slot->address, slot->port };
-	struct reply reply = { bpf_get_socket_cookie(context), slot->address, slot->port, 0 };
-	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
-	// A lookup is far cheaper than an update, and most datagrams are not the first to their server.
-	if (!known || known->port != vip.port || !same(&known->address, &vip.address)) {
-		struct shown shown = { vip.address, vip.port };
-		bpf_map_update_elem(&replies, &reply, &shown, BPF_ANY);
+	struct keeps *keeps = sk ? bpf_sk_storage_get(&unconnected, sk, NULL, 0) : NULL;
+	if (!slot) {
+		if (keeps) {
+			note_direct(context, keeps, &vip);
+			note_question(keeps, mark_of(&vip.address, vip.port), now());
+		}
+		return verdict;
 	}
+	if (sk && !keeps)
+		keeps = bpf_sk_storage_get(&unconnected, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	keep(context, keeps, &vip, slot, target);
 	return verdict;
 }
 
-// Server of a socket, if `address` and the context's port are those of that server; otherwise NULL.
+// Server of a connected socket, if `address` and the context's port are those of that server; otherwise NULL.
 static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, const struct address *address)
 {
 	struct bpf_sock *sk = context->sk;
@@ -401,16 +737,62 @@ static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, cons
 	return taken;
 }
 
+// Finds the VIP by which an unconnected socket asked the sender of a datagram; returns 0 if it asked the sender
+// itself, or none is known. Answers come in the order of the questions; a datagram that answers none is of whom
+// was asked last.
+static __always_inline struct kept *asked_by(struct keeps *keeps, const struct address *from, __u16 port, int *is_known)
+{
+	__u32 time = now();
+	keeps->places = 0;
+	keeps->place = KEPT;
+	keeps->newest = 0;
+	for (__u32 i = 0; i < KEPT; i++) {
+		struct kept *kept = &keeps->kept[i];
+		// Another task may have the address of a server that is gone.
+		if (!is_at(kept, from, port) || (!is_recent(kept, time) && !is_serving(kept)))
+			continue;
+		keeps->places |= 1 << i;
+		if (kept->asked > keeps->newest) {
+			keeps->newest = kept->asked;
+			keeps->place = i;
+		}
+	}
+	__u32 last = keeps->place;
+	__u32 of = take_question(keeps, mark_of(from, port), time);
+	*is_known = keeps->places || of != ANSWERED;
+	struct kept *kept = kept_at(keeps, of == ANSWERED ? last : of);
+	if (!kept)
+		return NULL;
+	if (is_serving(kept))
+		kept->used = time;
+	return kept;
+}
+
 // Finds the VIP to show instead of a server that sent a datagram; returns 0 if there is none.
 static __always_inline int from_vip(struct bpf_sock_addr *context, const struct address *from,
 				    struct shown *shown)
 {
-	struct taken *taken = peer_of(context, from);
-	if (taken) {
+	struct bpf_sock *sk = context->sk;
+	if (!sk)
+		return 0;
+	__u16 port = context->user_port;
+	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (taken && sk->state != BPF_TCP_ESTABLISHED) {
+		settle(context, sk, taken);
+	} else if (taken && taken->port == port && same(&taken->address, from)) {
 		*shown = (struct shown){ taken->vip.address, taken->vip.port };
 		return 1;
 	}
-	struct reply reply = { bpf_get_socket_cookie(context), *from, (__u16)context->user_port, 0 };
+	struct keeps *keeps = bpf_sk_storage_get(&unconnected, sk, NULL, 0);
+	if (keeps) {
+		int is_known = 0;
+		struct kept *kept = asked_by(keeps, from, port, &is_known);
+		if (kept)
+			*shown = (struct shown){ kept->vip, kept->vip_port };
+		if (kept || (is_known && !keeps->overflows))
+			return kept != NULL;
+	}
+	struct reply reply = { bpf_get_socket_cookie(context), *from, port, 0 };
 	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
 	if (!known)
 		return 0;
@@ -495,7 +877,7 @@ SEC("cgroup/recvmsg4")
 int recvmsg4(struct bpf_sock_addr *context)
 {
 	struct address from = mapped(context->user_ip4);
-	struct shown shown;
+	struct shown shown = { 0 };
 	if (from_vip(context, &from, &shown))
 		set4(context, &shown.address, shown.port);
 	return 1;
@@ -505,7 +887,7 @@ SEC("cgroup/recvmsg6")
 int recvmsg6(struct bpf_sock_addr *context)
 {
 	struct address from = address6(context);
-	struct shown shown;
+	struct shown shown = { 0 };
 	if (from_vip(context, &from, &shown))
 		set6(context, &shown.address, shown.port);
 	return 1;

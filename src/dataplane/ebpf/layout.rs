@@ -1,8 +1,9 @@
 //! Contents of the maps, byte for byte as the types of `l4lbd.bpf.c` have them.
 //!
 //! The two change together, and with them [`VERSION`]: the directory of the pins is named after it,
-//! so that no version of this program reads maps that it would misread. A test compares the types
-//! here with those of the compiled program.
+//! so that no version of this program reads maps that it would misread. Only a map that is added needs no
+//! new version: it is created beside those that are pinned. A test compares the types here with those of the
+//! compiled program.
 //!
 //! Addresses are 16 bytes, with IPv4 as `::ffff:a.b.c.d`. Addresses and ports are in network byte
 //! order, all other numbers in the machine's.
@@ -10,6 +11,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha1::{Digest, Sha1};
 use zerocopy::byteorder::{BigEndian, U16};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -78,6 +80,12 @@ pub const NETWORKS: MapLayout = map::<NetworkKey, u32>("networks", bpf::LPM_TRIE
 pub const SOCKETS: MapLayout = map::<u32, SocketServer>("sockets", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 /// Cookie of a connected UDP socket to the id of its server.
 pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
+/// Server id to [`Slot::term`], or 0 if that server takes no datagrams of unconnected sockets.
+pub const ACTIVE: MapLayout = map::<u32, u32>("active", bpf::ARRAY, SERVERS, 0);
+/// Storage of unconnected UDP sockets: the servers that they keep. Only the programs use it.
+pub const UNCONNECTED: MapLayout = map::<u32, Keeps>("unconnected", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+/// Servers of the VIPs for which a socket's storage has no place. Only the programs use it.
+pub const OVERFLOW: MapLayout = map::<[u8; 32], [u8; 52]>("overflow", bpf::LRU_HASH, 32_768, 0);
 /// Sender of a datagram to the VIP that the receiver is shown instead. Only the programs use it.
 pub const REPLIES: MapLayout = map::<[u8; 32], [u8; 20]>("replies", bpf::LRU_HASH, 65_536, 0);
 /// Processes whose sockets never pass a VIP: process id in the root namespace to number of announcers.
@@ -86,8 +94,26 @@ pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
 /// Storage of announcers: 0, or the id under which the process is exempt.
 pub const ANNOUNCERS: MapLayout = map::<u32, u32>("announcers", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 
-pub const MAPS: [MapLayout; 9] =
-    [VIPS, SLOTS_MAP, COUNTS, NETWORKS, SOCKETS, DATAGRAMS, REPLIES, EXEMPT, ANNOUNCERS];
+pub const MAPS: [MapLayout; 12] = [
+    VIPS,
+    SLOTS_MAP,
+    COUNTS,
+    NETWORKS,
+    SOCKETS,
+    DATAGRAMS,
+    ACTIVE,
+    UNCONNECTED,
+    OVERFLOW,
+    REPLIES,
+    EXEMPT,
+    ANNOUNCERS,
+];
+
+/// Maps that every version of this layout has, for those who only look.
+pub const TABLES: [MapLayout; 5] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, ANNOUNCERS];
+
+/// Value of the map `unconnected`: `struct keeps`.
+pub type Keeps = [u8; 904];
 
 /// Program and the place in the kernel where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,6 +260,17 @@ impl Slot {
 
     pub fn server(&self) -> SocketAddr {
         SocketAddr::new(self.address.into(), self.port.get())
+    }
+
+    /// Returns a number other than 0 that stands for the service and the server. It is the same in every run, so a
+    /// start can tell which sockets still have the server that they were given, and they keep it.
+    pub fn term(&self) -> u32 {
+        let digest = Sha1::new()
+            .chain_update(self.vip.as_bytes())
+            .chain_update(self.address.as_bytes())
+            .chain_update(self.port.as_bytes())
+            .finalize();
+        digest.iter().take(4).fold(0, |bits, octet| bits << 8 | u32::from(*octet)).max(1)
     }
 }
 

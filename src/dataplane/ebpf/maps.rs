@@ -6,28 +6,37 @@ use std::path::Path;
 
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
-use super::layout::{self, MAPS, MapLayout, NetworkKey, Slot, SocketServer, VipKey};
+use super::layout::{self, Keeps, MapLayout, NetworkKey, Slot, SocketServer, TABLES, VipKey};
 
-/// All maps of the programs.
+/// Maps that a reading needs, which an earlier version of the programs has as well.
 #[derive(Debug)]
-pub struct Maps {
+pub struct Tables {
     pub vips: Map<VipKey, u64>,
     pub slots: Map<u32, Slot>,
     pub counts: Map<u32, i64>,
     pub networks: Map<NetworkKey, u32>,
+    pub announcers: Map<u32, u32>,
+}
+
+/// All maps of the programs.
+#[derive(Debug)]
+pub struct Maps {
+    pub tables: Tables,
     pub sockets: Map<u32, SocketServer>,
     pub datagrams: Map<u64, u32>,
-    pub announcers: Map<u32, u32>,
+    pub active: Map<u32, u32>,
     /// Only pinned here, as the next.
+    unconnected: Map<u32, Keeps>,
+    overflow: Map<[u8; 32], [u8; 52]>,
     replies: Map<[u8; 32], [u8; 20]>,
     exempt: Map<u32, u32>,
 }
 
-impl Maps {
+impl Tables {
     /// Opens the maps that are pinned below `root`; `None` if one of them is not pinned.
     pub fn look(root: &Path) -> Result<Option<Self>, Error> {
         let directory = root.join(layout::VERSION);
-        for map in &MAPS {
+        for map in &TABLES {
             if !is_pinned(&directory, map)? {
                 return Ok(None);
             }
@@ -35,16 +44,27 @@ impl Maps {
         Self::open(&directory).map(Some)
     }
 
-    /// Opens the maps that are pinned in `directory`.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
+    fn open(directory: &Path) -> Result<Self, Error> {
         Ok(Self {
             vips: open(directory, &layout::VIPS)?,
             slots: open(directory, &layout::SLOTS_MAP)?,
             counts: open(directory, &layout::COUNTS)?,
             networks: open(directory, &layout::NETWORKS)?,
+            announcers: open(directory, &layout::ANNOUNCERS)?,
+        })
+    }
+}
+
+impl Maps {
+    /// Opens the maps that are pinned in `directory`.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            tables: Tables::open(directory)?,
             sockets: open(directory, &layout::SOCKETS)?,
             datagrams: open(directory, &layout::DATAGRAMS)?,
-            announcers: open(directory, &layout::ANNOUNCERS)?,
+            active: open(directory, &layout::ACTIVE)?,
+            unconnected: open(directory, &layout::UNCONNECTED)?,
+            overflow: open(directory, &layout::OVERFLOW)?,
             replies: open(directory, &layout::REPLIES)?,
             exempt: open(directory, &layout::EXEMPT)?,
         })
@@ -55,7 +75,8 @@ impl Maps {
     /// # Errors
     /// `Foreign` if something else was pinned in a map's place.
     pub fn repair(&self, directory: &Path) -> Result<(), Error> {
-        let Self { vips, slots, counts, networks, sockets, datagrams, announcers, replies, exempt } = self;
+        let Self { tables, sockets, datagrams, active, unconnected, overflow, replies, exempt } = self;
+        let Tables { vips, slots, counts, networks, announcers } = tables;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
         repair(directory, &layout::COUNTS, counts)?;
@@ -63,6 +84,9 @@ impl Maps {
         repair(directory, &layout::SOCKETS, sockets)?;
         repair(directory, &layout::DATAGRAMS, datagrams)?;
         repair(directory, &layout::ANNOUNCERS, announcers)?;
+        repair(directory, &layout::ACTIVE, active)?;
+        repair(directory, &layout::UNCONNECTED, unconnected)?;
+        repair(directory, &layout::OVERFLOW, overflow)?;
         repair(directory, &layout::REPLIES, replies)?;
         repair(directory, &layout::EXEMPT, exempt)
     }

@@ -1,6 +1,7 @@
 //! The compiled programs, and loading them into the kernel.
 
 use std::path::Path;
+use std::time::Duration;
 
 use aya::EbpfLoader;
 use aya::programs::{CgroupSock, CgroupSockAddr, Program};
@@ -11,21 +12,29 @@ use super::layout::MAPS;
 /// `l4lbd.bpf.c`, compiled: the committed `l4lbd.bpf.o`, unless `build.rs` had to make another one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4lbd.bpf.o"));
 
+/// Bits by which the programs divide nanoseconds to get their unit of time.
+const TIME_SHIFT: u32 = 20;
+
 /// Loads the programs with the maps that are pinned in `directory`, and creates and pins those that
-/// are not.
+/// are not. An unconnected socket may get another server after `udp_timeout`.
 ///
 /// # Errors
 /// If the kernel or this process's capabilities do not suffice.
-pub fn load(directory: &Path) -> Result<aya::Ebpf, Error> {
+pub fn load(directory: &Path, udp_timeout: Duration) -> Result<aya::Ebpf, Error> {
     // Kernels before 5.18 have no bpf_set_retval. Any other cause fails the second attempt as well.
-    load_with(directory, true).or_else(|_| load_with(directory, false))
+    load_with(directory, udp_timeout, true).or_else(|_| load_with(directory, udp_timeout, false))
 }
 
-fn load_with(directory: &Path, set_retval: bool) -> Result<aya::Ebpf, Error> {
+fn load_with(directory: &Path, udp_timeout: Duration, set_retval: bool) -> Result<aya::Ebpf, Error> {
     let flag = u32::from(set_retval);
+    let timeout = u32::try_from(udp_timeout.as_nanos() >> TIME_SHIFT).unwrap_or(u32::MAX);
     let mut loader = EbpfLoader::new();
     // The programs use no structure of the kernel, and reading the kernel's BTF takes a while.
-    loader.btf(None).override_global("has_set_retval", &flag, true);
+    loader.btf(None).override_global("has_set_retval", &flag, true).override_global(
+        "udp_timeout",
+        &timeout,
+        true,
+    );
     for map in &MAPS {
         loader.map_pin_path(map.name, directory.join(map.name));
     }

@@ -1,13 +1,14 @@
 //! Settings of the eBPF data plane, and the name of its scheduler.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Name of the only scheduler ("power of two choices"): of two random servers the one with fewer
-/// connections for its weight takes a new connection. A datagram of an unconnected socket goes to a
-/// random server.
+/// connections for its weight takes a new connection. An unconnected socket is given a random server, and
+/// keeps it.
 pub const SCHEDULER: &str = "least-of-two";
 
-/// Settings of the eBPF data plane: the cgroup to attach to and the directory for the pins.
+/// Settings of the eBPF data plane: the cgroup to attach to, the directory for the pins, and a timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Cgroup whose processes are balanced. `None` is the root of the cgroup v2 tree, which has every
@@ -16,4 +17,6 @@ pub struct Options {
     /// Directory on a BPF file system, such as `/sys/fs/bpf/l4lbd`. It is created if it is missing. If
     /// there is no such file system, one is mounted on its parent.
     pub pins: PathBuf,
+    /// Time without a datagram after which an unconnected UDP socket may get another server.
+    pub udp_timeout: Duration,
 }

@@ -1,7 +1,8 @@
 //! Writing operations into the maps.
 //!
 //! For each changed service the new servers are written into free slots, and then the one word that
-//! points at them. A program run sees the old servers or the new ones, never a mixture.
+//! points at them. A program run sees the old servers or the new ones, never a mixture. What unconnected
+//! sockets have kept of a server holds from before that word to after it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,6 +34,20 @@ pub struct Published {
     pub halted: Vec<LeavingServer>,
 }
 
+/// Makes the map of the servers that take datagrams agree with `table`. An earlier version of this program may
+/// have changed the services without it, or a run may have been killed in between.
+pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
+    let failed = |source| map_error(&layout::ACTIVE, source);
+    let (ids, known) = maps.active.read(layout::SERVERS as usize).map_err(failed)?;
+    let wanted = table.terms();
+    let is_wrong = |(id, known): (u32, u32)| {
+        let term = wanted.get(&id).copied().unwrap_or(0);
+        (term != known).then_some((id, term))
+    };
+    let wrong = ids.into_iter().zip(known).filter_map(is_wrong);
+    maps.active.write(wrong).into_iter().next().map_or(Ok(()), |(_, error)| Err(failed(error)))
+}
+
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
 pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published {
@@ -60,13 +75,14 @@ pub fn add_network(maps: &Maps, network: &IpNet) -> Result<(), Error> {
     if holds_ipv4 {
         return Err(Error::Network(*network));
     }
-    maps.networks
+    maps.tables
+        .networks
         .update(&NetworkKey::from(network), &1)
         .map_err(|source| map_error(&layout::NETWORKS, source))
 }
 
 pub fn delete_network(maps: &Maps, network: &IpNet) -> Result<(), Error> {
-    maps.networks.delete(&NetworkKey::from(network)).map_err(|source| match source.kind() {
+    maps.tables.networks.delete(&NetworkKey::from(network)).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NoNetwork(*network),
         _ => map_error(&layout::NETWORKS, source),
     })
@@ -152,13 +168,17 @@ impl Publisher<'_> {
             }
         }
         let mut failed = self.write(&changes);
+        let mut passive = Vec::new();
         // The table must say what the maps say, so it only changes with what was written.
         for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
             match (failed.remove(&position), placed) {
                 (None, placed) => {
                     let halted = placed.as_ref().map(|placed| self.table.halted(&key, placed));
                     published.halted.extend(halted.unwrap_or_default());
-                    let lost = self.table.commit(key, placed).into_iter();
+                    passive.extend(placed.as_ref().into_iter().flat_map(PlacedService::passive_ids));
+                    let lost = self.table.commit(key, placed);
+                    passive.extend(lost.iter().map(|(_, id)| *id));
+                    let lost = lost.into_iter();
                     published.deleted.extend(lost.map(|(server, id)| LeavingServer::new(&key, &server, id)));
                 }
                 (Some((map, source)), placed) => {
@@ -171,6 +191,14 @@ impl Publisher<'_> {
                     });
                 }
             }
+        }
+        // What is not written here is written by the next start. An array takes every value.
+        for (_, error) in self.maps.active.write(passive.into_iter().map(|id| (id, 0))) {
+            tracing::warn!(
+                %error,
+                "cannot note which servers take no datagrams any more: unconnected UDP sockets may still send there \
+                 until l4lbd is restarted"
+            );
         }
     }
 
@@ -202,9 +230,9 @@ impl Publisher<'_> {
         // The kernel copies counts one by one, and most nodes use low ids only: look at few of them first.
         let near = 2 * (self.table.ids_end() + servers.len()) + NEAR_IDS;
         for limit in [near, layout::SERVERS as usize] {
-            let counts = Counts::read(self.maps, limit).map_err(NoRoom::Unknown)?;
+            let counts = Counts::read(&self.maps.tables, limit).map_err(NoRoom::Unknown)?;
             // An id whose count was not read may still be in use.
-            self.table.reclaim(|id| counts.of(id).map_or(u64::MAX, u64::from));
+            self.table.reclaim(|id| counts.of(id).unwrap_or(u64::MAX));
             placed = self.table.place(key, servers);
             if placed.is_ok() {
                 return placed.map_err(NoRoom::Exhausted);
@@ -218,16 +246,23 @@ impl Publisher<'_> {
     fn write(&self, changes: &[Change]) -> BTreeMap<usize, (MapLayout, io::Error)> {
         let mut failed = BTreeMap::new();
         // All slots first, because a program may read them as soon as a word points at them.
-        let (mut slots, mut owners) = (Vec::new(), Vec::new());
+        let (mut slots, mut owners, mut active) = (Vec::new(), Vec::new(), Vec::new());
         for (position, change) in changes.iter().enumerate() {
             let Some(placed) = &change.placed else { continue };
-            for slot in (placed.base..).zip(placed.slots(change.key)) {
-                slots.push(slot);
+            for (index, slot) in (placed.base..).zip(placed.slots(change.key)) {
+                if slot.weight > 0 {
+                    active.push((slot.id, slot.term()));
+                }
+                slots.push((index, slot));
                 owners.push(position);
             }
         }
-        for (at, error) in self.maps.slots.write(slots) {
+        for (at, error) in self.maps.tables.slots.write(slots) {
             owners.get(at).map(|position| failed.insert(*position, (layout::SLOTS_MAP, error)));
+        }
+        // A socket that is given a server notes what is here.
+        for (_, error) in self.maps.active.write(active) {
+            tracing::warn!(%error, "cannot note which servers take datagrams: each may go to another server");
         }
         // Then the words, except of services whose slots could not be written.
         let (mut words, mut owners) = (Vec::new(), Vec::new());
@@ -241,7 +276,7 @@ impl Publisher<'_> {
                     words.push((key, placed.region().word()));
                     owners.push(position);
                 }
-                None => match self.maps.vips.delete(&key) {
+                None => match self.maps.tables.vips.delete(&key) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         failed.insert(position, (layout::VIPS, error));
                     }
@@ -249,7 +284,7 @@ impl Publisher<'_> {
                 },
             }
         }
-        for (at, error) in self.maps.vips.write(words) {
+        for (at, error) in self.maps.tables.vips.write(words) {
             owners.get(at).map(|position| failed.insert(*position, (layout::VIPS, error)));
         }
         failed

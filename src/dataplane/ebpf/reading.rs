@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::error::Error;
 use super::layout::{self, MapLayout};
-use super::maps::Maps;
+use super::maps::Tables;
 use super::table::{self, PlacedService, ServiceTable};
 use crate::dataplane::state::{Connections, Service, ServiceKey};
 
@@ -24,13 +24,13 @@ pub struct EbpfReading {
 
 impl EbpfReading {
     /// Adds the networks and connections in the maps to the services in `table`.
-    pub fn new(maps: &Maps, table: &ServiceTable) -> Result<Self, Error> {
+    pub fn new(maps: &Tables, table: &ServiceTable) -> Result<Self, Error> {
         let counts =
             Counts::read(maps, table.ids_end()).map_err(|source| map_error(&layout::COUNTS, source))?;
         let mut reading = Self { networks: networks(maps)?, ..Self::default() };
         for (key, placed) in &table.services {
             for (address, server) in &placed.servers {
-                let active = counts.of(server.id).unwrap_or(0);
+                let active = counts.of(server.id).unwrap_or(0) as u32;
                 reading.connections.insert((*key, *address), Connections { active, inactive: 0 });
             }
             reading.services.insert(*key, placed.service());
@@ -40,7 +40,7 @@ impl EbpfReading {
 }
 
 /// Reads all services.
-pub fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, PlacedService>, Error> {
+pub fn services(maps: &Tables) -> Result<BTreeMap<ServiceKey, PlacedService>, Error> {
     let (keys, regions) = maps.vips.read(usize::MAX).map_err(|source| map_error(&layout::VIPS, source))?;
     let (_, slots) = maps
         .slots
@@ -49,13 +49,13 @@ pub fn services(maps: &Maps) -> Result<BTreeMap<ServiceKey, PlacedService>, Erro
     Ok(table::decode(&keys, &regions, &slots))
 }
 
-fn networks(maps: &Maps) -> Result<BTreeSet<IpNet>, Error> {
+fn networks(maps: &Tables) -> Result<BTreeSet<IpNet>, Error> {
     let keys = maps.networks.keys().map_err(|source| map_error(&layout::NETWORKS, source))?;
     Ok(keys.iter().filter_map(|key| key.network()).collect())
 }
 
 /// Reads the connections of one server.
-pub fn connections(maps: &Maps, id: u32) -> Result<Connections, Error> {
+pub fn connections(maps: &Tables, id: u32) -> Result<Connections, Error> {
     let count = maps.counts.lookup(&id).map_err(|source| map_error(&layout::COUNTS, source))?;
     Ok(Connections { active: active(count.unwrap_or(0)), inactive: 0 })
 }
@@ -71,7 +71,7 @@ pub struct Counts(Vec<i64>);
 
 impl Counts {
     /// Reads the counts of the ids below `limit`.
-    pub fn read(maps: &Maps, limit: usize) -> io::Result<Self> {
+    pub fn read(maps: &Tables, limit: usize) -> io::Result<Self> {
         maps.counts.read(limit.min(layout::SERVERS as usize)).map(|(_, counts)| Self(counts))
     }
 
@@ -81,8 +81,8 @@ impl Counts {
     }
 
     /// Returns the connections of a server; `None` if its count was not read.
-    pub fn of(&self, id: u32) -> Option<u32> {
-        self.0.get(id as usize).map(|count| active(*count))
+    pub fn of(&self, id: u32) -> Option<u64> {
+        self.0.get(id as usize).map(|count| u64::from(active(*count)))
     }
 }
 

@@ -68,6 +68,11 @@ impl PlacedService {
         self.servers.iter().filter(move |(_, server)| is_tcp && server.weight == 0)
     }
 
+    /// Lists the ids of the servers with weight 0.
+    pub fn passive_ids(&self) -> impl Iterator<Item = u32> {
+        self.servers.values().filter(|server| server.weight == 0).map(|server| server.id)
+    }
+
     /// Returns the service in the terms of the data plane.
     pub fn service(&self) -> Service {
         let scheduling = match self.sound {
@@ -180,6 +185,12 @@ impl ServiceTable {
     pub fn ids_end(&self) -> usize {
         let servers = self.services.values().flat_map(|placed| placed.servers.values());
         servers.map(|server| server.id as usize + 1).max().unwrap_or(0)
+    }
+
+    /// Returns the numbers that stand for the servers with a weight above 0, by their ids.
+    pub fn terms(&self) -> BTreeMap<u32, u32> {
+        let slots = self.services.iter().flat_map(|(key, placed)| placed.slots(*key));
+        slots.filter(|slot| slot.weight > 0).map(|slot| (slot.id, slot.term())).collect()
     }
 
     /// Returns the ids of all servers.

@@ -201,7 +201,7 @@ fn hint(op: &Op, errno: i32) -> Option<String> {
         // The kernel counts them in ticks of its clock, in 31 bits.
         (EINVAL, Op::SetTimeouts(_)) => {
             "a timeout is too long, with 1000 ticks a second more than 2147483 s (lower ipvs.tcp_timeout, \
-             ipvs.tcp_fin_timeout or ipvs.udp_timeout)"
+             ipvs.tcp_fin_timeout or dataplane.udp_timeout)"
                 .to_owned()
         }
         (EAFNOSUPPORT, _) => "the kernel has no IPVS for this address family".to_owned(),

@@ -7,7 +7,7 @@ use crate::dataplane::lock::{Lock, Part};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
-use crate::dataplane::reading::Depth;
+use crate::dataplane::reading::{Depth, Unreached};
 use crate::dataplane::state::{Connections, Route, ServerKey};
 
 /// Programs at a cgroup with their pinned maps.
@@ -122,6 +122,10 @@ impl Plane for EbpfPlane {
         }
     }
 
+    fn unreached(&self) -> Option<Unreached> {
+        self.attached.as_ref().and_then(Ebpf::unreached)
+    }
+
     fn purge(&mut self) -> Result<Option<usize>, PlaneError> {
         // Reading while attached would attach again.
         self.attached = None;
@@ -198,9 +202,13 @@ mod tests {
     use crate::cluster::Protocol;
     use crate::dataplane::ServiceKey;
 
+    fn options(pins: std::path::PathBuf) -> Options {
+        Options { cgroup: None, pins, udp_timeout: std::time::Duration::from_secs(60) }
+    }
+
     /// A plane that may attach nothing, where nothing is pinned.
     fn nothing_pinned(directory: &tempfile::TempDir) -> EbpfPlane {
-        EbpfPlane::look(&Options { cgroup: None, pins: directory.path().join("pins") })
+        EbpfPlane::look(&options(directory.path().join("pins")))
     }
 
     fn ops() -> [Op; 4] {
@@ -234,7 +242,7 @@ mod tests {
     fn leftovers_are_looked_for_until_they_are_gone() {
         let directory = tempfile::tempdir().unwrap();
         let pins = directory.path().join("pins");
-        let options = Options { cgroup: None, pins: pins.clone() };
+        let options = options(pins.clone());
         assert!(Leftovers::beside(PlaneKind::Ebpf, &options).is_none(), "the plane takes them over");
         let mut leftovers = Leftovers::beside(PlaneKind::Ipvs, &options).unwrap();
         assert_eq!(leftovers.remove(), Ok(()));

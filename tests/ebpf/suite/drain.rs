@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use caps::{CapSet, Capability};
 use l4lbd::dataplane::Op;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -73,16 +74,95 @@ pub fn ends_connected_udp() {
     }
 }
 
+/// What l4lbd-networks(7) says of errors, each by the call that comes first after the end.
+pub fn of_connected_udp_is_told_as_the_manual_says() {
+    use ErrorKind::ConnectionAborted;
+    let mut plane = Plane::new();
+    let (gone, stays, vip) = (udp_server("127.0.0.1"), udp_server("127.0.0.1"), udp("10.99.0.1:53"));
+    plane.apply(&service(vip, &[gone]));
+    let sockets = [(); 5].map(|()| udp_socket(gone));
+    for socket in &sockets {
+        socket.connect(address(vip)).unwrap();
+        assert_eq!(ask(socket).unwrap(), gone.port());
+    }
+    let add = Op::AddServer(vip, stays, l4lbd::dataplane::RealServer::masquerade(1));
+    plane.apply(&[Op::DelServer(vip, gone), add]);
+    let [receives, looks, sends, sends_again, names_it] = &sockets;
+    let works = |socket: &UdpSocket| {
+        socket.connect(address(vip)).unwrap();
+        assert_eq!(ask(socket).unwrap(), stays.port());
+        assert_eq!(socket.peer_addr().unwrap(), address(vip));
+    };
+    // Whoever receives, or looks at SO_ERROR, has the error once.
+    assert_eq!(receives.recv(&mut [0]).unwrap_err().kind(), ConnectionAborted);
+    works(receives);
+    assert_eq!(looks.take_error().unwrap().unwrap().kind(), ConnectionAborted);
+    works(looks);
+    // Whoever sends is told that there is no destination, which does not take the error away.
+    let unconnected = |socket: &UdpSocket| {
+        assert_eq!(socket.send(b"?").unwrap_err().raw_os_error(), Some(nix::libc::EDESTADDRREQ));
+        assert!(socket.peer_addr().is_err());
+    };
+    unconnected(sends);
+    assert_eq!(sends.take_error().unwrap().unwrap().kind(), ConnectionAborted);
+    works(sends);
+    unconnected(sends_again);
+    sends_again.connect(address(vip)).unwrap();
+    assert_eq!(sends_again.send(b"?").unwrap_err().kind(), ConnectionAborted);
+    works(sends_again);
+    assert_eq!(names_it.send_to(b"?", address(vip)).unwrap_err().kind(), ConnectionAborted);
+    assert_eq!(ask_at(names_it, address(vip)).unwrap(), (stays.port(), address(vip)));
+}
+
+/// Starts a client in a network namespace of its own that is connected through a VIP of one server.
+fn client_elsewhere(plane: &mut Plane, kind: &str, vip: &str) -> (Helper, Op) {
+    let key = tcp(vip);
+    let free: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    plane.apply(&service(key, &[free]));
+    let mut helper = Helper::start(&[kind, vip, &free.to_string()]);
+    assert_eq!(helper.line(), vip);
+    assert_eq!(plane.count(key, free), 1);
+    (helper, Op::DelServer(key, free))
+}
+
+/// Those of a process, of one thread alone, and those that no process is in any more.
 pub fn ends_connections_of_other_network_namespaces() {
     let mut plane = Plane::new();
-    let vip = tcp("10.99.0.1:80");
-    let free: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    plane.apply(&service(vip, &[free]));
-    let mut helper = Helper::start(&["elsewhere", "10.99.0.1:80", &free.to_string()]);
-    assert_eq!(helper.line(), "10.99.0.1:80");
-    assert_eq!(plane.count(vip, free), 1);
-    plane.apply(&[Op::DelServer(vip, free)]);
-    assert_eq!(helper.line(), ErrorKind::ConnectionAborted.to_string());
+    for kind in ["elsewhere", "elsewhere-in-a-thread", "elsewhere-and-back"] {
+        let (mut helper, end) = client_elsewhere(&mut plane, kind, "10.99.0.1:80");
+        plane.apply(&[end]);
+        assert_eq!(helper.line(), ErrorKind::ConnectionAborted.to_string(), "{kind}");
+        assert_eq!(plane.ebpf.unreached(), None, "{kind}");
+        plane.apply(&[Op::DelService(tcp("10.99.0.1:80"))]);
+    }
+}
+
+/// Without these rights the daemon cannot look into other processes.
+pub fn of_other_namespaces_is_told_where_it_is_not_allowed() {
+    let rights = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
+    let mut plane = Plane::new();
+    let (mut helper, end) = client_elsewhere(&mut plane, "elsewhere", "10.99.0.1:80");
+    let (closed, end_of_closed) = client_elsewhere(&mut plane, "elsewhere", "10.99.0.2:80");
+    rights.iter().for_each(|right| caps::drop(None, CapSet::Effective, *right).unwrap());
+    assert!(plane.ebpf.apply(&[&end, &end_of_closed]).is_empty());
+    let finished = plane.ebpf.finish_pass(true);
+    let unreached = plane.ebpf.unreached();
+    rights.iter().for_each(|right| caps::raise(None, CapSet::Effective, *right).unwrap());
+    finished.unwrap();
+    let unreached = unreached.expect("a report");
+    assert_eq!(unreached.connections, 2);
+    assert!(unreached.reason.contains("CAP_SYS_PTRACE, CAP_SYS_ADMIN"), "{}", unreached.reason);
+    // What is closed needs no end.
+    closed.kill();
+    plane.apply(&[]);
+    assert_eq!(plane.ebpf.unreached().map(|unreached| unreached.connections), Some(1));
+    // The next search, in which there is more to look for, finds it.
+    let (mut other, end) = client_elsewhere(&mut plane, "elsewhere", "10.99.0.3:80");
+    plane.apply(&[end]);
+    for helper in [&mut helper, &mut other] {
+        assert_eq!(helper.line(), ErrorKind::ConnectionAborted.to_string());
+    }
+    assert_eq!(plane.ebpf.unreached(), None);
 }
 
 pub fn ends_later_what_it_could_not_end() {

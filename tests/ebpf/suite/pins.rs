@@ -78,6 +78,34 @@ pub fn an_upgrade_in_place() {
     assert_eq!(plane.total(), 0);
 }
 
+/// A version before these maps counts connections and shows VIPs by the other ones.
+pub fn of_a_version_that_has_fewer_maps() {
+    let mut plane = Plane::new();
+    let (vip, datagrams) = (tcp("10.99.0.1:80"), udp("10.99.0.1:53"));
+    let servers = [tcp_server("127.0.0.1"), tcp_server("127.0.0.1")];
+    plane.apply(&service(vip, &servers));
+    plane.apply(&service(datagrams, &[udp_server("127.0.0.1")]));
+    let mut held = connect(address(vip)).unwrap();
+    let connected = udp_socket(address(datagrams));
+    connected.connect(address(datagrams)).unwrap();
+    let table = plane.read();
+    for name in ["active", "unconnected", "overflow"] {
+        fs::remove_file(plane.options.pins.join("v1").join(name)).unwrap();
+    }
+    // What only looks at it changes nothing.
+    assert_eq!(Ebpf::look(&plane.options).unwrap(), table);
+    plane.reopen();
+    assert_eq!(plane.read(), table);
+    assert_eq!(held.0.peer_addr().unwrap(), address(vip));
+    assert!(is_alive(&mut held.0));
+    ask(&connected).unwrap();
+    assert_eq!(connected.peer_addr().unwrap(), address(datagrams));
+    let unconnected = udp_socket(address(datagrams));
+    assert_eq!(ask_at(&unconnected, address(datagrams)).unwrap().1, address(datagrams));
+    plane.apply(&[Op::DelService(vip)]);
+    assert!(!is_alive(&mut held.0));
+}
+
 pub fn that_were_removed() {
     let mut plane = Plane::new();
     let vip = tcp("10.99.0.1:80");
@@ -285,7 +313,7 @@ pub fn places_that_will_not_do() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("file"), "").unwrap();
     let open = |cgroup: &Path, pins: PathBuf| {
-        Ebpf::open(&Options { cgroup: Some(cgroup.to_owned()), pins }).unwrap_err().to_string()
+        Ebpf::open(&Options { cgroup: Some(cgroup.to_owned()), pins, ..options() }).unwrap_err().to_string()
     };
     let text = open(place::cgroup(), elsewhere.path().join("pins"));
     assert!(text.contains("not on a BPF file system"), "{text}");
@@ -295,7 +323,7 @@ pub fn places_that_will_not_do() {
     assert!(text.contains("cannot open the cgroup"), "{text}");
     // On an empty directory a BPF file system is mounted.
     let empty = tempfile::tempdir().unwrap();
-    let options = Options { cgroup: Some(place::cgroup().to_owned()), pins: empty.path().join("pins") };
+    let options = Options { pins: empty.path().join("pins"), ..options() };
     drop(Plane::open(options));
     nix::mount::umount(empty.path()).unwrap();
 }

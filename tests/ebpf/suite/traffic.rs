@@ -1,10 +1,12 @@
 //! Single connections and datagrams.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use l4lbd::dataplane::Op;
-use l4lbd::dataplane::ebpf::Ebpf;
+use l4lbd::dataplane::ebpf::{Ebpf, Options};
+use l4lbd::dataplane::{Op, RealServer, ServiceKey};
 use socket2::{Domain, Socket, Type};
 
 use crate::helper::Helper;
@@ -77,16 +79,195 @@ pub fn unconnected_udp() {
         let servers = [udp_server(host), udp_server(host)];
         plane.apply(&service(udp(vip), &servers));
         let vip: SocketAddr = vip.parse().unwrap();
-        let socket = udp_socket(vip);
         let ports = tally((0..64).map(|_| {
+            let socket = udp_socket(vip);
             let (port, from) = ask_at(&socket, vip).unwrap();
             assert_eq!(from, vip);
             port
         }));
-        assert_eq!(ports.len(), 2, "each datagram is for itself: {ports:?}");
+        assert_eq!(ports.len(), 2, "each socket is for itself: {ports:?}");
         // The same server, without a VIP, from another socket.
         let direct = udp_socket(vip);
         assert_eq!(ask_at(&direct, servers[0]).unwrap(), (servers[0].port(), servers[0]));
+    }
+}
+
+/// Sessions of several datagrams: QUIC, DTLS, RADIUS.
+pub fn unconnected_udp_keeps_its_server() {
+    for (vip, host) in ["10.99.0.1:53", "[fd99::1]:53"].into_iter().zip(LOOPBACK) {
+        let mut plane = Plane::new();
+        let key = udp(vip);
+        let (first, second, third) = (udp_server(host), udp_server(host), udp_server(host));
+        plane.apply(&service(key, &[first, second]));
+        let socket = udp_socket(address(key));
+        let ports = |count| tally((0..count).map(|_| ask_at(&socket, address(key)).unwrap().0));
+        let kept = ports(20);
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        // Others come and go, and the daemon starts anew.
+        plane.apply(&[Op::AddServer(key, third, RealServer::masquerade(1))]);
+        plane.reopen();
+        assert_eq!(ports(20), kept);
+        let (own, other) = if kept.contains_key(&first.port()) { (first, second) } else { (second, first) };
+        plane.apply(&[Op::DelServer(key, other)]);
+        assert_eq!(ports(20), kept);
+        // As with IPVS, whose entry is of the client's port.
+        socket.connect(address(key)).unwrap();
+        assert_eq!(ask(&socket).unwrap(), own.port());
+        disconnect(&socket);
+        assert_eq!(ports(20), kept);
+        // It leaves with its server, for whatever reason it goes, and stays with the next one.
+        plane.apply(&[weight(key, own, 0)]);
+        assert_eq!(ports(20), [(third.port(), 20)].into());
+        plane.apply(&[weight(key, own, 1)]);
+        assert_eq!(ports(20), [(third.port(), 20)].into());
+        plane.apply(&[Op::DelServer(key, third)]);
+        assert_eq!(ports(20), kept);
+        plane.apply(&[Op::DelServer(key, own)]);
+        refused(socket.send_to(b"?", address(key)));
+    }
+}
+
+/// A server that is gone may have given its id to another one.
+pub fn unconnected_udp_whose_server_s_id_is_another_server_s() {
+    let mut plane = Plane::new();
+    let key = udp("10.99.0.1:53");
+    let mut before = udp_server("127.0.0.1");
+    plane.apply(&service(key, &[before]));
+    let socket = udp_socket(address(key));
+    for _ in 0..20 {
+        assert_eq!(ask_at(&socket, address(key)).unwrap(), (before.port(), address(key)));
+        let after = udp_server("127.0.0.1");
+        plane.apply(&[Op::DelService(key)]);
+        // A start forgets which ids were in use.
+        plane.reopen();
+        plane.apply(&service(key, &[after]));
+        before = after;
+    }
+}
+
+pub fn unconnected_udp_that_has_rested() {
+    let mut plane = Plane::open(Options { udp_timeout: Duration::ZERO, ..options() });
+    let key = udp("10.99.0.1:53");
+    let servers = [udp_server("127.0.0.1"), udp_server("127.0.0.1")];
+    plane.apply(&service(key, &servers));
+    let socket = udp_socket(address(key));
+    let mut reached = BTreeSet::new();
+    while reached.len() < 2 {
+        let (port, from) = ask_at(&socket, address(key)).unwrap();
+        assert_eq!(from, address(key));
+        reached.insert(port);
+    }
+}
+
+/// One socket for many sessions, as QUIC has it.
+pub fn unconnected_udp_with_very_many_vips() {
+    let mut plane = Plane::new();
+    let servers: Vec<SocketAddr> = (0..4).map(|_| udp_server("127.0.0.1")).collect();
+    let keys: Vec<ServiceKey> = (0..40).map(|port| udp(&format!("10.99.0.1:{}", 1000 + port))).collect();
+    keys.iter().for_each(|key| plane.apply(&service(*key, &servers)));
+    let socket = udp_socket(address(keys[0]));
+    let ask_all = || -> Vec<u16> {
+        let each = keys.iter().map(|key| {
+            let (port, from) = ask_at(&socket, address(*key)).unwrap();
+            assert_eq!(from, address(*key));
+            port
+        });
+        each.collect()
+    };
+    let kept = ask_all();
+    assert!(tally(kept.iter().copied()).len() > 1);
+    assert_eq!(ask_all(), kept);
+    servers.iter().for_each(|server| {
+        assert_eq!(ask_at(&socket, *server).unwrap(), (server.port(), *server));
+    });
+    assert_eq!(ask_all(), kept);
+}
+
+/// Each answer comes from the address that was asked.
+pub fn unconnected_udp_that_asks_a_server_by_several_names() {
+    for (vips, host) in
+        [["10.99.0.1:53", "10.99.0.2:54"], ["[fd99::1]:53", "[fd99::2]:54"]].into_iter().zip(LOOPBACK)
+    {
+        let mut plane = Plane::new();
+        let server = echo_server(host);
+        let direct = server.local_addr().unwrap();
+        for vip in vips {
+            plane.apply(&service(udp(vip), &[direct]));
+        }
+        let [first, second] = vips.map(|vip| address(udp(vip)));
+        let mut clients = vec![udp_socket(first)];
+        if first.is_ipv4() {
+            clients.push(UdpSocket::bind("[::]:0").unwrap());
+        }
+        for client in clients {
+            let is_dual = client.local_addr().unwrap().is_ipv6() && first.is_ipv4();
+            let name = |name: SocketAddr| if is_dual { mapped(name) } else { name };
+            let sender = || {
+                let mut byte = [0];
+                let (_, from) = client.recv_from(&mut byte).unwrap();
+                (byte[0], from)
+            };
+            let asked = |names: &[SocketAddr]| {
+                for (number, to) in (0..).zip(names) {
+                    client.send_to(&[number], name(*to)).unwrap();
+                }
+                // Answers may overtake each other only in a network.
+                for (number, to) in (0..).zip(names) {
+                    assert_eq!(sender(), (number, name(*to)), "{names:?}");
+                }
+            };
+            let unasked = |from: SocketAddr| {
+                let to = SocketAddr::new(direct.ip(), client.local_addr().unwrap().port());
+                server.send_to(&[99], to).unwrap();
+                assert_eq!(sender(), (99, name(from)));
+            };
+            asked(&[first]);
+            unasked(first);
+            asked(&[direct]);
+            unasked(direct);
+            asked(&[second]);
+            unasked(second);
+            asked(&[first, second]);
+            asked(&[first, direct, second, second, direct, first, direct, first]);
+            asked(&[first; 30]);
+            asked(&[direct, first, second, direct]);
+            // A client that looks at no sender, and one that is not answered, cost the next one nothing for long.
+            client.send_to(&[1], name(first)).unwrap();
+            client.recv(&mut [0]).unwrap();
+            asked(&[first]);
+        }
+    }
+}
+
+/// No program runs when a socket disconnects.
+pub fn udp_that_was_connected_and_is_no_longer() {
+    for (vips, host) in
+        [["10.99.0.1:53", "10.99.0.2:54"], ["[fd99::1]:53", "[fd99::2]:54"]].into_iter().zip(LOOPBACK)
+    {
+        let mut plane = Plane::new();
+        let server = udp_server(host);
+        let [vip, other] = vips.map(udp);
+        plane.apply(&service(vip, &[server]));
+        plane.apply(&service(other, &[server]));
+        let socket = udp_socket(server);
+        socket.connect(address(vip)).unwrap();
+        assert_eq!(ask(&socket).unwrap(), server.port());
+        // The socket gets another port when it disconnects, so the answer has to be there.
+        socket.send(b"?").unwrap();
+        socket.peek(&mut [0; 2]).unwrap();
+        disconnect(&socket);
+        assert_eq!(socket.recv_from(&mut [0; 2]).unwrap().1, address(vip));
+        assert_eq!(plane.count(vip, server), 0, "it counts as no connection any more");
+        for name in [server, address(other), server, address(vip)] {
+            assert_eq!(ask_at(&socket, name).unwrap(), (server.port(), name));
+        }
+        socket.connect(address(vip)).unwrap();
+        disconnect(&socket);
+        assert_eq!(ask_at(&socket, server).unwrap(), (server.port(), server));
+        socket.connect(server).unwrap();
+        assert_eq!(ask(&socket).unwrap(), server.port());
+        socket.send(b"?").unwrap();
+        assert_eq!(socket.recv_from(&mut [0; 2]).unwrap().1, server);
     }
 }
 

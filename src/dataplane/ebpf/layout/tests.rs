@@ -69,6 +69,25 @@ fn bytes_are_in_network_order_where_the_program_expects_it() {
     assert_eq!(network.as_bytes()[..4], 104_u32.to_ne_bytes());
 }
 
+/// Sockets keep their servers over a restart, and not over a change of what an id stands for.
+#[test]
+fn terms_are_the_same_in_every_run_and_others_for_other_servers() {
+    let vips = ["10.1.2.3", "10.1.2.4", "fd00::1"].map(|address| ServiceKey {
+        protocol: Protocol::Udp,
+        address: address.parse().unwrap(),
+        port: 53,
+    });
+    let servers = ["10.0.0.1:53", "10.0.0.1:54", "10.0.0.2:53"];
+    let slots =
+        vips.iter().flat_map(|vip| servers.map(|server| Slot::new(*vip, server.parse().unwrap(), 7, 1)));
+    let terms: std::collections::BTreeSet<u32> = slots.map(|slot| slot.term()).collect();
+    assert_eq!(terms.len(), 9);
+    assert!(!terms.contains(&0));
+    // Another number would take their servers from all sockets of a node that is upgraded.
+    let again = Slot::new(vips[0], servers[0].parse().unwrap(), 8, 3);
+    assert_eq!(again.term(), 2_505_530_248);
+}
+
 #[test]
 fn maps_are_those_of_the_compiled_program() {
     let object = aya_obj::Object::parse(OBJECT).unwrap();
@@ -114,4 +133,5 @@ fn types_are_those_of_the_compiled_program() {
     assert_eq!(structs["slot"], layout_of!(Slot { vip, address, port, zero, id, weight }));
     assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
     assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
+    assert_eq!(structs["keeps"].size, size_of::<Keeps>());
 }
