@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::cluster::Snapshot;
 
+mod bounded;
 pub mod combined;
 pub mod configured;
 pub mod driver;

@@ -123,6 +123,25 @@ impl<K: Ord, V> SharedMap<K, V> {
     }
 }
 
+impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
+    /// Returns the same entries, shared with `older` where it has them too.
+    #[must_use]
+    pub fn sharing(self, older: &Self) -> Self {
+        let mut shared = older.clone();
+        for change in older.changes(&self) {
+            match change {
+                Change::Added(key, value) | Change::Changed(key, _, value) => {
+                    shared.insert(key.clone(), value.clone());
+                }
+                Change::Removed(key, _) => {
+                    shared.remove(key);
+                }
+            }
+        }
+        shared
+    }
+}
+
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// Adds an entry or replaces its value. Returns the value that it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
@@ -456,6 +475,12 @@ impl<K: Ord + Clone> SharedSet<K> {
         K: Borrow<Q>,
     {
         self.0.remove(key).is_some()
+    }
+
+    /// Returns the same members, shared with `older` where it has them too.
+    #[must_use]
+    pub fn sharing(self, older: &Self) -> Self {
+        Self(self.0.sharing(&older.0))
     }
 
     /// Removes the members for which `is_kept` does not hold.

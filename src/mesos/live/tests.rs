@@ -68,7 +68,7 @@ fn a_full_state_in_between_loses_no_event() {
         for answered in [asked, (asked + 3).min(records.len())] {
             let mut live = after[asked].clone();
             let since = records[asked..].iter().map(String::as_str);
-            live.resync(&answer(&after[answered]), since).unwrap();
+            live.resync(answer(&after[answered]).as_bytes(), since).unwrap();
             assert_eq!(known(&live), all, "asked after {asked}, answered after {answered}");
         }
     }
@@ -78,16 +78,16 @@ fn a_full_state_in_between_loses_no_event() {
 fn a_real_state_gives_the_same_from_both_ends() {
     let answer = capture("v1_master_get_state.json");
     let mut live = fold(&records("subscribe_master.jsonl")[..1]);
-    live.resync(&answer, std::iter::empty()).unwrap();
+    live.resync(answer.as_bytes(), std::iter::empty()).unwrap();
     let parsed = mesos::parse(answer.as_bytes(), Some(Format::V1State)).unwrap();
     assert_eq!(live.snapshot(), &parsed);
-    assert!(live.resync("{}", std::iter::empty()).is_err());
+    assert!(live.resync("{}".as_bytes(), std::iter::empty()).is_err());
     assert_eq!(live.snapshot(), &parsed, "a bad answer leaves everything as it was");
 }
 
 #[test]
 fn updates_of_one_state_replace_each_other() {
-    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#);
+    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#, None);
     for n in 0..100 {
         let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
         let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);
