@@ -3,7 +3,8 @@
 //! What belongs here: the loop (this file), one pass (`pass.rs`) and what it publishes (`publish.rs`).
 //! Every pass compares complete states, whatever woke it: a new snapshot, a change of the node's
 //! network, the audit timer, or a client that asks for the status. So start, restart, drift and retry
-//! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
+//! are one code path. An answer of a source that only confirms what is believed makes no pass; it
+//! updates the age of it in the status. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
 //! and the file that survives restarts.
 
 use std::sync::Arc;
@@ -120,15 +121,16 @@ impl<D: DataPlane> Reconciler<D> {
                 let until_due = self.until_due();
                 if until_due < self.audit { (until_due, Cause::Due) } else { (self.audit, Cause::Audit) }
             };
+            let until = Instant::now().checked_add(pause);
             // Nothing is polled: each of these events makes a pass, and what several of them changed is one
             // pass.
             cause = tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause) => next,
-                changed = inputs.feeds.changed() => match changed {
-                    Ok(()) => Cause::Source,
+                () = sleep_until(until) => next,
+                is_open = news(&mut self.passes, &mut inputs.feeds) => match is_open {
+                    true => Cause::Source,
                     // The source has heard of the shutdown first.
-                    Err(_) => break,
+                    false => break,
                 },
                 () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => Cause::Request,
                 Ok(()) = inputs.dns.changed() => Cause::Dns,
@@ -203,6 +205,27 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes one pass.
     pub async fn pass(&mut self, cause: Cause) {
         self.passes.pass(cause, !self.requests.is_empty()).await;
+    }
+}
+
+/// Waits for a feed that needs a pass: most only confirm what is believed, which updates its age. Returns
+/// false if there will be none.
+async fn news<D: DataPlane>(passes: &mut Passes<D>, feeds: &mut watch::Receiver<Feed>) -> bool {
+    while feeds.changed().await.is_ok() {
+        // Taken in by the pass, where it needs one.
+        let feed = feeds.borrow().clone();
+        if !passes.confirm(feed) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits until then, or for ever where the time is beyond all times.
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -219,6 +219,10 @@ impl Belief {
         now: Timestamp,
     ) -> Option<HoldReason> {
         let failover = self.failover.as_ref();
+        // The usual case costs nothing, however many tasks there are.
+        if failover.is_none() && new.recovered.is_empty() {
+            return None;
+        }
         let is_awaited = |new: &Snapshot, agent: &str| {
             new.recovered.contains(agent) || failover.is_some_and(|failover| failover.missing.contains(agent))
         };

@@ -132,9 +132,11 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let mut desired = Desired { skipped: table.skipped.clone(), ..Desired::default() };
     let none = Vip::default();
     let vacant = vacant.iter().filter(|key| !table.vips.contains_key(key)).map(|key| (key, &none));
+    // As a set: right after a migration there are as many services of the peer's as VIPs.
+    let foreign: BTreeSet<ServiceKey> = inputs.foreign.iter().filter_map(|foreign| foreign.key).collect();
     // Names come before addresses in this order, so that a literal never takes a name's service.
     for (key, vip) in table.vips.iter().chain(vacant) {
-        inputs.add(key, vip, &mut desired);
+        inputs.add(key, vip, &foreign, &mut desired);
     }
     // After the services: a literal VIP outside of the ranges needs a route and rules of its own.
     let networks = vip_networks(&desired.services, settings, node);
@@ -164,11 +166,11 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
 
 impl Inputs<'_> {
     /// Adds the services of one VIP: one for each address family that it has.
-    fn add(&self, key: &VipKey, vip: &Vip, desired: &mut Desired) {
+    fn add(&self, key: &VipKey, vip: &Vip, foreign: &BTreeSet<ServiceKey>, desired: &mut Desired) {
         let name = match &key.host {
             Host::Literal(address) => {
                 return match unusable_vip(*address, self.node, self.settings) {
-                    None => self.add_service(*address, key, vip, desired),
+                    None => self.add_service(*address, key, vip, foreign, desired),
                     Some(reason) => skip(desired, key, vip, None, &reason),
                 };
             }
@@ -179,7 +181,7 @@ impl Inputs<'_> {
             match leases.get(name) {
                 // A vacant VIP refuses connections at every address that it had.
                 Some(address) if is_wanted || vip.backends.is_empty() => {
-                    self.add_service(address, key, vip, desired);
+                    self.add_service(address, key, vip, foreign, desired);
                 }
                 None if is_wanted => {
                     let range = if ipv4 { "vips.range4" } else { "vips.range6" };
@@ -216,10 +218,17 @@ impl Inputs<'_> {
         }
     }
 
-    fn add_service(&self, address: IpAddr, vip_key: &VipKey, vip: &Vip, desired: &mut Desired) {
+    fn add_service(
+        &self,
+        address: IpAddr,
+        vip_key: &VipKey,
+        vip: &Vip,
+        foreign: &BTreeSet<ServiceKey>,
+        desired: &mut Desired,
+    ) {
         let key = ServiceKey { protocol: vip_key.protocol, address, port: vip_key.port };
         // Services of other programs are never changed; programming the same key would take theirs.
-        if self.foreign.iter().any(|foreign| foreign.key == Some(key)) {
+        if foreign.contains(&key) {
             let reason = "a virtual service that is not ours has this address and port: remove it, or \
                           change the label";
             desired.blocked.push(vip_key.clone());

@@ -108,6 +108,31 @@ impl<D: DataPlane> Passes<D> {
         is_new
     }
 
+    /// Takes in that a source has confirmed what is believed, without a pass: only the age is published. Returns
+    /// false where the feed needs a pass.
+    pub(super) fn confirm(&mut self, feed: Feed) -> bool {
+        let is_known = match (&feed.accepted, &self.feed.accepted) {
+            (Some(new), Some(known)) => Arc::ptr_eq(new, known),
+            _ => false,
+        };
+        // A failure begins or ends, or another server answers.
+        let is_source_same =
+            feed.failure.is_none() && self.feed.failure.is_none() && feed.place == self.feed.place;
+        // Servers that drain may have lost their last connection.
+        if !is_known || !is_source_same || self.due.is_some() {
+            return false;
+        }
+        let had_error = self.saver.error().is_some();
+        // The cluster may have become due to be written.
+        self.saver.save(&self.planner.persisted);
+        if had_error != self.saver.error().is_some() {
+            return false;
+        }
+        self.publisher.publish_age(&feed);
+        self.feed = feed;
+        true
+    }
+
     /// Writes what the next start should know.
     pub(super) fn finish(&mut self) {
         self.saver.finish(&self.planner.persisted);

@@ -203,6 +203,14 @@ impl Publisher {
         self.status.foreign.clone_from(&actual.foreign);
     }
 
+    /// Publishes the last status with a new age of what is believed.
+    pub(super) fn publish_age(&mut self, feed: &Feed) {
+        self.status.at = Timestamp::now();
+        self.status.source.good_at = feed.good_at;
+        self.status.source.pace.clone_from(&feed.pace);
+        self.statuses.send_replace(Arc::new(self.status.clone()));
+    }
+
     /// Publishes the status after a pass.
     pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
         let StatusInputs { report, planned, planner, feed, store_error, unused_files, is_asked } = inputs;

@@ -849,3 +849,42 @@ async fn an_address_is_free_again_when_the_task_that_had_it_has_gone() {
     bench.learn(&literal).await;
     assert_eq!(bench.status().vips.len(), 1, "{:?}", bench.status().skipped);
 }
+
+/// The source confirms the document every two seconds; the kernel is read when something has happened.
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_document_updates_its_age_and_makes_no_pass() {
+    let bench = Bench::new();
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (_requests, request_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let network = Arc::new(Notify::new());
+    let inputs = Inputs { feeds: feed_receiver, requests: request_receiver, network, dns: dns_receiver };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let confirmed = |sequence: u64, documents: &[&str], second: i64| {
+        let good_at = Some(Timestamp::from_second(second).unwrap());
+        Report { good_at, ..report(sequence, &document(documents)) }
+    };
+    believer.take(confirmed(1, &["/web:80"], 1), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let passed = statuses.wait_for(|status| status.vips.len() == 1).await.unwrap().pass.at;
+    for second in 2..6 {
+        believer.take(confirmed(1, &["/web:80"], second), Timestamp::now());
+        feeds.send_replace(believer.feed().clone());
+        let is_newer =
+            |status: &Arc<Status>| status.source.good_at.is_some_and(|good_at| good_at.as_second() == second);
+        let status = statuses.wait_for(is_newer).await.unwrap();
+        assert_eq!((status.pass.at, status.vips.len()), (passed, 1), "second {second}");
+    }
+    // A failure is no confirmation, and a new document neither.
+    let failure = Some(Failure { error: "gone".to_owned(), at: Timestamp::now(), attempts: 1 });
+    believer.take(Report { failure, ..confirmed(1, &["/web:80"], 5) }, Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    statuses.wait_for(|status| status.degraded && status.pass.at != passed).await.unwrap();
+    believer.take(confirmed(2, &["/web:80", "/other:80"], 7), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    statuses.wait_for(|status| status.vips.len() == 2 && !status.degraded).await.unwrap();
+    shutdown.cancel();
+    running.await.unwrap();
+}
