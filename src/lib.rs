@@ -13,6 +13,13 @@
 //! complete pictures and the reconciler compares complete states, so that start, restart, drift and
 //! retry are one code path.
 //!
+//! A complete picture costs what changed in it. A document is decompressed and read in windows
+//! ([`mesos::cursor`]), items that are those of the last document are recognised by their hash and not
+//! read ([`mesos::reading`]), and snapshots share all that they have in common ([`cluster::shared`]). For
+//! example, of 50,000 tasks of which one became unhealthy, one is parsed; the new snapshot has the 49,999
+//! other [`cluster::Task`]s of the last one, and `old.tasks.changes(&new.tasks)` yields the one that differs.
+//! A document that differs in nothing that is read, such as in offers, leads to no snapshot and to no pass.
+//!
 //! # Layers
 //!
 //! A module uses only modules of the lines above its own, and on its own line those to its left. A
