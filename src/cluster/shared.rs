@@ -147,7 +147,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let (place, within) = self.find(&key);
         let chunks = Arc::make_mut(&mut self.chunks);
-        // A key behind all others goes to the end of the last chunk.
+        // The greatest key goes to the end of the last chunk.
         let is_last = place == chunks.len();
         let chunk = match is_last {
             true => chunks.last_mut(),
@@ -357,7 +357,7 @@ impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SharedMap<K, V> {
     }
 }
 
-/// Of equal keys the last one counts.
+/// Keeps the last one of equal keys.
 impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut entries: Vec<(K, V)> = entries.into_iter().collect();
@@ -388,7 +388,7 @@ impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
     }
 }
 
-/// As any map.
+/// Writes an object.
 impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
@@ -539,7 +539,7 @@ impl<'a, K> IntoIterator for &'a SharedSet<K> {
     }
 }
 
-/// As any list.
+/// Writes a list.
 impl<K: Serialize> Serialize for SharedSet<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())

@@ -21,7 +21,7 @@ use super::wire::{Lenient, strictly};
 pub enum ReadError {
     #[error("not JSON: {what} at byte {offset}")]
     NotJson { what: Cow<'static, str>, offset: u64 },
-    /// Such as one that cannot be decompressed, or is too long.
+    /// A document that cannot be decompressed, or is too long.
     #[error(transparent)]
     Document(std::io::Error),
 }

@@ -58,7 +58,7 @@ impl Kind {
 /// Contribution of one item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Facts {
-    /// Such as a task that is being staged and has no VIP.
+    /// Item without effect, such as a task that is being staged and has no VIP.
     Nothing,
     Task {
         /// Present for a task with VIP labels.

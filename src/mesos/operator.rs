@@ -69,7 +69,7 @@ struct AnswerWalk<'w, R, I> {
 }
 
 impl<R: Read, I: Items> AnswerWalk<'_, R, I> {
-    /// Walks through `get_state` and its members `get_tasks`, `get_agents` and others: their own members
+    /// Walks through `get_state` and its members such as `get_tasks`: their own members
     /// have distinct names, so that one function serves them all.
     fn members(&mut self) -> Result<(), Error> {
         if !self.walk.enter_object()? {

@@ -236,7 +236,7 @@ pub fn walk(document: impl Read, format: StateFormat, items: &mut impl Items) ->
     }
 }
 
-/// What comes from the items of a document that are not those of the last one.
+/// Items of a document, compared with those of the last one.
 struct Change<'r> {
     reader: &'r DocumentReader,
     order: &'r [Slot],

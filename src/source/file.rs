@@ -82,7 +82,7 @@ impl Source for FileSource {
     }
 }
 
-/// Reads a file in whatever format it is. Recordings are read as a whole, and all others in windows.
+/// Reads a file in the format that it has: state documents in windows, recordings as a whole.
 fn read(reader: &mut DocumentReader, mut file: File) -> Result<Reading, mesos::Error> {
     let unreadable = |error| mesos::Error::Document(ReadError::Document(error));
     let format = mesos::detect(Bounded::document(&file))?;
