@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::cluster::Snapshot;
 
 pub mod asked;
+mod bounded;
 pub mod combined;
 pub mod configured;
 pub mod driver;
