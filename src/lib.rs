@@ -19,6 +19,13 @@
 //!
 //! Minuteman is the load balancer of DC/OS, whose labels, names and addresses this one takes over.
 //!
+//! A complete picture costs what changed in it. A document is decompressed and read in windows
+//! ([`mesos::cursor`]), items that are those of the last document are recognised by their hash and not
+//! read ([`mesos::reading`]), and snapshots share all that they have in common ([`cluster::shared`]). For
+//! example, of 50,000 tasks of which one became unhealthy, one is parsed; the new snapshot has the 49,999
+//! other [`cluster::Task`]s of the last one, and `old.tasks.changes(&new.tasks)` yields the one that differs.
+//! A document that differs in nothing that is read, such as in offers, leads to no snapshot and to no pass.
+//!
 //! # Layers
 //!
 //! A module uses only modules above it in this list. A test reads the list and the imports, and fails

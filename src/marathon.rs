@@ -7,9 +7,14 @@
 //! What belongs here: the JSON of Marathon and its rules. No I/O: requests are made in
 //! [`crate::source::marathon`].
 
-use serde::Deserialize;
+use std::io::Read;
 
-use crate::mesos::{Lenient, read_or_skip};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::mesos::cursor::{Bounds, Cursor, ReadError, parsed, text};
+use crate::mesos::{Lenient, MAX_TASKS, read_or_skip};
+use wire::{MarathonApp, Pod};
 
 mod apps;
 mod departed;
@@ -38,6 +43,10 @@ pub use view::MarathonView;
 pub enum Error {
     #[error("the answer to {path} is not that of a Marathon: {error}")]
     Json { path: &'static str, error: serde_json::Error },
+    #[error("the answer to {path} is not that of a Marathon: {error}")]
+    Document { path: &'static str, error: ReadError },
+    #[error("the answer to {path} has more than {MAX_TASKS} apps, pods or tasks")]
+    TooMany { path: &'static str },
     #[error(
         "Marathon is not registered with Mesos: /v2/info has no frameworkId; is Marathon connected to a master?"
     )]
@@ -92,7 +101,7 @@ impl MarathonView {
     ///
     /// # Errors
     /// When an answer is not Marathon's, or Marathon has no framework yet.
-    pub fn parse(info: &MarathonInfo, apps: &[u8], pods: Option<&[u8]>) -> Result<Self, Error> {
+    pub fn read(info: &MarathonInfo, apps: impl Read, pods: Option<impl Read>) -> Result<Self, Error> {
         let framework =
             info.framework.as_ref().and_then(Lenient::as_read).ok_or(Error::Unregistered)?.clone();
         let config = info.marathon_config.as_ref().and_then(Lenient::as_read);
@@ -101,24 +110,110 @@ impl MarathonView {
             config.and_then(|config| config.framework_name.clone()).unwrap_or_else(|| "marathon".to_owned());
         let mut view = Self { framework: framework.as_str().into(), ..Self::default() };
         view.snapshot.frameworks.insert(framework, name);
-        let text = String::from_utf8_lossy(apps);
-        let apps: wire::MarathonApps =
-            serde_json::from_str(&text).map_err(|error| Error::Json { path: APPS, error })?;
-        for app in apps.apps {
-            if let Some(app) = read_or_skip(&mut view.snapshot, app, "apps[]", "an app") {
-                apps::add(&mut view, &app);
+        let mut count = 0;
+        let mut apps = Answer { cursor: Cursor::new(apps), path: APPS, count: &mut count };
+        apps.list_in("apps", |item| {
+            let app: Option<MarathonApp> = read_or_skip(&mut view.snapshot, item?, "apps[]", "an app");
+            if let Some(app) = &app {
+                apps::add(&mut view, app);
             }
-        }
+            Ok(app.map_or(0, |app| app.tasks.map_or(0, |tasks| tasks.len())))
+        })?;
         if let Some(pods) = pods {
-            let text = String::from_utf8_lossy(pods);
-            let pods: Vec<Lenient<wire::Pod>> =
-                serde_json::from_str(&text).map_err(|error| Error::Json { path: PODS, error })?;
-            for pod in pods {
-                if let Some(pod) = read_or_skip(&mut view.snapshot, pod, "pods[]", "a pod") {
-                    pods::add(&mut view, &pod);
+            let mut pods = Answer { cursor: Cursor::new(pods), path: PODS, count: &mut count };
+            pods.list(|item| {
+                let pod: Option<Pod> = read_or_skip(&mut view.snapshot, item?, "pods[]", "a pod");
+                if let Some(pod) = &pod {
+                    pods::add(&mut view, pod);
+                }
+                Ok(pod.map_or(0, |pod| pod.instances.map_or(0, |instances| instances.len())))
+            })?;
+        }
+        Ok(view)
+    }
+
+    /// Puts answers together that are in memory.
+    #[cfg(test)]
+    pub fn parse(info: &MarathonInfo, apps: &[u8], pods: Option<&[u8]>) -> Result<Self, Error> {
+        Self::read(info, apps, pods)
+    }
+}
+
+/// Bounds of an app or pod with its tasks: Marathon tells all tasks of one in one item.
+const ITEM: Bounds = Bounds { length: 64 << 20, values: 1 << 20 };
+
+/// An answer that is being read in windows, one app or pod after the other.
+struct Answer<'c, R> {
+    cursor: Cursor<R>,
+    path: &'static str,
+    /// Apps, pods and tasks of all answers. Counted while they are read: each costs memory, and a few
+    /// kilobytes of gzip hold millions.
+    count: &'c mut usize,
+}
+
+impl<R: Read> Answer<'_, R> {
+    /// Reads an object with one member that is a list.
+    fn list_in<T: DeserializeOwned>(
+        &mut self,
+        member: &str,
+        take: impl FnMut(Result<Lenient<T>, Error>) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        let path = self.path;
+        let fail = |error| Error::Document { path, error };
+        let mut take = Some(take);
+        if self.cursor.enter(b'{').map_err(fail)? {
+            let mut is_first = true;
+            while let Some(key) = self.cursor.next_key(&mut is_first).map_err(fail)? {
+                match take.take_if(|_| key == member) {
+                    Some(take) => self.items(take)?,
+                    None => self.cursor.skip().map_err(fail)?,
                 }
             }
         }
-        Ok(view)
+        if take.is_some() {
+            return Err(fail(self.cursor.wrong("there is no list of apps")));
+        }
+        self.cursor.end().map_err(fail)
+    }
+
+    /// Reads a list.
+    fn list<T: DeserializeOwned>(
+        &mut self,
+        take: impl FnMut(Result<Lenient<T>, Error>) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        self.items(take)?;
+        self.cursor.end().map_err(|error| Error::Document { path: self.path, error })
+    }
+
+    /// Hands out the items of the list at the cursor. `take` returns the number of tasks in one.
+    fn items<T: DeserializeOwned>(
+        &mut self,
+        mut take: impl FnMut(Result<Lenient<T>, Error>) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        let path = self.path;
+        let fail = |error| Error::Document { path, error };
+        if !self.cursor.enter(b'[').map_err(fail)? {
+            return Err(fail(self.cursor.wrong("expected a list")));
+        }
+        let mut is_first = true;
+        while self.cursor.next_item(&mut is_first).map_err(fail)? {
+            let item = match self.cursor.value(ITEM).map_err(fail)? {
+                Some(length) => {
+                    let item = parsed(&text(self.cursor.octets(length)));
+                    let item = item.map_err(|error| fail(self.cursor.not_json(&error)));
+                    self.cursor.advance(length);
+                    item
+                }
+                None => Ok(Lenient::Unreadable {
+                    error: format!("it has more than {} bytes or {} values", ITEM.length, ITEM.values),
+                    json: String::new(),
+                }),
+            };
+            *self.count += 1 + take(item)?;
+            if *self.count > MAX_TASKS {
+                return Err(Error::TooMany { path });
+            }
+        }
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ use crate::cluster::Snapshot;
 use crate::marathon::MarathonMemory;
 
 pub mod asked;
+mod bounded;
 pub mod combined;
 pub mod configured;
 pub mod driver;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use l4lbd::cluster::registry::{Described, NamedPort, RegisteredTask};
-use l4lbd::cluster::{Agent, Protocol, Snapshot, TaskRegistry};
+use l4lbd::cluster::{Agent, Protocol, Snapshot, TaskKey, TaskRegistry};
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::{Scheduling, ServiceKey};
@@ -134,8 +134,8 @@ fn crowd(instances: u32) -> Snapshot {
             ports: Some(vec![port]),
             resources: &[(31_000, 31_000)],
         };
-        let task = format!("app_web.{number}");
-        let (key, task) = RegisteredTask::new(&task, "F".into(), id.as_str().into(), described);
+        let task = TaskKey { framework: "F".into(), task: format!("app_web.{number}").into() };
+        let (key, task) = RegisteredTask::new(&task, id.as_str().into(), described);
         names.add(key, task);
         let address = Some(Ipv4Addr::from_bits(0x0A00_0000 + agent).into());
         agents.insert(id, Agent { hostname: format!("node{agent}"), address, port: Some(5051) });

@@ -86,17 +86,13 @@ pub struct Described<'a> {
 
 impl RegisteredTask {
     /// Returns a running task as the registry keeps it, with its key.
-    pub fn new(
-        id: &str,
-        framework: Arc<str>,
-        agent: Arc<str>,
-        described: Described<'_>,
-    ) -> (RegisteredKey, Arc<Self>) {
+    pub fn new(key: &TaskKey, agent: Arc<str>, described: Described<'_>) -> (RegisteredKey, Arc<Self>) {
         let label = super::dns_label::label(described.name);
         // Names from discovery information are found as they are written, too.
         let written = described.ports.is_some().then(|| described.name.to_ascii_lowercase());
         let written = written.filter(|written| *written != label && super::dns_label::is_name(written));
-        let sum = Sha1::digest(id.as_bytes());
+        // Once for both: it is among the dearest things that are done for each task.
+        let sum = Sha1::digest(key.task.as_bytes());
         let task = Self {
             agent,
             label: label.into(),
@@ -108,7 +104,7 @@ impl RegisteredTask {
             resources: port_ranges(described.resources),
             is_kept: false,
         };
-        (RegisteredKey { framework, id: short(&sum) }, Arc::new(task))
+        (RegisteredKey { framework: Arc::clone(&key.framework), id: short(&sum) }, Arc::new(task))
     }
 }
 

@@ -123,12 +123,31 @@ impl<K: Ord, V> SharedMap<K, V> {
     }
 }
 
+impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
+    /// Returns the same entries, shared with `older` where it has them too.
+    #[must_use]
+    pub fn sharing(self, older: &Self) -> Self {
+        let mut shared = older.clone();
+        for change in older.changes(&self) {
+            match change {
+                Change::Added(key, value) | Change::Changed(key, _, value) => {
+                    shared.insert(key.clone(), value.clone());
+                }
+                Change::Removed(key, _) => {
+                    shared.remove(key);
+                }
+            }
+        }
+        shared
+    }
+}
+
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// Adds an entry or replaces its value. Returns the value that it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let (place, within) = self.find(&key);
         let chunks = Arc::make_mut(&mut self.chunks);
-        // A key behind all others goes to the end of the last chunk.
+        // The greatest key goes to the end of the last chunk.
         let is_last = place == chunks.len();
         let chunk = match is_last {
             true => chunks.last_mut(),
@@ -338,7 +357,7 @@ impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SharedMap<K, V> {
     }
 }
 
-/// Of equal keys the last one counts.
+/// Keeps the last one of equal keys.
 impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut entries: Vec<(K, V)> = entries.into_iter().collect();
@@ -369,7 +388,7 @@ impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
     }
 }
 
-/// As any map.
+/// Writes an object.
 impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
@@ -458,6 +477,12 @@ impl<K: Ord + Clone> SharedSet<K> {
         self.0.remove(key).is_some()
     }
 
+    /// Returns the same members, shared with `older` where it has them too.
+    #[must_use]
+    pub fn sharing(self, older: &Self) -> Self {
+        Self(self.0.sharing(&older.0))
+    }
+
     /// Removes the members for which `is_kept` does not hold.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&K) -> bool) {
         self.0.retain(|key, ()| is_kept(key));
@@ -514,7 +539,7 @@ impl<'a, K> IntoIterator for &'a SharedSet<K> {
     }
 }
 
-/// As any list.
+/// Writes a list.
 impl<K: Serialize> Serialize for SharedSet<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())

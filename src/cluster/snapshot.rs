@@ -94,6 +94,33 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Returns the same snapshot, shared with `older` in all that both have.
+    #[must_use]
+    pub fn sharing(self, older: &Self) -> Self {
+        let names = match self.names == older.names {
+            true => Arc::clone(&older.names),
+            false => Arc::new(TaskRegistry {
+                leader: self.names.leader,
+                schedulers: self.names.schedulers.clone(),
+                tasks: self.names.tasks.clone().sharing(&older.names.tasks),
+            }),
+        };
+        Self {
+            master: self.master,
+            agents: self.agents.sharing(&older.agents),
+            own_agents: self.own_agents.sharing(&older.own_agents),
+            recovered: self.recovered.sharing(&older.recovered),
+            frameworks: self.frameworks.sharing(&older.frameworks),
+            registered: self.registered.sharing(&older.registered),
+            tasks: self.tasks.sharing(&older.tasks),
+            ended: self.ended.sharing(&older.ended),
+            lost: self.lost.sharing(&older.lost),
+            kept: self.kept.sharing(&older.kept),
+            skipped: self.skipped,
+            names,
+        }
+    }
+
     /// Returns true if both are the same in what is kept on disk: master, agents, frameworks and tasks
     /// with VIPs.
     pub fn is_same_cluster(&self, other: &Self) -> bool {

@@ -12,11 +12,6 @@ use serde::{Deserialize, Deserializer};
 use crate::mesos::{Lenient, LenientList, present};
 
 #[derive(Debug, Deserialize)]
-pub struct MarathonApps {
-    pub apps: Vec<Lenient<MarathonApp>>,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MarathonApp {
     pub id: String,

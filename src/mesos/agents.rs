@@ -3,28 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::de::SeqAccess;
+use jiff::Timestamp;
 
-use super::fold::ArrayFold;
-use super::skip::read_or_skip;
-use super::wire::{Lenient, MesosAgent, MesosFramework};
+use super::facts::{Facts, Kind, MAX_NAME, oversized, unread};
+use super::wire::{FrameworkInfo, Lenient, MesosAgent, RegisteredTime};
 use crate::cluster::registry::Scheduler;
-use crate::cluster::{Agent, Snapshot};
-
-/// A list of agents: those that are registered, or those that a new master still awaits.
-pub struct AgentList<'a> {
-    pub snapshot: &'a mut Snapshot,
-    /// True for the list of agents that have not registered again after a fail-over.
-    pub recovered: bool,
-}
-
-impl<'de> ArrayFold<'de> for AgentList<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(agent) = seq.next_element()? else { return Ok(None) };
-        add_agent(self.snapshot, agent, self.recovered);
-        Ok(Some(()))
-    }
-}
+use crate::cluster::{Agent, Skipped, Snapshot};
 
 /// Returns the address in a libprocess `pid`, such as `slave(1)@10.0.0.1:5051`.
 pub fn pid_address(pid: &str) -> Option<SocketAddr> {
@@ -39,49 +23,82 @@ pub fn agent(hostname: String, pid: Option<&str>) -> Agent {
     Agent { hostname, address, port: at.map(|at| at.port()) }
 }
 
-/// Adds an agent that is registered, or (`recovered`) one that a new master still awaits.
-pub fn add_agent(snapshot: &mut Snapshot, agent: Lenient<MesosAgent<'_>>, recovered: bool) {
-    let Some(agent) = read_or_skip(snapshot, agent, "agents[]", "an agent") else { return };
-    let MesosAgent { id, hostname, pid, agent_info } = agent;
+/// Returns the facts of an agent that is registered, or (`is_recovered`) of one that a new master still
+/// awaits.
+pub fn facts(agent: Lenient<MesosAgent<'_>>, is_recovered: bool) -> Facts {
+    let agent = match agent {
+        Lenient::Read(agent) => agent,
+        Lenient::Unreadable { error, json } => return unread(&error, json, Kind::Agent, "an agent"),
+    };
+    let MesosAgent { id, hostname, pid, agent_info, used_resources, allocated_resources } = agent;
     // v1 has id and hostname one level further down.
     let info = agent_info.map(|info| *info);
     let (info_id, info_hostname) = info.map_or((None, None), |info| (info.id, info.hostname));
     // Without an id no task can name it.
-    let Some(id) = id.or(info_id) else { return };
+    let Some(id) = id.or(info_id) else { return Facts::Nothing };
+    let hostname = hostname.or(info_hostname).unwrap_or_default();
+    if let Some(oversized) = oversized(Kind::Agent, [&*id.0, &*hostname]) {
+        return oversized;
+    }
+    let used = used_resources.as_ref().and_then(Lenient::as_read);
+    let is_in_use = used.is_some_and(|used| used.cpus > 0.0 || used.mem > 0.0)
+        || allocated_resources.is_some_and(|allocated| !allocated.is_empty());
     let id = id.0.into_owned();
-    // An agent that has registered again is not awaited any more.
-    if recovered {
-        snapshot.recovered.insert(id);
-    } else {
-        snapshot.recovered.remove(&id);
-        let hostname = hostname.or(info_hostname).unwrap_or_default().into_owned();
-        snapshot.agents.insert(id, self::agent(hostname, pid.as_deref()));
-    }
+    let agent = (!is_recovered).then(|| self::agent(hostname.into_owned(), pid.as_deref()));
+    Facts::Agent { id, agent, is_in_use }
 }
 
-/// Notes the name of a v1 framework, and where its scheduler is.
-pub fn add_framework(snapshot: &mut Snapshot, framework: Lenient<MesosFramework<'_>>) {
-    let Some(framework) = read_or_skip(snapshot, framework, "frameworks[]", "a framework") else { return };
-    let info = framework.framework_info;
-    if let Some(id) = info.id {
-        add_scheduler(snapshot, &id.0, None, info.hostname.as_deref());
-        let id = id.0.into_owned();
-        let time = framework.registered_time.as_ref().and_then(Lenient::as_read);
-        if let Some(time) = time.and_then(|time| time.timestamp()) {
-            snapshot.registered.insert(id.clone(), time);
+/// A framework as a document has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameworkFacts {
+    pub id: String,
+    pub name: String,
+    pub scheduler: Option<Scheduler>,
+    /// Time at which it registered with the master.
+    pub registered: Option<Timestamp>,
+}
+
+impl FrameworkFacts {
+    /// Returns a framework with its scheduler, which is in its libprocess `pid`, else at its hostname where
+    /// that is numeric.
+    pub fn new(id: String, name: String, pid: Option<&str>, hostname: Option<&str>) -> Self {
+        let at_pid = pid.and_then(pid_address);
+        let at_pid = at_pid.map(|pid| Scheduler { address: pid.ip(), port: Some(pid.port()) });
+        // A scheduler that uses HTTP has no pid, and no known port.
+        let at_host = || Some(Scheduler { address: hostname?.parse().ok()?, port: None });
+        Self { id, name, scheduler: at_pid.or_else(at_host), registered: None }
+    }
+
+    /// Returns the framework with the time of its registration, where there is one.
+    #[must_use]
+    pub fn registered_at(self, time: Option<RegisteredTime>) -> Self {
+        Self { registered: time.and_then(RegisteredTime::timestamp), ..self }
+    }
+
+    /// Adds the framework's name, its scheduler, and when it registered; what it does not tell stays as it was.
+    pub fn add_to(&self, snapshot: &mut Snapshot) {
+        if let Some(scheduler) = self.scheduler {
+            Arc::make_mut(&mut snapshot.names).schedulers.insert(self.id.clone(), scheduler);
         }
-        snapshot.frameworks.insert(id, info.name.into_owned());
+        if let Some(time) = self.registered {
+            snapshot.registered.insert(self.id.clone(), time);
+        }
+        snapshot.frameworks.insert(self.id.clone(), self.name.clone());
     }
-}
 
-/// Notes where a framework's scheduler is: in its libprocess `pid`, else at its hostname where that is
-/// numeric.
-pub fn add_scheduler(snapshot: &mut Snapshot, framework: &str, pid: Option<&str>, hostname: Option<&str>) {
-    let at_pid = pid.and_then(pid_address).map(|pid| Scheduler { address: pid.ip(), port: Some(pid.port()) });
-    // A scheduler that uses HTTP has no pid, and no known port.
-    let at_host = || Some(Scheduler { address: hostname?.parse().ok()?, port: None });
-    if let Some(scheduler) = at_pid.or_else(at_host) {
-        Arc::make_mut(&mut snapshot.names).schedulers.insert(framework.to_owned(), scheduler);
+    /// Reads a v1 framework; `None` without an id, by which alone tasks find it.
+    ///
+    /// # Errors
+    /// A record of a framework with an id or a name that is too long.
+    pub fn of_info(info: FrameworkInfo<'_>) -> Result<Option<Self>, Skipped> {
+        let Some(id) = info.id else { return Ok(None) };
+        let longest = id.0.len().max(info.name.len());
+        if longest > MAX_NAME {
+            let reason =
+                format!("an id or a name with {longest} bytes, of which at most {MAX_NAME} are read");
+            return Err(Skipped { task: "frameworks[]".to_owned(), reason, ..Skipped::default() });
+        }
+        Ok(Some(Self::new(id.0.into_owned(), info.name.into_owned(), None, info.hostname.as_deref())))
     }
 }
 
@@ -101,11 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn add_scheduler_prefers_the_pid_to_the_hostname() {
+    fn a_scheduler_is_at_its_pid_rather_than_at_its_hostname() {
         let scheduler = |pid, hostname| {
-            let mut snapshot = Snapshot::default();
-            add_scheduler(&mut snapshot, "F", pid, hostname);
-            snapshot.names.schedulers.get("F").copied()
+            FrameworkFacts::new("F".to_owned(), "marathon".to_owned(), pid, hostname).scheduler
         };
         let at = |address: &str, port| Some(Scheduler { address: address.parse().unwrap(), port });
         let pid = Some("scheduler-1@10.0.0.1:15000");

@@ -6,23 +6,27 @@
 //! has no discovery information of its own. So every task is kept as it came, with the updates after
 //! that, and normalised again when it changes; the rest of the snapshot stays as it is.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 
-use super::agents::{add_agent, add_framework};
+use super::agents::{self, FrameworkFacts};
+use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
-use super::fold::{MAX_TASKS, ObjectSeed};
-use super::operator::{StateAnswer, TaskSink};
-use super::skip::read_or_skip;
-use super::task::add_task;
-use super::wire::{Lenient, MesosTask, TaskStatus};
+use super::facts::{Facts, ITEM, Kind};
+use super::format::StateFormat;
+use super::items::{self, Items, MAX_TASKS};
+use super::reading::walk;
+use super::skip::{add_skipped, read_or_skip};
+use super::task;
+use super::texts::Texts;
+use super::wire::{Lenient, MesosFramework, MesosTask, TaskStatus};
 use crate::cluster::registry::RegisteredKey;
-use crate::cluster::{Master, Snapshot, TaskKey, TaskState};
+use crate::cluster::{Master, Skipped, Snapshot, TaskKey, TaskState};
 use events::{AgentAdded, AgentRemoved, FrameworkChanged, Heartbeat, MesosEvent, TaskAdded, TaskUpdated};
-use kept::{KeptTasks, key, read};
+use kept::{KeptTask, KeptTasks, key, read};
 
 mod events;
 mod kept;
@@ -43,7 +47,10 @@ pub enum EventEffect {
 pub struct LiveCluster {
     snapshot: Snapshot,
     tasks: KeptTasks,
+    texts: Texts,
     subscribed: bool,
+    /// Set when the last whole state was made for a client that may not see tasks.
+    hides_tasks: bool,
 }
 
 impl LiveCluster {
@@ -59,6 +66,11 @@ impl LiveCluster {
 
     pub fn into_snapshot(self) -> Snapshot {
         self.snapshot
+    }
+
+    /// Returns true if the last whole state left out the tasks for lack of rights.
+    pub fn hides_tasks(&self) -> bool {
+        self.hides_tasks
     }
 
     /// Sets the master that the events come from; they do not name it.
@@ -97,7 +109,7 @@ impl LiveCluster {
             }
             "AGENT_ADDED" => {
                 if let Some(AgentAdded { agent }) = self.read(event.agent_added) {
-                    add_agent(&mut self.snapshot, Lenient::Read(agent), false);
+                    agents::facts(Lenient::Read(agent), false).add_to(&mut self.snapshot);
                 }
             }
             // Tasks of a removed agent or framework get no event of their own.
@@ -105,21 +117,21 @@ impl LiveCluster {
                 if let Some(AgentRemoved { agent_id }) = self.read(event.agent_removed) {
                     self.snapshot.agents.remove(agent_id.0.as_ref());
                     self.snapshot.recovered.remove(agent_id.0.as_ref());
-                    self.remove(|_, task| task.slave_id.is_some_and(|id| id.0 == agent_id.0));
+                    self.remove(|_, kept| kept.agent.as_deref() == Some(&*agent_id.0));
                 }
             }
             "FRAMEWORK_ADDED" | "FRAMEWORK_UPDATED" => {
                 let changed = event.framework_added.or(event.framework_updated);
                 if let Some(FrameworkChanged { framework }) = self.read(changed) {
-                    add_framework(&mut self.snapshot, Lenient::Read(framework));
+                    self.add_framework(framework);
                 }
             }
             "FRAMEWORK_REMOVED" => {
                 if let Some(framework) = self.read(event.framework_removed)
                     && let Some(id) = framework.framework_info.id
                 {
-                    self.snapshot.frameworks.remove(id.0.as_ref());
-                    self.snapshot.registered.remove(id.0.as_ref());
+                    self.snapshot.frameworks.remove(&*id.0);
+                    self.snapshot.registered.remove(&*id.0);
                     self.remove(|key, _| *key.framework == *id.0);
                 }
             }
@@ -132,25 +144,30 @@ impl LiveCluster {
     ///
     /// Events that the answer already includes change nothing, because the last event of a task
     /// decides. After an error the cluster is as it was before.
-    pub fn resync<'a>(&mut self, answer: &str, since: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    pub fn resync<'a>(
+        &mut self,
+        answer: impl Read,
+        since: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Error> {
         // Made beside the present state, which an error leaves as it is.
         let mut fresh = Self { subscribed: true, ..Self::default() };
         fresh.snapshot.master = self.snapshot.master.clone();
-        if !fresh.read_state(answer)? {
-            return Err(Error::Missing("get_state"));
-        }
+        fresh.read_state(answer)?;
         for record in since {
             fresh.record(record)?;
         }
+        // Readers find what differs by what is not shared.
+        fresh.snapshot = fresh.snapshot.sharing(&self.snapshot);
         *self = fresh;
         Ok(())
     }
 
-    /// Reads an object with the member `get_state`. Returns true if there was one.
-    fn read_state(&mut self, answer: &str) -> Result<bool, serde_json::Error> {
-        let mut answered = StateAnswer::new(&mut self.snapshot, &mut self.tasks);
-        ObjectSeed(&mut answered).deserialize(&mut serde_json::Deserializer::from_str(answer))?;
-        Ok(answered.found)
+    /// Reads an object with the member `get_state`.
+    fn read_state(&mut self, answer: impl Read) -> Result<(), Error> {
+        let head = walk(answer, StateFormat::V1, self)?;
+        head.add_to(&mut self.snapshot);
+        self.hides_tasks = head.is_idle && self.hides_tasks;
+        Ok(())
     }
 
     /// Starts from nothing with the state of a new subscription. Returns the time between heartbeats.
@@ -160,23 +177,48 @@ impl LiveCluster {
         *self = Self { subscribed: true, ..Self::default() };
         self.snapshot.master = master;
         let Some(subscribed) = subscribed else { return Ok(None) };
-        self.read_state(subscribed.get())?;
-        // A second reading of the same text; the first one folds the state and keeps nothing else.
+        match self.read_state(subscribed.get().as_bytes()) {
+            // Some versions begin with nothing but the heartbeat.
+            Ok(()) | Err(Error::Missing(_)) => {}
+            Err(error) => return Err(serde::de::Error::custom(error)),
+        }
+        // A second reading of the same text; the first one walks through the state and keeps nothing else.
         let heartbeat: Heartbeat = serde_json::from_str(subscribed.get())?;
         Ok(heartbeat.interval())
     }
 
+    /// Adds a framework, or its new name.
+    fn add_framework(&mut self, framework: MesosFramework<'_>) {
+        let time = framework.registered_time.as_ref().and_then(Lenient::as_read).copied();
+        match FrameworkFacts::of_info(framework.framework_info) {
+            Ok(Some(framework)) => framework.registered_at(time).add_to(&mut self.snapshot),
+            Ok(None) => {}
+            Err(record) => add_skipped(&mut self.snapshot.skipped, record),
+        }
+    }
+
+    /// Adds a task to those that are kept, and what follows from it to the snapshot.
+    fn keep(&mut self, json: &str, read: Lenient<MesosTask<'_>>) {
+        if let Lenient::Read(task) = &read {
+            let key = key(&task.framework_id, &task.id);
+            let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
+            self.tasks.insert(key, KeptTask::new(json, agent));
+        }
+        task::facts(read, &mut self.texts).add_to(&mut self.snapshot);
+    }
+
     /// Adds a task, which may be known already: agents that register again list their tasks again.
     fn add(&mut self, task: &RawValue) {
-        // Recorded as skipped.
-        let Lenient::Read(read) = read(task) else {
-            return self.tasks.task(&mut self.snapshot, task);
+        let read = match read(task.get()) {
+            Lenient::Read(read) => read,
+            // Recorded as skipped.
+            unreadable => return self.keep(task.get(), unreadable),
         };
         // What was known of it goes first: the registry of names has no place to replace an entry.
         let key = key(&read.framework_id, &read.id);
         self.forget(&key);
         if TaskState::parse(&read.state) != TaskState::Terminal {
-            self.tasks.task(&mut self.snapshot, task);
+            self.keep(task.get(), Lenient::Read(read));
         }
     }
 
@@ -201,7 +243,7 @@ impl LiveCluster {
             self.forget(&key);
             kept.update(state, update.status);
             if let Some(task) = kept.task() {
-                add_task(&mut self.snapshot, Lenient::Read(task));
+                task::facts(Lenient::Read(task), &mut self.texts).add_to(&mut self.snapshot);
             }
             self.tasks.insert(key, kept);
         }
@@ -209,9 +251,8 @@ impl LiveCluster {
     }
 
     /// Removes the tasks for which `gone` holds.
-    fn remove(&mut self, gone: impl Fn(&TaskKey, MesosTask<'_>) -> bool) {
-        // Known by their own JSON: tasks without VIPs are in no other list with their agent.
-        let keys = self.tasks.iter().filter(|(key, kept)| kept.task().is_some_and(|task| gone(key, task)));
+    fn remove(&mut self, gone: impl Fn(&TaskKey, &KeptTask) -> bool) {
+        let keys = self.tasks.iter().filter(|(key, kept)| gone(key, kept));
         let keys: Vec<TaskKey> = keys.map(|(key, _)| key.clone()).collect();
         for key in &keys {
             self.forget(key);
@@ -231,6 +272,32 @@ impl LiveCluster {
 
     fn read<T>(&mut self, value: Option<Lenient<T>>) -> Option<T> {
         read_or_skip(&mut self.snapshot, value?, "event", "an event")
+    }
+}
+
+/// Items of a whole state.
+impl Items for LiveCluster {
+    fn item<R: Read>(&mut self, cursor: &mut Cursor<R>, kind: Kind) -> Result<(), Error> {
+        let Some(length) = cursor.value(ITEM)? else {
+            Items::record(self, kind.too_long());
+            return Ok(());
+        };
+        let text = text(cursor.octets(length));
+        let not_json = |error| cursor.not_json(&error);
+        if kind == Kind::Task {
+            let read = parsed(&text).map_err(not_json)?;
+            self.keep(&text, read);
+        } else {
+            let facts = items::facts(kind, &text, &mut self.texts).map_err(not_json)?;
+            self.hides_tasks |= matches!(facts, Facts::Agent { is_in_use: true, .. });
+            facts.add_to(&mut self.snapshot);
+        }
+        cursor.advance(length);
+        Ok(())
+    }
+
+    fn record(&mut self, record: Skipped) {
+        add_skipped(&mut self.snapshot.skipped, record);
     }
 }
 

@@ -7,20 +7,25 @@ use super::networks::{container_address, texts};
 use super::ports::valid_port;
 use super::wire::{MesosTask, NetworkInfo};
 use crate::cluster::dns_label::MAX_LABEL;
-use crate::cluster::registry::{Described, NamedPort, RegisteredTask};
-use crate::cluster::{Protocol, Skipped, Snapshot, dns_label, shortened};
+use crate::cluster::registry::{Described, NamedPort, RegisteredKey, RegisteredTask};
+use crate::cluster::{Protocol, Skipped, TaskKey, dns_label, shortened};
 
-/// Registers a running task, with or without VIPs.
+/// Identity of a task and of its agent.
+pub struct Origin {
+    pub key: TaskKey,
+    pub agent: Arc<str>,
+}
+
+/// Returns a running task as the registry keeps it, with or without VIPs.
 ///
 /// `is_published` is true if any port of it is one of the agent's.
-pub fn register(
-    snapshot: &mut Snapshot,
+pub fn registered(
     task: &MesosTask<'_>,
+    origin: &Origin,
     networks: &[&NetworkInfo<'_>],
     discovered: &[DiscoveredPort<'_>],
     is_published: bool,
-) {
-    let (Some(framework), Some(agent)) = (&task.framework_id, &task.slave_id) else { return };
+) -> (RegisteredKey, Arc<RegisteredTask>) {
     let discovery_name = discovery_name(task);
     let addresses = networks.iter().flat_map(|network| texts(network));
     let described = Described {
@@ -31,8 +36,7 @@ pub fn register(
         ports: discovery_name.map(|_| discovered.iter().filter_map(named_port).collect()),
         resources: &task.resources.0,
     };
-    let (key, task) = RegisteredTask::new(&task.id.0, (*framework.0).into(), (*agent.0).into(), described);
-    Arc::make_mut(&mut snapshot.names).add(key, task);
+    RegisteredTask::new(&origin.key, Arc::clone(&origin.agent), described)
 }
 
 /// Name in a task's discovery information; `None` without any.

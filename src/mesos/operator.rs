@@ -1,29 +1,39 @@
 //! The v1 operator API: answers to calls. Events are in [`super::live`].
 //! (<https://mesos.apache.org/documentation/latest/operator-http-api/>)
 
+use std::io::Read;
+
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
-use serde_json::value::RawValue;
 
-use super::agents::{AgentList, add_framework, pid_address};
+use super::agents::{FrameworkFacts, pid_address};
+use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
-use super::fold::{ArrayFold, ArraySeed, ItemCount, ObjectFold, ObjectSeed};
-use super::task::{EndedList, add_task};
-use super::wire::Lenient;
-use crate::cluster::{Master, Snapshot};
+use super::facts::{ITEM, Kind};
+use super::items::{Head, Items, Listed, Walk};
+use super::skip::unreadable;
+use super::wire::{FrameworkInfo, Lenient};
+use crate::cluster::{Master, Skipped};
 
-/// Reads an answer to `GET_STATE`, of a master or an agent.
-pub fn parse_state(text: &str) -> Result<Snapshot, Error> {
-    let mut snapshot = Snapshot::default();
-    let mut tasks = Direct;
-    let mut answer = StateAnswer::new(&mut snapshot, &mut tasks);
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    ObjectSeed(&mut answer).deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    if !answer.found {
-        return Err(Error::Missing("get_state"));
+/// Walks through an object with the member `get_state`: an answer to `GET_STATE`, of a master or an agent, or
+/// what `SUBSCRIBED` holds. Returns `None` without that member.
+pub fn walk<R: Read, I: Items>(cursor: &mut Cursor<R>, items: &mut I) -> Result<Option<Head>, Error> {
+    let mut walk = AnswerWalk { walk: Walk::new(cursor, items), frameworks: Vec::new() };
+    let mut found = false;
+    if walk.walk.enter_object()? {
+        let mut is_first = true;
+        while let Some(key) = walk.walk.cursor.next_key(&mut is_first)? {
+            match key.as_str() {
+                "get_state" => {
+                    found = true;
+                    walk.members()?;
+                }
+                _ => walk.walk.cursor.skip()?,
+            }
+        }
     }
-    Ok(snapshot)
+    let AnswerWalk { walk: Walk { cursor, present, .. }, frameworks } = walk;
+    cursor.end()?;
+    Ok(found.then(|| Head { frameworks, is_idle: present == 0, ..Head::default() }))
 }
 
 /// Reads an answer to `GET_MASTER`.
@@ -53,109 +63,105 @@ pub fn parse_master(answer: &[u8]) -> Result<Master, Error> {
     Ok(Master { id: master_info.id, elected_time, address })
 }
 
-/// Receiver of the tasks of a `get_state`.
-pub trait TaskSink<'de> {
-    /// Takes one task in its own JSON, and adds it to `snapshot`.
-    fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue);
+struct AnswerWalk<'w, R, I> {
+    walk: Walk<'w, R, I>,
+    frameworks: Vec<FrameworkFacts>,
 }
 
-/// A receiver that keeps nothing of a task beside the snapshot.
-struct Direct;
-
-impl<'de> TaskSink<'de> for Direct {
-    fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue) {
-        // Never an error: an unreadable task is a value of its own.
-        if let Ok(task) = serde_json::from_str(task.get()) {
-            add_task(snapshot, task);
+impl<R: Read, I: Items> AnswerWalk<'_, R, I> {
+    /// Walks through `get_state` and its members such as `get_tasks`: their own members
+    /// have distinct names, so that one function serves them all.
+    fn members(&mut self) -> Result<(), Error> {
+        if !self.walk.enter_object()? {
+            return Ok(());
+        }
+        let (mut is_inner, mut is_first) = (false, true);
+        loop {
+            let Some(key) = self.walk.cursor.next_key(&mut is_first)? else {
+                if !std::mem::take(&mut is_inner) {
+                    return Ok(());
+                }
+                is_first = false;
+                continue;
+            };
+            match key.as_str() {
+                "get_tasks" | "get_agents" | "get_frameworks" | "get_executors" if !is_inner => {
+                    is_inner = self.walk.enter_object()?;
+                    is_first = is_inner;
+                }
+                // Masters list `tasks`, before 1.2 also those of frameworks that have not registered with a new
+                // master; agents list `launched_tasks`.
+                "tasks" | "orphan_tasks" | "launched_tasks" => drop(self.walk.list(Kind::Task)?),
+                "completed_tasks" | "terminated_tasks" => drop(self.walk.list(Kind::Ended)?),
+                "unreachable_tasks" => drop(self.walk.list(Kind::Unreachable)?),
+                "agents" => drop(self.walk.list(Kind::Agent)?),
+                "recovered_agents" => drop(self.walk.list(Kind::RecoveredAgent)?),
+                "frameworks" => self.frameworks()?,
+                // Only their number matters: who sees them has the rights.
+                "pending_tasks" | "executors" => self.present()?,
+                _ => self.walk.cursor.skip()?,
+            }
         }
     }
-}
 
-/// An object with the member `get_state`: the answer to that call, or what `SUBSCRIBED` holds.
-pub struct StateAnswer<'a, S> {
-    pub snapshot: &'a mut Snapshot,
-    pub tasks: &'a mut S,
-    /// Set once `get_state` was found.
-    pub found: bool,
-    count: ItemCount,
-}
-
-impl<'a, S> StateAnswer<'a, S> {
-    pub fn new(snapshot: &'a mut Snapshot, tasks: &'a mut S) -> Self {
-        Self { snapshot, tasks, found: false, count: ItemCount::default() }
-    }
-}
-
-impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateAnswer<'_, S> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        if key == "get_state" {
-            self.found = true;
-            return map.next_value_seed(ObjectSeed(&mut StateMembers {
-                snapshot: self.snapshot,
-                tasks: self.tasks,
-                count: &self.count,
-            }));
+    fn present(&mut self) -> Result<(), Error> {
+        if self.walk.enter_list()? == Listed::List {
+            let mut is_first = true;
+            while self.walk.cursor.next_item(&mut is_first)? {
+                self.walk.present += 1;
+                self.walk.cursor.skip()?;
+            }
         }
-        map.next_value::<IgnoredAny>().map(drop)
+        Ok(())
     }
-}
 
-/// Fold over `get_state` and its members `get_tasks`, `get_agents` and `get_frameworks`: their own
-/// members have distinct names, so that one fold serves all four.
-struct StateMembers<'a, S> {
-    snapshot: &'a mut Snapshot,
-    tasks: &'a mut S,
-    count: &'a ItemCount,
-}
-
-impl<'de, S: TaskSink<'de>> ObjectFold<'de> for StateMembers<'_, S> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            // The inner objects are folded by this same fold.
-            "get_tasks" | "get_agents" | "get_frameworks" => map.next_value_seed(ObjectSeed(self)),
-            // Masters list `tasks`, before 1.2 also those of frameworks that have not registered with a new
-            // master; agents list `launched_tasks`.
-            "tasks" | "orphan_tasks" | "launched_tasks" => {
-                let mut tasks = AnswerTasks { snapshot: self.snapshot, tasks: self.tasks };
-                map.next_value_seed(ArraySeed(&mut tasks, self.count))
+    fn frameworks(&mut self) -> Result<(), Error> {
+        if self.walk.enter_list()? == Listed::List {
+            let mut is_first = true;
+            while self.walk.cursor.next_item(&mut is_first)? {
+                self.walk.count(false)?;
+                self.framework()?;
             }
-            "completed_tasks" | "terminated_tasks" | "unreachable_tasks" => {
-                let unreachable = key == "unreachable_tasks";
-                let mut ended = EndedList { snapshot: self.snapshot, unreachable };
-                map.next_value_seed(ArraySeed(&mut ended, self.count))
-            }
-            "agents" | "recovered_agents" => {
-                let recovered = key == "recovered_agents";
-                let mut agents = AgentList { snapshot: self.snapshot, recovered };
-                map.next_value_seed(ArraySeed(&mut agents, self.count))
-            }
-            "frameworks" => map.next_value_seed(ArraySeed(&mut AnswerFrameworks(self.snapshot), self.count)),
-            _ => map.next_value::<IgnoredAny>().map(drop),
         }
+        Ok(())
     }
-}
 
-struct AnswerTasks<'a, S> {
-    snapshot: &'a mut Snapshot,
-    tasks: &'a mut S,
-}
-
-impl<'de, S: TaskSink<'de>> ArrayFold<'de> for AnswerTasks<'_, S> {
-    const HOLDS_TASKS: bool = true;
-
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(task) = seq.next_element()? else { return Ok(None) };
-        self.tasks.task(self.snapshot, task);
-        Ok(Some(()))
+    /// Reads one framework member by member: its offers can be longer than all the rest.
+    fn framework(&mut self) -> Result<(), Error> {
+        const PLACE: &str = "frameworks[]";
+        let (mut read, mut registered) = (None, None);
+        if self.walk.enter_object()? {
+            let mut is_first = true;
+            while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
+                match key.as_str() {
+                    "framework_info" => read = self.info()?,
+                    "registered_time" => registered = self.walk.scalar()?,
+                    _ => self.walk.cursor.skip()?,
+                }
+            }
+        }
+        let read = read.unwrap_or_else(|| {
+            let reason = "a framework that cannot be read: it has no framework_info".to_owned();
+            Err(Skipped { reason, ..Skipped::default() })
+        });
+        match read {
+            Ok(framework) => {
+                self.frameworks.extend(framework.map(|framework| framework.registered_at(registered)));
+            }
+            Err(record) => self.walk.items.record(Skipped { task: PLACE.to_owned(), ..record }),
+        }
+        Ok(())
     }
-}
 
-struct AnswerFrameworks<'a>(&'a mut Snapshot);
-
-impl<'de> ArrayFold<'de> for AnswerFrameworks<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(framework) = seq.next_element()? else { return Ok(None) };
-        add_framework(self.0, framework);
-        Ok(Some(()))
+    fn info(&mut self) -> Result<Option<Result<Option<FrameworkFacts>, Skipped>>, Error> {
+        let cursor = &mut *self.walk.cursor;
+        let Some(length) = cursor.value(ITEM)? else { return Ok(None) };
+        let text = text(cursor.octets(length));
+        let info = match parsed::<FrameworkInfo<'_>>(&text).map_err(|error| cursor.not_json(&error))? {
+            Lenient::Read(info) => FrameworkFacts::of_info(info),
+            Lenient::Unreadable { error, json } => Err(unreadable(&error, json, "a framework")),
+        };
+        cursor.advance(length);
+        Ok(Some(info))
     }
 }

@@ -157,7 +157,11 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
         labels: port.labels,
         options: port.options,
     };
-    labelled.map(task_port).collect()
+    let mut ports: Vec<TaskPort> = labelled.map(task_port).collect();
+    // Collecting in place leaves the room of all that was filtered out.
+    ports.shrink_to_fit();
+    ports.iter_mut().for_each(|port| port.labels.shrink_to_fit());
+    ports
 }
 
 /// Drops labels that are longer than any VIP needs.

@@ -5,32 +5,28 @@
 //! `frameworks[].executors[].tasks`. Agents and framework names are resolved after the whole
 //! document was read, because their order in it is not promised.
 
-use std::sync::Arc;
+use std::io::Read;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
-
-use super::agents::{self, AgentList};
+use super::agents::{self, FrameworkFacts};
+use super::cursor::Cursor;
 use super::error::Error;
-use super::fold::{ArrayFold, ArraySeed, ItemCount, ObjectFold, ObjectSeed};
-use super::skip::add_skipped;
-use super::task::{EndedList, add_task};
-use super::wire::{Lenient, RegisteredTime};
-use crate::cluster::{Master, Skipped, Snapshot};
+use super::facts::{Kind, MAX_NAME};
+use super::items::{Head, Items, Listed, Walk};
+use crate::cluster::{Master, Skipped};
 
-/// Reads the `/state` of a master or an agent.
-pub fn parse(text: &str) -> Result<Snapshot, Error> {
-    let mut document = StateDocument::default();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    ObjectSeed(&mut document).deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    document.finish()
+/// Walks through the `/state` of a master or an agent.
+pub fn walk<R: Read, I: Items>(cursor: &mut Cursor<R>, items: &mut I) -> Result<Head, Error> {
+    let mut walk = StateWalk { walk: Walk::new(cursor, items), document: StateDocument::default() };
+    walk.document()?;
+    let StateWalk { walk: Walk { cursor, present, .. }, document } = walk;
+    cursor.end()?;
+    document.finish(present)
 }
 
 /// Members of a document as they come, in any order.
 #[derive(Default)]
 struct StateDocument {
-    snapshot: Snapshot,
-    count: ItemCount,
+    frameworks: Vec<FrameworkFacts>,
     has_frameworks: bool,
     id: Option<String>,
     elected_time: Option<f64>,
@@ -42,182 +38,145 @@ struct StateDocument {
 }
 
 impl StateDocument {
-    fn finish(self) -> Result<Snapshot, Error> {
-        let Self { mut snapshot, has_frameworks, id, elected_time, pid, hostname, leader, is_master, .. } =
-            self;
+    fn finish(self, present: usize) -> Result<Head, Error> {
+        let Self { frameworks, has_frameworks, id, elected_time, pid, hostname, leader, is_master } = self;
         if !has_frameworks {
             return Err(Error::Missing("frameworks"));
         }
+        let mut head = Head { frameworks, is_idle: present == 0, ..Head::default() };
         if is_master {
             let address = pid.as_deref().and_then(agents::pid_address).map(|address| address.ip());
             // A master that answers leads itself: standby masters know no state and redirect.
-            let leader = leader.or(pid).as_deref().and_then(agents::pid_address);
-            Arc::make_mut(&mut snapshot.names).leader = leader;
-            snapshot.master =
-                id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
+            head.leader = leader.or(pid).as_deref().and_then(agents::pid_address);
+            head.master = id.map(|id| Master { id, elected_time: elected_time.unwrap_or_default(), address });
         } else if let Some(id) = id {
             // An agent describes itself at the top of its own document.
-            let agent = agents::agent(hostname.unwrap_or_default(), pid.as_deref());
-            snapshot.agents.insert(id, agent);
+            head.own = Some((id, agents::agent(hostname.unwrap_or_default(), pid.as_deref())));
         }
-        Ok(snapshot)
+        Ok(head)
     }
 }
 
-impl<'de> ObjectFold<'de> for StateDocument {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "id" => self.id = read(map)?,
-            "elected_time" => self.elected_time = read(map)?,
-            "pid" => self.pid = read(map)?,
-            "hostname" => self.hostname = read(map)?,
-            "leader" => self.leader = read(map)?,
-            // An agent's document has no such list.
-            "slaves" => {
-                self.is_master = true;
-                let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: false };
-                map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
-            }
-            "recovered_slaves" => {
-                let mut agents = AgentList { snapshot: &mut self.snapshot, recovered: true };
-                map.next_value_seed(ArraySeed(&mut agents, &self.count))?;
-            }
-            // The names of their frameworks are in no list.
-            "orphan_tasks" => {
-                map.next_value_seed(ArraySeed(&mut StateTasks(&mut self.snapshot), &self.count))?;
-            }
-            "frameworks" => {
-                self.has_frameworks = true;
-                let mut frameworks = StateFrameworks(&mut self.snapshot, &self.count);
-                map.next_value_seed(ArraySeed(&mut frameworks, &self.count))?;
-            }
-            _ => {
-                map.next_value::<IgnoredAny>()?;
+struct StateWalk<'w, R, I> {
+    walk: Walk<'w, R, I>,
+    document: StateDocument,
+}
+
+impl<R: Read, I: Items> StateWalk<'_, R, I> {
+    fn document(&mut self) -> Result<(), Error> {
+        let mut is_first = true;
+        if !self.walk.enter_object()? {
+            return Ok(());
+        }
+        while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
+            match key.as_str() {
+                "id" => self.document.id = self.walk.scalar()?,
+                "elected_time" => self.document.elected_time = self.walk.scalar()?,
+                "pid" => self.document.pid = self.walk.scalar()?,
+                "hostname" => self.document.hostname = self.walk.scalar()?,
+                "leader" => self.document.leader = self.walk.scalar()?,
+                // An agent's document has no such list.
+                "slaves" => {
+                    self.document.is_master = true;
+                    self.walk.list(Kind::Agent)?;
+                }
+                "recovered_slaves" => drop(self.walk.list(Kind::RecoveredAgent)?),
+                // The names of their frameworks are in no list.
+                "orphan_tasks" => drop(self.walk.list(Kind::Task)?),
+                "frameworks" => {
+                    self.document.has_frameworks = true;
+                    self.frameworks()?;
+                }
+                _ => self.walk.cursor.skip()?,
             }
         }
         Ok(())
     }
-}
 
-struct StateFrameworks<'a>(&'a mut Snapshot, &'a ItemCount);
+    fn frameworks(&mut self) -> Result<(), Error> {
+        match self.walk.enter_list()? {
+            Listed::List => {}
+            Listed::Null => return Ok(()),
+            Listed::Other => {
+                self.walk.items.record(misplaced("frameworks", "not a list"));
+                return Ok(());
+            }
+        }
+        let mut is_first = true;
+        while self.walk.cursor.next_item(&mut is_first)? {
+            self.walk.count(false)?;
+            self.framework()?;
+        }
+        Ok(())
+    }
 
-impl<'de> ArrayFold<'de> for StateFrameworks<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        // Its name may come after its tasks, so that it is added when all members are known.
-        let (snapshot, count) = (&mut *self.0, self.1);
-        let mut framework = StateFramework {
-            snapshot,
-            count,
-            id: None,
-            name: None,
-            registered: None,
-            pid: None,
-            hostname: None,
-        };
-        let Some(()) = seq.next_element_seed(ObjectSeed(&mut framework))? else { return Ok(None) };
+    fn framework(&mut self) -> Result<(), Error> {
+        if !self.walk.enter_object()? {
+            self.walk.items.record(misplaced("frameworks[]", "a framework is not an object"));
+            return Ok(());
+        }
+        let (mut id, mut name, mut pid, mut hostname) = (None::<String>, None::<String>, None, None);
+        let mut registered = None;
+        let mut is_first = true;
+        while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
+            match key.as_str() {
+                "id" => id = self.walk.scalar()?,
+                "name" => name = self.walk.scalar()?,
+                "registered_time" => registered = self.walk.scalar()?,
+                "pid" => pid = self.walk.scalar::<String>()?,
+                "hostname" => hostname = self.walk.scalar::<String>()?,
+                "tasks" => self.tasks()?,
+                // Agents list their tasks one level further down.
+                "executors" => self.executors()?,
+                "completed_tasks" => drop(self.walk.list(Kind::Ended)?),
+                "unreachable_tasks" => drop(self.walk.list(Kind::Unreachable)?),
+                _ => self.walk.cursor.skip()?,
+            }
+        }
         // A framework without a name gives no names to VIPs, and its tasks are reported as skipped.
-        let StateFramework { id, name, registered, pid, hostname, .. } = framework;
         if let (Some(id), Some(name)) = (id, name) {
-            agents::add_scheduler(self.0, &id, pid.as_deref(), hostname.as_deref());
-            if let Some(time) = registered.and_then(|time| time.timestamp()) {
-                self.0.registered.insert(id.clone(), time);
-            }
-            self.0.frameworks.insert(id, name);
-        }
-        Ok(Some(()))
-    }
-
-    fn mismatch(&mut self) {
-        add_skipped(&mut self.0.skipped, misplaced("frameworks", "not a list"));
-    }
-}
-
-struct StateFramework<'a> {
-    snapshot: &'a mut Snapshot,
-    count: &'a ItemCount,
-    id: Option<String>,
-    name: Option<String>,
-    registered: Option<RegisteredTime>,
-    pid: Option<String>,
-    hostname: Option<String>,
-}
-
-impl<'de> ObjectFold<'de> for StateFramework<'_> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "id" => self.id = read(map)?,
-            "name" => self.name = read(map)?,
-            "registered_time" => self.registered = read(map)?,
-            "pid" => self.pid = read(map)?,
-            "hostname" => self.hostname = read(map)?,
-            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.snapshot), self.count))?,
-            // Agents list their tasks one level further down.
-            "executors" => {
-                let mut executors = StateExecutors(self.snapshot, self.count);
-                map.next_value_seed(ArraySeed(&mut executors, self.count))?;
-            }
-            "completed_tasks" | "unreachable_tasks" => {
-                let unreachable = key == "unreachable_tasks";
-                let mut ended = EndedList { snapshot: self.snapshot, unreachable };
-                map.next_value_seed(ArraySeed(&mut ended, self.count))?;
-            }
-            _ => {
-                map.next_value::<IgnoredAny>()?;
+            let longest = id.len().max(name.len());
+            if longest > MAX_NAME {
+                let reason =
+                    format!("an id or a name with {longest} bytes, of which at most {MAX_NAME} are read");
+                self.walk.items.record(misplaced("frameworks[]", &reason));
+            } else {
+                let framework = FrameworkFacts::new(id, name, pid.as_deref(), hostname.as_deref());
+                self.document.frameworks.push(framework.registered_at(registered));
             }
         }
         Ok(())
     }
 
-    fn mismatch(&mut self) {
-        add_skipped(&mut self.snapshot.skipped, misplaced("frameworks[]", "a framework is not an object"));
-    }
-}
-
-struct StateExecutors<'a>(&'a mut Snapshot, &'a ItemCount);
-
-impl<'de> ArrayFold<'de> for StateExecutors<'_> {
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        seq.next_element_seed(ObjectSeed(&mut StateExecutor(self.0, self.1)))
-    }
-}
-
-struct StateExecutor<'a>(&'a mut Snapshot, &'a ItemCount);
-
-impl<'de> ObjectFold<'de> for StateExecutor<'_> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "tasks" => map.next_value_seed(ArraySeed(&mut StateTasks(self.0), self.1)),
-            "completed_tasks" => {
-                let mut ended = EndedList { snapshot: self.0, unreachable: false };
-                map.next_value_seed(ArraySeed(&mut ended, self.1))
-            }
-            _ => map.next_value::<IgnoredAny>().map(drop),
+    fn executors(&mut self) -> Result<(), Error> {
+        if self.walk.enter_list()? != Listed::List {
+            return Ok(());
         }
+        let mut is_first = true;
+        while self.walk.cursor.next_item(&mut is_first)? {
+            self.walk.count(false)?;
+            self.walk.present += 1;
+            if !self.walk.enter_object()? {
+                continue;
+            }
+            let mut is_first = true;
+            while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
+                match key.as_str() {
+                    "tasks" => self.tasks()?,
+                    "completed_tasks" => drop(self.walk.list(Kind::Ended)?),
+                    _ => self.walk.cursor.skip()?,
+                }
+            }
+        }
+        Ok(())
     }
-}
 
-struct StateTasks<'a>(&'a mut Snapshot);
-
-impl<'de> ArrayFold<'de> for StateTasks<'_> {
-    const HOLDS_TASKS: bool = true;
-
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(task) = seq.next_element()? else { return Ok(None) };
-        add_task(self.0, task);
-        Ok(Some(()))
+    fn tasks(&mut self) -> Result<(), Error> {
+        if self.walk.list(Kind::Task)? == Listed::Other {
+            self.walk.items.record(misplaced("tasks", "not a list"));
+        }
+        Ok(())
     }
-
-    fn mismatch(&mut self) {
-        add_skipped(&mut self.0.skipped, misplaced("tasks", "not a list"));
-    }
-}
-
-/// Reads a scalar member; `None` if it has another type.
-fn read<'de, T: serde::Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
-    Ok(match map.next_value::<Lenient<T>>()? {
-        Lenient::Read(value) => Some(value),
-        Lenient::Unreadable { .. } => None,
-    })
 }
 
 fn misplaced(place: &str, reason: &str) -> Skipped {

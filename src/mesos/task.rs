@@ -4,76 +4,75 @@
 
 use std::sync::Arc;
 
-use serde::de::SeqAccess;
-
 use super::discovery::{DiscoveredPort, discovered};
-use super::fold::ArrayFold;
+use super::facts::{Facts, Kind, MAX_NAME, oversized, unread};
 use super::legacy::{self, legacy_labels};
-use super::names;
+use super::names::{self, Origin};
 use super::networks::{container_address, networks, newest_status, texts};
 use super::ports::{self, PortEntry};
-use super::skip::{SkipLog, read_or_skip};
+use super::skip::SkipLog;
+use super::texts::Texts;
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
 use crate::cluster::registry::port_ranges;
-use crate::cluster::{Runtime, Skipped, Snapshot, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
-/// Fold over a list of tasks that have ended or are unreachable.
-pub struct EndedList<'a> {
-    pub snapshot: &'a mut Snapshot,
-    /// True for the list of tasks whose agent the master has lost.
-    pub unreachable: bool,
-}
-
-impl<'de> ArrayFold<'de> for EndedList<'_> {
-    const HOLDS_TASKS: bool = true;
-
-    fn item<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<Option<()>, A::Error> {
-        let Some(task) = seq.next_element::<Lenient<EndedTask<'de>>>()? else { return Ok(None) };
-        if let Lenient::Read(EndedTask { id, framework_id: Some(framework), state }) = task {
-            let key = TaskKey { framework: (*framework.0).into(), task: (*id.0).into() };
-            // An operator who marks an agent as gone ends its tasks without having asked them.
-            let gone = state.is_some_and(|state| matches!(&*state, "TASK_GONE" | "TASK_GONE_BY_OPERATOR"));
-            if self.unreachable || gone {
-                self.snapshot.lost.insert(key.clone());
-            }
-            self.snapshot.ended.insert(key);
-        }
-        Ok(Some(()))
+/// Returns the facts of a task: for the registry if it runs, and for the tasks with VIPs if it has VIP
+/// labels.
+pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
+    let task = match task {
+        Lenient::Read(task) => task,
+        Lenient::Unreadable { error, json } => return unread(&error, json, Kind::Task, "a task"),
+    };
+    let framework = task.framework_id.as_ref().map(|id| &*id.0);
+    let agent = task.slave_id.as_ref().map(|id| &*id.0);
+    let names = [Some(&*task.id.0), framework, agent, task.name.as_deref()];
+    if let Some(oversized) = oversized(Kind::Task, names.into_iter().flatten()) {
+        return oversized;
     }
-}
-
-/// Adds a task: to the registry if it runs, and to the tasks with VIPs if it has VIP labels.
-pub fn add_task(snapshot: &mut Snapshot, task: Lenient<MesosTask<'_>>) {
-    let Some(task) = read_or_skip(snapshot, task, "tasks[]", "a task") else { return };
     let state = TaskState::parse(&task.state);
     // Listed among the running ones all the same: a master shows a task until its end is acknowledged.
     if matches!(state, TaskState::Terminal | TaskState::Lost) {
-        if let Some(framework) = task.framework_id {
-            let key = TaskKey { framework: (*framework.0).into(), task: (*task.id.0).into() };
-            if state == TaskState::Lost {
-                snapshot.lost.insert(key.clone());
-            }
-            snapshot.ended.insert(key);
-        }
-        return;
+        let Some(framework) = framework else { return Facts::Nothing };
+        let key = TaskKey { framework: texts.shared(framework), task: (*task.id.0).into() };
+        return Facts::Ended { key, is_lost: state == TaskState::Lost };
     }
+    let origin = framework.zip(agent).map(|(framework, agent)| Origin {
+        key: TaskKey { framework: texts.shared(framework), task: (*task.id.0).into() },
+        agent: texts.shared(agent),
+    });
     // Each list is read once, for the names and for the VIPs.
-    let mut log = SkipLog::new(&mut snapshot.skipped, &task.id.0, state);
+    let mut skipped = Vec::new();
+    let mut log = SkipLog::new(&mut skipped, &task.id.0, state);
     let reading = TaskReading::new(&task, &mut log);
     // Names are for tasks that can be reached; VIPs also count tasks that start or stop.
-    if state == TaskState::Running {
-        let is_published = reading.is_published();
-        names::register(snapshot, &task, &reading.networks, &reading.discovered, is_published);
-    }
-    let mut log = SkipLog::new(&mut snapshot.skipped, &task.id.0, state);
+    let registered = origin.as_ref().filter(|_| state == TaskState::Running).map(|origin| {
+        names::registered(&task, origin, &reading.networks, &reading.discovered, reading.is_published())
+    });
     if state == TaskState::Running
         && let Some(skipped) = names::unfit_services(&task, &reading.discovered)
     {
         log.add(skipped);
     }
-    if let Some(task) = reading.task(state, &mut log) {
-        snapshot.tasks.insert(task.key.clone(), Arc::new(task));
+    let task = reading.task(origin, state, &mut log).map(Arc::new);
+    if task.is_none() && registered.is_none() && skipped.is_empty() {
+        return Facts::Nothing;
     }
+    skipped.shrink_to_fit();
+    Facts::Task { task, registered, skipped }
+}
+
+/// Returns the facts of a task that has ended; one that cannot be read is of no interest.
+pub fn ended(task: Lenient<EndedTask<'_>>, is_unreachable: bool, texts: &mut Texts) -> Facts {
+    let Lenient::Read(EndedTask { id, framework_id: Some(framework), state }) = task else {
+        return Facts::Nothing;
+    };
+    if id.0.len().max(framework.0.len()) > MAX_NAME {
+        return Facts::Nothing;
+    }
+    // An operator who marks an agent as gone ends its tasks without having asked them.
+    let gone = state.is_some_and(|state| matches!(&*state, "TASK_GONE" | "TASK_GONE_BY_OPERATOR"));
+    let key = TaskKey { framework: texts.shared(&framework.0), task: (*id.0).into() };
+    Facts::Ended { key, is_lost: is_unreachable || gone }
 }
 
 /// The lists of a task that both its VIPs and its names are made of.
@@ -100,21 +99,21 @@ impl<'t> TaskReading<'t> {
     }
 
     /// Returns the task if it has VIP labels.
-    fn task(mut self, state: TaskState, log: &mut SkipLog<'_>) -> Option<Task> {
+    fn task(mut self, origin: Option<Origin>, state: TaskState, log: &mut SkipLog<'_>) -> Option<Task> {
         let ports = self.ports(log);
         if ports.is_empty() {
             return None;
         }
         // Checked after the ports: without VIP labels the lack does not matter.
-        let (Some(framework), Some(agent)) = (&self.task.framework_id, &self.task.slave_id) else {
+        let Some(Origin { key, agent }) = origin else {
             let reason = "the task names no framework or no agent".to_owned();
             log.add(Skipped { reason, ..Skipped::default() });
             return None;
         };
         let container = self.task.container.as_ref().and_then(|container| container.kind.as_deref());
         Some(Task {
-            key: TaskKey { framework: (*framework.0).into(), task: (*self.task.id.0).into() },
-            agent_id: (*agent.0).into(),
+            key,
+            agent_id: agent,
             state,
             healthy: healthy(self.task),
             runtime: match container {
@@ -166,6 +165,7 @@ impl<'t> TaskReading<'t> {
                 }
             }
         }
+        addresses.shrink_to_fit();
         addresses
     }
 }

@@ -11,11 +11,11 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-pub use lenient::{Lenient, LenientList, present, readable};
+pub use lenient::{Lenient, LenientList, present, readable, strictly};
 pub use registered::RegisteredTime;
 pub use resources::PortResources;
-
 pub use text::{Labels, MesosLabel, WrappedText};
 
 mod lenient;
@@ -168,6 +168,19 @@ pub struct MesosAgent<'a> {
     pub pid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub agent_info: Option<Box<MesosAgent<'a>>>,
+    /// Resources in use, in v0.
+    pub used_resources: Option<Lenient<UsedResources>>,
+    /// Resources in use, in v1.
+    pub allocated_resources: LenientList<IgnoredAny>,
+}
+
+/// Resources of an agent that tasks and executors use.
+#[derive(Debug, Deserialize)]
+pub struct UsedResources {
+    #[serde(default)]
+    pub cpus: f64,
+    #[serde(default)]
+    pub mem: f64,
 }
 
 /// A v1 framework.

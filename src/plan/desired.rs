@@ -157,9 +157,10 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     let mut desired = Desired { skipped: table.skipped.clone(), ..Desired::default() };
     let none = Vip::default();
     let vacant = vacant.iter().filter(|key| !table.vips.contains_key(key)).map(|key| (key, &none));
+    let foreign = foreign_keys(inputs.foreign);
     // Names come before addresses in this order, so that a literal never takes a name's service.
     for (key, vip) in table.vips.iter().chain(vacant) {
-        inputs.add(key, vip, &mut desired);
+        inputs.add(key, vip, &foreign, &mut desired);
     }
     // After the services: a literal VIP outside of the ranges needs a route and rules of its own.
     let networks = vip_networks(&desired.services, settings, node);
@@ -194,15 +195,22 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     desired
 }
 
+/// Returns the addresses and ports that services of other programs have. As a set: right after a migration
+/// there are as many services of Minuteman as VIPs.
+fn foreign_keys(foreign: &[Foreign]) -> BTreeSet<ServiceKey> {
+    foreign.iter().filter_map(|foreign| foreign.key).collect()
+}
+
 impl Inputs<'_> {
     /// Returns the services of some VIPs alone.
     pub fn part<'k>(&self, keys: impl Iterator<Item = &'k VipKey>) -> Desired {
         let mut desired = Desired::default();
         let none = Vip::default();
+        let foreign = foreign_keys(self.foreign);
         for key in keys {
             match self.table.vips.get(key) {
-                Some(vip) => self.add(key, vip, &mut desired),
-                None if self.vacant.contains(key) => self.add(key, &none, &mut desired),
+                Some(vip) => self.add(key, vip, &foreign, &mut desired),
+                None if self.vacant.contains(key) => self.add(key, &none, &foreign, &mut desired),
                 None => {}
             }
         }
@@ -210,11 +218,11 @@ impl Inputs<'_> {
     }
 
     /// Adds the services of one VIP: one for each address family that it has.
-    fn add(&self, key: &VipKey, vip: &Vip, desired: &mut Desired) {
+    fn add(&self, key: &VipKey, vip: &Vip, foreign: &BTreeSet<ServiceKey>, desired: &mut Desired) {
         let name = match &key.host {
             Host::Literal(address) => {
                 return match unusable_vip(*address, self.node, self.settings) {
-                    None => self.add_service(*address, key, vip, desired),
+                    None => self.add_service(*address, key, vip, foreign, desired),
                     Some(reason) => skip(desired, key, vip, None, &reason),
                 };
             }
@@ -225,7 +233,7 @@ impl Inputs<'_> {
             match leases.get(name) {
                 // A vacant VIP refuses connections at every address that it had.
                 Some(address) if is_wanted || vip.backends.is_empty() => {
-                    self.add_service(address, key, vip, desired);
+                    self.add_service(address, key, vip, foreign, desired);
                 }
                 None if is_wanted => {
                     let range = if ipv4 { "vips.range4" } else { "vips.range6" };
@@ -260,10 +268,17 @@ impl Inputs<'_> {
         }
     }
 
-    fn add_service(&self, address: IpAddr, vip_key: &VipKey, vip: &Vip, desired: &mut Desired) {
+    fn add_service(
+        &self,
+        address: IpAddr,
+        vip_key: &VipKey,
+        vip: &Vip,
+        foreign: &BTreeSet<ServiceKey>,
+        desired: &mut Desired,
+    ) {
         let key = ServiceKey { protocol: vip_key.protocol, address, port: vip_key.port };
         // Services of other programs are never changed; programming the same key would take theirs.
-        if self.foreign.iter().any(|foreign| foreign.key == Some(key)) {
+        if foreign.contains(&key) {
             let reason = "a virtual service that is not ours has this address and port: remove it, or \
                           change the label";
             desired.blocked.push(vip_key.clone());

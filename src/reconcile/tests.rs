@@ -1057,3 +1057,48 @@ async fn a_server_that_leaves_has_what_was_left_after_a_restart() {
         assert!(until.duration_since(steady_now()).as_secs() > 50);
     }
 }
+
+/// The kernel is changed when the cluster has changed, and the status tells of the source at once.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
+    let bench = Bench::new();
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (_requests, request_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        pings: mpsc::channel(1).1,
+        network: Arc::default(),
+        dns: dns_receiver,
+    };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let confirmed = |sequence: u64, documents: &[&str], second: i64| {
+        let good_at = Some(Timestamp::from_second(second).unwrap());
+        Report { good_at, ..report(sequence, &document(documents)) }
+    };
+    believer.take(confirmed(1, &["/web:80"], 1), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let passed = statuses.wait_for(|status| status.vips.len() == 1).await.unwrap().pass.at;
+    for second in 2..6 {
+        believer.take(confirmed(1, &["/web:80"], second), Timestamp::now());
+        feeds.send_replace(believer.feed().clone());
+        let is_newer =
+            |status: &Arc<Status>| status.source.good_at.is_some_and(|good_at| good_at.as_second() == second);
+        let status = statuses.wait_for(is_newer).await.unwrap();
+        assert_eq!((status.pass.at, status.vips.len()), (passed, 1), "second {second}");
+    }
+    let failure = Some(Failure { error: "gone".to_owned(), at: Timestamp::now(), attempts: 1 });
+    believer.take(Report { failure, ..confirmed(1, &["/web:80"], 5) }, Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let failed = statuses.wait_for(|status| status.degraded).await.unwrap().clone();
+    assert_eq!((failed.pass.at, failed.vips.len()), (passed, 1));
+    believer.take(confirmed(2, &["/web:80", "/other:80"], 7), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let recovered = |status: &Arc<Status>| status.vips.len() == 2 && !status.degraded;
+    assert!(statuses.wait_for(recovered).await.unwrap().pass.at != passed);
+    shutdown.cancel();
+    running.await.unwrap();
+}

@@ -1,12 +1,17 @@
 //! A state document on disk, read again when it changes.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::bounded::Bounded;
 use super::schedule::PollSchedule;
 use super::{Error, Fetched, Source};
 use crate::cluster::Snapshot;
-use crate::mesos;
+use crate::mesos::cursor::ReadError;
+use crate::mesos::reading::{DocumentReader, Reading, Work};
+use crate::mesos::{self, StateFormat};
 
 /// A file with a state document in any format of Mesos.
 #[derive(Debug)]
@@ -15,6 +20,8 @@ pub struct FileSource {
     interval: Duration,
     /// Version that was last read.
     seen: Option<FileVersion>,
+    /// Knows the items of the last document.
+    reader: DocumentReader,
 }
 
 /// Properties of a file that change whenever it is written or replaced.
@@ -28,7 +35,7 @@ struct FileVersion {
 impl FileSource {
     /// Looks for changes of `path` every `interval`.
     pub fn new(path: PathBuf, interval: Duration) -> Self {
-        Self { path, interval, seen: None }
+        Self { path, interval, seen: None, reader: DocumentReader::default() }
     }
 
     fn error(&self, error: std::io::Error) -> Error {
@@ -51,11 +58,19 @@ impl Source for FileSource {
         }
         // Set once the document was good: a half-written file is read again, and its error repeated.
         self.seen = None;
-        let bytes = tokio::fs::read(&self.path).await.map_err(|error| self.error(error))?;
-        let parsed = tokio::task::spawn_blocking(move || mesos::parse(&bytes, None)).await?;
-        let snapshot = parsed.map_err(|error| Error::Document { origin: self.origin(), error })?;
+        let file = tokio::fs::File::open(&self.path).await.map_err(|error| self.error(error))?;
+        let file = file.into_std().await;
+        let mut reader = std::mem::take(&mut self.reader);
+        let read = move || {
+            let read = read(&mut reader, file);
+            (reader, read)
+        };
+        let (reader, read) = tokio::task::spawn_blocking(read).await?;
+        self.reader = reader;
+        let Reading { snapshot, is_same, .. } =
+            read.map_err(|error| Error::Document { origin: self.origin(), error })?;
         self.seen = Some(version);
-        Ok(Fetched::New(snapshot))
+        Ok(if is_same { Fetched::Unchanged } else { Fetched::New(snapshot) })
     }
 
     fn origin(&self) -> String {
@@ -65,6 +80,23 @@ impl Source for FileSource {
     fn schedule(&self) -> PollSchedule {
         PollSchedule { interval: self.interval, ..PollSchedule::default() }
     }
+}
+
+/// Reads a file in the format that it has: state documents in windows, recordings as a whole.
+fn read(reader: &mut DocumentReader, mut file: File) -> Result<Reading, mesos::Error> {
+    let unreadable = |error| mesos::Error::Document(ReadError::Document(error));
+    let format = mesos::detect(Bounded::document(&file))?;
+    file.rewind().map_err(unreadable)?;
+    let mut document = Bounded::document(&file);
+    if let Some(format) = StateFormat::of(format) {
+        return reader.read(document, format, false);
+    }
+    // What comes after a recording is compared with nothing.
+    *reader = DocumentReader::default();
+    let mut recording = Vec::new();
+    document.read_to_end(&mut recording).map_err(unreadable)?;
+    let snapshot = mesos::parse(&recording, Some(format))?;
+    Ok(Reading { snapshot, is_same: false, work: Work::default() })
 }
 
 #[cfg(test)]

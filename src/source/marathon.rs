@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{Accept, Call, HttpClient, TrustedServers, cause};
+use super::http::{Accept, Call, HttpClient, HttpDocument, TrustedServers, cause};
 use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
@@ -127,21 +127,18 @@ impl MarathonSource {
     /// Puts the answers of one Marathon together.
     async fn ask(&self, marathon: &Url) -> Result<MarathonView, String> {
         let fail = |error: String| format!("{}: {error}", without_credentials(marathon));
-        let info =
-            MarathonInfo::parse(&self.get(marathon, INFO).await?).map_err(|error| fail(error.to_string()))?;
+        let info = self.get(marathon, INFO).await?.decode().map_err(|error| fail(error.to_string()))?;
+        let info = MarathonInfo::parse(&info).map_err(|error| fail(error.to_string()))?;
         let apps = self.get(marathon, APPS).await?;
         let pods = if info.has_pods() { Some(self.get(marathon, PODS).await?) } else { None };
-        let parsed =
-            tokio::task::spawn_blocking(move || MarathonView::parse(&info, &apps, pods.as_deref())).await;
+        // Read in windows, off the async threads.
+        let parse = move || MarathonView::read(&info, apps.reader(), pods.map(HttpDocument::reader));
+        let parsed = tokio::task::spawn_blocking(parse).await;
         parsed.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))
     }
 
-    async fn get(&self, marathon: &Url, path: &str) -> Result<Vec<u8>, String> {
-        let (url, document) = self.http.document(&at(marathon, path), Call::Get).await?;
-        let decoded =
-            tokio::task::spawn_blocking(|| document.decode()).await.map_err(|error| error.to_string())?;
-        decoded
-            .map_err(|error| format!("{}: cannot decompress the answer: {error}", without_credentials(&url)))
+    async fn get(&self, marathon: &Url, path: &str) -> Result<HttpDocument, String> {
+        self.http.document(&at(marathon, path), Call::Get).await.map(|(_, document)| document)
     }
 }
 

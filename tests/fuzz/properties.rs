@@ -6,6 +6,7 @@
 pub mod seeds;
 
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +18,8 @@ use l4lbd::daemon::wiring;
 use l4lbd::dns::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport};
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::vips::{DEFAULT_ORIGIN, NamedService, ServicePort};
-use l4lbd::mesos::{self, Format};
+use l4lbd::mesos::reading::DocumentReader;
+use l4lbd::mesos::{self, Format, StateFormat};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
 use l4lbd::store::{self, Store};
@@ -40,6 +42,40 @@ pub fn document(bytes: &[u8]) {
     }
     for snapshot in named.iter().flatten() {
         snapshot_holds(snapshot);
+    }
+    for (format, named) in [(StateFormat::V0, Format::State), (StateFormat::V1, Format::V1State)] {
+        next_documents(bytes, format, named);
+    }
+}
+
+/// A reader that gives as many bytes at a time as it was told to.
+struct Pieces<'d>(&'d [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.1.min(room.len()).min(self.0.len());
+        let (piece, rest) = self.0.split_at(length);
+        room[..length].copy_from_slice(piece);
+        self.0 = rest;
+        Ok(length)
+    }
+}
+
+/// A document is read as if it were the first one, whatever came before it and in whatever pieces it comes.
+fn next_documents(bytes: &[u8], format: StateFormat, named: Format) {
+    let (third, half) = (bytes.len() / 3, bytes.len() / 2);
+    // The same without a part, cut off, and again.
+    let shorter = [&bytes[..third], bytes.get(third + 40..).unwrap_or_default()].concat();
+    let documents = [bytes, &shorter, bytes, &bytes[..half], bytes];
+    let mut reader = DocumentReader::default();
+    for (number, document) in documents.into_iter().enumerate() {
+        let piece = 1 + (bytes.len() + 7 * number) % 5_000;
+        let read = reader.read(Pieces(document, piece), format, false).map(|reading| reading.snapshot);
+        match (read, mesos::parse(document, Some(named))) {
+            (Ok(read), Ok(expected)) => assert_eq!(read, expected, "what came before makes a difference"),
+            (Err(_), Err(_)) => {}
+            (read, expected) => panic!("{read:?} but {expected:?} without what came before"),
+        }
     }
 }
 

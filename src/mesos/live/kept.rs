@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cluster::{Snapshot, TaskKey};
-use crate::mesos::operator::TaskSink;
-use crate::mesos::task::add_task;
+use crate::cluster::TaskKey;
+use crate::mesos::cursor::parsed;
 use crate::mesos::wire::{Lenient, MesosTask, WrappedText};
 
 /// Updates of one task that are kept. Mesos itself replaces the last one of a state.
@@ -21,24 +21,16 @@ pub type KeptTasks = BTreeMap<TaskKey, KeptTask>;
 #[derive(Clone, Debug)]
 pub struct KeptTask {
     pub json: Box<str>,
+    /// Id of its agent.
+    pub agent: Option<Arc<str>>,
     /// The newest state, which may be ahead of the newest status.
     state: Option<Box<str>>,
     pub statuses: Vec<Box<str>>,
 }
 
-impl<'de> TaskSink<'de> for KeptTasks {
-    fn task(&mut self, snapshot: &mut Snapshot, task: &'de RawValue) {
-        let read = read(task);
-        if let Lenient::Read(read) = &read {
-            self.insert(key(&read.framework_id, &read.id), KeptTask::new(task.get()));
-        }
-        add_task(snapshot, read);
-    }
-}
-
 impl KeptTask {
-    pub fn new(json: &str) -> Self {
-        Self { json: json.into(), state: None, statuses: Vec::new() }
+    pub fn new(json: &str, agent: Option<Arc<str>>) -> Self {
+        Self { json: json.into(), agent, state: None, statuses: Vec::new() }
     }
 
     /// Adds a status update.
@@ -56,7 +48,7 @@ impl KeptTask {
 
     /// Returns the task with its updates.
     pub fn task(&self) -> Option<MesosTask<'_>> {
-        let mut task: MesosTask<'_> = serde_json::from_str(&self.json).ok()?;
+        let Lenient::Read(mut task) = read(&self.json) else { return None };
         if let Some(state) = &self.state {
             task.state = Cow::Borrowed(state);
         }
@@ -76,8 +68,8 @@ fn state_of(status: &str) -> Option<String> {
 }
 
 /// Reads a task; never fails, because what cannot be read is a value of its own.
-pub fn read(task: &RawValue) -> Lenient<MesosTask<'_>> {
-    serde_json::from_str(task.get()).unwrap_or_else(|error| Lenient::unreadable(&error, task.get()))
+pub fn read(json: &str) -> Lenient<MesosTask<'_>> {
+    parsed(json).unwrap_or_else(|error| Lenient::unreadable(&error, json))
 }
 
 /// Returns the key of a task in the cluster.

@@ -88,7 +88,7 @@ fn a_full_state_in_between_loses_no_event() {
         for answered in [asked, (asked + 3).min(records.len())] {
             let mut live = after[asked].clone();
             let since = records[asked..].iter().map(String::as_str);
-            live.resync(&answer(&after[answered]), since).unwrap();
+            live.resync(answer(&after[answered]).as_bytes(), since).unwrap();
             assert_eq!(known(&live), all, "asked after {asked}, answered after {answered}");
         }
     }
@@ -98,16 +98,16 @@ fn a_full_state_in_between_loses_no_event() {
 fn a_real_state_gives_the_same_from_both_ends() {
     let answer = capture("v1_master_get_state.json");
     let mut live = fold(&records("subscribe_master.jsonl")[..1]);
-    live.resync(&answer, std::iter::empty()).unwrap();
+    live.resync(answer.as_bytes(), std::iter::empty()).unwrap();
     let parsed = mesos::parse(answer.as_bytes(), Some(Format::V1State)).unwrap();
     assert_eq!(live.snapshot(), &parsed);
-    assert!(live.resync("{}", std::iter::empty()).is_err());
+    assert!(live.resync("{}".as_bytes(), std::iter::empty()).is_err());
     assert_eq!(live.snapshot(), &parsed, "a bad answer leaves everything as it was");
 }
 
 #[test]
 fn updates_of_one_state_replace_each_other() {
-    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#);
+    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#, None);
     for n in 0..100 {
         let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
         let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);
@@ -118,4 +118,50 @@ fn updates_of_one_state_replace_each_other() {
     assert_eq!(task.state, "TASK_RUNNING");
     let last = task.statuses.unwrap().pop().unwrap();
     assert_eq!(last.as_read().unwrap().timestamp, Some(99.0));
+}
+
+/// Readers hold the last snapshot while the next one is made.
+#[test]
+fn an_event_leaves_all_other_tasks_those_of_the_last_snapshot() {
+    let task = |number: usize, state: &str| {
+        format!(
+            r#"{{"task_id":{{"value":"t{number}"}},"framework_id":{{"value":"F"}},"agent_id":{{"value":"S{}"}},
+            "state":"{state}","discovery":{{"name":"web","ports":{{"ports":[{{"number":80,"protocol":"tcp",
+            "labels":{{"labels":[{{"key":"VIP_0","value":"/web:80"}}]}}}}]}}}}}}"#,
+            number % 100
+        )
+    };
+    let tasks: Vec<String> = (0..3_000).map(|number| task(number, "TASK_RUNNING")).collect();
+    let mut live = LiveCluster::default();
+    live.record(&format!(
+        r#"{{"type":"SUBSCRIBED","subscribed":{{"get_state":{{"get_tasks":{{"tasks":[{}]}}}}}}}}"#,
+        tasks.join(",")
+    ))
+    .unwrap();
+    let before = live.snapshot().clone();
+    assert_eq!((before.tasks.len(), before.names.len()), (3_000, 3_000));
+    live.record(
+        r#"{"type":"TASK_UPDATED","task_updated":{"framework_id":{"value":"F"},"state":"TASK_KILLING","status":
+        {"task_id":{"value":"t7"},"state":"TASK_KILLING","timestamp":2.0}}}"#,
+    )
+    .unwrap();
+    let changed: Vec<String> =
+        before.tasks.changes(&live.snapshot().tasks).map(|change| change.key().task.to_string()).collect();
+    assert_eq!(changed, ["t7"]);
+    // One task of the registry has gone: a task that is being killed has no name.
+    assert_eq!(live.snapshot().names.len(), 2_999);
+    let is_shared = |(key, task): (&TaskKey, &Arc<crate::cluster::Task>)| {
+        before.tasks.get(key).is_some_and(|known| Arc::ptr_eq(known, task))
+    };
+    assert_eq!(live.snapshot().tasks.iter().filter(|entry| is_shared(*entry)).count(), 2_999);
+    // A whole state that says the same brings no new tasks either.
+    let before = live.snapshot().clone();
+    let mut tasks = tasks;
+    tasks[7] = task(7, "TASK_KILLING");
+    let answer = format!(r#"{{"get_state":{{"get_tasks":{{"tasks":[{}]}}}}}}"#, tasks.join(","));
+    live.resync(answer.as_bytes(), std::iter::empty()).unwrap();
+    assert!(live.snapshot().tasks.is_copy(&before.tasks));
+    // Tasks of an agent that is removed are found without reading any of them.
+    live.record(r#"{"type":"AGENT_REMOVED","agent_removed":{"agent_id":{"value":"S7"}}}"#).unwrap();
+    assert_eq!(live.snapshot().tasks.len(), 2_970);
 }

@@ -1,6 +1,6 @@
 //! Documents with more of everything than memory is worth.
 
-use crate::mesos::fold::MAX_TASKS;
+use crate::mesos::items::MAX_TASKS;
 use crate::mesos::skip::MAX_SKIPPED;
 use crate::mesos::{Format, parse};
 

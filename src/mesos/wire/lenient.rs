@@ -1,5 +1,7 @@
 //! Values that may have an unexpected type.
 
+use std::cell::Cell;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use serde_json::value::RawValue;
@@ -39,8 +41,33 @@ impl<T> Lenient<T> {
     }
 }
 
+thread_local! {
+    /// Set while values of other types than expected are errors. Derived implementations of [`Deserialize`]
+    /// leave no other way to tell it to the values inside of values.
+    static IS_STRICT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads with `read` as if every [`Lenient`] were the value itself: an unexpected type is then an error of
+/// the whole. Costs half of the lenient way, which cuts each value out before it is read.
+pub fn strictly<T>(read: impl FnOnce() -> T) -> T {
+    /// Also after a panic, which ends the reading of one document and not the thread.
+    struct Restored(bool);
+
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            IS_STRICT.set(self.0);
+        }
+    }
+
+    let _restored = Restored(IS_STRICT.replace(true));
+    read()
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if IS_STRICT.get() {
+            return T::deserialize(deserializer).map(Self::Read);
+        }
         // The raw text is cut out first: an error inside of it then costs this value only, and not the
         // position in the rest of the document.
         let raw = <&'de RawValue>::deserialize(deserializer)?;

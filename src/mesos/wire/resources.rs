@@ -8,6 +8,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::lenient::{Lenient, LenientList, readable};
 
+/// Ranges that are read of a text, which is one value however long it is. An agent offers a few.
+const MAX_RANGES: usize = 16_384;
+
 /// Port resources as inclusive ranges, in the order in which they are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortResources(pub Vec<(u64, u64)>);
@@ -16,7 +19,7 @@ impl PortResources {
     /// Reads v0's `"[31000-31002, 31005-31005]"`. A part that is no range is left out.
     pub fn parse(text: &str) -> Self {
         let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
-        Self(inner.split(',').filter_map(range).collect())
+        Self(inner.split(',').filter_map(range).take(MAX_RANGES).collect())
     }
 
     /// Returns the port at `index` of the written-out ranges, counted from 0.
@@ -133,6 +136,8 @@ mod tests {
             [(1, 2), (9, 9), (80, 80)]
         );
         assert_eq!(read(r#"{"ports":7}"#), []);
+        let many = format!(r#"{{"ports":"[{}1]"}}"#, "1,".repeat(1_000_000));
+        assert_eq!(read(&many).len(), MAX_RANGES);
         assert_eq!(read("null"), []);
     }
 }

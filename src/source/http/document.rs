@@ -1,6 +1,7 @@
-//! A complete answer, compressed as it came.
+//! A complete answer, compressed as it came, and decompressed in windows while it is read.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 
 use reqwest::Response;
@@ -8,69 +9,131 @@ use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 
 use super::error::cause;
 use crate::cluster::shortened;
-
-/// Longest document in bytes; 100,000 tasks make about 150 MB.
-const MAX_DOCUMENT: usize = 1 << 30;
+use crate::source::bounded::{Bounded, MAX_DOCUMENT, too_long};
 
 /// Longest document that any compressed answer may become, and how many times its size on the wire one
 /// may become beyond that. State documents shrink to a fifteenth; a bomb shrinks to a thousandth.
 const SMALL_DOCUMENT: usize = 64 << 20;
 const MAX_RATIO: usize = 100;
 
+/// Octets of a block. Answers come in pieces of any length, each of which would take a place of its own.
+const BLOCK: usize = 64 << 10;
+
 /// A complete answer, as it came over the wire.
 #[derive(Debug)]
 pub struct HttpDocument {
-    encoded: Vec<u8>,
+    encoded: Blocks,
+    size: usize,
     gzip: bool,
+}
+
+/// Octets in blocks, so that a long answer is never copied as a whole, and goes block by block while it
+/// is read.
+#[derive(Debug, Default)]
+struct Blocks(VecDeque<Vec<u8>>);
+
+impl Blocks {
+    fn push(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            let block = match self.0.back_mut() {
+                Some(block) if block.len() < BLOCK => block,
+                _ => {
+                    self.0.push_back(Vec::with_capacity(BLOCK));
+                    continue;
+                }
+            };
+            let (taken, rest) = piece.split_at(piece.len().min(BLOCK - block.len()));
+            block.extend_from_slice(taken);
+            piece = rest;
+        }
+    }
+}
+
+/// Blocks that are being read, with the place in the first one.
+struct BlockReader(Blocks, usize);
+
+impl Read for BlockReader {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(block) = self.0.0.front() {
+            let rest = block.get(self.1..).unwrap_or_default();
+            if !rest.is_empty() {
+                let length = rest.len().min(room.len());
+                if let (Some(from), Some(to)) = (rest.get(..length), room.get_mut(..length)) {
+                    to.copy_from_slice(from);
+                }
+                self.1 += length;
+                return Ok(length);
+            }
+            self.0.0.pop_front();
+            self.1 = 0;
+        }
+        Ok(0)
+    }
+}
+
+/// A decompressor whose errors say what they are about.
+struct Gunzip(flate2::read::MultiGzDecoder<BlockReader>);
+
+impl Read for Gunzip {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let named = |error| std::io::Error::other(format!("cannot decompress the answer: {error}"));
+        self.0.read(room).map_err(named)
+    }
 }
 
 impl HttpDocument {
     /// Reads the body of an answer.
     pub async fn read(response: &mut Response) -> Result<Self, String> {
         let gzip = is_gzip(response.headers().get(CONTENT_ENCODING))?;
-        let mut encoded = Vec::new();
+        let mut document = Self { encoded: Blocks::default(), size: 0, gzip };
         while let Some(chunk) = response.chunk().await.map_err(|error| cause(&error))? {
+            document.size += chunk.len();
             // A server that never stops must not fill the memory.
-            if encoded.len() + chunk.len() > MAX_DOCUMENT {
+            if document.size > MAX_DOCUMENT {
                 return Err(too_long());
             }
-            encoded.extend_from_slice(&chunk);
+            document.encoded.push(&chunk);
         }
-        Ok(Self { encoded, gzip })
+        Ok(document)
     }
 
     /// Returns the number of bytes on the wire.
     pub fn wire_size(&self) -> usize {
-        self.encoded.len()
+        self.size
     }
 
-    /// Returns a number that is equal for equal documents.
-    pub fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.encoded.hash(&mut hasher);
+    /// Returns a number that is equal for equal documents. Keyed, since tenants write most of a document.
+    pub fn hash(&self, key: &RandomState) -> u64 {
+        let mut hasher = key.build_hasher();
+        self.encoded.0.iter().for_each(|block| hasher.write(block));
         hasher.finish()
     }
 
-    /// Returns the decompressed bytes. Takes long for long documents, so that it does not belong on the
-    /// async threads.
-    pub fn decode(self) -> std::io::Result<Vec<u8>> {
-        if !self.gzip {
-            return Ok(self.encoded);
+    /// Returns a reader of the decompressed text, which ends with an error where the text is longer than any
+    /// document. Takes long for long documents, so that reading does not belong on the async threads.
+    pub fn reader(self) -> Box<dyn Read + Send> {
+        let Self { encoded, size, gzip } = self;
+        let blocks = BlockReader(encoded, 0);
+        if !gzip {
+            return Box::new(blocks);
         }
-        let mut decoded = Vec::new();
         // A few kilobytes can be made to decompress into terabytes.
-        let most = most_inflated(self.encoded.len());
-        let reader = flate2::read::MultiGzDecoder::new(self.encoded.as_slice());
-        reader.take(most as u64 + 1).read_to_end(&mut decoded)?;
-        match decoded.len() > most {
-            true if most < MAX_DOCUMENT => Err(std::io::Error::other(format!(
-                "{} bytes become more than {most} bytes, more than {MAX_RATIO} times as many; is this the answer \
-                 of a Mesos or Marathon server?",
-                self.encoded.len()
-            ))),
-            true => Err(std::io::Error::other(too_long())),
-            false => Ok(decoded),
-        }
+        let most = most_inflated(size);
+        let error = match most < MAX_DOCUMENT {
+            true => format!(
+                "{size} bytes become more than {most} bytes, more than {MAX_RATIO} times as many; is this the \
+                 answer of a Mesos or Marathon server?"
+            ),
+            false => too_long(),
+        };
+        Box::new(Bounded::new(Gunzip(flate2::read::MultiGzDecoder::new(blocks)), most, error))
+    }
+
+    /// Returns all of the text. For answers that are short, such as which master leads.
+    pub fn decode(self) -> std::io::Result<Vec<u8>> {
+        let mut decoded = Vec::new();
+        self.reader().read_to_end(&mut decoded)?;
+        Ok(decoded)
     }
 }
 
@@ -95,12 +158,6 @@ fn is_gzip(encoding: Option<&HeaderValue>) -> Result<bool, String> {
     }
 }
 
-fn too_long() -> String {
-    format!(
-        "the document has more than {MAX_DOCUMENT} bytes; is this the answer of a Mesos or Marathon server?"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -116,11 +173,35 @@ mod tests {
         }
         let encoded = encoder.finish().unwrap();
         assert!(encoded.len() < SMALL_DOCUMENT / MAX_RATIO);
-        let error = HttpDocument { encoded, gzip: true }.decode().unwrap_err().to_string();
+        let size = encoded.len();
+        let mut document = HttpDocument { encoded: Blocks::default(), size, gzip: true };
+        document.encoded.push(&encoded);
+        // What was read is dropped at once.
+        let error = std::io::copy(&mut document.reader(), &mut std::io::sink()).unwrap_err().to_string();
         assert!(error.contains("100 times"), "{error}");
         // 1 MB on the wire is 100 MB at most, and nothing is more than 1 GiB.
         assert!(most_inflated(1_000_000) <= 100_000_000);
         assert_eq!((most_inflated(0), most_inflated(usize::MAX)), (SMALL_DOCUMENT, MAX_DOCUMENT));
+    }
+
+    #[test]
+    fn pieces_of_any_length_are_joined_and_equal_documents_hash_alike() {
+        let text: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+        let document = |piece: usize| {
+            let mut document = HttpDocument { encoded: Blocks::default(), size: text.len(), gzip: false };
+            text.chunks(piece).for_each(|piece| document.encoded.push(piece));
+            document
+        };
+        let key = RandomState::new();
+        let hash = document(1).hash(&key);
+        for piece in [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, text.len()] {
+            assert_eq!(document(piece).hash(&key), hash, "{piece}");
+            assert!(document(piece).encoded.0.len() <= text.len() / BLOCK + 1, "{piece}");
+            assert_eq!(document(piece).decode().unwrap(), text, "{piece}");
+        }
+        let mut other = document(7);
+        other.encoded.push(b"x");
+        assert_ne!(other.hash(&key), hash);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `GET /master/state` of the leading master, or `GET /state` of the node's own agent, again and again.
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::masters::{self, Masters};
 use crate::cluster::Snapshot;
-use crate::mesos::{self, Format};
-use crate::source::http::{Call, HttpDocument};
+use crate::mesos::StateFormat;
+use crate::mesos::reading::{DocumentReader, Reading};
+use crate::source::http::Call;
 use crate::source::location::{below, without_credentials};
 use crate::source::schedule::PollSchedule;
 use crate::source::{Error, Fetched, Location, Source, settings};
@@ -20,6 +22,10 @@ pub struct MesosPoll {
     masters: Masters,
     config: settings::Source,
     is_agent: bool,
+    /// Knows the items of the last document.
+    reader: DocumentReader,
+    /// Key of the hash of whole answers.
+    key: RandomState,
     last: Option<PolledDocument>,
 }
 
@@ -47,7 +53,14 @@ impl MesosPoll {
     }
 
     fn of(masters: Masters, config: &settings::Source) -> Self {
-        Self { masters, config: config.clone(), is_agent: false, last: None }
+        Self {
+            masters,
+            config: config.clone(),
+            is_agent: false,
+            reader: DocumentReader::default(),
+            key: RandomState::new(),
+            last: None,
+        }
     }
 }
 
@@ -66,19 +79,27 @@ impl Source for MesosPoll {
                 }
             };
             // Most documents are those of the last time, and need not be read again.
-            let (hash, bytes) = (document.hash(), document.wire_size());
+            let (hash, bytes) = (document.hash(&self.key), document.wire_size());
             if let Some(last) = self.last.as_mut().filter(|last| last.hash == hash) {
                 self.masters.set_leader(&asked, &url);
                 last.origin = self.masters.origin(&url);
                 return Ok(Fetched::Unchanged);
             }
             // Documents may have many megabytes, which would keep an async thread busy for seconds.
-            match tokio::task::spawn_blocking(move || read(document)).await? {
-                Ok(snapshot) => {
+            let mut reader = std::mem::take(&mut self.reader);
+            let read = move || {
+                let read = reader.read(document.reader(), StateFormat::V0, true);
+                (reader, read)
+            };
+            let (reader, read) = tokio::task::spawn_blocking(read).await?;
+            self.reader = reader;
+            match read {
+                Ok(Reading { snapshot, is_same, .. }) => {
                     self.masters.set_leader(&asked, &url);
                     let origin = self.masters.origin(&url);
                     self.last = Some(PolledDocument { origin, hash, agents: snapshot.agents.len(), bytes });
-                    return Ok(Fetched::New(snapshot));
+                    // Offers, resources in use and other members differ all the time and matter to nothing here.
+                    return Ok(if is_same { Fetched::Unchanged } else { Fetched::New(snapshot) });
                 }
                 Err(error) => failures.push(format!("{}: {error}", without_credentials(&url))),
             }
@@ -105,18 +126,6 @@ impl Source for MesosPoll {
         self.masters.leader_changed().await;
         tokio::time::sleep(ELECTED).await;
     }
-}
-
-/// Decompresses and reads a state document.
-fn read(document: HttpDocument) -> Result<Snapshot, String> {
-    let bytes = document.decode().map_err(|error| format!("cannot decompress the answer: {error}"))?;
-    let snapshot = mesos::parse(&bytes, Some(Format::State)).map_err(|error| error.to_string())?;
-    // Without rights to see tasks a document looks like that of an empty cluster, and every VIP would
-    // go.
-    if snapshot.tasks.is_empty() && mesos::hides_tasks(&bytes) {
-        return Err(mesos::HIDDEN.to_owned());
-    }
-    Ok(snapshot)
 }
 
 #[cfg(test)]

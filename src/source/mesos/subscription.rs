@@ -276,10 +276,9 @@ impl Subscription {
         // Long documents are read off the async threads.
         let read = move || {
             let before = live.snapshot().clone();
-            let bytes = document.decode().map_err(|error| error.to_string())?;
-            live.resync(&String::from_utf8_lossy(&bytes), since.iter().map(String::as_str))
-                .map_err(|error| error.to_string())?;
-            check_rights(&live, &bytes)?;
+            let answer = document.reader();
+            live.resync(answer, since.iter().map(String::as_str)).map_err(|error| error.to_string())?;
+            check_rights(&live)?;
             let differs = *live.snapshot() != before;
             Ok::<_, String>((live, differs))
         };
@@ -299,14 +298,14 @@ fn read_record(live: &mut LiveCluster, record: &str) -> Result<EventEffect, Stri
     let unreadable = |error: String| format!("an event that cannot be read: {}", shortened(error));
     let effect = live.record(record).map_err(|error| unreadable(error.to_string()))?;
     if let EventEffect::Subscribed(_) = effect {
-        check_rights(live, record.as_bytes())?;
+        check_rights(live)?;
     }
     Ok(effect)
 }
 
 /// Refuses a state without the tasks that run: every VIP would go.
-fn check_rights(live: &LiveCluster, document: &[u8]) -> Result<(), String> {
-    match live.snapshot().tasks.is_empty() && mesos::hides_tasks(document) {
+fn check_rights(live: &LiveCluster) -> Result<(), String> {
+    match live.hides_tasks() {
         true => Err(mesos::HIDDEN.to_owned()),
         false => Ok(()),
     }

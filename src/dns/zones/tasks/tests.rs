@@ -252,7 +252,7 @@ type Member = (u8, Vec<u8>, Option<Vec<u16>>, Vec<u16>, u8);
 /// Tasks of one name, of which some are called `web` as well as `Web`, on a few agents with one family or both.
 fn crowd(members: &[Member]) -> TaskZone {
     use crate::cluster::registry::{Described, NamedPort, RegisteredTask, TaskRegistry};
-    use crate::cluster::{Agent, Protocol, Snapshot};
+    use crate::cluster::{Agent, Protocol, Snapshot, TaskKey};
     let mut names = TaskRegistry::default();
     let mut agents = std::collections::BTreeMap::new();
     for (index, (agent, addresses, tcp, udp, range)) in members.iter().enumerate() {
@@ -281,8 +281,8 @@ fn crowd(members: &[Member]) -> TaskZone {
             resources: if *range > 0 { &resources } else { &[] },
         };
         let id = format!("A-S{agent}");
-        let task = format!("t.{index}");
-        let (key, task) = RegisteredTask::new(&task, "F".into(), id.as_str().into(), described);
+        let task = TaskKey { framework: "F".into(), task: format!("t.{index}").into() };
+        let (key, task) = RegisteredTask::new(&task, id.as_str().into(), described);
         names.add(key, task);
         let hostname = if agent.is_multiple_of(4) { format!("fd00::{agent}") } else { "n".to_owned() };
         let address = Some([10, 0, 0, agent % 50].into());

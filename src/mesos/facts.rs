@@ -1,0 +1,164 @@
+//! What one item of a document's lists contributes to the snapshot.
+//!
+//! A document is a list of items, and its snapshot the sum of their facts: they are made of an item's text
+//! ([`super::items::facts`]) and of nothing else, so that the same text always gives the same facts. That is what
+//! allows to keep the facts of items that did not change (see [`super::reading`]).
+
+use std::sync::Arc;
+
+use super::cursor::Bounds;
+use super::skip::{add_skipped, unreadable};
+use crate::cluster::registry::{RegisteredKey, RegisteredTask};
+use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey};
+
+/// Bounds of one item. Real ones have some kilobytes and some hundred values.
+pub const ITEM: Bounds = Bounds { length: 16 << 20, values: 1 << 18 };
+
+/// Octets of an id or a name that is kept; Mesos allows 255 for ids.
+pub const MAX_NAME: usize = 1_024;
+
+/// List that an item is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Task,
+    /// Tasks that have ended.
+    Ended,
+    /// Tasks whose agent the master has lost.
+    Unreachable,
+    Agent,
+    /// Agents that have not registered again after a fail-over.
+    RecoveredAgent,
+}
+
+impl Kind {
+    /// Returns true for lists of tasks, which are counted together.
+    pub fn is_task(self) -> bool {
+        matches!(self, Self::Task | Self::Ended | Self::Unreachable)
+    }
+
+    /// Returns the place of the list in the document, for records about its items.
+    fn place(self) -> &'static str {
+        if self.is_task() { "tasks[]" } else { "agents[]" }
+    }
+
+    /// Returns the record of an item that exceeds its bounds.
+    pub fn too_long(self) -> Skipped {
+        Skipped {
+            task: self.place().to_owned(),
+            reason: format!(
+                "an item with more than {} bytes or {} values, which is left out",
+                ITEM.length, ITEM.values
+            ),
+            ..Skipped::default()
+        }
+    }
+}
+
+/// Contribution of one item.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Facts {
+    /// Item without effect, such as a task that is being staged and has no VIP.
+    Nothing,
+    Task {
+        /// Present for a task with VIP labels.
+        task: Option<Arc<Task>>,
+        /// Present for a task that runs.
+        registered: Option<(RegisteredKey, Arc<RegisteredTask>)>,
+        skipped: Vec<Skipped>,
+    },
+    Ended {
+        key: TaskKey,
+        is_lost: bool,
+    },
+    Agent {
+        id: String,
+        /// `None` for an agent that a new master still awaits.
+        agent: Option<Agent>,
+        /// Set when tasks or executors use resources of it.
+        is_in_use: bool,
+    },
+    /// A record about an item that yields nothing.
+    Skipped(Box<Skipped>),
+}
+
+impl Facts {
+    /// Returns the records in it.
+    pub fn skipped(&self) -> &[Skipped] {
+        match self {
+            Self::Task { skipped, .. } => skipped,
+            Self::Skipped(record) => std::slice::from_ref(record),
+            _ => &[],
+        }
+    }
+
+    /// Adds the facts to a snapshot, after all that come before them in the document.
+    pub fn add_to(&self, snapshot: &mut Snapshot) {
+        match self {
+            Self::Nothing => {}
+            Self::Task { task, registered, .. } => {
+                if let Some(task) = task {
+                    snapshot.tasks.insert(task.key.clone(), Arc::clone(task));
+                }
+                if let Some((key, task)) = registered {
+                    Arc::make_mut(&mut snapshot.names).add(key.clone(), Arc::clone(task));
+                }
+            }
+            Self::Ended { key, is_lost } => {
+                if *is_lost {
+                    snapshot.lost.insert(key.clone());
+                }
+                snapshot.ended.insert(key.clone());
+            }
+            // An agent that has registered again is not awaited any more.
+            Self::Agent { id, agent: Some(agent), .. } => {
+                snapshot.recovered.remove(id);
+                snapshot.agents.insert(id.clone(), agent.clone());
+            }
+            Self::Agent { id, agent: None, .. } => {
+                snapshot.recovered.insert(id.clone());
+            }
+            Self::Skipped(_) => {}
+        }
+        for record in self.skipped() {
+            add_skipped(&mut snapshot.skipped, record.clone());
+        }
+    }
+
+    /// Takes a task's facts out of a snapshot that has no other facts about it.
+    pub fn take_from(&self, snapshot: &mut Snapshot) {
+        match self {
+            Self::Task { task, registered, .. } => {
+                if let Some(task) = task {
+                    snapshot.tasks.remove(&task.key);
+                }
+                if let Some((key, _)) = registered {
+                    Arc::make_mut(&mut snapshot.names).remove(key);
+                }
+            }
+            Self::Ended { key, .. } => {
+                snapshot.ended.remove(key);
+                snapshot.lost.remove(key);
+            }
+            Self::Nothing | Self::Agent { .. } | Self::Skipped(_) => {}
+        }
+    }
+}
+
+/// Returns the record of an item that cannot be read.
+pub fn unread(error: &str, json: String, kind: Kind, what: &str) -> Facts {
+    Facts::Skipped(Box::new(Skipped { task: kind.place().to_owned(), ..unreadable(error, json, what) }))
+}
+
+/// Returns the record of an item with an id or a name that is longer than any that is kept; `None` if
+/// there is none.
+pub fn oversized<'t>(kind: Kind, names: impl IntoIterator<Item = &'t str>) -> Option<Facts> {
+    let longest = names.into_iter().map(str::len).max()?;
+    (longest > MAX_NAME).then(|| {
+        Facts::Skipped(Box::new(Skipped {
+            task: kind.place().to_owned(),
+            reason: format!("an id or a name with {longest} bytes, of which at most {MAX_NAME} are read"),
+            ..Skipped::default()
+        }))
+    })
+}
