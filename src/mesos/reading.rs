@@ -1,7 +1,7 @@
 //! Documents of one source, read one after the other at the cost of what changed.
 //!
 //! A document is a list of items (tasks, agents) in some frame, and its snapshot the sum of the items'
-//! [`Facts`]. Nearly all items of a document are, octet by octet, those of the last one. So the reader
+//! facts (`facts.rs`). Nearly all items of a document are, octet by octet, those of the last one. So the reader
 //! remembers of each item how long it was, a keyed hash of its octets, and its facts. At the beginning of
 //! an item it looks whether the octets there are the item that came next the last time. If they are, and
 //! the item ends there, its facts are known and nothing of it is read. Else the end of the item is looked
