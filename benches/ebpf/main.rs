@@ -42,6 +42,9 @@ use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Sched
 use l4lbd::plan::desired::{Sources, beside_services};
 
 const BPF: &str = "/run/l4lbd-ebpf-bench";
+
+/// How long an unconnected UDP socket keeps its server.
+const UDP_TIMEOUT: Duration = Duration::from_secs(60);
 const SERVICES: usize = 10_000;
 const SERVERS: u16 = 5;
 
@@ -93,7 +96,8 @@ fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
 }
 
 fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
-    let options = Options { cgroup: Some(with.clone()), pins: Path::new(BPF).join("l4lbd") };
+    let options =
+        Options { cgroup: Some(with.clone()), pins: Path::new(BPF).join("l4lbd"), udp_timeout: UDP_TIMEOUT };
     let far = Namespace::new()?;
     ip(&format!("address add {SERVER}/32 dev lo"))?;
     let (mut echoes, mut datagrams, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
@@ -217,7 +221,7 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     let options = KernelOptions {
         plane: Some(PlaneKind::Ipvs),
         link: "minuteman".to_owned(),
-        ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none") },
+        ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none"), udp_timeout: UDP_TIMEOUT },
         access: Access::Program,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -175,7 +175,8 @@ fn what_happens_all_the_time_is_followed() {
             ServiceKey { protocol: Protocol::Tcp, address, port }
         };
         let web = BTreeSet::from([key(&node, "web.marathon")]);
-        let happenings: [(&str, fn(&mut BTreeMap<u8, AnyTask>)); 6] = [
+        type Happen = fn(&mut BTreeMap<u8, AnyTask>);
+        let happenings: [(&str, Happen); 6] = [
             ("unhealthy", |tasks| tasks.get_mut(&0).unwrap().3 = 64),
             ("healthy", |tasks| tasks.get_mut(&0).unwrap().3 = 0),
             ("scaled up", |tasks| _ = tasks.insert(3, (0, 2, 3, 0))),
