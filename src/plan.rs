@@ -206,7 +206,7 @@ impl Plan {
 #[derive(Default)]
 struct Patch {
     services: BTreeSet<ServiceKey>,
-    /// Those of them that there were, as they were before.
+    /// Services of `services` as they were before, as far as there were any.
     before: BTreeMap<ServiceKey, Programmed>,
     /// Set when which services there are has changed, or what their ports are called.
     names: bool,
@@ -273,6 +273,7 @@ impl Planner {
             && accepted.displaced.is_empty()
             && cluster.beyond == 0
             && self.plan.unplaced == 0;
+        // What is held back, left out or without an address depends on all VIPs.
         if !is_plain {
             return None;
         }
@@ -286,6 +287,7 @@ impl Planner {
         self.claims.follow(&cluster.snapshot, snapshot);
         cluster.snapshot = Arc::clone(snapshot);
         cluster.tasks = snapshot.tasks.len();
+        // Which VIPs are left out depends on all of them.
         (cluster.table.vips.len() <= self.settings.max_vips).then_some(())
     }
 
@@ -382,6 +384,7 @@ impl Planner {
     pub fn plan_on(&mut self, actual: &Actual, now: Timestamp) -> Option<(Arc<Plan>, Reach)> {
         let patched = if self.is_current(actual, now) { self.patch(actual, now) } else { None };
         let Some(Patch { mut services, mut before, names }) = patched else {
+            // The table has followed, and the plan cannot: it is made anew.
             self.basis = None;
             return Some((self.plan(actual, now)?, Reach::Everything));
         };
@@ -401,6 +404,7 @@ impl Planner {
         let plan = Arc::make_mut(&mut self.plan);
         self.drain.update_in(&services, &plan.desired, &before, actual, times, are_taken);
         self.drain.apply_to(&services, &mut plan.desired);
+        // Only a plan that differs gets a new revision, as in [`Self::drain`].
         let after = |key| plan.desired.services.get(key);
         if services.iter().any(|key| before.get(key) != after(key)) {
             plan.revision += 1;
@@ -421,6 +425,7 @@ impl Planner {
         let memory = memory(&self.persisted);
         let Some(cluster) = &mut self.cluster else { return true };
         let table = VipTable::after(&cluster.snapshot, &self.settings.policy, &memory);
+        // Both are kept apart until here, so that a defect of one does not hide that of the other.
         let is_same = table == cluster.table;
         cluster.table = table;
         self.basis = None;
@@ -492,6 +497,8 @@ impl Planner {
         if !changed.iter().all(is_plain) {
             return None;
         }
+        // A VIP's services are where its name has addresses, and no name has lost one: the old ones are among
+        // these.
         let leases = [&persisted.leases4, &persisted.leases6];
         let held = changed.iter().flat_map(|key| {
             let addresses = leases.iter().filter_map(|leases| match &key.host {
@@ -505,6 +512,7 @@ impl Planner {
         let mut names = false;
         for key in &services {
             let (old, new) = (desired.services.get(key), part.services.get(key));
+            // A literal VIP may have the address and port of a name.
             if old.or(new).is_some_and(|programmed| !changed.contains(&programmed.vip)) {
                 return None;
             }

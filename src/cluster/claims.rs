@@ -172,6 +172,7 @@ impl<'a> Search<'a> {
                 search.on_agents.entry(address).or_default().entry(port).or_default().push(number);
                 continue;
             }
+            // An address that no agent is known to have had before can't be given anew by the same agent.
             if place.agent.is_empty() {
                 continue;
             }
@@ -191,6 +192,7 @@ impl<'a> Search<'a> {
 
     fn task(&mut self, snapshot: &'a Snapshot, task: &'a Task) {
         let address = snapshot.agents.get(&*task.agent_id).and_then(|agent| agent.address);
+        // Most tasks of a cluster have none of the places.
         if !self.is_concerned(address, task.addresses.iter().map(|reported| reported.address)) {
             return;
         }
@@ -263,6 +265,7 @@ impl<'a> Search<'a> {
                 }
             }
         };
+        // At an agent's address the master's word counts: which ports it gave to the task.
         if let Some(open) = claimant.address.and_then(|address| on_agents.get_mut(&address)) {
             for (first, last) in resources {
                 settle_range(open, *first..=*last);
@@ -295,6 +298,7 @@ fn settle(
             return false;
         };
         let is_framework = place.framework.as_ref().is_none_or(|framework| framework == claimant.framework);
+        // A task does not take its place from itself.
         if *id == claimant.id && is_framework {
             return true;
         }

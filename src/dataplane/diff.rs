@@ -86,6 +86,7 @@ pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, Socke
 /// Lists the operations of [`diff`] for some services, where all else is known to be the same.
 pub fn diff_services(actual: &State, desired: &State, services: &BTreeSet<ServiceKey>, seed: u64) -> Vec<Op> {
     let mut ops = Vec::new();
+    // In the order of the whole comparison, so that both lists are the same.
     let wanted = services.iter().filter_map(|key| desired.services.get_key_value(key));
     add_and_change(actual, wanted, seed, &mut ops);
     let found = services.iter().filter(|key| actual.services.contains_key(key));

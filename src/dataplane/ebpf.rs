@@ -113,7 +113,7 @@ impl Ebpf {
         Ok([cgroup.part(), mounts::part(&options.pins)?])
     }
 
-    /// What of [`Self::parts`] is there already.
+    /// The parts of [`Self::parts`] that are there already.
     pub fn existing_parts(options: &Options) -> Vec<Part> {
         let cgroup = mounts::cgroup(options.cgroup.as_deref()).map(|cgroup| cgroup.part());
         cgroup.into_iter().chain(mounts::part(&options.pins)).collect()

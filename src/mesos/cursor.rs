@@ -80,9 +80,11 @@ impl<R: Read> Cursor<R> {
             if self.is_over {
                 return Ok(false);
             }
+            // What was read makes room: a window that only grew would end as the whole document.
             self.window.copy_within(self.start..self.end, 0);
             self.passed += self.start as u64;
             (self.start, self.end) = (0, self.end - self.start);
+            // Half of it at least is free then, so that a long item is moved a few times and not for each piece.
             if self.window.len() < octets.max(2 * self.end) {
                 self.window.resize(octets.max(2 * self.end), 0);
             }
@@ -90,6 +92,7 @@ impl<R: Read> Cursor<R> {
             match self.document.read(room) {
                 Ok(0) => self.is_over = true,
                 Ok(read) => self.end += read,
+                // A signal came; nothing was read and nothing is lost.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ReadError::Document(error)),
             }
@@ -203,6 +206,7 @@ impl<R: Read> Cursor<R> {
     /// Reads the next value and goes past it; `None` if it is no `T` or exceeds the bounds.
     pub fn scalar<T: DeserializeOwned>(&mut self, bounds: Bounds) -> Result<Option<T>, ReadError> {
         let Some(length) = self.value(bounds)? else { return Ok(None) };
+        // A value of another type costs itself alone, and what is no JSON costs the document.
         let read = match parsed(&text(self.octets(length))) {
             Ok(Lenient::Read(value)) => Some(value),
             Ok(Lenient::Unreadable { .. }) => None,
@@ -228,7 +232,8 @@ impl<R: Read> Cursor<R> {
 
     /// Goes past the next value, of any size, whose octets have to be JSON.
     pub fn skip(&mut self) -> Result<(), ReadError> {
-        // The brackets that are open.
+        // The brackets that are open. A list instead of recursion: how deep they are is a tenant's choice, and the
+        // stack is not.
         let mut open: Vec<u8> = Vec::new();
         loop {
             match self.token()? {
@@ -292,6 +297,8 @@ impl<R: Read> Cursor<R> {
     fn skip_string(&mut self) -> Result<(), ReadError> {
         self.advance(1);
         loop {
+            // Most of a document is plain text in strings, which is passed over without a look at each octet's
+            // meaning.
             let is_special = |octet: &u8| matches!(octet, b'"' | b'\\' | 0..=0x1f);
             match self.unread().iter().position(is_special) {
                 None => {
@@ -333,6 +340,7 @@ impl<R: Read> Cursor<R> {
     }
 
     fn skip_word(&mut self, word: &'static [u8]) -> Result<(), ReadError> {
+        // The word may be in two pieces of the document.
         if !self.ensure(word.len())? || !self.unread().starts_with(word) {
             return Err(self.wrong("expected a value"));
         }
@@ -477,9 +485,11 @@ pub fn text(octets: &[u8]) -> Cow<'_, str> {
 /// # Errors
 /// When the text is not JSON. A value of another type is [`Lenient::Unreadable`].
 pub fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<Lenient<T>, serde_json::Error> {
+    // Lenient reading keeps a copy of each value in case that it is another one than expected.
     if let Ok(value) = strictly(|| serde_json::from_str(text)) {
         return Ok(Lenient::Read(value));
     }
+    // What is no JSON at all makes the rest of the document unreadable as well.
     serde_json::from_str::<IgnoredAny>(text)?;
     Ok(serde_json::from_str(text).map_or_else(|error| Lenient::unreadable(&error, text), Lenient::Read))
 }

@@ -170,6 +170,7 @@ impl DocumentReader {
             }
         }
         let places: Vec<u32> = order.iter().filter_map(|slot| slot.known()).collect();
+        // Of two items with one key the later one counts, so that their order is part of what a document says.
         let is_reordered = !places.is_sorted();
         let is_whole = places.len() == self.known.len() && places.len() == order.len() && !is_reordered;
         let snapshot = match &self.snapshot {
@@ -184,7 +185,9 @@ impl DocumentReader {
             self.rearrange(&order, fresh);
         }
         self.head = head;
+        // Compared at last: parts that differ may say the same together.
         let is_same = self.snapshot.as_ref() == Some(&snapshot);
+        // A new one that is equal would make all later comparisons go through it.
         if !is_same {
             self.snapshot = Some(snapshot.clone());
         }
@@ -249,6 +252,7 @@ struct Change<'r> {
 impl Change<'_> {
     /// Returns the snapshot of the document.
     fn snapshot(mut self, head: &Head) -> Snapshot {
+        // The first document has nothing to go by.
         let Some(before) = self.reader.snapshot.as_ref() else { return self.whole(head) };
         self.share(before);
         // With two items of one key, the loss of one of them brings the other one to light.
@@ -263,6 +267,7 @@ impl Change<'_> {
         for facts in self.added() {
             facts.add_to(&mut snapshot);
         }
+        // An item that has come may have the key of one that stays; which of them counts, all items decide.
         if Tally::of(&snapshot) != Tally::sum(self.facts()) {
             return self.whole(head).sharing(before);
         }
@@ -308,6 +313,7 @@ impl Change<'_> {
     /// Replaces what is equal to a part of the last snapshot by that very part.
     fn share(&mut self, before: &Snapshot) {
         for FreshItem { item, .. } in self.fresh.iter_mut() {
+            // A task that says what it said becomes the same one, so that comparing snapshots passes over it.
             let Facts::Task { task, registered, .. } = &mut item.facts else { continue };
             if let Some(task) = task
                 && let Some(known) = before.tasks.get(&task.key).filter(|known| *known == task)

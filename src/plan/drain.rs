@@ -109,7 +109,7 @@ impl Drain {
         self.update_to(servers, desired, last, actual, (now, limit), are_taken)
     }
 
-    /// Finds out anew what is leaving of some services, where all others hold what is desired.
+    /// Finds out anew what is leaving of some services, where the rest holds what is desired.
     pub fn update_in(
         &mut self,
         services: &BTreeSet<ServiceKey>,
@@ -174,7 +174,7 @@ impl Drain {
         self.add_leaving(desired, &self.leaving);
     }
 
-    /// Puts the leaving servers into some services of `desired`; all others have theirs.
+    /// Puts the leaving servers into some services of `desired`; the rest has its own.
     pub fn apply_to(&self, services: &BTreeSet<ServiceKey>, desired: &mut Desired) {
         for key in services {
             desired.services.get_mut(key).into_iter().for_each(forget_gone);

@@ -58,7 +58,7 @@ enum Knowledge {
     Book,
 }
 
-/// What a feed brings, beside news of its source.
+/// News of the cluster that a feed brings, beside news of its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// The believed cluster is the one from before.
@@ -238,6 +238,7 @@ impl<D: DataPlane> Passes<D> {
         self.progress.audit_due = Instant::now() + self.audit;
         // After an error, and now and then, attributes that a cheap reading trusts are read as well.
         let is_full = self.progress.settled.is_none() || Instant::now() >= self.progress.full_due;
+        // The next one in full is not put off by cheap ones.
         if !is_full {
             return Ok((self.dataplane.read(Depth::Audit).await?, Knowledge::Reading));
         }

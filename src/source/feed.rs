@@ -35,7 +35,7 @@ pub struct Feed {
     /// Set while a request has had no answer for so long that the cluster may be outdated, in words.
     pub overdue: Option<String>,
     pub failure: Option<Failure>,
-    /// What Marathon's answers have said, for a later run.
+    /// Memory of Marathon's answers, for a later run.
     pub marathon: Option<Arc<MarathonMemory>>,
 }
 

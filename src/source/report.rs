@@ -27,7 +27,7 @@ pub struct Report<T = Snapshot> {
     /// Set while a request has had no answer for so long that the snapshot may be outdated, in words.
     pub overdue: Option<String>,
     pub failure: Option<Failure>,
-    /// What Marathon's answers have said, for a later run.
+    /// Memory of Marathon's answers, for a later run.
     pub marathon: Option<Arc<MarathonMemory>>,
 }
 

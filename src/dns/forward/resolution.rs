@@ -13,7 +13,7 @@ const MAX_ALIASES: usize = 12;
 /// Seconds for which the names that every resolver knows may be kept.
 const SPECIAL_TTL: u32 = 3600;
 
-/// What a client gets.
+/// Answer that a client gets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub code: ResponseCode,

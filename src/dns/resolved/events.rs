@@ -22,7 +22,7 @@ const NAMES: [&str; 2] = ["org.freedesktop.resolve1", "org.freedesktop.PolicyKit
 /// Pause before another attempt to reach the bus, which may start after this program.
 const BUS_RETRY: Duration = Duration::from_secs(1);
 
-/// The same on a node where resolved does not run, and most probably never will.
+/// That pause on a node where resolved does not run, and most probably never will.
 const IDLE_BUS_RETRY: Duration = Duration::from_secs(10);
 
 /// Number of the link of this name, which a new one of the same name does not have.

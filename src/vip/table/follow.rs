@@ -1,4 +1,4 @@
-//! Changes of a table that cost what has changed: the VIPs of changed tasks are made anew, all others stay.
+//! Changes of a table that cost what has changed: the VIPs of changed tasks are made anew, the rest stays.
 //!
 //! The rules are those of [`VipTable::after`], applied to the tasks that ask for the same names as the changed
 //! ones. Where tasks of other names have a say, the whole table has to be made anew instead: see
@@ -61,6 +61,7 @@ impl VipTable {
         if self.depends_on_names && !before.names.has_same_addresses(&after.names) {
             return None;
         }
+        // Tasks of one name decide together which backends serve, and whose options count.
         for host in &hosts {
             tasks.extend(self.askers.get(host).into_iter().flatten().cloned());
         }
@@ -93,6 +94,7 @@ impl VipTable {
             concerned.insert(key);
         }
         concerned.extend(of_host(self.awaited.range(VipKey::first(&host)..), &host));
+        // Before the new ones: what a task no longer asks for is in neither of the new lists.
         for key in &concerned {
             self.vips.remove(key);
             self.awaited.remove(key);
@@ -131,6 +133,7 @@ fn addresses(task: Option<&Task>) -> Option<BTreeSet<std::net::IpAddr>> {
 /// Adds the names that a task asks for. Returns `None` if it asks for an address, or if its framework is not
 /// known.
 fn asked_hosts(task: &Task, snapshot: &Snapshot, hosts: &mut BTreeSet<Host>) -> Option<()> {
+    // Its labels are refused, with a reason that is listed.
     let framework = snapshot.frameworks.get(&*task.key.framework)?;
     for label in task.ports.iter().flat_map(|port| &port.labels) {
         match label::parse(&label.value) {
