@@ -103,7 +103,7 @@ fn rules() -> Result<()> {
     let repair = Repair::told()?;
     let _daemon = repair.start()?;
     for damage in ["nft delete table inet l4lbd", "nft flush table inet l4lbd"] {
-        repair.repaired_after(damage, "nft list ruleset")?;
+        repair.repaired_after(damage, "nft --stateless list ruleset")?;
     }
     Ok(())
 }
