@@ -116,7 +116,7 @@ pub struct Displaced {
 impl Accepted {
     /// Returns true if both give the same VIPs, as most documents of a large cluster do. Not decided here:
     /// labels that ask for an address which a task without VIPs may have; see
-    /// [`depends_on_names`](crate::plan::Planner::depends_on_names).
+    /// [`gives_same_table`](crate::plan::Planner::gives_same_table).
     pub fn gives_same_table(&self, other: &Self) -> bool {
         self.sync == other.sync
             && self.held == other.held
