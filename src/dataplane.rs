@@ -35,7 +35,7 @@ pub use op::{Op, OpError};
 pub use reading::{Actual, Depth, Unreached};
 pub use state::{
     Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, ServerKey, Service, ServiceKey,
-    State, Timeouts,
+    State, Timeouts, of_service,
 };
 
 /// A place that VIPs can be programmed into: the kernel, or the simulated one of [`memory`].

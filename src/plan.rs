@@ -341,7 +341,7 @@ impl Planner {
     pub fn gives_same_table(&self, before: &Accepted, accepted: &Accepted) -> bool {
         let Some(table) = self.cluster.as_ref().map(|cluster| &cluster.table) else { return false };
         let (old, new) = (&before.snapshot.names, &accepted.snapshot.names);
-        let have_same_addresses = || !table.depends_on_names || old.addresses().eq(new.addresses());
+        let have_same_addresses = || !table.depends_on_names || old.has_same_addresses(new);
         let have_same_claims = || {
             let (places, known): (Vec<Place>, Vec<Option<Holder>>) = table.claims.iter().cloned().unzip();
             holders(&accepted.snapshot, &places) == known
@@ -453,7 +453,9 @@ impl Planner {
         let changed = std::mem::take(&mut self.changed);
         let persisted = &mut self.persisted;
         let mut vacant = BTreeSet::new();
+        let mut vacancies_differ = false;
         for key in &changed {
+            let before = persisted.vips.get(key).copied().flatten();
             if let Some(vip) = cluster.table.vips.get(key) {
                 // A new name takes its address in an order that all new names decide.
                 let Host::Named(name) = &key.host else { return None };
@@ -473,8 +475,8 @@ impl Planner {
                 }
                 vacant.insert(key.clone());
             }
+            vacancies_differ |= persisted.vips.get(key).copied().flatten() != before;
         }
-        let expires = persisted.vips.values().flatten().min().copied();
         let part = Inputs {
             table: &cluster.table,
             vacant: &vacant,
@@ -538,8 +540,9 @@ impl Planner {
         }
         // Going through all servers for them would cost more than the rest; they are read with the status.
         self.has_old_warnings |= are_packets;
-        if let Some(basis) = &mut self.basis {
-            basis.expires = expires.map(|since| later(since, self.settings.linger));
+        // Going through all VIPs for the next one that is forgotten is only of use where a vacancy began or ended.
+        if let Some(basis) = self.basis.as_mut().filter(|_| vacancies_differ) {
+            basis.expires = expiry(&self.persisted, self.settings.linger);
         }
         Some(Patch { services, before, names })
     }
@@ -575,12 +578,10 @@ impl Planner {
         });
         // From the desired state without adopted servers: a warning is about tasks that documents know.
         desired.warnings = cluster.warnings(&desired, self.settings.node, sources, &actual.node);
-        // The VIP that has been vacant for longest is forgotten first, which no event would tell.
-        let expires = self.persisted.vips.values().flatten().min();
         self.basis = Some(Basis {
             node: actual.node.clone(),
             foreign: actual.foreign.clone(),
-            expires: expires.map(|since| later(*since, linger)),
+            expires: expiry(&self.persisted, linger),
         });
         // The kernel knows more than an older cluster on disk: what it holds stays until documents
         // have told of it.
@@ -686,6 +687,12 @@ fn asked(persisted: &Persisted) -> BTreeMap<IpAddr, String> {
 fn memory(persisted: &Persisted) -> TableMemory<'_> {
     let standing = persisted.vips.keys().filter_map(VipKey::literal).collect();
     TableMemory { standing, registered: Cow::Borrowed(&persisted.registered) }
+}
+
+/// Returns the time at which a VIP without tasks is forgotten: the one that has been vacant for longest comes
+/// first, and no event would tell.
+fn expiry(persisted: &Persisted, linger: Duration) -> Option<Timestamp> {
+    persisted.vips.values().flatten().min().map(|since| later(*since, linger))
 }
 
 fn later(time: Timestamp, span: Duration) -> Timestamp {

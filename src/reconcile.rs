@@ -77,7 +77,6 @@ pub struct Reconciler<D> {
     requests: Vec<StatusRequest>,
     /// Time before which requests alone cause no pass.
     requests_due: Instant,
-    audit: Duration,
 }
 
 /// Everything that wakes the reconciler.
@@ -104,7 +103,7 @@ impl<D: DataPlane> Reconciler<D> {
         let mut planner = Planner::new(settings.planner, persisted);
         planner.resume_drains(drains);
         let passes = Passes::new(dataplane, planner, saver, publisher, settings.audit);
-        Self { passes, requests: Vec::new(), requests_due: Instant::now(), audit: settings.audit }
+        Self { passes, requests: Vec::new(), requests_due: Instant::now() }
     }
 
     /// Runs passes until `shutdown`; leaves the kernel as it is then.
@@ -171,7 +170,7 @@ impl<D: DataPlane> Reconciler<D> {
         // What the kernel refused once it mostly refuses again: ever longer pauses keep the node free.
         if self.passes.publisher.has_errors() {
             let pause = *retry;
-            *retry = (pause * 2).min(self.audit);
+            *retry = (pause * 2).min(self.passes.audit);
             return (now + pause, Cause::Retry);
         }
         *retry = RETRY;
@@ -205,7 +204,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Nor does DNS, which answers the containers of a new network only when it knows that network.
     async fn settle(&mut self, inputs: &mut Inputs, shutdown: &CancellationToken) -> Option<Cause> {
         // Passes take at most a fifth of the time; the audit's interval bounds the wait.
-        let pause = COALESCE.max(4 * self.passes.took()).min(self.audit);
+        let pause = COALESCE.max(4 * self.passes.took()).min(self.passes.audit);
         let settled = tokio::time::sleep(pause);
         tokio::pin!(settled);
         loop {

@@ -123,11 +123,7 @@ impl TaskRegistry {
 
     /// Returns the registry with those tasks alone that `before` has not, or not like this.
     pub fn news(&self, before: &Self) -> Self {
-        let tasks = before.tasks.changes(&self.tasks).filter_map(|change| match change {
-            Change::Added(key, task) | Change::Changed(key, _, task) => Some((key.clone(), Arc::clone(task))),
-            Change::Removed(..) => None,
-        });
-        Self { tasks: tasks.collect(), ..self.clone() }
+        Self { tasks: self.tasks.news(&before.tasks), ..self.clone() }
     }
 
     /// Returns true if running tasks have the same addresses in both.

@@ -114,6 +114,13 @@ impl<K: Ord, V> SharedMap<K, V> {
         self.chunks.get(chunk)?.get(place).map(|(_, value)| value)
     }
 
+    /// Returns the first entry whose key is `key` or greater.
+    pub fn first_from(&self, key: &K) -> Option<(&K, &V)> {
+        let (chunk, within) = self.find(key);
+        let within = within.unwrap_or_else(|place| place);
+        self.chunks.get(chunk)?.get(within).map(|(key, value)| (key, value))
+    }
+
     /// Returns true if there is an entry for `key`.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
@@ -244,6 +251,17 @@ impl<K: Ord, V: PartialEq> SharedMap<K, V> {
         let chunks =
             if self.is_copy(newer) { (&[][..], &[][..]) } else { (&self.chunks[..], &newer.chunks[..]) };
         Changes { old: Place { chunks: chunks.0, within: 0 }, new: Place { chunks: chunks.1, within: 0 } }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
+    /// Returns the entries that `before` has not, or not with this value.
+    pub fn news(&self, before: &Self) -> Self {
+        let news = before.changes(self).filter_map(|change| match change {
+            Change::Added(key, value) | Change::Changed(key, _, value) => Some((key.clone(), value.clone())),
+            Change::Removed(..) => None,
+        });
+        news.collect()
     }
 }
 

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::registry::TaskRegistry;
-use super::shared::Change;
 use super::{SharedMap, SharedSet, Skipped, Task, TaskKey};
 
 /// An agent that is registered with the master.
@@ -124,32 +123,31 @@ impl Snapshot {
     /// Returns true if both are the same in what is kept on disk: master, agents, frameworks and tasks
     /// with VIPs.
     pub fn is_same_cluster(&self, other: &Self) -> bool {
+        self.has_same_origins(other) && self.tasks == other.tasks
+    }
+
+    /// Returns true if tasks come from the same master, agents and frameworks in both.
+    fn has_same_origins(&self, other: &Self) -> bool {
         self.master == other.master
             && self.agents == other.agents
             && self.recovered == other.recovered
             && self.frameworks == other.frameworks
             && self.registered == other.registered
-            && self.tasks == other.tasks
     }
 
     /// Returns the snapshot with those tasks alone that `before` has not, or not like this.
     pub fn news(&self, before: &Self) -> Self {
-        let tasks = before.tasks.changes(&self.tasks).filter_map(|change| match change {
-            Change::Added(key, task) | Change::Changed(key, _, task) => Some((key.clone(), Arc::clone(task))),
-            Change::Removed(..) => None,
-        });
-        let tasks = tasks.collect();
-        Self { tasks, names: Arc::new(self.names.news(&before.names)), ..self.clone() }
+        Self {
+            tasks: self.tasks.news(&before.tasks),
+            names: Arc::new(self.names.news(&before.names)),
+            ..self.clone()
+        }
     }
 
     /// Returns true if both are the same but for tasks with VIPs and names of tasks, none of which are kept.
     pub fn differs_in_tasks_alone(&self, other: &Self) -> bool {
-        self.master == other.master
-            && self.agents == other.agents
+        self.has_same_origins(other)
             && self.own_agents == other.own_agents
-            && self.recovered == other.recovered
-            && self.frameworks == other.frameworks
-            && self.registered == other.registered
             && self.skipped == other.skipped
             && self.names.leader == other.names.leader
             && self.kept.is_empty()

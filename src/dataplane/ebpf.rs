@@ -58,6 +58,7 @@ mod exempt;
 mod layout;
 mod leaving;
 mod maps;
+mod mountinfo;
 mod mounts;
 mod object;
 mod options;
@@ -69,7 +70,7 @@ mod table;
 
 pub use error::Error;
 pub use exempt::Exemption;
-pub use mounts::cgroup_tree;
+pub use mountinfo::cgroup_tree;
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
 

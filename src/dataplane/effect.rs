@@ -51,32 +51,49 @@ pub fn carry_out(state: &mut State, foreign: &[Foreign], op: &Op) -> Result<(), 
             state.routes.insert(*route);
         }
         Op::DelRoute(route) => present(state.routes.remove(route))?,
-        Op::AddService(key, scheduling) => {
-            absent(!state.services.contains_key(key))?;
+        Op::AddService(key, _) if foreign.iter().any(|foreign| foreign.key == Some(*key)) => {
             // The kernel has one table for services of all programs.
-            absent(!foreign.iter().any(|foreign| foreign.key == Some(*key)))?;
-            let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
-            state.services.insert(*key, service);
+            absent(false)?;
         }
-        Op::SetService(key, scheduling) => service(state, key)?.scheduling = scheduling.clone(),
-        Op::DelService(key) => present(state.services.remove(key).is_some())?,
+        op => carry_out_service(&mut state.services, op)?,
+    }
+    Ok(())
+}
+
+/// Carries out one operation on services and their servers; any other one changes nothing.
+///
+/// # Errors
+/// The refusal that the kernel would answer with; nothing is changed then.
+pub fn carry_out_service(services: &mut BTreeMap<ServiceKey, Service>, op: &Op) -> Result<(), String> {
+    match op {
+        Op::AddService(key, scheduling) => {
+            absent(!services.contains_key(key))?;
+            let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
+            services.insert(*key, service);
+        }
+        Op::SetService(key, scheduling) => service(services, key)?.scheduling = scheduling.clone(),
+        Op::DelService(key) => present(services.remove(key).is_some())?,
         Op::AddServer(key, address, server) => {
-            let servers = &mut service(state, key)?.servers;
+            let servers = &mut service(services, key)?.servers;
             // Before the insertion, which must not change a server that exists.
             absent(!servers.contains_key(address))?;
             servers.insert(*address, *server);
         }
         Op::SetServer(key, address, server) => {
-            let servers = &mut service(state, key)?.servers;
+            let servers = &mut service(services, key)?.servers;
             present(servers.insert(*address, *server).is_some())?;
         }
-        Op::DelServer(key, address) => present(service(state, key)?.servers.remove(address).is_some())?,
+        Op::DelServer(key, address) => present(service(services, key)?.servers.remove(address).is_some())?,
+        _ => {}
     }
     Ok(())
 }
 
-fn service<'s>(state: &'s mut State, key: &ServiceKey) -> Result<&'s mut Service, String> {
-    state.services.get_mut(key).ok_or_else(|| "no such service".to_owned())
+fn service<'s>(
+    services: &'s mut BTreeMap<ServiceKey, Service>,
+    key: &ServiceKey,
+) -> Result<&'s mut Service, String> {
+    services.get_mut(key).ok_or_else(|| "no such service".to_owned())
 }
 
 fn absent(condition: bool) -> Result<(), String> {

@@ -208,9 +208,10 @@ impl Ipvs {
         // Those of messages that were never sent are among them, and an operator reads them in order.
         refusals.sort_by_key(|(index, _)| *index);
         // A refusal means that the table is not what was believed, so the next audit reads all of it.
-        match &mut self.cache {
-            Some(cache) if refusals.is_empty() => ops.iter().for_each(|op| cache.apply(op)),
-            cache => *cache = None,
+        let followed = refusals.is_empty()
+            && self.cache.as_mut().is_some_and(|cache| ops.iter().all(|op| cache.apply(op)));
+        if !followed {
+            self.cache = None;
         }
         refusals
     }

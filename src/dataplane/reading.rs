@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::effect::carry_out;
 use super::firewall::Dropped;
 use super::node::Node;
 use super::op::Op;
-use super::state::{Connections, Foreign, ServerKey, State};
+use super::state::{Connections, Foreign, ServerKey, State, of_service};
 
 /// One reading of the kernel.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +37,7 @@ impl Actual {
                 self.connections.remove(&(*key, *address));
             }
             Op::DelService(key) => {
-                let servers = self.connections.range((*key, LOWEST)..).map(|(server, _)| *server);
-                let gone: Vec<_> = servers.take_while(|(service, _)| service == key).collect();
+                let gone: Vec<_> = of_service(&self.connections, key).map(|(server, _)| *server).collect();
                 gone.iter().for_each(|server| {
                     self.connections.remove(server);
                 });
@@ -49,9 +47,6 @@ impl Actual {
         true
     }
 }
-
-/// First of all addresses in their order.
-const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Thoroughness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

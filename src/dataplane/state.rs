@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,17 @@ impl fmt::Display for ServiceKey {
 
 /// A real server of a virtual service.
 pub type ServerKey = (ServiceKey, SocketAddr);
+
+/// Returns the entries of a service's servers.
+pub fn of_service<'m, V>(
+    servers: &'m BTreeMap<ServerKey, V>,
+    service: &ServiceKey,
+) -> impl Iterator<Item = (&'m ServerKey, &'m V)> + use<'m, V> {
+    let service = *service;
+    // The first of all addresses in their order.
+    let first = (service, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+    servers.range(first..).take_while(move |((key, _), _)| *key == service)
+}
 
 /// Forwarding method of IPVS. We program masquerading only; the rest is read where another program
 /// altered a real server of ours.

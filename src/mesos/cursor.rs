@@ -494,24 +494,26 @@ pub fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<Lenient<T>, serde
     Ok(serde_json::from_str(text).map_or_else(|error| Lenient::unreadable(&error, text), Lenient::Read))
 }
 
+/// A reader that gives a few octets at a time.
+#[cfg(test)]
+pub struct Pieces<'d>(pub &'d [u8], pub usize);
+
+#[cfg(test)]
+impl Read for Pieces<'_> {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.1.min(room.len()).min(self.0.len());
+        let (piece, rest) = self.0.split_at(length);
+        room[..length].copy_from_slice(piece);
+        self.0 = rest;
+        Ok(length)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A reader that gives a few octets at a time.
-    struct Pieces<'d>(&'d [u8], usize);
-
-    impl Read for Pieces<'_> {
-        fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
-            let length = self.1.min(room.len()).min(self.0.len());
-            let (piece, rest) = self.0.split_at(length);
-            room[..length].copy_from_slice(piece);
-            self.0 = rest;
-            Ok(length)
-        }
-    }
 
     /// Returns true if the octets are one value, passed over in pieces.
     fn is_skipped(octets: &[u8], piece: usize) -> bool {

@@ -15,7 +15,7 @@
 //! | 0:45 | weight 0, 0 active | no server: deleted (at 1:00 with any number of connections) |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use super::desired::{Desired, Member, Programmed};
 use crate::cluster::Protocol;
 use crate::cluster::claims::Place;
-use crate::dataplane::{Actual, Connections, ServerKey, Service, ServiceKey};
+use crate::dataplane::{Actual, Connections, ServerKey, Service, ServiceKey, of_service};
 use crate::store::KeptDrain;
 use crate::vip::{Backend, Condition};
 
@@ -178,7 +178,7 @@ impl Drain {
     pub fn apply_to(&self, services: &BTreeSet<ServiceKey>, desired: &mut Desired) {
         for key in services {
             desired.services.get_mut(key).into_iter().for_each(forget_gone);
-            self.add_leaving(desired, self.of_service(key));
+            self.add_leaving(desired, of_service(&self.leaving, key));
         }
     }
 
@@ -192,12 +192,6 @@ impl Drain {
                 programmed.servers.insert(*address, Member::new(leaving.backend.clone()));
             }
         }
-    }
-
-    /// Returns the servers of a service that are leaving.
-    fn of_service(&self, service: &ServiceKey) -> impl Iterator<Item = (&ServerKey, &Leaving)> {
-        let first = (*service, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-        self.leaving.range(first..).take_while(move |((key, _), _)| key == service)
     }
 
     /// Returns the services of which servers are leaving.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataplane::{Op, OpError, ServiceKey};
-use crate::dns::zones::vips::{NamedService, ServicePort};
+use crate::dataplane::{OpError, ServiceKey};
+use crate::dns::zones::vips::NamedService;
 use crate::plan::desired::{Desired, Programmed};
-use crate::vip::Host;
+use crate::status::build::{held_services, named_service};
 
 /// Names of the services in the zone that was published last.
 #[derive(Debug, Default)]
@@ -33,14 +33,6 @@ impl PublishedNames {
     /// The result is that of [`held_names`](crate::status::build::held_names), but only what has changed is
     /// copied.
     pub fn follow(&mut self, desired: &Desired, errors: &[OpError]) -> NameChanges {
-        // An existing service that could not be changed is in the kernel all the same, so only additions count.
-        let refused: BTreeSet<&ServiceKey> = errors
-            .iter()
-            .filter_map(|error| match &error.op {
-                Op::AddService(key, _) => Some(key),
-                _ => None,
-            })
-            .collect();
         let mut changes = NameChanges {
             removed: std::mem::take(&mut self.addresses).into_iter().collect(),
             added: Vec::new(),
@@ -48,11 +40,7 @@ impl PublishedNames {
         // Both are in the same order, so that one walk over them finds the differences.
         let mut known = self.services.iter().peekable();
         let (mut gone, mut new) = (Vec::new(), Vec::new());
-        for (key, programmed) in &desired.services {
-            let Host::Named(name) = &programmed.vip.host else { continue };
-            if refused.contains(key) {
-                continue;
-            }
+        for (name, key, programmed) in held_services(desired, errors) {
             while let Some((before, _)) = known.next_if(|(before, _)| *before < key) {
                 gone.push(*before);
             }
@@ -60,7 +48,7 @@ impl PublishedNames {
                 Some((_, service)) if is_same(service, name, programmed) => {}
                 other => {
                     gone.extend(other.map(|(before, _)| *before));
-                    new.push((*key, named(*key, name, programmed)));
+                    new.push((*key, named_service(name, key, programmed)));
                 }
             }
         }
@@ -87,21 +75,15 @@ fn is_same(service: &NamedService, name: &str, programmed: &Programmed) -> bool 
     service.name == name && service.port.as_ref().is_some_and(|port| port.names == programmed.port_names)
 }
 
-fn named(key: ServiceKey, name: &str, programmed: &Programmed) -> NamedService {
-    let names = programmed.port_names.clone();
-    let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
-    NamedService { name: name.to_owned(), address: key.address, port }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::cluster::Protocol;
-    use crate::dataplane::Scheduling;
+    use crate::dataplane::{Op, Scheduling};
     use crate::status::build::held_names;
-    use crate::vip::VipKey;
+    use crate::vip::{Host, VipKey};
 
     fn scheduling() -> Scheduling {
         Scheduling { scheduler: "wlc".to_owned(), flags: 0 }

@@ -38,7 +38,7 @@ pub(super) struct Passes<D> {
     saver: Saver,
     pub(super) publisher: Publisher,
     /// Time between two readings when nothing else happens.
-    audit: Duration,
+    pub(super) audit: Duration,
     feed: Feed,
     /// Time at which the plan changes although nothing happens.
     due: Option<Timestamp>,

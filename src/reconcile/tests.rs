@@ -823,7 +823,7 @@ async fn only_leaving_servers_are_counted_while_they_drain() {
 #[tokio::test(start_paused = true)]
 async fn a_confirmed_poll_makes_no_pass() {
     let bench = Bench::new();
-    let audit = bench.reconciler.audit;
+    let audit = bench.reconciler.passes.audit;
     let (feeds, feed_receiver) = watch::channel(Feed::default());
     let (_requests, request_receiver) = mpsc::channel(1);
     let (pings, ping_receiver) = mpsc::channel(1);

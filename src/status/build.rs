@@ -106,26 +106,38 @@ pub fn unnamed_warnings(left_out: impl IntoIterator<Item = (String, NameError)>)
     left_out.into_iter().map(warning).collect()
 }
 
-/// The names whose services the kernel holds.
-pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedService> {
+/// Lists the named services that the kernel holds, where `errors` say what it refused: name, key and service.
+pub fn held_services<'d>(
+    desired: &'d Desired,
+    errors: &[OpError],
+) -> impl Iterator<Item = (&'d str, &'d ServiceKey, &'d Programmed)> {
     // An existing service that could not be changed is in the kernel all the same, so only additions count.
-    let refused: BTreeSet<_> = errors
+    let refused: BTreeSet<ServiceKey> = errors
         .iter()
         .filter_map(|error| match &error.op {
-            Op::AddService(key, _) => Some(key),
+            Op::AddService(key, _) => Some(*key),
             _ => None,
         })
         .collect();
-    let held = desired.services.iter().filter(|(key, _)| !refused.contains(key));
+    let held = desired.services.iter().filter(move |(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
-        Host::Named(name) => {
-            let names = programmed.port_names.clone();
-            let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
-            Some(NamedService { name: name.clone(), address: key.address, port })
-        }
+        Host::Named(name) => Some((name.as_str(), key, programmed)),
         Host::Literal(_) => None,
     })
-    .collect()
+}
+
+/// Returns a named service as DNS has it.
+pub fn named_service(name: &str, key: &ServiceKey, programmed: &Programmed) -> NamedService {
+    let names = programmed.port_names.clone();
+    let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
+    NamedService { name: name.to_owned(), address: key.address, port }
+}
+
+/// The names whose services the kernel holds.
+pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedService> {
+    held_services(desired, errors)
+        .map(|(name, key, programmed)| named_service(name, key, programmed))
+        .collect()
 }
 
 /// Returns the VIPs of a plan as the status shows them, by name, with the connections of a reading.

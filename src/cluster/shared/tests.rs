@@ -67,6 +67,9 @@ proptest! {
         apply(&mut map, &mut model, &second);
         sane(&map);
         prop_assert!(before.iter().eq(before_model.iter()), "a copy stays as it was");
+        for key in (0..2_010).step_by(7) {
+            prop_assert_eq!(map.first_from(&key), model.range(key..).next());
+        }
         let mut expected = Vec::new();
         for key in before_model.keys().chain(model.keys()).collect::<std::collections::BTreeSet<_>>() {
             match (before_model.get_key_value(key), model.get_key_value(key)) {

@@ -30,9 +30,9 @@ use nix::sched::{CloneFlags, setns};
 use zerocopy::FromBytes;
 
 use super::bpf::Map;
-use super::descriptors;
 use super::layout::{self, SocketServer};
 use super::leaving::LeavingServer;
+use super::{descriptors, mountinfo};
 use crate::cluster::Protocol;
 use crate::netlink::frame::Bytes;
 use crate::netlink::sock_diag::{self, ListedSocket};
@@ -183,7 +183,7 @@ impl Search<'_> {
         if self.is_done() && self.targets.halted.is_empty() {
             return;
         }
-        mounted().iter().for_each(|path| self.enter_path(path));
+        mountinfo::network_namespaces().iter().for_each(|path| self.enter_path(path));
         let mut left = MOST;
         for process in &processes {
             let threads = entries(&process.join("task"), &mut left);
@@ -400,23 +400,6 @@ fn namespace_of(process: BorrowedFd<'_>, number: u32) -> io::Result<OwnedFd> {
     namespace
 }
 
-/// Lists the network namespaces that are mounted where this process sees them, as `ip netns` and container
-/// runtimes do.
-fn mounted() -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().filter_map(mounted_namespace).collect()
-}
-
-/// Returns the mount point in a line of mountinfo, see proc(5), if a network namespace is mounted there.
-fn mounted_namespace(line: &str) -> Option<PathBuf> {
-    let mut fields = line.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let is_namespace = root.starts_with("net:[") && line.contains(" - nsfs ");
-    // Blanks and backslashes are octal there.
-    let point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
-    is_namespace.then(|| PathBuf::from(point))
-}
-
 /// Copies an error, for each socket of a process that cannot be opened.
 fn copied(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
@@ -459,19 +442,6 @@ mod tests {
         let mut targets = Targets::default();
         targets.add_deleted(&server(7, None), 1);
         assert_eq!(targets.ports, [(6, [0].into()), (17, [0].into())].into());
-    }
-
-    #[test]
-    fn mounted_namespaces_are_found_among_other_mounts() {
-        let namespace = "71 30 0:4 net:[4026532182] /run/netns/a\\040b rw shared:35 - nsfs nsfs rw";
-        assert_eq!(mounted_namespace(namespace), Some(PathBuf::from("/run/netns/a b")));
-        for other in [
-            "72 30 0:4 mnt:[4026532183] /run/snapd/ns/lxd.mnt rw - nsfs nsfs rw",
-            "73 30 0:21 /net:[1] /srv rw shared:1 - tmpfs tmpfs rw",
-            "",
-        ] {
-            assert_eq!(mounted_namespace(other), None, "{other}");
-        }
     }
 
     #[test]

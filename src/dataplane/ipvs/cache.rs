@@ -6,6 +6,7 @@ use crate::cluster::Protocol;
 
 use super::proc::{Identity, ProcEntry, ProcService};
 use super::table::IpvsTable;
+use crate::dataplane::effect::carry_out_service;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::{Foreign, RealServer, Scheduling, Service, ServiceKey};
 
@@ -40,33 +41,11 @@ impl Cache {
         cache
     }
 
-    /// Follows an operation that the kernel carried out.
-    pub(super) fn apply(&mut self, op: &Op) {
-        match op {
-            Op::AddService(key, scheduling) => {
-                let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
-                self.services.insert(*key, service);
-            }
-            Op::SetService(key, scheduling) => {
-                if let Some(service) = self.services.get_mut(key) {
-                    service.scheduling.clone_from(scheduling);
-                }
-            }
-            Op::DelService(key) => {
-                self.services.remove(key);
-            }
-            Op::AddServer(key, address, server) | Op::SetServer(key, address, server) => {
-                if let Some(service) = self.services.get_mut(key) {
-                    service.servers.insert(*address, *server);
-                }
-            }
-            Op::DelServer(key, address) => {
-                if let Some(service) = self.services.get_mut(key) {
-                    service.servers.remove(address);
-                }
-            }
-            _ => {}
-        }
+    /// Follows an operation that the kernel carried out. Returns false if the cache did not let expect that, so
+    /// that it is no longer to be trusted.
+    #[must_use]
+    pub(super) fn apply(&mut self, op: &Op) -> bool {
+        carry_out_service(&mut self.services, op).is_ok()
     }
 
     /// Completes the services that `/proc` shows to a table. Returns `None` if it shows anything that is

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::shared::{SharedIndex, SharedMap};
-use crate::cluster::Protocol;
+use super::shared::SharedNames;
 use crate::cluster::dns_label::{MAX_LABEL, MAX_NAME, label};
+use crate::cluster::{Protocol, SharedMap};
 pub use crate::dns::protocol::record::NameError;
 use crate::dns::protocol::record::{RData, encode, encode_origin};
 
@@ -131,11 +131,11 @@ pub struct Zone {
     serial: u32,
     /// False until the first records are known.
     is_loaded: bool,
-    records: SharedMap<NameRecords>,
+    records: SharedNames<NameRecords>,
     /// Services by the names of task ports.
-    by_port_name: SharedMap<NameRecords>,
+    by_port_name: SharedNames<NameRecords>,
     /// Names of an address, relative.
-    reverse: SharedIndex<ReverseNames>,
+    reverse: SharedMap<IpAddr, Arc<ReverseNames>>,
     /// Names without a place in the zone, with the reason and the number of their services.
     left_out: Arc<BTreeMap<String, (NameError, u32)>>,
 }
@@ -147,8 +147,9 @@ impl PartialEq for Zone {
             zone.iter().map(|(name, records)| (name.into(), records.to_vec())).collect()
         };
         let names = |zone: &Self| -> BTreeMap<IpAddr, Vec<Box<[u8]>>> {
-            let names =
-                |(address, names): (IpAddr, &ReverseNames)| (address, names.0.keys().cloned().collect());
+            let names = |(address, names): (&IpAddr, &Arc<ReverseNames>)| {
+                (*address, names.0.keys().cloned().collect())
+            };
             zone.reverse.iter().map(names).collect()
         };
         self.origin == other.origin
@@ -180,9 +181,9 @@ impl Zone {
             origin,
             serial: 0,
             is_loaded: false,
-            records: SharedMap::default(),
-            by_port_name: SharedMap::default(),
-            reverse: SharedIndex::default(),
+            records: SharedNames::default(),
+            by_port_name: SharedNames::default(),
+            reverse: SharedMap::default(),
             left_out: Arc::default(),
         }
     }
@@ -235,12 +236,13 @@ impl Zone {
             }
         };
         // A name without a known port is still a name of its address.
-        self.reverse.update(service.address, |names| {
-            let count = names.0.entry(owner.clone()).or_default();
-            change.apply(count);
-            names.0.retain(|_, count| *count > 0);
-            !names.0.is_empty()
-        });
+        let mut names = self.reverse.remove(&service.address).unwrap_or_default();
+        let counts = &mut Arc::make_mut(&mut names).0;
+        change.apply(counts.entry(owner.clone()).or_default());
+        counts.retain(|_, count| *count > 0);
+        if !counts.is_empty() {
+            self.reverse.insert(service.address, names);
+        }
         if let Some(port) = &service.port {
             let data = RData::Srv { port: port.number, target: owner.clone() };
             for name in service_names(&service.name, port.protocol, &port.number.to_string()) {
@@ -319,12 +321,13 @@ impl Zone {
 
     /// The names of an address, relative.
     pub fn names(&self, address: IpAddr) -> impl Iterator<Item = &[u8]> {
-        self.reverse.get(address).into_iter().flat_map(|names| names.0.keys()).map(|name| &**name)
+        self.reverse.get(&address).into_iter().flat_map(|names| names.0.keys()).map(|name| &**name)
     }
 
     /// True if any address from `first` to `last` has a name.
     pub fn has_names(&self, first: IpAddr, last: IpAddr) -> bool {
-        first.is_ipv4() == last.is_ipv4() && self.reverse.has_any(first, last)
+        first.is_ipv4() == last.is_ipv4()
+            && self.reverse.first_from(&first).is_some_and(|(found, _)| *found <= last)
     }
 
     /// The name of a service on the wire, relative to the origin.

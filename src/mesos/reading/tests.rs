@@ -4,20 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::mesos::cursor::Pieces;
 use crate::mesos::{self, Format};
-
-/// A reader that gives a few octets at a time.
-struct Pieces<'d>(&'d [u8], usize);
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.1.min(room.len()).min(self.0.len());
-        let (piece, rest) = self.0.split_at(length);
-        room[..length].copy_from_slice(piece);
-        self.0 = rest;
-        Ok(length)
-    }
-}
 
 /// Variants of a task: with a VIP, with other parts that matter and that do not, odd ones, and no tasks.
 const TASKS: usize = 18;

@@ -97,7 +97,7 @@ fn follows_our_changes() {
         Op::AddService(new, scheduling("rr", service::FLAG_ONE_PACKET)),
         Op::AddServer(new, address("[fd01:c::9]:53"), RealServer::masquerade(1)),
     ] {
-        cache.apply(&op);
+        assert!(cache.apply(&op));
     }
     let mut shown = vec![
         shown("TCP", "11.0.0.1:80", "rr", &[server("10.0.2.2:80", Forwarding::Tunnel, 3)]),
@@ -107,6 +107,6 @@ fn follows_our_changes() {
     let table = cache.complete(shown.clone()).unwrap();
     assert_eq!(table.services[&old].servers, BTreeMap::from([(first, tunnel)]));
     assert_eq!(table.services[&new].scheduling.flags, service::FLAG_ONE_PACKET);
-    cache.apply(&Op::DelService(new));
+    assert!(cache.apply(&Op::DelService(new)));
     assert_eq!(cache.complete(shown), None);
 }
