@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
+use crate::plan::shares::SharedUse;
 use crate::source::Failure;
 use crate::vip::Condition;
 
@@ -34,6 +35,9 @@ pub struct Status {
     pub dns: DnsState,
     /// Shared, because it is large and seldom changes.
     pub vips: Arc<Vec<Vip>>,
+    /// Use of what tenants share.
+    #[serde(default)]
+    pub shared: Vec<SharedUse>,
     /// Labels and tasks that yield nothing, and why; the first of them.
     pub skipped: Arc<Vec<Skipped>>,
     /// Number of all skipped entries.

@@ -1,7 +1,7 @@
 //! The pure part: from a document's bytes to operations, names and answers. `README.md` beside this
 //! folder has figures and what they mean.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -138,8 +138,9 @@ mod allocation {
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Persisted::default(), AddressRange::DCOS_V6);
         let table = VipTable::new(&SNAPSHOT, &LabelPolicy::default());
+        let owners = BTreeMap::new();
         bencher.bench_local(move || {
-            assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6, None)
+            assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6, None, &owners)
         });
     }
 

@@ -14,7 +14,7 @@ use super::skip::SkipLog;
 use super::texts::Texts;
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
 use crate::cluster::registry::port_ranges;
-use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, app_of};
 
 /// Returns the facts of a task: for the registry if it runs, and for the tasks with VIPs if it has VIP
 /// labels.
@@ -53,7 +53,7 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     {
         log.add(skipped);
     }
-    let task = reading.task(origin, state, &mut log).map(Arc::new);
+    let task = reading.task(origin, state, texts, &mut log).map(Arc::new);
     if task.is_none() && registered.is_none() && skipped.is_empty() {
         return Facts::Nothing;
     }
@@ -99,7 +99,13 @@ impl<'t> TaskReading<'t> {
     }
 
     /// Returns the task if it has VIP labels.
-    fn task(mut self, origin: Option<Origin>, state: TaskState, log: &mut SkipLog<'_>) -> Option<Task> {
+    fn task(
+        mut self,
+        origin: Option<Origin>,
+        state: TaskState,
+        texts: &mut Texts,
+        log: &mut SkipLog<'_>,
+    ) -> Option<Task> {
         let ports = self.ports(log);
         if ports.is_empty() {
             return None;
@@ -113,6 +119,7 @@ impl<'t> TaskReading<'t> {
         let container = self.task.container.as_ref().and_then(|container| container.kind.as_deref());
         Some(Task {
             key,
+            app: texts.shared(app_of(&self.task.id.0, self.task.name.as_deref())),
             agent_id: agent,
             state,
             healthy: healthy(self.task),

@@ -14,6 +14,7 @@ use crate::dns::publisher::serial;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::{Desired, Sources};
+use crate::plan::shares::{self, SharedUse};
 use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
 use crate::status::build::{conntab_warning, dropped_warning, first_errors, reasons, unnamed_warnings, vips};
@@ -279,13 +280,14 @@ impl Publisher {
                 self.listed = Some(plan.revision);
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
-                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.skipped = Arc::new(shares::shown(skipped, SHOWN_SKIPPED));
                 let mut vips = vips(plan, planner, actual, &self.settings.origin);
                 let steady = steady_now();
                 for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
                     backend.until = backend.until.map(|until| shown(until, steady, now));
                 }
                 status.vips = Arc::new(vips);
+                status.shared.clone_from(&plan.uses);
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());
                 warnings.extend(report.unreached.as_ref().map(Unreached::to_string));
@@ -306,6 +308,7 @@ impl Publisher {
         warnings.extend(self.unnamed.iter().cloned());
         warnings.extend(dropped_warning(plan, actual));
         warnings.extend(conntab_warning(actual));
+        warnings.extend(plan.uses.iter().filter_map(SharedUse::warning));
         if self.status.pass.defects > 0 {
             warnings.push(
                 "a plan that followed changes of the cluster was wrong, and was corrected by an audit: this is a \
