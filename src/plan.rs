@@ -37,11 +37,11 @@ use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted};
-use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, VipKey, VipTable};
-use addresses::{assign, forget, note_owners, remember, sources};
+use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
+use addresses::{assign, assign_to, forget, note_owners, remember, sources};
 use adopt::Adopted;
 use bounds::{Bounds, Used};
-use desired::{Desired, DesiredSettings, Inputs, Programmed, Sources, desired};
+use desired::{Desired, DesiredSettings, Inputs, Programmed, Sources, desired, needs_settings};
 use drain::Drain;
 use shares::SharedUse;
 use warnings::{address_warnings, warnings};
@@ -458,8 +458,11 @@ impl Planner {
         let cluster = self.cluster.as_ref()?;
         let changed = std::mem::take(&mut self.changed);
         let bounds = self.bounds(actual);
-        // Which VIPs and backends have a place where not all have one depends on all of them.
-        if !self.plan.is_complete() || !bounds.are_ample(&self.persisted) {
+        // Which VIPs and backends have a place where not all have one depends on all of them. Asked before anything
+        // is noted, because what is known has its place before what is new.
+        let vips = changed.iter().filter_map(|key| cluster.table.vips.get_key_value(key));
+        let new = vips.filter(|(key, vip)| self.is_new(key, vip)).count();
+        if !self.plan.is_complete() || !bounds.are_ample(&self.persisted, new) {
             return None;
         }
         let persisted = &mut self.persisted;
@@ -468,13 +471,8 @@ impl Planner {
         for key in &changed {
             let before = persisted.vips.get(key).copied().flatten();
             if let Some(vip) = cluster.table.vips.get(key) {
-                // A new name takes its address in an order that all new names decide.
-                let Host::Named(name) = &key.host else { return None };
-                let has = |ipv4: bool| vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
-                let is_new = !persisted.vips.contains_key(key)
-                    || (has(true) && persisted.leases4.get(name).is_none())
-                    || (has(false) && persisted.leases6.get(name).is_none());
-                if is_new {
+                // A label that asks for an address has a say in those of all.
+                if key.literal().is_some() {
                     return None;
                 }
                 persisted.vips.insert(key.clone(), None);
@@ -488,6 +486,13 @@ impl Planner {
                 vacant.insert(key.clone());
             }
             vacancies_differ |= persisted.vips.get(key).copied().flatten() != before;
+        }
+        // All new names are among the changed ones, so that they take the addresses that the whole plan gives them.
+        let vips = changed.iter().filter_map(|key| cluster.table.vips.get_key_value(key));
+        let DesiredSettings { range4, range6, .. } = &self.settings.desired;
+        let unplaced = assign_to(persisted, vips, range4, range6, self.settings.policy.literals_in_range);
+        if !unplaced.is_empty() {
+            return None;
         }
         let part = Inputs {
             table: &cluster.table,
@@ -531,12 +536,8 @@ impl Planner {
             if old.or(new).is_some_and(|programmed| !changed.contains(&programmed.vip)) {
                 return None;
             }
-            // A scheduler may need settings of the kernel.
-            let schedulings = (old.map(|old| &old.scheduling), new.map(|new| &new.scheduling));
-            if let (Some(before), Some(after)) = schedulings
-                && before != after
-                && are_packets
-            {
+            let are_needed = |programmed: &Programmed| are_packets && needs_settings(&programmed.scheduling);
+            if old.is_some_and(are_needed) != new.is_some_and(are_needed) {
                 return None;
             }
             names |= old.map(|old| &old.port_names) != new.map(|new| &new.port_names);
@@ -671,6 +672,16 @@ impl Planner {
         if is_new || has_changed {
             self.note_uses(actual);
         }
+    }
+
+    /// Returns true if a VIP is not known yet, or its name needs another address.
+    fn is_new(&self, key: &VipKey, vip: &Vip) -> bool {
+        let Persisted { vips, leases4, leases6, .. } = &self.persisted;
+        let Host::Named(name) = &key.host else { return !vips.contains_key(key) };
+        let needs = |ipv4: bool| vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
+        !vips.contains_key(key)
+            || (needs(true) && leases4.get(name).is_none())
+            || (needs(false) && leases6.get(name).is_none())
     }
 
     /// Returns the bounds of this node.

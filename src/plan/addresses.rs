@@ -84,28 +84,16 @@ pub fn assign(
     let beyond6 = beyond_share(persisted, table, owners, range6, literals);
     persisted.leases4.retain(|name| !beyond4.contains(name));
     persisted.leases6.retain(|name| !beyond6.contains(name));
-    let mut ranked: Vec<_> = table.vips.iter().collect();
-    // The order decides which of two names with the same hash gets the address that Minuteman gives it.
-    ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
-    // A name takes an address only of the families that its backends have: one without a backend would
-    // answer clients with a refusal where the other family works.
-    let names = |ipv4: bool| {
-        ranked.iter().filter_map(move |(key, vip)| match &key.host {
-            Host::Named(name) if vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4) => {
-                Some(name.as_str())
-            }
-            _ => None,
-        })
-    };
+    let ranked = Ranked::of(table.vips.iter());
     // Before old names are removed: an address that was just given up is not given to a new name in the
     // same pass, so that clients with an old DNS answer do not reach it.
-    let within4 = names(true).filter(|name| !beyond4.contains(*name));
+    let within4 = ranked.names(true).filter(|name| !beyond4.contains(*name));
     let mut unplaced = persisted.leases4.assign(range4, within4, literals);
-    let within6 = names(false).filter(|name| !beyond6.contains(*name));
+    let within6 = ranked.names(false).filter(|name| !beyond6.contains(*name));
     unplaced.extend(persisted.leases6.assign(range6, within6, literals));
     for (beyond, ipv4) in [(beyond4, true), (beyond6, false)] {
         // A vacant name wants no address.
-        let wanted: BTreeSet<&str> = names(ipv4).filter(|name| beyond.contains(*name)).collect();
+        let wanted: BTreeSet<&str> = ranked.names(ipv4).filter(|name| beyond.contains(*name)).collect();
         unplaced.extend(wanted.into_iter().map(str::to_owned));
     }
     // A name keeps its address as long as any VIP of it is remembered.
@@ -117,6 +105,44 @@ pub fn assign(
     persisted.leases4.retain(|name| known.contains(name));
     persisted.leases6.retain(|name| known.contains(name));
     unplaced
+}
+
+/// Gives addresses to the names of some VIPs, which are all that may have none, where no share binds. Returns the
+/// names for which none was free.
+pub fn assign_to<'t>(
+    persisted: &mut Persisted,
+    vips: impl Iterator<Item = (&'t VipKey, &'t Vip)>,
+    range4: &AddressRange,
+    range6: &AddressRange,
+    literals: Option<AddressRange>,
+) -> Vec<String> {
+    let ranked = Ranked::of(vips);
+    let mut unplaced = persisted.leases4.assign(range4, ranked.names(true), literals);
+    unplaced.extend(persisted.leases6.assign(range6, ranked.names(false), literals));
+    unplaced
+}
+
+/// VIPs in the order in which their names take addresses: it decides which of two names with the same hash gets the
+/// address that Minuteman gives it.
+struct Ranked<'t>(Vec<(&'t VipKey, &'t Vip)>);
+
+impl<'t> Ranked<'t> {
+    fn of(vips: impl Iterator<Item = (&'t VipKey, &'t Vip)>) -> Self {
+        let mut ranked: Vec<_> = vips.collect();
+        ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
+        Self(ranked)
+    }
+
+    /// Returns the names that need an address of a family: those with backends of it. One without would answer
+    /// clients with a refusal where the other family works.
+    fn names(&self, ipv4: bool) -> impl Iterator<Item = &'t str> {
+        self.0.iter().filter_map(move |(key, vip)| match &key.host {
+            Host::Named(name) if vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4) => {
+                Some(name.as_str())
+            }
+            _ => None,
+        })
+    }
 }
 
 /// Returns the number of addresses of a range that names can have.

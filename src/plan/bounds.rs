@@ -61,11 +61,12 @@ impl Bounds {
         self.plane.map(|plane| reserve(plane.servers))
     }
 
-    /// Returns true as long as no share of VIPs and addresses binds.
-    pub fn are_ample(&self, persisted: &Persisted) -> bool {
-        is_ample(persisted.vips.len(), self.vips)
-            && is_ample(persisted.leases4.len(), self.addresses4)
-            && is_ample(persisted.leases6.len(), self.addresses6)
+    /// Returns true as long as no share of VIPs and addresses binds, with this many `new` VIPs, each of which may
+    /// have a new name.
+    pub fn are_ample(&self, persisted: &Persisted, new: usize) -> bool {
+        is_ample(persisted.vips.len() + new, self.vips)
+            && is_ample(persisted.leases4.len() + new, self.addresses4)
+            && is_ample(persisted.leases6.len() + new, self.addresses6)
     }
 
     /// Returns true as long as no share of servers binds: of all services, and of the largest one of those that

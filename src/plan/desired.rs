@@ -99,6 +99,11 @@ impl Programmed {
     }
 }
 
+/// Returns true for a scheduling that needs settings of the kernel.
+pub fn needs_settings(scheduling: &Scheduling) -> bool {
+    scheduling.scheduler == STICKY
+}
+
 /// The desired state, with the reasons for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -188,7 +193,7 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     beside_services.routes =
         networks.iter().map(|network| Route { destination: *network, source: source(network) }).collect();
     // Connections that the kernel has forgotten are scheduled like new ones only where a VIP needs it.
-    let is_sticky = desired.services.values().any(|programmed| programmed.scheduling.scheduler == STICKY);
+    let is_sticky = desired.services.values().any(|programmed| needs_settings(&programmed.scheduling));
     beside_services.sysctls = rules::sysctls(node.capabilities, is_sticky);
     beside_services.rules = Some(RuleSet::new(RuleInputs {
         vips: &networks,

@@ -153,7 +153,7 @@ proptest! {
     fn a_plan_that_follows_is_the_whole_plan(
         first in prop::collection::btree_map(0..12u8, any_task(), 0..12),
         steps in prop::collection::vec(
-            (prop::collection::vec((0..12u8, prop::option::weighted(0.8, any_task())), 1..3), 0..90i64, any::<u8>()),
+            (prop::collection::vec((0..12u8, prop::option::weighted(0.8, any_task())), 1..6), 0..90i64, any::<u8>()),
             1..12,
         ),
         handles_packets in any::<bool>(),
@@ -221,9 +221,13 @@ fn what_happens_all_the_time_is_followed() {
             panic!("made anew");
         };
         assert!(services.contains(&key(&node, "api.marathon")));
-        // A new name takes its address in an order that all names decide.
+        // A new name, and a new port of a known one.
         tasks.insert(4, (5, 0, 2, 0));
-        assert_eq!(node.learn(&Arc::new(document_of(&tasks)), at(101)), Reach::Everything);
+        tasks.insert(5, (2, 0, 3, 0));
+        let reach = node.learn(&Arc::new(document_of(&tasks)), at(101));
+        let Reach::Services { services, names: true } = reach else { panic!("{reach:?}") };
+        assert!(node.planner.persisted.leases4.get("db.marathon").is_some());
+        assert!(services.iter().any(|key| key.port == 5432) && services.iter().any(|key| key.port == 81));
     }
 }
 
