@@ -26,8 +26,8 @@ pub const MAX_TASKS: usize = 1_000_000;
 /// Agents, frameworks and executors of one document together.
 const MAX_ITEMS: usize = 1_000_000;
 
-/// Bounds of a member that is a text or a number.
-const SCALAR: Bounds = Bounds { length: 64 << 10, values: 0 };
+/// Bounds of a member that is a text or a number, or a time of v1, which is an object of a few members.
+const SCALAR: Bounds = Bounds { length: 64 << 10, values: 16 };
 
 /// Receiver of what a document lists.
 pub trait Items {
