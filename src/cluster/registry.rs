@@ -60,6 +60,8 @@ pub struct RegisteredTask {
     pub ports: Option<Box<[NamedPort]>>,
     /// Port resources, as inclusive ranges.
     pub resources: Box<[(u16, u16)]>,
+    /// Discovery ports of it that are among the port resources of its executor, as inclusive ranges.
+    pub executor_ports: Box<[(u16, u16)]>,
     /// Set when the task is kept although the last document does not list it.
     pub is_kept: bool,
 }
@@ -102,6 +104,7 @@ impl RegisteredTask {
             addresses: described.addresses.into(),
             ports: described.ports.map(Into::into),
             resources: port_ranges(described.resources),
+            executor_ports: Box::default(),
             is_kept: false,
         };
         (RegisteredKey { framework: Arc::clone(&key.framework), id: short(&sum) }, Arc::new(task))
@@ -199,8 +202,11 @@ impl TaskRegistry {
 pub fn port_ranges(resources: &[(u64, u64)]) -> Box<[(u16, u16)]> {
     let range =
         |(first, last): &(u64, u64)| Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?));
-    let mut ranges: Vec<(u16, u16)> =
-        resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect();
+    merged_ranges(resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect())
+}
+
+/// Returns ranges in order, none of which touches the next.
+pub fn merged_ranges(mut ranges: Vec<(u16, u16)>) -> Box<[(u16, u16)]> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, before| {
         let touches = next.0 <= before.1.saturating_add(1);

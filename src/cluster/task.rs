@@ -82,7 +82,8 @@ pub struct Task {
     pub addresses: Vec<TaskAddress>,
     /// Only ports that carry VIP labels.
     pub ports: Vec<TaskPort>,
-    /// Ports of its agent that the task was given, as inclusive ranges.
+    /// Ports of its agent that the task was given, as inclusive ranges; with those of its executor that its ports
+    /// have.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub resources: Box<[(u16, u16)]>,
 }
@@ -117,8 +118,8 @@ pub struct TaskPort<N = String> {
     /// True if the port is at the container's own address for certain, and so never at the agent's.
     #[serde(default)]
     pub is_in_container: bool,
-    /// True if its number at an agent's address is among the port resources of the task, or mapped to its
-    /// container.
+    /// True if its number at an agent's address is among the port resources of the task or of its executor, or
+    /// mapped to its container.
     #[serde(default)]
     pub is_allocated: bool,
     pub labels: Vec<VipLabel>,

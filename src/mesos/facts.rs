@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::cursor::Bounds;
+use super::executors::{self, ExecutorKey, Executors, Ranges};
 use super::skip::{add_skipped, unreadable};
 use crate::cluster::registry::{RegisteredKey, RegisteredTask};
 use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey};
@@ -29,6 +30,7 @@ pub enum Kind {
     Agent,
     /// Agents that have not registered again after a fail-over.
     RecoveredAgent,
+    Executor,
 }
 
 impl Kind {
@@ -39,7 +41,11 @@ impl Kind {
 
     /// Returns the place of the list in the document, for records about its items.
     fn place(self) -> &'static str {
-        if self.is_task() { "tasks[]" } else { "agents[]" }
+        match self {
+            Self::Task | Self::Ended | Self::Unreachable => "tasks[]",
+            Self::Agent | Self::RecoveredAgent => "agents[]",
+            Self::Executor => "executors[]",
+        }
     }
 
     /// Returns the record of an item that exceeds its bounds.
@@ -66,6 +72,13 @@ pub enum Facts {
         /// Present for a task that runs.
         registered: Option<(RegisteredKey, Arc<RegisteredTask>)>,
         skipped: Vec<Skipped>,
+        /// Id of its executor, where that may have ports that the task announces and was not given itself.
+        executor: Option<Arc<str>>,
+    },
+    /// An executor with ports.
+    Executor {
+        key: ExecutorKey,
+        ports: Ranges,
     },
     Ended {
         key: TaskKey,
@@ -92,18 +105,12 @@ impl Facts {
         }
     }
 
-    /// Adds the facts to a snapshot, after all that come before them in the document.
-    pub fn add_to(&self, snapshot: &mut Snapshot) {
+    /// Adds the facts to a snapshot, after all that come before them in the document, given all executors of the
+    /// document.
+    pub fn add_to(&self, snapshot: &mut Snapshot, executors: &Executors) {
         match self {
-            Self::Nothing => {}
-            Self::Task { task, registered, .. } => {
-                if let Some(task) = task {
-                    snapshot.tasks.insert(task.key.clone(), Arc::clone(task));
-                }
-                if let Some((key, task)) = registered {
-                    Arc::make_mut(&mut snapshot.names).add(key.clone(), Arc::clone(task));
-                }
-            }
+            Self::Nothing | Self::Executor { .. } => {}
+            Self::Task { .. } => self.add_task_to(snapshot, executors),
             Self::Ended { key, is_lost } => {
                 if *is_lost {
                     snapshot.lost.insert(key.clone());
@@ -125,6 +132,33 @@ impl Facts {
         }
     }
 
+    /// Adds a task without its records, or replaces it.
+    pub fn add_task_to(&self, snapshot: &mut Snapshot, executors: &Executors) {
+        let Self::Task { task, registered, executor, .. } = self else { return };
+        if let Some(task) = task {
+            let ports = executor.as_ref().map(|id| executors.ports(&task.key.framework, id, &task.agent_id));
+            let with_ports = ports.and_then(|ports| executors::task_with_ports(task, ports)).map(Arc::new);
+            snapshot.tasks.insert(task.key.clone(), with_ports.unwrap_or_else(|| Arc::clone(task)));
+        }
+        if let Some((key, task)) = registered {
+            let ports = executor.as_ref().map(|id| executors.ports(&key.framework, id, &task.agent));
+            let with_ports = ports.and_then(|ports| executors::registered_with_ports(task, ports));
+            let task = with_ports.map_or_else(|| Arc::clone(task), Arc::new);
+            Arc::make_mut(&mut snapshot.names).add(key.clone(), task);
+        }
+    }
+
+    /// Returns true for a task whose executor has not the same ports in both.
+    pub fn is_concerned(&self, before: &Executors, after: &Executors) -> bool {
+        let Self::Task { task, registered, executor: Some(id), .. } = self else { return false };
+        let origin = match (task, registered) {
+            (Some(task), _) => (&task.key.framework, &task.agent_id),
+            (None, Some((key, task))) => (&key.framework, &task.agent),
+            (None, None) => return false,
+        };
+        before.ports(origin.0, id, origin.1) != after.ports(origin.0, id, origin.1)
+    }
+
     /// Takes a task's facts out of a snapshot that has no other facts about it.
     pub fn take_from(&self, snapshot: &mut Snapshot) {
         match self {
@@ -140,7 +174,7 @@ impl Facts {
                 snapshot.ended.remove(key);
                 snapshot.lost.remove(key);
             }
-            Self::Nothing | Self::Agent { .. } | Self::Skipped(_) => {}
+            Self::Nothing | Self::Executor { .. } | Self::Agent { .. } | Self::Skipped(_) => {}
         }
     }
 }

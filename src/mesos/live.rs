@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::agents::{self, FrameworkFacts};
 use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
+use super::executors::{self, Executors};
 use super::facts::{Facts, ITEM, Kind};
 use super::format::StateFormat;
 use super::items::{self, Items, MAX_TASKS};
@@ -22,7 +23,7 @@ use super::reading::walk;
 use super::skip::{add_skipped, read_or_skip};
 use super::task;
 use super::texts::Texts;
-use super::wire::{Lenient, MesosFramework, MesosTask, TaskStatus};
+use super::wire::{Lenient, MesosExecutor, MesosFramework, MesosTask, TaskStatus};
 use crate::cluster::registry::RegisteredKey;
 use crate::cluster::{Master, Skipped, Snapshot, TaskKey, TaskState};
 use events::{AgentAdded, AgentRemoved, FrameworkChanged, Heartbeat, MesosEvent, TaskAdded, TaskUpdated};
@@ -48,6 +49,8 @@ pub struct LiveCluster {
     snapshot: Snapshot,
     tasks: KeptTasks,
     texts: Texts,
+    /// Executors of the last whole state: no event tells of one.
+    executors: Executors,
     subscribed: bool,
     /// Set when the last whole state was made for a client that may not see tasks.
     hides_tasks: bool,
@@ -109,7 +112,7 @@ impl LiveCluster {
             }
             "AGENT_ADDED" => {
                 if let Some(AgentAdded { agent }) = self.read(event.agent_added) {
-                    agents::facts(Lenient::Read(agent), false).add_to(&mut self.snapshot);
+                    agents::facts(Lenient::Read(agent), false).add_to(&mut self.snapshot, &self.executors);
                 }
             }
             // Tasks of a removed agent or framework get no event of their own.
@@ -166,8 +169,22 @@ impl LiveCluster {
     fn read_state(&mut self, answer: impl Read) -> Result<(), Error> {
         let head = walk(answer, StateFormat::V1, self)?;
         head.add_to(&mut self.snapshot);
+        self.add_executors();
         self.hides_tasks = head.is_idle && self.hides_tasks;
         Ok(())
+    }
+
+    /// Adds the ports of executors, which a state lists after its tasks, to tasks.
+    fn add_executors(&mut self) {
+        if self.executors.is_empty() {
+            return;
+        }
+        for kept in self.tasks.values().filter(|kept| kept.has_executor) {
+            if let Some(task) = kept.task() {
+                let facts = task::facts(Lenient::Read(task), &mut self.texts);
+                facts.add_task_to(&mut self.snapshot, &self.executors);
+            }
+        }
     }
 
     /// Starts from nothing with the state of a new subscription. Returns the time between heartbeats.
@@ -202,9 +219,10 @@ impl LiveCluster {
         if let Lenient::Read(task) = &read {
             let key = key(&task.framework_id, &task.id);
             let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
-            self.tasks.insert(key, KeptTask::new(json, agent));
+            let has_executor = task.executor_id.as_ref().is_some_and(|id| !id.0.is_empty());
+            self.tasks.insert(key, KeptTask::new(json, agent, has_executor));
         }
-        task::facts(read, &mut self.texts).add_to(&mut self.snapshot);
+        task::facts(read, &mut self.texts).add_to(&mut self.snapshot, &self.executors);
     }
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.
@@ -243,7 +261,8 @@ impl LiveCluster {
             self.forget(&key);
             kept.update(state, update.status);
             if let Some(task) = kept.task() {
-                task::facts(Lenient::Read(task), &mut self.texts).add_to(&mut self.snapshot);
+                let facts = task::facts(Lenient::Read(task), &mut self.texts);
+                facts.add_to(&mut self.snapshot, &self.executors);
             }
             self.tasks.insert(key, kept);
         }
@@ -290,10 +309,15 @@ impl Items for LiveCluster {
         } else {
             let facts = items::facts(kind, &text, &mut self.texts).map_err(not_json)?;
             self.hides_tasks |= matches!(facts, Facts::Agent { is_in_use: true, .. });
-            facts.add_to(&mut self.snapshot);
+            self.executors.add(&facts);
+            facts.add_to(&mut self.snapshot, &self.executors);
         }
         cursor.advance(length);
         Ok(())
+    }
+
+    fn executor(&mut self, executor: MesosExecutor<'_>) {
+        self.executors.add(&executors::facts(Lenient::Read(executor), &mut self.texts));
     }
 
     fn record(&mut self, record: Skipped) {

@@ -13,7 +13,7 @@ use super::ports::{self, PortEntry};
 use super::skip::SkipLog;
 use super::texts::Texts;
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
-use crate::cluster::registry::port_ranges;
+use crate::cluster::registry::{RegisteredTask, port_ranges};
 use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
 
 /// Returns the facts of a task: for the registry if it runs, and for the tasks with VIPs if it has VIP
@@ -29,6 +29,7 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     if let Some(oversized) = oversized(Kind::Task, names.into_iter().flatten()) {
         return oversized;
     }
+    let executor_id = task.executor_id.as_ref().map(|id| &*id.0);
     let state = TaskState::parse(&task.state);
     // Listed among the running ones all the same: a master shows a task until its end is acknowledged.
     if matches!(state, TaskState::Terminal | TaskState::Lost) {
@@ -54,11 +55,29 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
         log.add(skipped);
     }
     let task = reading.task(origin, state, &mut log).map(Arc::new);
+    let executor =
+        executor(executor_id, task.as_deref(), registered.as_ref().map(|(_, task)| &**task), texts);
     if task.is_none() && registered.is_none() && skipped.is_empty() {
         return Facts::Nothing;
     }
     skipped.shrink_to_fit();
-    Facts::Task { task, registered, skipped }
+    Facts::Task { task, registered, skipped, executor }
+}
+
+/// Returns the id of a task's executor if the task announces a port that is not among its own resources.
+fn executor(
+    id: Option<&str>,
+    task: Option<&Task>,
+    registered: Option<&RegisteredTask>,
+    texts: &mut Texts,
+) -> Option<Arc<str>> {
+    let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_NAME)?;
+    let is_own = |task: &RegisteredTask, number: u16| {
+        task.resources.iter().any(|(first, last)| (*first..=*last).contains(&number))
+    };
+    let lacks = task.is_some_and(|task| task.ports.iter().any(|port| !port.is_allocated))
+        || registered.is_some_and(|task| task.ports.iter().flatten().any(|port| !is_own(task, port.number)));
+    lacks.then(|| texts.shared(id))
 }
 
 /// Returns the facts of a task that has ended; one that cannot be read is of no interest.

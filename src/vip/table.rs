@@ -479,8 +479,8 @@ impl<'a> TableBuilder<'a> {
             }
             (!port.is_allocated).then(|| {
                 format!(
-                    "{address} is at {kind}, and port {} is neither among the task's port resources nor mapped \
-                     to its container (vips.ports)",
+                    "{address} is at {kind}, and port {} is neither among the port resources of the task or \
+                     its executor nor mapped to its container (vips.ports)",
                     address.port()
                 )
             })

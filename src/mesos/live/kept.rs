@@ -23,14 +23,16 @@ pub struct KeptTask {
     pub json: Box<str>,
     /// Id of its agent.
     pub agent: Option<Arc<str>>,
+    /// Set unless a command starts it.
+    pub has_executor: bool,
     /// The newest state, which may be ahead of the newest status.
     state: Option<Box<str>>,
     pub statuses: Vec<Box<str>>,
 }
 
 impl KeptTask {
-    pub fn new(json: &str, agent: Option<Arc<str>>) -> Self {
-        Self { json: json.into(), agent, state: None, statuses: Vec::new() }
+    pub fn new(json: &str, agent: Option<Arc<str>>, has_executor: bool) -> Self {
+        Self { json: json.into(), agent, has_executor, state: None, statuses: Vec::new() }
     }
 
     /// Adds a status update.

@@ -107,7 +107,7 @@ fn a_real_state_gives_the_same_from_both_ends() {
 
 #[test]
 fn updates_of_one_state_replace_each_other() {
-    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#, None);
+    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#, None, false);
     for n in 0..100 {
         let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
         let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);

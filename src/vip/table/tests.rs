@@ -217,8 +217,8 @@ fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
     let other = r#"[{"ip_addresses":[{"ip_address":"10.0.0.7"}]}]"#;
     let refused = |port: u16| {
         format!(
-            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the task's port resources \
-             nor mapped to its container (vips.ports)"
+            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the port resources of \
+             the task or its executor nor mapped to its container (vips.ports)"
         )
     };
     assert_eq!(allocated("[31000-31002]", "null", host, 31001, ""), "10.0.0.1:31001");
@@ -238,6 +238,18 @@ fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
     let reported = r#"[{"ip_addresses":[{"ip_address":"172.31.254.3"}],
         "port_mappings":[{"host_port":22,"container_port":80,"protocol":"tcp"}]}]"#;
     assert_eq!(allocated("[31000-31002]", "null", reported, 22, HOST_SCOPE), refused(22));
+}
+
+#[test]
+fn allocated_ports_include_those_of_the_executor_of_a_pod() {
+    let path = format!("{}/tests/fixtures/captures/master_state_pod.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let rules = LabelPolicy { ports: BackendPorts::Allocated, ..LabelPolicy::default() };
+    // The lab's agent is at loopback.
+    let (text, agent) = (text.replace("127.0.0.1", AGENT), format!("{AGENT}:31500"));
+    let served = |text: &str| served(&VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), &rules));
+    assert_eq!(served(&text), [format!("tcp pod.marathon:80 {agent}")]);
+    assert_eq!(served(&text.replace("[31500-31501]", "[31501-31501]")), Vec::<String>::new());
 }
 
 /// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.

@@ -1,0 +1,128 @@
+//! Executors with ports of their own, which count for their tasks.
+//!
+//! The tasks of a pod (Mesos: a task group, run by the default executor) have no port resources: a framework asks for
+//! the ports of all of them with the executor. Documents list executors apart from their tasks, and events of a master
+//! do not tell them at all. So what an executor was given is added to its tasks when both are known.
+//!
+//! For example, of an executor with the ports 31500-31501 and the tasks a and b, of which a announces 31500 and b
+//! 31502, the port 31500 counts as given to a. Nothing counts as given to b, and 31501 to no task until one of the
+//! executor announces it: the end of a must not look as if b had taken its place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::facts::{Facts, Kind, MAX_NAME, unread};
+use super::texts::Texts;
+use super::wire::{Lenient, MesosExecutor};
+use crate::cluster::registry::{RegisteredTask, merged_ranges, port_ranges};
+use crate::cluster::{Task, TaskPort};
+
+/// Port resources as inclusive ranges.
+pub type Ranges = Box<[(u16, u16)]>;
+
+/// Identity of an executor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExecutorKey {
+    pub framework: Arc<str>,
+    pub executor: Arc<str>,
+    /// Id of its agent; empty in documents of agents, which do not repeat their own.
+    pub agent: Arc<str>,
+}
+
+/// Executors with ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Executors(BTreeMap<ExecutorKey, Ranges>);
+
+impl Executors {
+    /// Returns the executors of a document, given all its facts in their order.
+    pub fn of<'f>(facts: impl Iterator<Item = &'f Facts>) -> Self {
+        let mut executors = Self::default();
+        facts.for_each(|facts| executors.add(facts));
+        executors
+    }
+
+    /// Adds an executor, if the facts are one's. Of two with one identity the later counts.
+    pub fn add(&mut self, facts: &Facts) {
+        if let Facts::Executor { key, ports } = facts {
+            self.0.insert(key.clone(), ports.clone());
+        }
+    }
+
+    /// Returns true without any.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the ports of an executor; none of one that is not known.
+    pub fn ports(&self, framework: &Arc<str>, executor: &Arc<str>, agent: &Arc<str>) -> &[(u16, u16)] {
+        // The usual case, in which no key is made.
+        if self.0.is_empty() {
+            return &[];
+        }
+        let key =
+            |agent| ExecutorKey { framework: Arc::clone(framework), executor: Arc::clone(executor), agent };
+        let found = self.0.get(&key(Arc::clone(agent))).or_else(|| self.0.get(&key("".into())));
+        found.map(|ports| &**ports).unwrap_or_default()
+    }
+}
+
+/// Returns the facts of an executor; without ports it is of no interest.
+pub fn facts(executor: Lenient<MesosExecutor<'_>>, texts: &mut Texts) -> Facts {
+    let executor = match executor {
+        Lenient::Read(executor) => executor,
+        Lenient::Unreadable { error, json } => return unread(&error, json, Kind::Executor, "an executor"),
+    };
+    // v1 has all but the agent one level further down.
+    let agent = executor.slave_id;
+    let MesosExecutor { executor_id, framework_id, resources, .. } = match executor.executor_info {
+        Some(info) => *info,
+        None => MesosExecutor { slave_id: None, executor_info: None, ..executor },
+    };
+    let (Some(executor), Some(framework)) = (executor_id, framework_id) else { return Facts::Nothing };
+    let agent = agent.as_ref().map(|id| &*id.0).unwrap_or_default();
+    let ports = port_ranges(&resources.0);
+    let longest = [executor.0.len(), framework.0.len(), agent.len()].into_iter().max();
+    // The tasks of one with a longer id do not name it either.
+    if ports.is_empty() || longest > Some(MAX_NAME) {
+        return Facts::Nothing;
+    }
+    let key = ExecutorKey {
+        framework: texts.shared(&framework.0),
+        executor: texts.shared(&executor.0),
+        agent: texts.shared(agent),
+    };
+    Facts::Executor { key, ports }
+}
+
+/// Returns the numbers that are among the ranges, each as a range.
+fn among(numbers: impl Iterator<Item = u16>, ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
+    let is_given = |number: u16| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number));
+    numbers.filter(|number| is_given(*number)).map(|number| (number, number)).collect()
+}
+
+/// Returns the number of a port at its agent's address, as far as it has one there.
+fn number(port: &TaskPort) -> Option<u16> {
+    port.host_port.or(port.port)
+}
+
+/// Returns a task with those ports of its executor that it announces.
+pub fn task_with_ports(task: &Task, ports: &[(u16, u16)]) -> Option<Task> {
+    let given = among(task.ports.iter().filter_map(number), ports);
+    if given.is_empty() {
+        return None;
+    }
+    let mut task = task.clone();
+    for port in &mut task.ports {
+        port.is_allocated |= number(port).is_some_and(|number| given.contains(&(number, number)));
+    }
+    task.resources = merged_ranges(task.resources.iter().copied().chain(given).collect());
+    Some(task)
+}
+
+/// Returns a running task with those ports of its executor that it announces.
+pub fn registered_with_ports(task: &RegisteredTask, ports: &[(u16, u16)]) -> Option<RegisteredTask> {
+    let announced = task.ports.iter().flatten().map(|port| port.number);
+    let given = among(announced, ports);
+    let executor_ports = merged_ranges(given);
+    (!executor_ports.is_empty()).then(|| RegisteredTask { executor_ports, ..task.clone() })
+}
