@@ -94,10 +94,15 @@ pub fn facts(executor: Lenient<MesosExecutor<'_>>, texts: &mut Texts) -> Facts {
     Facts::Executor { key, ports }
 }
 
-/// Returns the numbers that are among the ranges, each as a range.
-fn among(numbers: impl Iterator<Item = u16>, ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
-    let is_given = |number: u16| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number));
-    numbers.filter(|number| is_given(*number)).map(|number| (number, number)).collect()
+/// Returns true for a number in one of the ranges, which are in order.
+fn is_among(number: u16, ranges: &[(u16, u16)]) -> bool {
+    let index = ranges.partition_point(|(first, _)| *first <= number);
+    index.checked_sub(1).and_then(|index| ranges.get(index)).is_some_and(|(_, last)| number <= *last)
+}
+
+/// Returns the numbers that are among the ranges, as ranges in order.
+fn among(numbers: impl Iterator<Item = u16>, ranges: &[(u16, u16)]) -> Ranges {
+    merged_ranges(numbers.filter(|number| is_among(*number, ranges)).map(|number| (number, number)).collect())
 }
 
 /// Returns the number of a port at its agent's address, as far as it has one there.
@@ -113,16 +118,14 @@ pub fn task_with_ports(task: &Task, ports: &[(u16, u16)]) -> Option<Task> {
     }
     let mut task = task.clone();
     for port in &mut task.ports {
-        port.is_allocated |= number(port).is_some_and(|number| given.contains(&(number, number)));
+        port.is_allocated |= number(port).is_some_and(|number| is_among(number, &given));
     }
-    task.resources = merged_ranges(task.resources.iter().copied().chain(given).collect());
+    task.resources = merged_ranges(task.resources.iter().chain(&given).copied().collect());
     Some(task)
 }
 
 /// Returns a running task with those ports of its executor that it announces.
 pub fn registered_with_ports(task: &RegisteredTask, ports: &[(u16, u16)]) -> Option<RegisteredTask> {
-    let announced = task.ports.iter().flatten().map(|port| port.number);
-    let given = among(announced, ports);
-    let executor_ports = merged_ranges(given);
+    let executor_ports = among(task.ports.iter().flatten().map(|port| port.number), ports);
     (!executor_ports.is_empty()).then(|| RegisteredTask { executor_ports, ..task.clone() })
 }
