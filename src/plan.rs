@@ -34,7 +34,7 @@ use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
-use crate::store::{AskedServer, KeptDrain, Persisted};
+use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Host, LabelPolicy, TableMemory, VipKey, VipTable};
 use addresses::{assign, remember, sources};
 use adopt::Adopted;
@@ -79,7 +79,7 @@ pub struct NodeView {
 pub struct Planner {
     pub settings: PlannerSettings,
     /// Addresses and VIPs that must survive a restart.
-    pub persisted: Persisted,
+    pub persisted: Tracked<Persisted>,
     cluster: Option<ClusterView>,
     drain: Drain,
     claims: ClaimMemory,
@@ -93,6 +93,8 @@ pub struct Planner {
     has_old_warnings: bool,
     /// Set when table and plan have followed changes since they were made as a whole.
     has_followed: bool,
+    /// Hour in which the addresses of servers were last gone through.
+    reserved: Option<i64>,
     plan: Arc<Plan>,
 }
 
@@ -217,7 +219,7 @@ impl Planner {
     pub fn new(settings: PlannerSettings, persisted: Persisted) -> Self {
         let mut planner = Self {
             settings,
-            persisted,
+            persisted: Tracked::new(persisted),
             cluster: None,
             drain: Drain::default(),
             claims: ClaimMemory::default(),
@@ -226,6 +228,7 @@ impl Planner {
             changed: BTreeSet::new(),
             has_old_warnings: false,
             has_followed: false,
+            reserved: None,
             plan: Arc::default(),
         };
         let PlannerSettings { policy, desired, .. } = &planner.settings;
@@ -307,6 +310,15 @@ impl Planner {
     /// restarts too. Returns true if labels are to be judged anew for that.
     pub fn reserve(&mut self, servers: &BTreeMap<IpAddr, String>, now: Timestamp) -> bool {
         let hour = now.as_second().div_euclid(HOUR);
+        let is_known = |(address, name): (&IpAddr, &String)| {
+            let known = self.persisted.servers.get(address);
+            known.is_some_and(|server| server.hour == hour && server.name == *name)
+        };
+        // Nothing can be outdated in an hour in which that was looked at.
+        if self.reserved == Some(hour) && servers.iter().all(is_known) {
+            return false;
+        }
+        self.reserved = Some(hour);
         let kept = &mut self.persisted.servers;
         kept.extend(
             servers.iter().map(|(address, name)| (*address, AskedServer { name: name.clone(), hour })),
@@ -466,7 +478,10 @@ impl Planner {
                 if is_new {
                     return None;
                 }
-                persisted.vips.insert(key.clone(), None);
+                // Only where it differs: what has been touched is compared with the file.
+                if before.is_some() {
+                    persisted.vips.insert(key.clone(), None);
+                }
             } else if let Some(since) = persisted.vips.get_mut(key) {
                 if cluster.table.awaited.contains(key) {
                     *since = None;

@@ -480,6 +480,13 @@ impl<K: Ord> SharedSet<K> {
     }
 }
 
+impl<K: Ord> SharedSet<K> {
+    /// Iterates over the differences from this set to `newer`, see [`SharedMap::changes`].
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> Changes<'a, K, ()> {
+        self.0.changes(&newer.0)
+    }
+}
+
 impl<K: Ord + Clone> SharedSet<K> {
     /// Adds a member. Returns true if it was none before.
     pub fn insert(&mut self, key: K) -> bool {

@@ -149,13 +149,12 @@ impl<D: DataPlane> Passes<D> {
             // Comparing costs a fraction of making the table and the plan anew.
             let is_same =
                 !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
+            self.saver.note_cluster(&accepted.snapshot);
             if is_same {
                 self.planner.learn_same(accepted);
-                self.saver.note_same_cluster(&accepted.snapshot);
                 news = News::SameVips;
             } else {
                 self.planner.learn(accepted);
-                self.saver.note_cluster(&accepted.snapshot);
                 news = News::Vips;
             }
         }
@@ -166,9 +165,15 @@ impl<D: DataPlane> Passes<D> {
         news
     }
 
+    /// Writes what a start after a kill at this moment should know.
+    #[cfg(test)]
+    pub(super) fn flush(&mut self) {
+        self.saver.flush(&mut self.planner.persisted);
+    }
+
     /// Writes what the next start should know.
     pub(super) fn finish(&mut self) {
-        self.saver.finish(&self.planner.persisted);
+        self.saver.finish(&mut self.planner.persisted);
     }
 
     /// Publishes the status after a pass, with what of the plan and the kernel is known.
@@ -178,7 +183,7 @@ impl<D: DataPlane> Passes<D> {
             planned,
             planner: &self.planner,
             feed: &self.feed,
-            store_error: self.saver.error(),
+            store_error: self.saver.error().as_deref(),
             unused_files: self.saver.unused(),
             lists,
         });
@@ -198,8 +203,8 @@ impl<D: DataPlane> Passes<D> {
     /// Publishes what has changed of the source and of DNS without a pass: neither changes what the kernel
     /// should hold.
     pub(super) fn publish_news(&mut self) {
-        // What had to wait for its time, such as a large cluster that is written rarely.
-        self.saver.save(&self.planner.persisted);
+        // Servers that are asked count among the addresses, also where no pass follows.
+        self.saver.save(&mut self.planner.persisted);
         let report = std::mem::take(&mut self.last);
         self.publish_status(&report, None, false);
         self.last = report;
@@ -292,7 +297,7 @@ impl<D: DataPlane> Passes<D> {
         let holds = self.feed.accepted.as_ref().map(|accepted| accepted.holds).unwrap_or_default();
         self.saver.note_deadlines(Deadlines { holds, drains: self.planner.kept_drains() });
         // Addresses are on disk before the kernel has them.
-        self.saver.save(&self.planner.persisted);
+        self.saver.save(&mut self.planner.persisted);
 
         let seed = self.progress.seed;
         let mut ops = match &reach {

@@ -87,7 +87,8 @@ impl Bench {
     }
 
     /// Stops the daemon and starts another on what it leaves.
-    fn restart(self) -> Self {
+    fn restart(mut self) -> Self {
+        self.reconciler.passes.flush();
         Self::on(self.reconciler.passes.dataplane, self.directory)
     }
 
@@ -583,11 +584,13 @@ fn agents_document(id: &str, agents: &[&str], recovered: &[&str]) -> String {
 async fn a_crash_in_a_fail_over_takes_nothing_away() {
     let mut bench = Bench::new();
     bench.learn(&agents_document("M", &["S"], &[])).await;
-    let kept = std::fs::read(bench.directory.path().join("cluster.json")).unwrap();
+    bench.reconciler.passes.flush();
+    let kept = Store::new(bench.directory.path()).cluster().unwrap().unwrap();
     bench.learn(&agents_document("M", &["S", "SS"], &[])).await;
     let all = bench.kernel().state.services.clone();
     assert_eq!(all.len(), 2);
-    std::fs::write(bench.directory.path().join("cluster.json"), kept).unwrap();
+    bench.reconciler.passes.flush();
+    Store::new(bench.directory.path()).save_cluster(&kept).unwrap();
     let mut bench = bench.restart();
     bench.pass().await;
     assert_eq!(bench.kernel().state.services, all);

@@ -109,7 +109,7 @@ impl Node {
         assert_eq!(plan.desired, expected.desired);
         assert_eq!(plan.state, expected.state);
         assert_eq!((plan.due, plan.unplaced), (expected.due, expected.unplaced));
-        assert_eq!(self.planner.persisted, whole.persisted);
+        assert_eq!(*self.planner.persisted, *whole.persisted);
         let table = |planner: &Planner| planner.cluster.as_ref().unwrap().table.clone();
         assert_eq!(table(&self.planner), table(&whole));
         self.programmed = plan.desired.services.clone();
