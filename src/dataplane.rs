@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub mod connects;
 pub mod diff;
 pub mod ebpf;
 mod effect;

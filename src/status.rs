@@ -11,6 +11,7 @@ use pass::Change;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
+use crate::dataplane::connects::{Connects, ServiceConnects};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
 use crate::source::Failure;
@@ -102,6 +103,9 @@ pub struct Pass {
     /// Number of audits that found the plan to be another one than the whole plan, which is a defect.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub defects: u64,
+    /// What became of connects to all VIPs; absent where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<Connects>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -119,6 +123,9 @@ pub struct Vip {
     /// Kernel name of the scheduler, where it is not the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
+    /// What became of connects; absent where the kernel does not tell, or has seen none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<ServiceConnects>,
     pub backends: Vec<Backend>,
 }
 
@@ -141,6 +148,9 @@ pub struct Backend {
     /// Connections in the kernel; absent where no kernel was asked.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Connections>,
+    /// What became of connects to this backend; absent where the VIP has no such figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<Connects>,
 }
 
 impl Status {

@@ -197,7 +197,7 @@ impl DataPlane for Kernel {
 
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
         // The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
-        let PlaneReading { services, foreign, connections, timeouts, networks, connection_buckets } =
+        let PlaneReading { services, foreign, connections, seen, timeouts, networks, connection_buckets } =
             tokio::task::block_in_place(|| self.plane.read(depth))?;
         let HostReading { link, addresses, unrouted, routes, sysctls, rules, dropped, mut node } =
             self.host.read().await?;
@@ -206,7 +206,7 @@ impl DataPlane for Kernel {
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, unrouted, routes, sysctls, rules, timeouts };
-        Ok(Actual { state, foreign, connections, dropped, node })
+        Ok(Actual { state, foreign, connections, seen, dropped, node })
     }
 
     async fn count(

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::DataPlane;
+use super::connects::Seen;
 use super::effect::carry_out;
 use super::error::Error;
 use super::firewall::Dropped;
@@ -40,6 +41,8 @@ pub struct SimulatedKernel {
     pub unfinished: Option<String>,
     /// Connections that no pass reaches.
     pub unreached: Option<Unreached>,
+    /// What became of connects.
+    pub seen: Option<Seen>,
     attempts: usize,
 }
 
@@ -59,6 +62,7 @@ impl SimulatedKernel {
         Actual {
             state: self.state.clone(),
             foreign: self.foreign.clone(),
+            seen: self.seen.clone(),
             connections: self.connections.clone(),
             dropped: self.dropped.clone(),
             node: self.node.clone(),

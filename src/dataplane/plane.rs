@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::connects::Seen;
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::{Depth, Unreached};
@@ -80,6 +81,8 @@ pub struct PlaneReading {
     /// Services in the same table that are not ours.
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<ServerKey, Connections>,
+    /// What became of connects, if the plane sees it.
+    pub seen: Option<Seen>,
     /// Idle timeouts, if the plane has any.
     pub timeouts: Option<Timeouts>,
     /// Networks of VIPs, if the plane keeps them itself instead of as routes on our link.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::publish::{Publisher, StatusInputs};
+use crate::dataplane::connects::Seen;
 use crate::dataplane::diff::{diff, diff_services, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
 use crate::dns::zones::vips::NamedService;
@@ -316,6 +317,7 @@ impl<D: DataPlane> Passes<D> {
         // A plane may only replace what must not be seen half done when all operations have succeeded.
         report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.unreached = self.dataplane.unreached();
+        report.connects = actual.seen.as_ref().map(Seen::total);
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
         report.operations = ops;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
+use crate::dataplane::connects::Connects;
 use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, Unreached};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
@@ -183,6 +184,11 @@ impl Publisher {
         // A reading that failed says nothing of the table: the last comparison stays in the status.
         if !is_compared {
             return;
+        }
+        if let Some(connects) = report.connects.filter(|connects| pass.connects != Some(*connects)) {
+            let Connects { begun, established, refused, timed_out, syn_retransmissions } = connects;
+            tracing::debug!(begun, established, refused, timed_out, syn_retransmissions, "connects to VIPs");
+            pass.connects = Some(connects);
         }
         pass.at = Some(report.at);
         pass.seconds = report.timings.total.as_secs_f64();

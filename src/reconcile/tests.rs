@@ -11,6 +11,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::daemon::wiring;
+use crate::dataplane::connects::{Connects, LatencyClass, Seen, ServiceConnects};
 use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State, Unreached};
@@ -639,6 +640,31 @@ async fn connections_that_cannot_be_ended_are_warned_of() {
         assert_eq!(status.warnings.iter().any(|warning| warning == expected), unreached.is_some());
         assert!(!status.degraded, "{:?}", status.reasons);
     }
+}
+
+#[tokio::test]
+async fn what_became_of_connects_is_told_of_vips_and_backends() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    assert_eq!(bench.ask().await.pass.connects, None);
+    let services = bench.kernel().state.services.clone();
+    let (key, service) = services.first_key_value().unwrap();
+    let server = *service.servers.first_key_value().unwrap().0;
+    let connects = Connects { begun: 3, established: 1, refused: 2, ..Connects::default() };
+    let latency = vec![LatencyClass { below_us: Some(64), connects: 1 }];
+    let of_vip = ServiceConnects { connects, latency };
+    let of_backend = Connects { begun: 1, established: 1, ..Connects::default() };
+    bench.kernel().seen = Some(Seen {
+        services: [(*key, of_vip.clone())].into(),
+        servers: [((*key, server), of_backend)].into(),
+    });
+    let status = bench.ask().await;
+    assert_eq!(status.pass.connects, Some(connects));
+    assert_eq!(status.vips[0].connects, Some(of_vip));
+    assert_eq!(status.vips[0].backends[0].connects, Some(of_backend));
+    let json = serde_json::to_value(&*status).unwrap();
+    assert_eq!(json["vips"][0]["connects"]["refused"], 2);
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), *status);
 }
 
 #[tokio::test]

@@ -144,6 +144,7 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
 pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
     // A scheduler is shown where it differs, so that a column for all of them is not needed.
     let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
+    let seen = actual.seen.as_ref();
     let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
         let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
             address: address.ip(),
@@ -154,6 +155,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
             task: backend.task.clone(),
             agent: backend.agent.clone(),
             connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
+            connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
         };
         let scheduler = &programmed.scheduling.scheduler;
         status::Vip {
@@ -165,6 +167,7 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
             address: key.address,
             port: key.port,
             scheduler: (scheduler != usual).then(|| scheduler.clone()),
+            connects: seen.and_then(|seen| seen.services.get(key).cloned()),
             backends: programmed.servers.iter().map(backend).collect(),
         }
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::connects::Connects;
 use crate::dataplane::{Op, OpError, ServiceKey, Unreached};
 
 /// Event that made the loop run a pass.
@@ -91,6 +92,8 @@ pub struct PassReport {
     pub error: Option<String>,
     /// Connections to deleted servers that could not be ended, because they are where this daemon cannot look.
     pub unreached: Option<Unreached>,
+    /// What had become of connects to all VIPs when the kernel was read, if it tells.
+    pub connects: Option<Connects>,
     /// Set when the operations repair what another program changed.
     pub is_repair: bool,
     pub timings: Timings,

@@ -3,6 +3,7 @@
 mod drain;
 mod object;
 mod pins;
+mod seen;
 mod spread;
 mod traffic;
 
@@ -51,6 +52,12 @@ pub const TESTS: &[Test] = &[
     ("spread::changes_under_constant_connects", spread::changes_under_constant_connects),
     ("spread::operations_that_are_refused", spread::operations_that_are_refused),
     ("spread::many_services_at_once", spread::many_services_at_once),
+    ("seen::of_connects_by_what_became_of_them", seen::of_connects_by_what_became_of_them),
+    ("seen::of_a_connect_that_took_long", seen::of_a_connect_that_took_long),
+    ("seen::of_multipath_tcp_ends_with_the_connection", seen::of_multipath_tcp_ends_with_the_connection),
+    ("seen::of_a_connection_that_was_reset", seen::of_a_connection_that_was_reset),
+    ("seen::outlives_the_daemon", seen::outlives_the_daemon),
+    ("seen::after_an_upgrade", seen::after_an_upgrade),
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
     ("pins::of_a_version_that_has_fewer_maps", pins::of_a_version_that_has_fewer_maps),

@@ -187,6 +187,21 @@ pub fn connect(to: SocketAddr) -> std::io::Result<(TcpStream, u16)> {
     Ok((stream, port))
 }
 
+/// Opens a connection of multipath TCP; `None` if the kernel has none.
+pub fn multipath(to: SocketAddr) -> Option<TcpStream> {
+    const MPTCP: i32 = 262;
+    let socket = match Socket::new(Domain::IPV4, Type::STREAM, Some(MPTCP.into())) {
+        // Debian's 5.10 has none.
+        Err(error) if kernel() < (5, 15) => {
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTONOSUPPORT));
+            return None;
+        }
+        socket => socket.expect("a kernel with MPTCP"),
+    };
+    socket.connect(&to.into()).unwrap();
+    Some(TcpStream::from(socket))
+}
+
 pub fn greeting(stream: &mut TcpStream) -> std::io::Result<u16> {
     let mut port = [0; 2];
     stream.read_exact(&mut port)?;

@@ -27,6 +27,13 @@
 #define MAX_DATAGRAMS 65536
 #define MAX_OVERFLOW 32768
 #define MAX_EXEMPT 1024
+#define LOCKS 64
+
+// Classes of the time that a connect took: up to 64 microseconds, twice as long as the one before, and the rest.
+#define LATENCIES 16
+#define LATENCY_SHIFT 6
+// Time that the kernel waits for an answer before it sends a SYN again.
+#define FIRST_TIMEOUT 1000000000ull
 
 // Servers that an unconnected UDP socket keeps in its storage, and questions that it waits for answers to.
 #define KEPT 12
@@ -67,6 +74,35 @@ struct taken {
 	__u16 port;
 	__u16 counted;
 	__u32 id;
+};
+
+// Connects to a server since it was given its id. The numbers start again at 0 after the largest.
+struct connects {
+	__u32 begun;
+	__u32 established;
+	__u32 refused;
+	__u32 timed_out;
+	// SYNs that were sent again.
+	__u32 retransmissions;
+	// Number of the VIP's element in `vip_connects`, counted from 1; 0 if it has none.
+	__u32 vip;
+};
+
+// Connects to a VIP, also to servers that it lost.
+struct vip_connects {
+	struct vip vip;
+	__u32 refused;
+	__u64 begun;
+	__u64 established;
+	__u32 timed_out;
+	__u32 retransmissions;
+	// Established connections by the time that their connect took.
+	__u32 latencies[LATENCIES];
+};
+
+struct lock {
+	struct bpf_spin_lock lock;
+	__u32 zero;
 };
 
 // Network of VIPs: number of leading bits and address.
@@ -244,6 +280,38 @@ struct {
 	__type(value, __u32);
 } announcers SEC(".maps");
 
+// What became of the connects to each server, by the server's id.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, struct connects);
+} connects SEC(".maps");
+
+// What became of the connects to each VIP.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_VIPS);
+	__type(key, __u32);
+	__type(value, struct vip_connects);
+} vip_connects SEC(".maps");
+
+// Time at which a connect began whose first SYN was not answered; 0 for any other socket.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} late SEC(".maps");
+
+// Locks for what is to be done once for a socket, by the id of its server.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOCKS);
+	__type(key, __u32);
+	__type(value, struct lock);
+} locks SEC(".maps");
+
 // Set if the kernel has bpf_set_retval (5.18). Without it a refused call fails with EPERM.
 const volatile __u32 has_set_retval = 1;
 
@@ -340,12 +408,28 @@ static __always_inline void add(__u32 id, __u64 difference)
 		__sync_fetch_and_add(count, difference);
 }
 
+// Returns 1 if the socket was counted, which it is not from now on.
+static __always_inline int uncount(struct taken *taken)
+{
+	if (!taken->counted)
+		return 0;
+	// A connection may be reset while its descriptor is closed, and only one of both may take it from the count.
+	__u32 index = taken->id % LOCKS;
+	struct lock *lock = bpf_map_lookup_elem(&locks, &index);
+	if (!lock)
+		return 0;
+	bpf_spin_lock(&lock->lock);
+	int counted = taken->counted;
+	taken->counted = 0;
+	bpf_spin_unlock(&lock->lock);
+	return counted;
+}
+
 // Stops counting a socket.
 static __always_inline void release(struct taken *taken, __u64 cookie)
 {
-	if (!taken->counted)
+	if (!uncount(taken))
 		return;
-	taken->counted = 0;
 	add(taken->id, -1);
 	if (taken->vip.protocol == IPPROTO_UDP)
 		bpf_map_delete_elem(&datagrams, &cookie);
@@ -920,6 +1004,106 @@ int sock_release(struct bpf_sock *sk)
 	if (taken)
 		release(taken, bpf_get_socket_cookie(sk));
 	withdraw(sk);
+	return 1;
+}
+
+// Element of the map `vip_connects` for a connection; NULL if its VIP has none.
+static __always_inline struct vip_connects *vip_connects_of(const struct connects *own, const struct taken *taken)
+{
+	__u32 index = own->vip - 1;
+	struct vip_connects *found = bpf_map_lookup_elem(&vip_connects, &index);
+	// Another VIP may have the element by now.
+	return found && same_vip(&found->vip, &taken->vip) ? found : NULL;
+}
+
+// Class of a time in microseconds.
+static __always_inline __u32 class_of(__u64 time)
+{
+	__u32 class = 0;
+	time >>= LATENCY_SHIFT;
+#pragma unroll
+	for (int step = 8; step; step /= 2) {
+		if (time >> step) {
+			time >>= step;
+			class += step;
+		}
+	}
+	class += time > 0;
+	return class < LATENCIES ? class : LATENCIES - 1;
+}
+
+// Counts what becomes of the connections that the programs above have sent somewhere, as the kernel sees it.
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *context)
+{
+	__u32 event = context->op;
+	if (event != BPF_SOCK_OPS_TCP_CONNECT_CB && event != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    event != BPF_SOCK_OPS_RTO_CB && event != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	struct bpf_sock *sk = context->sk;
+	if (!sk)
+		return 1;
+	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!taken)
+		return 1;
+	__u32 id = taken->id;
+	struct connects *own = bpf_map_lookup_elem(&connects, &id);
+	if (!own)
+		return 1;
+	struct vip_connects *all = vip_connects_of(own, taken);
+	if (event == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		if (began)
+			*began = 0;
+		__sync_fetch_and_add(&own->begun, 1);
+		if (all)
+			__sync_fetch_and_add(&all->begun, 1);
+		// They are not taken back: another program may have asked for the same.
+		bpf_sock_ops_cb_flags_set(context, context->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTO_CB_FLAG |
+							   BPF_SOCK_OPS_STATE_CB_FLAG);
+	} else if (event == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		__sync_fetch_and_add(&own->established, 1);
+		if (!all)
+			return 1;
+		__sync_fetch_and_add(&all->established, 1);
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		// The kernel has measured the answer to a SYN that was sent once.
+		__u64 time = began && *began ? (bpf_ktime_get_ns() - *began) / 1000 : context->srtt_us >> 3;
+		__u32 class = class_of(time);
+		// The compiler may compare a copy, and the verifier knows nothing of the other then.
+		asm volatile("" : "+r"(class));
+		if (class < LATENCIES)
+			__sync_fetch_and_add(&all->latencies[class], 1);
+	} else if (event == BPF_SOCK_OPS_RTO_CB) {
+		if (context->state != BPF_TCP_SYN_SENT)
+			return 1;
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (began && !*began)
+			*began = bpf_ktime_get_ns() - FIRST_TIMEOUT;
+		// The third argument is set if the kernel gives up.
+		if (context->args[2])
+			return 1;
+		__sync_fetch_and_add(&own->retransmissions, 1);
+		if (all)
+			__sync_fetch_and_add(&all->retransmissions, 1);
+	} else if (context->args[1] == BPF_TCP_CLOSE) {
+		// No other program sees the end of sockets that are the kernel's, as those of multipath TCP are.
+		if (uncount(taken))
+			add(id, -1);
+		if (context->args[0] != BPF_TCP_SYN_SENT)
+			return 1;
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		// A program that closes its socket before an answer came looks the same, but for what was received.
+		if (context->segs_in) {
+			__sync_fetch_and_add(&own->refused, 1);
+			if (all)
+				__sync_fetch_and_add(&all->refused, 1);
+		} else if (began && *began) {
+			__sync_fetch_and_add(&own->timed_out, 1);
+			if (all)
+				__sync_fetch_and_add(&all->timed_out, 1);
+		}
+	}
 	return 1;
 }
 

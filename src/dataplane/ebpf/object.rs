@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::EbpfLoader;
-use aya::programs::{CgroupSock, CgroupSockAddr, Program};
+use aya::programs::{CgroupSock, CgroupSockAddr, Program, SockOps};
 
 use super::error::{self, Error};
 use super::layout::MAPS;
@@ -43,6 +43,7 @@ fn load_with(directory: &Path, udp_timeout: Duration, set_retval: bool) -> Resul
         let loaded = match program {
             Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
             Program::CgroupSock(program) => CgroupSock::load(program),
+            Program::SockOps(program) => SockOps::load(program),
             _ => continue,
         };
         loaded.map_err(|error| error::load(&error))?;

@@ -182,6 +182,7 @@ impl Pins {
         let found = match self.programs.program(name) {
             Some(Program::CgroupSockAddr(program)) => program.fd(),
             Some(Program::CgroupSock(program)) => program.fd(),
+            Some(Program::SockOps(program)) => program.fd(),
             _ => return Err(Error::Load(format!("the compiled eBPF object has no program {name}"))),
         };
         Ok(found.map_err(|error| error::load(&error))?.as_fd())

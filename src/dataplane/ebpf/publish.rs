@@ -16,6 +16,7 @@ use super::layout::{self, MapLayout, NetworkKey, VipKey};
 use super::leaving::LeavingServer;
 use super::maps::Maps;
 use super::reading::{Counts, map_error};
+use super::seen::{self, Elements};
 use super::table::{Draft, Exhausted, PlacedService, ServiceTable};
 use crate::dataplane::op::Op;
 use crate::dataplane::state::ServiceKey;
@@ -50,11 +51,11 @@ pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
 
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
-pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published {
+pub fn publish(maps: &Maps, table: &mut ServiceTable, elements: &mut Elements, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, ..Published::default() };
     let used = table.servers();
-    let mut publisher = Publisher { maps, table, used, has_reclaimed: false };
+    let mut publisher = Publisher { maps, table, elements, used, has_reclaimed: false };
     // What is gone makes room before anything is added, and then services that add little come first.
     let added = |(key, draft): &(ServiceKey, Draft)| publisher.table.added(key, draft.servers.as_ref());
     let (shrinking, mut growing): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| added(draft) == 0);
@@ -137,6 +138,7 @@ fn copied(error: &io::Error) -> io::Error {
 struct Publisher<'a> {
     maps: &'a Maps,
     table: &'a mut ServiceTable,
+    elements: &'a mut Elements,
     /// True if retired slots and ids were reclaimed for this call, which takes milliseconds.
     has_reclaimed: bool,
     /// Servers of all services, with those that were placed for this call.
@@ -167,10 +169,19 @@ impl Publisher<'_> {
                 Err(reason) => published.fail(&draft.ops, || reason.error()),
             }
         }
+        // What is counted of a server begins before a socket can be given it.
+        let placed = changes.iter().filter_map(|change| Some((&change.key, change.placed.as_ref()?)));
+        let services = &self.table.services;
+        seen::begin(self.maps, self.elements, placed, |key, address, _, _| {
+            services.get(key).is_some_and(|before| before.servers.contains_key(address))
+        });
         let mut failed = self.write(&changes);
         let mut passive = Vec::new();
         // The table must say what the maps say, so it only changes with what was written.
         for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
+            if placed.is_none() && !failed.contains_key(&position) {
+                seen::end(self.maps, self.elements, &key);
+            }
             match (failed.remove(&position), placed) {
                 (None, placed) => {
                     let halted = placed.as_ref().map(|placed| self.table.halted(&key, placed));
@@ -184,6 +195,9 @@ impl Publisher<'_> {
                 (Some((map, source)), placed) => {
                     if let Some(placed) = placed {
                         self.table.forget(&key, &placed);
+                        if !self.table.services.contains_key(&key) {
+                            seen::end(self.maps, self.elements, &key);
+                        }
                     }
                     published.fail(&ops, || match source.raw_os_error() {
                         Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },

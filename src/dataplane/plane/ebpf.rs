@@ -92,7 +92,8 @@ impl Plane for EbpfPlane {
                 "eBPF programs had been detached or unpinned by another program, attached again"
             );
         }
-        ebpf.read().map(PlaneReading::from).map_err(error)
+        let table = ebpf.read().map_err(error)?;
+        Ok(PlaneReading { seen: Some(ebpf.seen().map_err(error)?), ..table.into() })
     }
 
     fn count(

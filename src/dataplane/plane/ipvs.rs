@@ -56,6 +56,7 @@ impl Plane for IpvsPlane {
             services,
             foreign,
             connections,
+            seen: None,
             timeouts: Some(self.ipvs.timeouts().map_err(error)?),
             networks: None,
             connection_buckets: self.connection_buckets,

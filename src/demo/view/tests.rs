@@ -23,6 +23,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         task: task.into(),
         agent: "S1".into(),
         connections: Some(Connections { active, inactive: 120 }),
+        connects: None,
     }
 }
 
@@ -41,6 +42,7 @@ fn status_of(backends: Vec<Backend>) -> Status {
         address: IpAddr::from([11, 225, 36, 193]),
         port: 80,
         scheduler: None,
+        connects: None,
         backends,
     };
     Status { vips: Arc::new(vec![vip]), at: Timestamp::UNIX_EPOCH, ..Status::default() }

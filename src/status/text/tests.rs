@@ -23,6 +23,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         task: format!("web.{last}"),
         agent: format!("S{last}"),
         connections: Some(Connections { active: connections.0, inactive: connections.1 }),
+        connects: None,
     }
 }
 
@@ -33,6 +34,7 @@ fn status() -> Status {
         address: address.into(),
         port: 80,
         scheduler: None,
+        connects: None,
         backends,
     };
     let vips = vec![
