@@ -28,9 +28,11 @@ use crate::cluster::registry::RegisteredKey;
 use crate::cluster::{Master, Skipped, Snapshot, TaskKey, TaskState};
 use events::{AgentAdded, AgentRemoved, FrameworkChanged, Heartbeat, MesosEvent, TaskAdded, TaskUpdated};
 use kept::{KeptTask, KeptTasks, key, read};
+use packed::Packer;
 
 mod events;
 mod kept;
+mod packed;
 
 /// Effect of an event on the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,7 @@ pub enum EventEffect {
 pub struct LiveCluster {
     snapshot: Snapshot,
     tasks: KeptTasks,
+    packer: Packer,
     texts: Texts,
     /// Executors of the last whole state: no event tells of one.
     executors: Executors,
@@ -180,7 +183,8 @@ impl LiveCluster {
             return;
         }
         for kept in self.tasks.values().filter(|kept| kept.has_executor) {
-            if let Some(task) = kept.task() {
+            let json = kept.json(&self.packer);
+            if let Some(task) = kept.task(&json) {
                 let facts = task::facts(Lenient::Read(task), &mut self.texts);
                 facts.add_task_to(&mut self.snapshot, &self.executors);
             }
@@ -216,13 +220,25 @@ impl LiveCluster {
 
     /// Adds a task to those that are kept, and what follows from it to the snapshot.
     fn keep(&mut self, json: &str, read: Lenient<MesosTask<'_>>) {
-        if let Lenient::Read(task) = &read {
-            let key = key(&task.framework_id, &task.id);
-            let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
-            let has_executor = task.executor_id.as_ref().is_some_and(|id| !id.0.is_empty());
-            self.tasks.insert(key, KeptTask::new(json, agent, has_executor));
+        let kept = match &read {
+            Lenient::Read(task) => {
+                let key = key(&task.framework_id, &task.id, &mut self.texts);
+                let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
+                let has_executor = task.executor_id.as_ref().is_some_and(|id| !id.0.is_empty());
+                Some((key, KeptTask::new(self.packer.pack(json), agent, has_executor)))
+            }
+            Lenient::Unreadable { .. } => None,
+        };
+        let facts = task::facts(read, &mut self.texts);
+        facts.add_to(&mut self.snapshot, &self.executors);
+        if let Some((key, kept)) = kept {
+            // The key that is there already, whose texts are in memory once.
+            let shared = match &facts {
+                Facts::Task { task: Some(task), .. } if task.key == key => task.key.clone(),
+                _ => key,
+            };
+            self.tasks.insert(shared, kept);
         }
-        task::facts(read, &mut self.texts).add_to(&mut self.snapshot, &self.executors);
     }
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.
@@ -233,7 +249,7 @@ impl LiveCluster {
             unreadable => return self.keep(task.get(), unreadable),
         };
         // What was known of it goes first: the registry of names has no place to replace an entry.
-        let key = key(&read.framework_id, &read.id);
+        let key = key(&read.framework_id, &read.id, &mut self.texts);
         self.forget(&key);
         if TaskState::parse(&read.state) != TaskState::Terminal {
             self.keep(task.get(), Lenient::Read(read));
@@ -245,7 +261,7 @@ impl LiveCluster {
         let status: TaskStatus<'_> = serde_json::from_str(update.status.get())?;
         // v1 always names the task.
         let Some(id) = &status.task_id else { return Ok(()) };
-        let key = key(&update.framework_id, id);
+        let key = key(&update.framework_id, id, &mut self.texts);
         // The update's own state is the newest; its status may be one that was repeated after a lost
         // acknowledgement.
         let state = update.state.as_ref().unwrap_or(&status.state);
@@ -260,7 +276,8 @@ impl LiveCluster {
             // Normalised anew: which status is the newest decides about health and addresses.
             self.forget(&key);
             kept.update(state, update.status);
-            if let Some(task) = kept.task() {
+            let json = kept.json(&self.packer);
+            if let Some(task) = kept.task(&json) {
                 let facts = task::facts(Lenient::Read(task), &mut self.texts);
                 facts.add_to(&mut self.snapshot, &self.executors);
             }
