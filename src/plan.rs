@@ -366,6 +366,12 @@ impl Planner {
         self.basis.as_ref().map(|_| &self.plan)
     }
 
+    /// Returns the plan that was made last, also where it has to be made anew; before the first, one without
+    /// anything.
+    pub fn latest(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Returns the servers that are leaving: their connections decide what the next plan is.
     pub fn leaving(&self) -> BTreeSet<ServerKey> {
         self.drain.leaving()

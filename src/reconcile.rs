@@ -1,8 +1,9 @@
 //! The loop that makes the kernel hold what the cluster needs, and says how that went.
 //!
-//! What belongs here: the loop (this file), one pass (`pass.rs`) and what it publishes (`publish.rs`).
+//! What belongs here: the loop (this file), one pass (`pass.rs`), what it publishes (`publish.rs`), and the answers
+//! to questions between passes (`answers.rs`).
 //! Every pass compares complete states, whatever woke it: a new snapshot, a change of the node's
-//! network, the audit timer, or a client that asks for the status. So start, restart, drift and retry
+//! network, the audit timer, or a client that asks for a comparison. So start, restart, drift and retry
 //! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
 //! and the file that survives restarts.
 //!
@@ -22,20 +23,22 @@ use crate::dataplane::DataPlane;
 use crate::dns::DnsState;
 use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
-use crate::status::Status;
 use crate::status::pass::Cause;
 use crate::store::saver::Saver;
 use crate::store::{KeptDrain, Persisted};
 use crate::units::steady::steady_now;
 
+mod answers;
 pub mod names;
 mod pass;
 mod publish;
+mod question;
 
 pub use pass::News;
 use pass::Passes;
 use publish::Publisher;
 pub use publish::{Outputs, PublisherSettings};
+pub use question::{PassRequest, Question};
 
 /// Time within which several changes of the network make one pass.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -48,12 +51,6 @@ const LONGEST_REQUEST_SPACING: Duration = Duration::from_secs(1);
 
 /// First pause before operations that failed are tried again; doubles up to the audit interval.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Request for a status that is up to date.
-#[derive(Debug)]
-pub struct StatusRequest {
-    pub answer: oneshot::Sender<Arc<Status>>,
-}
 
 /// Question whether the loop still runs, which is its answer.
 #[derive(Debug)]
@@ -74,7 +71,7 @@ pub struct ReconcilerSettings {
 pub struct Reconciler<D> {
     passes: Passes<D>,
     /// Clients that wait for the next pass.
-    requests: Vec<StatusRequest>,
+    requests: Vec<PassRequest>,
     /// Time before which requests alone cause no pass.
     requests_due: Instant,
 }
@@ -82,7 +79,8 @@ pub struct Reconciler<D> {
 /// Everything that wakes the reconciler.
 pub struct Inputs {
     pub feeds: watch::Receiver<Feed>,
-    pub requests: mpsc::Receiver<StatusRequest>,
+    pub requests: mpsc::Receiver<PassRequest>,
+    pub questions: mpsc::Receiver<Question>,
     pub pings: mpsc::Receiver<Ping>,
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
@@ -127,7 +125,7 @@ impl<D: DataPlane> Reconciler<D> {
                 if is_news {
                     cause = Cause::Cluster;
                 }
-                self.passes.pass(cause, !self.requests.is_empty()).await;
+                self.passes.pass(cause, &mut inputs.questions).await;
                 self.answer();
                 next = self.next(&mut retry);
             }
@@ -149,6 +147,7 @@ impl<D: DataPlane> Reconciler<D> {
                         // The asking task may have gone.
                         let _ = ping.answer.send(());
                     }
+                    Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                     Ok(()) = inputs.dns.changed() => break Cause::Dns,
                     () = inputs.network.notified() => break Cause::Network,
                 }
@@ -193,7 +192,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.requests_due = Instant::now() + spacing;
         for request in self.requests.drain(..) {
             // The asking client may have gone.
-            let _ = request.answer.send(self.passes.publisher.status());
+            let _ = request.done.send(self.passes.publisher.status().at);
         }
     }
 
@@ -227,6 +226,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Some(ping) = inputs.pings.recv() => {
                     let _ = ping.answer.send(());
                 }
+                Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                 () = changed_again => {}
             }
         }
@@ -244,17 +244,15 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Makes one pass.
     pub async fn pass(&mut self, cause: Cause) {
-        self.passes.pass(cause, !self.requests.is_empty()).await;
+        // Nothing can ask.
+        let (_, mut questions) = mpsc::channel(1);
+        self.passes.pass(cause, &mut questions).await;
     }
 }
 
 /// Takes requests in, and returns when there are some and `due` has come. Nothing is lost if the caller stops
 /// waiting.
-async fn collect(
-    requests: &mut Vec<StatusRequest>,
-    receiver: &mut mpsc::Receiver<StatusRequest>,
-    due: Instant,
-) {
+async fn collect(requests: &mut Vec<PassRequest>, receiver: &mut mpsc::Receiver<PassRequest>, due: Instant) {
     while requests.is_empty() || Instant::now() < due {
         tokio::select! {
             request = receiver.recv() => match request {

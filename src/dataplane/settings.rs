@@ -31,7 +31,7 @@ pub struct DataPlaneSettings {
 
     /// Time between two comparisons of the kernel with the desired state, at least 100ms. A comparison repairs
     /// what other programs have changed. Changes of links, addresses, routes and netfilter rules are repaired at
-    /// once, and `l4lbd status` compares as well.
+    /// once, and `l4lbd status --compare` compares as well.
     #[config(default = "30s")]
     pub audit: Span,
 

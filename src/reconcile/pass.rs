@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::answers::figures;
 use super::publish::{Publisher, StatusInputs};
+use super::question::Question;
 use crate::dataplane::connects::Seen;
 use crate::dataplane::diff::{diff, diff_services, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
@@ -47,8 +50,8 @@ pub(super) struct Passes<D> {
     /// because reading 10,000 services takes a thousand times as long as changing one.
     pub(super) book: Option<Actual>,
     /// Report of the last pass that came to an end.
-    last: PassReport,
-    progress: Progress,
+    pub(super) last: PassReport,
+    pub(super) progress: Progress,
 }
 
 /// Origin of what a pass knows of the kernel.
@@ -71,11 +74,11 @@ pub enum News {
 }
 
 /// Findings of earlier passes.
-struct Progress {
+pub(super) struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,
     /// Connections of every server in the last pass.
-    connections: BTreeMap<ServerKey, Connections>,
+    pub(super) connections: BTreeMap<ServerKey, Connections>,
     /// Duration of the last pass.
     took: Duration,
     /// Time from which the kernel is to be read again.
@@ -178,7 +181,12 @@ impl<D: DataPlane> Passes<D> {
     }
 
     /// Publishes the status after a pass, with what of the plan and the kernel is known.
-    fn publish_status(&mut self, report: &PassReport, planned: Option<(&Plan, &Actual)>, lists: bool) {
+    pub(super) fn publish_status(
+        &mut self,
+        report: &PassReport,
+        planned: Option<(&Plan, &Actual)>,
+        details: bool,
+    ) {
         self.publisher.publish_status(StatusInputs {
             report,
             planned,
@@ -186,7 +194,7 @@ impl<D: DataPlane> Passes<D> {
             feed: &self.feed,
             store_error: self.saver.error().as_deref(),
             unused_files: self.saver.unused(),
-            lists,
+            details,
         });
     }
 
@@ -254,8 +262,8 @@ impl<D: DataPlane> Passes<D> {
     }
 
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
-    /// `is_asked` is set while a client waits for the status.
-    pub(super) async fn pass(&mut self, cause: Cause, is_asked: bool) {
+    /// While it takes long, `questions` are answered between operations.
+    pub(super) async fn pass(&mut self, cause: Cause, questions: &mut mpsc::Receiver<Question>) {
         let started = Instant::now();
         // Filled in step by step; whatever ends the pass early still publishes what is known.
         let mut report = PassReport { cause, ..PassReport::default() };
@@ -268,7 +276,7 @@ impl<D: DataPlane> Passes<D> {
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);
-                self.publish_status(&report, None, is_asked);
+                self.publish_status(&report, None, false);
                 self.last = report;
                 return;
             }
@@ -289,7 +297,7 @@ impl<D: DataPlane> Passes<D> {
             }
         };
         let Some((plan, reach)) = planned else {
-            return self.prepare(report, &actual, is_asked).await;
+            return self.prepare(report, &actual, questions).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
         // Known now, so that the loop wakes in time even if this pass fails below.
@@ -312,7 +320,7 @@ impl<D: DataPlane> Passes<D> {
             most_used_first(&mut ops, &self.progress.connections);
         }
         let applying = Instant::now();
-        report.failed = self.apply(&ops, report.is_repair).await;
+        report.failed = self.apply(&ops, report.is_repair, &actual, questions).await;
         let is_complete = report.failed.is_empty();
         // A plane may only replace what must not be seen half done when all operations have succeeded.
         report.error = self.dataplane.finish_pass(is_complete).await.err();
@@ -337,8 +345,7 @@ impl<D: DataPlane> Passes<D> {
         }
         // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
-        let lists = is_asked || (knowledge == Knowledge::Reading && self.publisher.is_list_outdated(&plan));
-        self.publish_status(&report, Some((&plan, &actual)), lists);
+        self.publish_status(&report, Some((&plan, &actual)), knowledge == Knowledge::Reading);
         self.publisher.set_shown(&plan, is_complete);
         // What the kernel refused, or took against expectation, says that the book is wrong.
         let is_sound = report.error_count() == 0 && report.operations.iter().all(|op| actual.follow(op));
@@ -353,7 +360,12 @@ impl<D: DataPlane> Passes<D> {
 
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
-    async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
+    async fn prepare(
+        &mut self,
+        mut report: PassReport,
+        actual: &Actual,
+        questions: &mut mpsc::Receiver<Question>,
+    ) {
         // The DNS server answers at these addresses, and does so before the first document.
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
@@ -361,7 +373,7 @@ impl<D: DataPlane> Passes<D> {
         state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
         // Against the kernel's own state: nothing is removed, so connections survive a slow master.
         let ops = diff(&actual.state, &state, self.progress.seed);
-        report.failed = self.apply(&ops, false).await;
+        report.failed = self.apply(&ops, false, actual, questions).await;
         report.scope = Scope::of(&ops);
         report.operations = ops;
         self.publisher.record(&report, false);
@@ -376,12 +388,19 @@ impl<D: DataPlane> Passes<D> {
             .collect();
         self.publisher.publish_addresses(records);
         self.publisher.set_foreign(actual);
-        self.publish_status(&report, None, is_asked);
+        self.publish_status(&report, None, false);
         self.last = report;
     }
 
     /// Carries out operations in chunks; a repair leaves the kernel room for other programs.
-    async fn apply(&mut self, ops: &[Op], is_repair: bool) -> Vec<OpError> {
+    /// Meanwhile `questions` are answered, with the connections of `actual`.
+    async fn apply(
+        &mut self,
+        ops: &[Op],
+        is_repair: bool,
+        actual: &Actual,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Vec<OpError> {
         let mut errors = Vec::new();
         let chunks = ops.chunks(CHUNK);
         let are_several = chunks.len() > 1;
@@ -393,6 +412,9 @@ impl<D: DataPlane> Passes<D> {
             if are_several {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
                 self.publisher.publish_progress(ops.len() - done);
+                while let Ok(question) = questions.try_recv() {
+                    self.answer_with(question, figures(actual));
+                }
                 // Another program's table is what it repairs against; without a pause neither would come to
                 // an end.
                 match started.elapsed() {

@@ -23,6 +23,7 @@ use crate::plan::NodeView;
 use crate::plan::desired::Sources;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
+use crate::status::Status;
 use crate::status::explain::{Situation, explain};
 use crate::store::Store;
 use crate::store::saver::Loaded;
@@ -116,17 +117,32 @@ impl Bench {
         self.reconciler.pass(Cause::Audit).await;
     }
 
-    /// The status as somebody gets it who asks for it.
-    async fn ask(&mut self) -> Arc<Status> {
-        let (answer, _) = oneshot::channel();
-        self.reconciler.requests.push(StatusRequest { answer });
+    /// The status after a comparison.
+    async fn ask(&mut self) -> Status {
         self.pass().await;
-        self.reconciler.requests.clear();
         self.status()
     }
 
-    fn status(&self) -> Arc<Status> {
-        self.statuses.borrow().clone()
+    /// The status as it was published last, with the VIPs that a document of it lists.
+    fn status(&self) -> Status {
+        let passes = &self.reconciler.passes;
+        let vips = passes.view(passes.figures()).vips();
+        Status { vips, ..Status::clone(&self.statuses.borrow()) }
+    }
+
+    /// The document that answers a question without a pass, in one piece.
+    async fn document(&mut self, vip: Option<&str>) -> Status {
+        let (answer, mut answered) = oneshot::channel();
+        self.reconciler.passes.answer(Question::Status { vip: vip.map(str::to_owned), answer }).await;
+        let mut document = answered.try_recv().unwrap();
+        let mut text = document.text;
+        while let Some(rest) = document.rest {
+            let (answer, mut answered) = oneshot::channel();
+            self.reconciler.passes.answer(Question::More { rest, answer }).await;
+            document = answered.try_recv().unwrap();
+            text.extend_from_slice(&document.text);
+        }
+        serde_json::from_slice(&text).unwrap()
     }
 
     fn resolves(&self, name: &str) -> bool {
@@ -662,9 +678,9 @@ async fn what_became_of_connects_is_told_of_vips_and_backends() {
     assert_eq!(status.pass.connects, Some(connects));
     assert_eq!(status.vips[0].connects, Some(of_vip));
     assert_eq!(status.vips[0].backends[0].connects, Some(of_backend));
-    let json = serde_json::to_value(&*status).unwrap();
+    let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["vips"][0]["connects"]["refused"], 2);
-    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), *status);
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
 }
 
 #[tokio::test]
@@ -716,6 +732,7 @@ async fn nobody_waits_for_the_network_to_settle() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network: Arc::clone(&network),
         dns: dns_receiver,
@@ -734,18 +751,18 @@ async fn nobody_waits_for_the_network_to_settle() {
     // The longest pause there is comes after a pass with a document.
     believer.take(report(1, &document(&["/web:80"])), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    statuses.wait_for(|status| status.vips.len() == 1).await.unwrap();
+    statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap();
 
     unsettle().await;
     believer.take(report(2, &document(&["/web:80", "/other:80"])), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let served = statuses.wait_for(|status| status.vips.len() == 2);
+    let served = statuses.wait_for(|status| status.numbers().vips == 2);
     timeout(soon, served).await.expect("a document waited").unwrap();
 
     unsettle().await;
     let (answer, answered) = oneshot::channel();
-    requests.send(StatusRequest { answer }).await.unwrap();
-    timeout(soon, answered).await.expect("a question waited").unwrap();
+    requests.send(PassRequest { done: answer }).await.unwrap();
+    timeout(soon, answered).await.expect("a request waited").unwrap();
 
     unsettle().await;
     shutdown.cancel();
@@ -762,6 +779,7 @@ async fn requests_that_come_together_share_a_pass() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network,
         dns: dns_receiver,
@@ -772,7 +790,7 @@ async fn requests_that_come_together_share_a_pass() {
     let ask = async || {
         let (answer, answered) = oneshot::channel();
         let asked = Timestamp::now();
-        requests.send(StatusRequest { answer }).await.unwrap();
+        requests.send(PassRequest { done: answer }).await.unwrap();
         (asked, answered)
     };
     let mut statuses = Vec::new();
@@ -783,9 +801,9 @@ async fn requests_that_come_together_share_a_pass() {
     }
     let mut passes = BTreeSet::new();
     for (asked, answered) in statuses {
-        let status = answered.await.unwrap();
-        assert!(status.at >= asked, "an answer from before its request");
-        passes.insert(status.at);
+        let at = answered.await.unwrap();
+        assert!(at >= asked, "an answer from before its request");
+        passes.insert(at);
     }
     assert!((25..=60).contains(&passes.len()), "{} passes", passes.len());
 
@@ -860,6 +878,7 @@ async fn a_confirmed_poll_makes_no_pass() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: ping_receiver,
         network: Arc::default(),
         dns: dns_receiver,
@@ -992,7 +1011,7 @@ proptest! {
             bench.learn(&document).await;
             bench.status()
         });
-        let mut vips = status.vips.to_vec();
+        let mut vips = status.vips.clone();
         for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
             backend.connections = None;
         }
@@ -1097,6 +1116,7 @@ async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network: Arc::default(),
         dns: dns_receiver,
@@ -1110,24 +1130,86 @@ async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
     };
     believer.take(confirmed(1, &["/web:80"], 1), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let passed = statuses.wait_for(|status| status.vips.len() == 1).await.unwrap().pass.at;
+    let passed = statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap().pass.at;
     for second in 2..6 {
         believer.take(confirmed(1, &["/web:80"], second), Timestamp::now());
         feeds.send_replace(believer.feed().clone());
         let is_newer =
             |status: &Arc<Status>| status.source.good_at.is_some_and(|good_at| good_at.as_second() == second);
         let status = statuses.wait_for(is_newer).await.unwrap();
-        assert_eq!((status.pass.at, status.vips.len()), (passed, 1), "second {second}");
+        assert_eq!((status.pass.at, status.numbers().vips), (passed, 1), "second {second}");
     }
     let failure = Some(Failure { error: "gone".to_owned(), at: Timestamp::now(), attempts: 1 });
     believer.take(Report { failure, ..confirmed(1, &["/web:80"], 5) }, Timestamp::now());
     feeds.send_replace(believer.feed().clone());
     let failed = statuses.wait_for(|status| status.degraded).await.unwrap().clone();
-    assert_eq!((failed.pass.at, failed.vips.len()), (passed, 1));
+    assert_eq!((failed.pass.at, failed.numbers().vips), (passed, 1));
     believer.take(confirmed(2, &["/web:80", "/other:80"], 7), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let recovered = |status: &Arc<Status>| status.vips.len() == 2 && !status.degraded;
+    let recovered = |status: &Arc<Status>| status.numbers().vips == 2 && !status.degraded;
     assert!(statuses.wait_for(recovered).await.unwrap().pass.at != passed);
     shutdown.cancel();
     running.await.unwrap();
+}
+
+/// Programs ask every few seconds, and a node has more to do than to answer them.
+#[tokio::test]
+async fn a_question_for_the_status_makes_no_pass() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80", "/api:80"])).await;
+    let before = bench.status();
+    let (readings, attempts) = (bench.kernel().readings, bench.kernel().attempts());
+    let server = *bench.kernel().state.services[&WEB].servers.keys().next().unwrap();
+    let counted = Connections { active: 4, inactive: 2 };
+    bench.kernel().connections.insert((WEB, server), counted);
+    bench.kernel().state.routes.clear();
+    let status = bench.document(None).await;
+    assert_eq!((bench.kernel().readings, bench.kernel().attempts()), (readings, attempts));
+    assert_eq!(status.pass, before.pass);
+    assert!(status.at > before.at);
+    let name = |status: &Status| status.vips.iter().filter_map(|vip| vip.name.clone()).collect::<Vec<_>>();
+    assert_eq!(name(&status), name(&before));
+    // Connections of a few VIPs are those of this moment.
+    let web = status.vips.iter().find(|vip| vip.address == WEB.address).unwrap();
+    assert_eq!(web.backends[0].connections, Some(counted));
+    let alone = bench.document(Some("web.marathon")).await;
+    assert_eq!(alone.vips, std::slice::from_ref(web));
+    assert_eq!(bench.document(Some("other.marathon")).await.vips, []);
+    // The audit repairs what was found by no question.
+    bench.pass().await;
+    assert_eq!(bench.document(None).await.pass.repaired, 1);
+}
+
+/// With many VIPs passes of single changes leave it to who asks.
+#[tokio::test]
+async fn a_question_is_answered_by_the_newest_plan_however_many_vips_there_are() {
+    let names: Vec<String> = (0..FEW + 20).map(|number| format!("/vip{number}:80")).collect();
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::new();
+    bench.learn(&document(&labels[..FEW + 10])).await;
+    bench.kernel().counted.clear();
+    bench.learn_by(Cause::Cluster, &document(&labels)).await;
+    let status = bench.document(None).await;
+    assert_eq!((status.vips.len(), bench.status().numbers().vips), (FEW + 20, FEW + 20));
+    assert_eq!(bench.kernel().counted, [], "too many to be counted for a question");
+}
+
+/// More services than are told of in full after each pass.
+const FEW: usize = 200;
+
+/// A pass that is stuck in ten thousand operations answers between them.
+#[tokio::test]
+async fn a_long_pass_answers_questions_with_what_is_pending() {
+    let names: Vec<String> = (0..400).map(|number| format!("/vip{number}:80")).collect();
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::new();
+    bench.take(report(1, &document(&labels)));
+    let (questions, mut receiver) = mpsc::channel(1);
+    let (answer, answered) = oneshot::channel();
+    questions.try_send(Question::Status { vip: Some("vip7.marathon".to_owned()), answer }).unwrap();
+    bench.reconciler.passes.pass(Cause::Cluster, &mut receiver).await;
+    let status: Status = serde_json::from_slice(&answered.await.unwrap().text).unwrap();
+    assert!(status.pass.pending > 0);
+    assert_eq!(status.vips.len(), 1);
+    assert_eq!(bench.status().pass.pending, 0);
 }

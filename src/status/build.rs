@@ -1,21 +1,19 @@
-//! What a pass tells: the reasons for which an operator is needed, the VIPs with their connections, and
-//! the names that may be served. Pure.
+//! What a pass tells: the reasons for which an operator is needed, the numbers of VIPs, and the names that may
+//! be served. Pure.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::Status;
 use super::pass::PassReport;
 use super::text::age;
+use super::{Counts, Status};
 use crate::dataplane::firewall::{Firewall, Passage};
 use crate::dataplane::{Actual, Node, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
-use crate::plan::desired::{Desired, Member, Programmed};
-use crate::plan::{ClusterView, Plan, Planner};
-use crate::status;
+use crate::plan::desired::{Desired, Programmed};
+use crate::plan::{ClusterView, Plan};
 use crate::vip::{Host, summarize};
 
 /// Errors that a status lists; all are counted.
@@ -140,43 +138,11 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
         .collect()
 }
 
-/// Returns the VIPs of a plan as the status shows them, by name, with the connections of a reading.
-pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    // A scheduler is shown where it differs, so that a column for all of them is not needed.
-    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
-    let seen = actual.seen.as_ref();
-    let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
-        let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
-            address: address.ip(),
-            port: address.port(),
-            weight: *weight,
-            condition: Some(backend.condition),
-            until: planner.deadline(key, address),
-            task: backend.task.clone(),
-            agent: backend.agent.clone(),
-            connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
-            connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
-        };
-        let scheduler = &programmed.scheduling.scheduler;
-        status::Vip {
-            name: match &programmed.vip.host {
-                Host::Named(name) => Some(format!("{name}.{origin}")),
-                Host::Literal(_) => None,
-            },
-            protocol: key.protocol,
-            address: key.address,
-            port: key.port,
-            scheduler: (scheduler != usual).then(|| scheduler.clone()),
-            connects: seen.and_then(|seen| seen.services.get(key).cloned()),
-            backends: programmed.servers.iter().map(backend).collect(),
-        }
-    };
-    let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
-    // By name as people look for it; the plan has them by address.
-    vips.sort_by(|a, b| {
-        (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
-    });
-    vips
+/// Counts the VIPs of a plan, and those of which no backend takes new connections.
+pub fn counts(desired: &Desired) -> Counts {
+    let is_dead = |programmed: &&Programmed| programmed.servers.values().all(|member| member.weight == 0);
+    let dead = desired.services.values().filter(is_dead).count();
+    Counts { vips: desired.services.len(), dead }
 }
 
 /// Returns a warning if the kernel's connection table is too small for its connections. That makes every packet

@@ -1,11 +1,9 @@
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
+use std::net::IpAddr;
 
 use super::*;
 use crate::cluster::Protocol;
@@ -45,7 +43,7 @@ fn status_of(backends: Vec<Backend>) -> Status {
         connects: None,
         backends,
     };
-    Status { vips: Arc::new(vec![vip]), at: Timestamp::UNIX_EPOCH, ..Status::default() }
+    Status { vips: vec![vip], at: Timestamp::UNIX_EPOCH, ..Status::default() }
 }
 
 /// The largest table that the scenario can lead to, with the longest texts.

@@ -78,7 +78,7 @@ fn status() -> Status {
             ..Pass::default()
         },
         dns: DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() },
-        vips: Arc::new(vips),
+        vips,
         at: at(1000),
         ..Status::default()
     }
@@ -144,7 +144,7 @@ fn before_the_first_document() {
 fn text_of_tenants_stays_in_its_line_and_cell() {
     let evil = "\x1b[2J\x07\nok: all is well\u{202e}";
     let mut status = status();
-    let vips = Arc::make_mut(&mut status.vips);
+    let vips = &mut status.vips;
     vips[0].name = Some(format!("日本{evil}"));
     vips[0].backends[0].task = format!("web.1{evil}");
     vips[0].backends[1].agent = format!("S{evil}");
