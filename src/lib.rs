@@ -96,6 +96,7 @@
 //!   `dataplane/kernel.rs::KernelOptions`: its options
 //! - `dataplane/settings.rs`: its settings struct; `config.rs::Config`: the section;
 //!   `daemon/wiring.rs::kernel`: options from settings
+//! - `doctor/gather.rs::table`, `doctor/judge/others.rs::capabilities`: its arms
 //! - `cli/demo.rs::DataPlaneArg`: its name for the demonstration
 //! - `tests/kernel/toolkit/plane.rs::Plane`: its name for the tests; `tests/kernel/suite.rs::tests`: they run
 //!   once for each plane

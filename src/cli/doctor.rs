@@ -42,7 +42,7 @@ pub struct Args {
     json: bool,
 }
 
-/// What was found, for programs.
+/// All findings, for programs.
 #[derive(Serialize)]
 struct Report<'f> {
     version: &'static str,
@@ -96,12 +96,13 @@ impl Args {
                     socket: socket::find(self.config.config.as_deref())?.path,
                     ..wiring::doctor(&Config::defaults()?)
                 };
-                let mut problems = match error {
+                let problems = match error {
                     Error::Invalid { problems, .. } => problems,
                     other => vec![other.to_string()],
                 };
-                problems.push("the checks go by the defaults, because of the errors above".to_owned());
-                Ok((settings, ConfigFacts { file, problems, remarks: Vec::new() }))
+                let remarks =
+                    vec!["the checks below go by the defaults, because of errors in the file".to_owned()];
+                Ok((settings, ConfigFacts { file, problems, remarks }))
             }
         }
     }
@@ -138,7 +139,7 @@ fn write(out: &mut impl Write, findings: &[Finding], all: bool) -> io::Result<()
     let [faults, warnings, skipped] =
         [Verdict::Fault, Verdict::Warning, Verdict::Skipped].map(|verdict| count(findings, verdict));
     let hint = if all || skipped == 0 { "" } else { " (--verbose shows them)" };
-    writeln!(out, "{} checks: {faults} faults, {warnings} warnings, {skipped} skipped{hint}", findings.len())
+    writeln!(out, "faults: {faults}, warnings: {warnings}, skipped: {skipped}{hint}")
 }
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
         warning  rp_filter (eth0): drops
                  mend: sysctl -w a=2
         fault    source: refused: \u{1b}[2J\u{a}ok everything
-        4 checks: 1 faults, 1 warnings, 1 skipped (--verbose shows them)
+        faults: 1, warnings: 1, skipped: 1 (--verbose shows them)
         ");
         assert_eq!(shown(true).lines().count(), shown(false).lines().count() + 2);
     }

@@ -68,11 +68,11 @@ impl fmt::Display for Firewall {
 /// Place on the way of a packet at which chains of a firewall may drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// What containers send to VIPs and to the DNS server.
+    /// Passed by packets of containers to VIPs and to the DNS server.
     Input,
-    /// What tasks answer to containers.
+    /// Passed by answers of tasks to containers.
     Forward,
-    /// What goes to the chosen task.
+    /// Passed by packets to the chosen task.
     Output,
 }
 

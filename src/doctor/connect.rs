@@ -19,7 +19,7 @@ use super::place::{Place, apart, probe, visit};
 use super::resolver::{Outcome, lookup};
 use super::settings::DoctorSettings;
 use crate::cluster::Protocol;
-use crate::dataplane::ServiceKey;
+use crate::dataplane::{PlaneKind, ServiceKey};
 use crate::status::{Backend, Status, Vip};
 
 /// Longest wait for a connection.
@@ -83,7 +83,7 @@ pub async fn walk(settings: &DoctorSettings, place: &Place, target: &Target) -> 
     steps.push(step);
     let Some(address) = address else { return steps };
     let address = SocketAddr::new(address, target.port);
-    let (found, backends, protocol) = service(settings, &daemon, address).await;
+    let ServiceSteps { found, backends, protocol, plane } = service(settings, &daemon, address).await;
     let has_service = backends.is_some();
     steps.extend(found);
     let chosen = backends.unwrap_or_default();
@@ -95,6 +95,16 @@ pub async fn walk(settings: &DoctorSettings, place: &Place, target: &Target) -> 
         return steps;
     }
     steps.extend(dial_each(&chosen).await);
+    // Programs at a control group see the sockets of its processes alone.
+    if let Some(group) = settings.kernel.ebpf.cgroup.as_ref().filter(|_| !settings.has_packets(plane))
+        && !proc::is_in_cgroup(group)
+    {
+        let group = group.display();
+        let step = "only processes in the control group reach VIPs (ebpf.cgroup), and this command is in another one";
+        let step = Finding::skipped("connect", step).at(group.to_string());
+        steps.push(step.mended_by(format!("echo $$ > {group}/cgroup.procs, in the shell that starts it")));
+        return steps;
+    }
     steps.push(connect(place, address, &chosen, has_service).await);
     steps
 }
@@ -202,13 +212,17 @@ fn unknown(target: &Target, status: Option<&Status>) -> String {
     }
 }
 
-/// The second to fourth step: the address, the service at it and its backends. The backends are absent without a
-/// service.
-async fn service(
-    settings: &DoctorSettings,
-    daemon: &DaemonFacts,
-    address: SocketAddr,
-) -> (Vec<Finding>, Option<Vec<Backend>>, Protocol) {
+/// Steps from an address to its backends.
+struct ServiceSteps {
+    found: Vec<Finding>,
+    /// Absent without a service.
+    backends: Option<Vec<Backend>>,
+    protocol: Protocol,
+    plane: PlaneKind,
+}
+
+/// The second to fourth step: the address, the service at it and its backends.
+async fn service(settings: &DoctorSettings, daemon: &DaemonFacts, address: SocketAddr) -> ServiceSteps {
     let status = daemon.status.as_ref().ok();
     let options = settings.kernel.clone();
     let kernel = apart("the kernel", LOOK, move || proc::kernel(&options)).await.unwrap_or_default();
@@ -267,7 +281,7 @@ async fn service(
             (None, false) => Finding::skipped("service", "there is none at this address"),
         };
         steps.push(finding.at(shown));
-        return (steps, None, protocol);
+        return ServiceSteps { found: steps, backends: None, protocol, plane };
     }
     steps.push(Finding::ok("service", format!("is in the kernel ({source})")).at(shown.as_str()));
     // The kernel's own servers, with what the daemon knows of them.
@@ -289,7 +303,7 @@ async fn service(
         }
         .at(shown),
     );
-    (steps, Some(backends), protocol)
+    ServiceSteps { found: steps, backends: Some(backends), protocol, plane }
 }
 
 fn of_kernel(server: SocketAddr, weight: u32, known: Option<&Vip>) -> Backend {

@@ -39,7 +39,7 @@ pub struct Facts {
     pub name: Known<(String, IpAddr)>,
     /// The resolver of this node.
     pub resolver: Known<ResolverFacts>,
-    /// One entry for each network namespace of containers.
+    /// One entry for each container that was visited.
     pub containers: Known<Vec<(String, Known<PlaceFacts>)>>,
     pub servers: Vec<ServerFacts>,
 }

@@ -9,7 +9,7 @@ pub enum Verdict {
     Ok,
     /// Not looked at, for the reason that the finding gives.
     Skipped,
-    /// Works, or works as far as can be seen, but not as everybody expects.
+    /// Works as far as can be seen, but perhaps not as expected.
     Warning,
     /// Broken.
     Fault,
@@ -33,7 +33,7 @@ pub struct Finding {
     /// Name of the check.
     pub check: &'static str,
     pub verdict: Verdict,
-    /// What is wrong, or how it was found to be right.
+    /// Description of what is wrong, or of how it was found to be right.
     pub what: String,
     /// Place that it is about, such as a link, a file or a server; empty for the node.
     #[serde(rename = "where")]

@@ -1,6 +1,6 @@
 //! Reads everything that the checks go by. Nothing on the node is changed.
 //!
-//! Each part has a deadline, and is read beside the others: one that hangs leaves a reason in its place.
+//! Each part has a deadline, and all are read at once: one that hangs leaves a reason in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -40,10 +40,13 @@ const DAEMON: Duration = Duration::from_secs(4);
 /// Longest reading of anything else on the node.
 const READING: Duration = Duration::from_secs(8);
 
+/// Longest search for processes before they are visited.
+const SEARCH: Duration = Duration::from_secs(3);
+
 /// Octets that are read of what a program prints.
 const MAX_PRINTED: u64 = 16 << 20;
 
-/// Network namespaces of containers that are visited.
+/// Containers that are visited.
 const MAX_CONTAINERS: usize = 16;
 
 /// Name that every daemon answers with an address of its node.
@@ -123,7 +126,7 @@ pub async fn daemon(socket: &Path) -> DaemonFacts {
         Some(process) => i32::try_from(process).map_err(|error| error.to_string()).and_then(|process| {
             caps::read(Some(process), caps::CapSet::Effective).map_err(|error| error.to_string())
         }),
-        None => Err("its process is not known".to_owned()),
+        None => Err("no daemon runs whose process could be looked at".to_owned()),
     };
     DaemonFacts { status, may_ask, process, capabilities }
 }
@@ -273,7 +276,7 @@ async fn containers(name: Option<&(String, IpAddr)>) -> Known<Vec<(String, Known
     if !geteuid().is_root() {
         return Err("only root may enter containers".to_owned());
     }
-    let (processes, count) = apart("processes", READING, || proc::namespaces(MAX_CONTAINERS)).await?;
+    let (processes, count) = apart("processes", SEARCH, || proc::namespaces(MAX_CONTAINERS)).await?;
     let ipv4 = address.is_ipv4();
     let mut visits = tokio::task::JoinSet::new();
     for process in processes {
@@ -290,8 +293,7 @@ async fn containers(name: Option<&(String, IpAddr)>) -> Known<Vec<(String, Known
         .collect();
     if count > found.len() {
         let left_out = count - found.len();
-        found
-            .push((format!("{left_out} more network namespaces"), Err("not looked at: too many".to_owned())));
+        found.push((format!("{left_out} more containers"), Err("not looked at: too many".to_owned())));
     }
     Ok(found)
 }

@@ -68,7 +68,7 @@ pub async fn apart<T: Send + 'static>(
 ) -> Known<T> {
     let (sender, receiver) = oneshot::channel();
     let thread = thread::Builder::new().spawn(move || {
-        // Nobody waits for it any more if that fails.
+        // It was given up if that fails.
         let _ = sender.send(work());
     });
     thread.map_err(|error| format!("{what}: no thread: {error}"))?;
@@ -105,7 +105,7 @@ where
         runtime.shutdown_background();
         Ok(done)
     });
-    visited.await?.map_err(|error: String| format!("{what}: {error}"))
+    visited.await?
 }
 
 /// Has this thread enter the place, and reads its files.

@@ -23,7 +23,7 @@ pub enum Libc {
     Unknown,
 }
 
-/// What a server says to a question.
+/// Reaction of a server to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Addresses(Vec<IpAddr>),

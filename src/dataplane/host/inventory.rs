@@ -101,7 +101,7 @@ impl Inventory {
     }
 }
 
-/// What links and routes say of the node beside the [`Inventory`], which no pass needs.
+/// Links and routes of the node as no pass needs them, beside the [`Inventory`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Routes to networks that do not lead to our link, each with the name of its link; default routes are left

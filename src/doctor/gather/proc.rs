@@ -254,14 +254,29 @@ fn kind(process: u32) -> Option<ProgramKind> {
     }
 }
 
-/// Returns a process of each network namespace but this one, the one with the smallest number, and no more than
-/// `most`; and the number of namespaces.
+/// Returns true if this process is in a control group (version 2), or in one below it.
+pub fn is_in_cgroup(group: &Path) -> bool {
+    let text = read("/proc/self/cgroup");
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own = own.zip(ebpf::cgroup_tree()).map(|(own, tree)| tree.join(own));
+    match (own.map(fs::canonicalize), fs::canonicalize(group)) {
+        (Some(Ok(own)), Ok(group)) => own.starts_with(group),
+        // Where that cannot be told, trying does no harm.
+        _ => true,
+    }
+}
+
+/// Returns a process of each pair of a network namespace but this one and a mount namespace, the one with the
+/// smallest number, and no more than `most`; and the number of pairs. Containers of a pod share a network, and each
+/// has its own files.
 pub fn namespaces(most: usize) -> (Vec<u32>, usize) {
     let own = fs::metadata(NAMESPACE).ok().map(|metadata| metadata.ino());
-    let mut found: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut found: BTreeMap<(u64, u64), u32> = BTreeMap::new();
     for process in processes() {
-        if let Some(namespace) = namespace_of(process).filter(|namespace| Some(*namespace) != own) {
-            let first = found.entry(namespace).or_insert(process);
+        let network = namespace_of(process).filter(|network| Some(*network) != own);
+        let files = || fs::metadata(format!("/proc/{process}/ns/mnt")).ok().map(|metadata| metadata.ino());
+        if let Some(pair) = network.and_then(|network| Some((network, files()?))) {
+            let first = found.entry(pair).or_insert(process);
             *first = process.min(*first);
         }
     }

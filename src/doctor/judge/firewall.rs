@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
+use crate::dataplane::Node;
 use crate::dataplane::firewall::{Firewall, Hook, destinations, short};
-use crate::dataplane::{Node, PlaneKind};
 use crate::doctor::facts::{Facts, FirewallFacts};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
@@ -222,8 +222,7 @@ pub fn docker(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         .filter(|link| *link == "docker0" || link.starts_with("br-"))
         .collect();
     let isolates = ["DOCKER-ISOLATION-STAGE-2", "DOCKER-INTERNAL", "DOCKER-BRIDGE"];
-    let is_apart = facts.plane == PlaneKind::Ipvs
-        && networks.len() > 1
+    let is_apart = networks.len() > 1
         && firewall.chains.has("DOCKER-USER")
         && isolates.iter().any(|chain| firewall.chains.has(chain));
     let range = settings.range_of(true);

@@ -1,6 +1,5 @@
 //! Checks of the kernel: release, modules, settings, mounts and tables.
 
-use crate::dataplane::PlaneKind;
 use crate::dataplane::rules;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
@@ -246,7 +245,6 @@ pub fn conntrack(facts: &Facts) -> Vec<Finding> {
 pub fn conn_tab(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "conn_tab";
     let table = match &facts.table {
-        _ if facts.plane == PlaneKind::Ebpf => return vec![Finding::ok(CHECK, "eBPF has no such table")],
         Ok(table) => table,
         Err(reason) => return vec![Finding::skipped(CHECK, reason.as_str())],
     };

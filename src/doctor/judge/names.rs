@@ -82,7 +82,7 @@ pub fn why(place: &PlaceFacts, name: &str, address: IpAddr, settings: &DoctorSet
     }
 }
 
-/// Returns a remark on the place of our server among others.
+/// Returns a remark on the place of our server in the list.
 fn order_of(servers: &[SocketAddr], settings: &DoctorSettings) -> &'static str {
     match servers.iter().position(|server| settings.listen.contains(server)) {
         Some(0) => "",
@@ -101,7 +101,7 @@ pub fn containers(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         (Err(reason), _) | (_, Err(reason)) => return vec![Finding::skipped(CHECK, reason.as_str())],
     };
     if containers.is_empty() {
-        return vec![Finding::ok(CHECK, "there is no other network namespace")];
+        return vec![Finding::ok(CHECK, "there is no container with a network of its own")];
     }
     let judged = containers.iter().map(|(place, facts)| match facts {
         Ok(facts) => of_container(settings, facts, name, *address).at(place.as_str()),

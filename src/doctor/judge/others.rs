@@ -19,8 +19,12 @@ const SHOWN: usize = 8;
 pub fn config(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "config";
     let config = &facts.config;
+    // A path that a shell would read otherwise is left to its author.
+    let is_plain = config.file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.-".contains(&byte));
+    let check =
+        if is_plain { format!("l4lbd check --config {}", config.file) } else { "l4lbd check".to_owned() };
     let problems = config.problems.iter().map(|problem| {
-        Finding::fault(CHECK, problem.as_str()).at(config.file.as_str()).mended_by("l4lbd check")
+        Finding::fault(CHECK, problem.as_str()).at(config.file.as_str()).mended_by(check.as_str())
     });
     let remarks =
         config.remarks.iter().map(|remark| Finding::warning(CHECK, remark.as_str()).at(config.file.as_str()));
@@ -151,7 +155,7 @@ fn owner(socket: &BoundSocket) -> String {
     }
 }
 
-/// Returns how a program leaves an address to others.
+/// Returns the step by which a program leaves an address free.
 fn other_addresses(socket: &BoundSocket, settings: &DoctorSettings, wanted: &SocketAddr) -> String {
     let link = &settings.kernel.link;
     match socket.owner.as_ref().map(|(_, name)| name.as_str()) {
@@ -201,7 +205,7 @@ pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             .mended_by("systemctl disable --now dcos-net"),
         );
     }
-    let is_ipvs = facts.plane == PlaneKind::Ipvs && has_link(facts, "kube-ipvs0");
+    let is_ipvs = settings.has_packets(facts.plane) && has_link(facts, "kube-ipvs0");
     for other in of(ProgramKind::KubeProxy) {
         let finding = match is_ipvs {
             true => Finding::fault(CHECK, "kube-proxy uses IPVS and removes services that it does not know")
@@ -212,6 +216,9 @@ pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             false => Finding::ok(CHECK, "kube-proxy runs, and does not use IPVS"),
         };
         found.push(finding.at(format!("process {}", other.process)));
+    }
+    if found.is_empty() && !facts.is_root {
+        return vec![Finding::skipped(CHECK, "only root sees which network namespace a program is in")];
     }
     if found.is_empty() {
         found.push(Finding::ok(CHECK, "no other load balancer is at work"));

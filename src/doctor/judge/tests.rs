@@ -175,7 +175,10 @@ fn what_cannot_be_read_is_skipped_and_never_a_fault() {
 #[test]
 fn errors_of_the_configuration_and_reasons_of_the_daemon_are_faults() {
     let finding = one("config", Verdict::Fault, |facts| facts.config.problems.push("vips.max: 0".to_owned()));
-    assert_eq!((finding.what.as_str(), finding.mend.as_deref()), ("vips.max: 0", Some("l4lbd check")));
+    assert_eq!(
+        (finding.what.as_str(), finding.mend.as_deref()),
+        ("vips.max: 0", Some("l4lbd check --config /etc/l4lbd/l4lbd.toml"))
+    );
     one("config", Verdict::Warning, |facts| facts.config.remarks.push("note".to_owned()));
     let mut status = Status { reasons: vec!["store: full".to_owned()], ..Status::default() };
     one("daemon", Verdict::Fault, |facts| facts.daemon.status = Ok(status.clone()));
