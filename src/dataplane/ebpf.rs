@@ -72,9 +72,12 @@ mod seen;
 mod slots;
 mod table;
 
+pub use capabilities::{lacking_for_ebpf, names as capability_names};
+pub use descriptors::open_process;
 pub use error::Error;
 pub use exempt::Exemption;
 pub use mountinfo::cgroup_tree;
+pub use mounts::{cgroup, is_bpf};
 pub use options::{Options, SCHEDULER};
 pub use reading::EbpfReading;
 

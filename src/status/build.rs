@@ -10,7 +10,7 @@ use super::pass::PassReport;
 use super::text::age;
 use super::{Counts, Status};
 use crate::dataplane::firewall::{Firewall, Passage};
-use crate::dataplane::{Actual, Node, Op, OpError, ServiceKey};
+use crate::dataplane::{Actual, Connections, Node, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
 use crate::plan::desired::{Desired, Programmed};
 use crate::plan::{ClusterView, Plan};
@@ -148,10 +148,17 @@ pub fn counts(desired: &Desired) -> Counts {
 /// Returns a warning if the kernel's connection table is too small for its connections. That makes every packet
 /// slow, and the table can't be enlarged at run time.
 pub fn conntab_warning(actual: &Actual) -> Option<String> {
-    let counted = actual.connections.values();
+    conntab_text(actual.connections.values(), actual.node.connection_buckets)
+}
+
+/// Returns the same for these connections, and a table of so many buckets.
+pub fn conntab_text<'c>(
+    counted: impl Iterator<Item = &'c Connections>,
+    buckets: Option<u32>,
+) -> Option<String> {
     let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
     // A plane without a table of fixed size has none to warn of.
-    let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
+    let buckets = buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
     (connections > MANY_CONNECTIONS).then(|| {
         format!(
             "the kernel's table of {connections} connections has only {buckets} buckets, which makes every packet \
