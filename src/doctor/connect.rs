@@ -319,6 +319,7 @@ fn of_kernel(server: SocketAddr, weight: u32, known: Option<&Vip>) -> Backend {
         task: String::new(),
         agent: String::new(),
         connections: None,
+        connects: None,
     };
     of_daemon.map_or_else(unknown, |backend| Backend { weight, ..backend.clone() })
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::pass::Passes;
 use super::question::Question;
-use crate::dataplane::{Actual, Connections, DataPlane, ServerKey, ServiceKey};
+use crate::dataplane::{Connections, DataPlane, ServerKey, ServiceKey};
 use crate::status::document::{Document, Figures, View};
 use crate::units::steady::steady_now;
 
@@ -70,7 +70,7 @@ impl<D: DataPlane> Passes<D> {
     /// Returns the figures of the last reading.
     pub(super) fn figures(&self) -> Figures<'_> {
         match &self.book {
-            Some(book) => figures(book),
+            Some(book) => Figures::of(book),
             None => Figures { connections: &self.progress.connections, seen: None },
         }
     }
@@ -100,11 +100,6 @@ impl<D: DataPlane> Passes<D> {
         let few: BTreeSet<ServerKey> = servers.take(COUNTED + 1).collect();
         if few.len() > COUNTED { BTreeSet::new() } else { few }
     }
-}
-
-/// Returns the figures of a reading.
-pub(super) fn figures(actual: &Actual) -> Figures<'_> {
-    Figures { connections: &actual.connections, seen: actual.seen.as_ref() }
 }
 
 /// Returns the keys of the VIPs that a question is about.

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::answers::figures;
 use super::publish::{Publisher, StatusInputs};
 use super::question::Question;
 use crate::dataplane::connects::Seen;
@@ -19,6 +18,7 @@ use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, O
 use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
+use crate::status::document::Figures;
 use crate::status::pass::{Cause, PassReport, Scope};
 use crate::store::Deadlines;
 use crate::store::saver::Saver;
@@ -413,7 +413,7 @@ impl<D: DataPlane> Passes<D> {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
                 self.publisher.publish_progress(ops.len() - done);
                 while let Ok(question) = questions.try_recv() {
-                    self.answer_with(question, figures(actual));
+                    self.answer_with(question, Figures::of(actual));
                 }
                 // Another program's table is what it repairs against; without a pause neither would come to
                 // an end.

@@ -680,7 +680,7 @@ async fn what_became_of_connects_is_told_of_vips_and_backends() {
     assert_eq!(status.vips[0].backends[0].connects, Some(of_backend));
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["vips"][0]["connects"]["refused"], 2);
-    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap().vips, status.vips);
 }
 
 #[tokio::test]

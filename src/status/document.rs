@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::{Backend, Status, Vip};
 use crate::cluster::Protocol;
 use crate::dataplane::connects::Seen;
-use crate::dataplane::{Connections, ServerKey, ServiceKey, of_service};
+use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey, of_service};
 use crate::plan::desired::{Member, Programmed};
 use crate::plan::{Plan, Planner};
 use crate::units::steady::shown;
@@ -56,6 +56,13 @@ pub struct Figures<'a> {
     pub connections: &'a BTreeMap<ServerKey, Connections>,
     /// What became of connects, if the kernel tells.
     pub seen: Option<&'a Seen>,
+}
+
+impl<'a> Figures<'a> {
+    /// Returns the figures of a reading.
+    pub fn of(actual: &'a Actual) -> Self {
+        Self { connections: &actual.connections, seen: actual.seen.as_ref() }
+    }
 }
 
 /// A piece of a document, and how to make the next one.
