@@ -23,4 +23,6 @@ pub use registry::TaskRegistry;
 pub use shared::{SharedMap, SharedSet};
 pub use skipped::{Skipped, shortened};
 pub use snapshot::{Agent, Master, Snapshot};
-pub use task::{MAX_LABELS, MAX_VALUE, Runtime, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel};
+pub use task::{
+    MAX_LABELS, MAX_VALUE, Runtime, Task, TaskAddress, TaskKey, TaskPort, TaskState, VipLabel, app_of,
+};

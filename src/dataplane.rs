@@ -31,7 +31,7 @@ pub mod settings;
 mod state;
 
 pub use error::Error;
-pub use node::{Capabilities, Node, PlaneChoice, PlaneKind};
+pub use node::{Capabilities, Node, PlaneBounds, PlaneChoice, PlaneKind};
 pub use op::{Op, OpError};
 pub use reading::{Actual, Depth, Unreached};
 pub use state::{

@@ -3,8 +3,8 @@
 //!
 //! What belongs here: every decision about what a node serves. [`mod@desired`] decides which VIPs and
 //! backends are usable here, [`addresses`] which name has which address, [`drain`] how long servers
-//! stay whose tasks have gone, [`adopt`] what of an earlier run's table stays. [`Planner`] puts them
-//! together and makes a new [`Plan`] only when something has changed that it depends on.
+//! stay whose tasks have gone, [`adopt`] what of an earlier run's table stays, [`bounds`] what finds no
+//! place, and [`shares`] what each tenant has of bounded things. [`Planner`] puts them together and makes a new [`Plan`] only when something has changed that it depends on.
 //!
 //! For example, with one task of `/web:80` at 10.0.0.2:8080 on an IPVS node:
 //!
@@ -18,8 +18,10 @@
 
 pub mod addresses;
 pub mod adopt;
+pub mod bounds;
 pub mod desired;
 pub mod drain;
+pub mod shares;
 pub mod warnings;
 
 use std::borrow::Cow;
@@ -35,11 +37,13 @@ use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
-use crate::vip::{Host, LabelPolicy, TableMemory, VipKey, VipTable};
-use addresses::{assign, remember, sources};
+use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, VipKey, VipTable};
+use addresses::{assign, forget, note_owners, remember, sources};
 use adopt::Adopted;
+use bounds::{Bounds, Used};
 use desired::{Desired, DesiredSettings, Inputs, Programmed, Sources, desired};
 use drain::Drain;
+use shares::SharedUse;
 use warnings::{address_warnings, warnings};
 
 /// Seconds of an hour.
@@ -60,7 +64,7 @@ pub struct PlannerSettings {
     pub linger: Duration,
     /// Longest time for which connections of a task that has gone are kept.
     pub drain: Duration,
-    /// Largest number of VIPs that are programmed.
+    /// Largest number of VIPs that are programmed, vacant ones among them.
     pub max_vips: usize,
     /// The node's own addresses, where the operator gives them.
     pub node: Sources,
@@ -81,6 +85,8 @@ pub struct Planner {
     /// Addresses and VIPs that must survive a restart.
     pub persisted: Tracked<Persisted>,
     cluster: Option<ClusterView>,
+    /// Last tenants of VIPs, which may be vacant.
+    owners: BTreeMap<VipKey, Tenants>,
     drain: Drain,
     claims: ClaimMemory,
     /// Services that the kernel held at the start, until documents have told everything.
@@ -95,6 +101,8 @@ pub struct Planner {
     has_followed: bool,
     /// Hour in which the addresses of servers were last gone through.
     reserved: Option<i64>,
+    /// Number of servers in the plan, without those that are leaving.
+    servers: usize,
     plan: Arc<Plan>,
 }
 
@@ -131,8 +139,6 @@ pub struct ClusterView {
     pub agents: usize,
     /// Number of tasks with VIP labels.
     pub tasks: usize,
-    /// Number of VIPs that were left out because there are more than `max_vips`.
-    pub beyond: usize,
 }
 
 impl ClusterView {
@@ -148,7 +154,6 @@ impl ClusterView {
             agent_addresses: snapshot.agents.values().filter_map(|agent| agent.address).collect(),
             agents: snapshot.agents.len(),
             tasks: snapshot.tasks.len(),
-            beyond: 0,
         }
     }
 
@@ -164,17 +169,6 @@ impl ClusterView {
     pub fn unreachable(&self) -> &BTreeSet<VipKey> {
         &self.table.unreachable
     }
-
-    /// Leaves out what is more than `max`; VIPs that are known stay before new ones.
-    fn confine(&mut self, max: usize, known: &BTreeMap<VipKey, Option<Timestamp>>) {
-        self.beyond = self.table.vips.len().saturating_sub(max);
-        if self.beyond == 0 {
-            return;
-        }
-        let (old, new): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.table.vips).into_iter().partition(|(key, _)| known.contains_key(key));
-        self.table.vips = old.into_iter().chain(new).take(max).collect();
-    }
 }
 
 /// A desired state and its circumstances.
@@ -186,13 +180,24 @@ pub struct Plan {
     /// Projection of `desired` that is compared with the kernel.
     pub state: State,
     pub sources: Sources,
+    /// Number of VIPs with tasks that were left out because there are too many.
+    pub beyond: usize,
     /// Number of names for which no address was free.
     pub unplaced: usize,
+    /// Number of backends that were left out because the data plane holds no more.
+    pub left_out: usize,
+    /// Use of what tenants share.
+    pub uses: Vec<SharedUse>,
     /// Time at which the plan changes although nothing happens.
     pub due: Option<Timestamp>,
 }
 
 impl Plan {
+    /// Returns true if nothing was left out for want of a place.
+    fn is_complete(&self) -> bool {
+        self.beyond + self.unplaced + self.left_out == 0
+    }
+
     /// Takes over some services of the desired state into the state to compare with the kernel.
     fn project(&mut self, services: &BTreeSet<ServiceKey>) {
         for key in services {
@@ -221,6 +226,7 @@ impl Planner {
             settings,
             persisted: Tracked::new(persisted),
             cluster: None,
+            owners: BTreeMap::new(),
             drain: Drain::default(),
             claims: ClaimMemory::default(),
             adopted: None,
@@ -229,6 +235,7 @@ impl Planner {
             has_old_warnings: false,
             has_followed: false,
             reserved: None,
+            servers: 0,
             plan: Arc::default(),
         };
         let PlannerSettings { policy, desired, .. } = &planner.settings;
@@ -255,10 +262,8 @@ impl Planner {
             return;
         }
         self.persisted.note_registered(&accepted.snapshot);
-        let mut cluster = ClusterView::new(accepted, &self.settings.policy, &memory(&self.persisted));
+        let cluster = ClusterView::new(accepted, &self.settings.policy, &memory(&self.persisted));
         self.has_followed = false;
-        // Before the table is used: what is beyond the limit takes no address either.
-        cluster.confine(self.settings.max_vips, &self.persisted.vips);
         self.cluster = Some(cluster);
         self.claims = ClaimMemory::default();
         // The last plan is of the cluster before.
@@ -273,10 +278,8 @@ impl Planner {
         let is_plain = is_certain
             && self.basis.is_some()
             && cluster.held == accepted.held
-            && accepted.displaced.is_empty()
-            && cluster.beyond == 0
-            && self.plan.unplaced == 0;
-        // What is held back, left out or without an address depends on all VIPs.
+            && accepted.displaced.is_empty();
+        // What is held back depends on all tasks.
         if !is_plain {
             return None;
         }
@@ -290,8 +293,7 @@ impl Planner {
         self.claims.follow(&cluster.snapshot, snapshot);
         cluster.snapshot = Arc::clone(snapshot);
         cluster.tasks = snapshot.tasks.len();
-        // Which VIPs are left out depends on all of them.
-        (cluster.table.vips.len() <= self.settings.max_vips).then_some(())
+        Some(())
     }
 
     /// Takes in a cluster that gives the same table.
@@ -424,11 +426,15 @@ impl Planner {
         self.drain.apply_to(&services, &mut plan.desired);
         // Only a plan that differs gets a new revision, as in [`Self::drain`].
         let after = |key| plan.desired.services.get(key);
-        if services.iter().any(|key| before.get(key) != after(key)) {
+        let has_changed = services.iter().any(|key| before.get(key) != after(key));
+        if has_changed {
             plan.revision += 1;
         }
         plan.project(&services);
         self.set_due(now);
+        if has_changed {
+            self.note_uses(actual);
+        }
         Some((Arc::clone(&self.plan), Reach::Services { services, names }))
     }
 
@@ -469,6 +475,11 @@ impl Planner {
         }
         let cluster = self.cluster.as_ref()?;
         let changed = std::mem::take(&mut self.changed);
+        let bounds = self.bounds(actual);
+        // Which VIPs and backends have a place where not all have one depends on all of them.
+        if !self.plan.is_complete() || !bounds.are_ample(&self.persisted) {
+            return None;
+        }
         let persisted = &mut self.persisted;
         let mut vacant = BTreeSet::new();
         let mut vacancies_differ = false;
@@ -488,6 +499,7 @@ impl Planner {
                 if before.is_some() {
                     persisted.vips.insert(key.clone(), None);
                 }
+                note_owners(&mut self.owners, key, vip);
             } else if let Some(since) = persisted.vips.get_mut(key) {
                 if cluster.table.awaited.contains(key) {
                     *since = None;
@@ -532,6 +544,7 @@ impl Planner {
         });
         let services: BTreeSet<ServiceKey> = held.chain(part.services.keys().copied()).collect();
         let are_packets = actual.node.capabilities.packets;
+        let (mut servers, mut largest) = (self.servers, 0);
         let mut names = false;
         for key in &services {
             let (old, new) = (desired.services.get(key), part.services.get(key));
@@ -548,7 +561,13 @@ impl Planner {
                 return None;
             }
             names |= old.map(|old| &old.port_names) != new.map(|new| &new.port_names);
+            servers = servers.saturating_sub(old.map_or(0, staying)) + new.map_or(0, staying);
+            largest = largest.max(new.map_or(0, staying));
         }
+        if !bounds.are_ample_for(servers, largest) {
+            return None;
+        }
+        self.servers = servers;
         let plan = Arc::make_mut(&mut self.plan);
         let mut before = BTreeMap::new();
         let mut part = part.services;
@@ -579,15 +598,23 @@ impl Planner {
         let linger = if is_synced { self.settings.linger } else { Duration::MAX };
         let refuses =
             |address| self.settings.policy.refuse_address(address, &cluster.infrastructure).is_some();
+        // In this order: what is forgotten leaves its place, and what has no place takes no address.
+        forget(&mut self.persisted, &cluster.table, refuses, now, linger);
+        let bounds = self.bounds(actual);
+        let confined = bounds.confine_vips(&cluster.table, &mut self.persisted, &self.owners);
+        let (table, beyond) = match confined {
+            Some((table, beyond)) => (Cow::Owned(table), beyond),
+            None => (Cow::Borrowed(&cluster.table), 0),
+        };
         // Before addresses are assigned: a name keeps its address as long as one of its VIPs is
         // remembered.
-        let vacant = remember(&mut self.persisted, &cluster.table, refuses, now, linger);
+        let vacant = remember(&mut self.persisted, &mut self.owners, &table);
         let DesiredSettings { range4, range6, .. } = &self.settings.desired;
         let open = self.settings.policy.literals_in_range;
-        let unplaced = assign(&mut self.persisted, &cluster.table, range4, range6, open).len();
+        let unplaced = assign(&mut self.persisted, &table, range4, range6, open, &self.owners).len();
         let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
         let mut desired = desired(Inputs {
-            table: &cluster.table,
+            table: &table,
             vacant: &vacant,
             agents: &cluster.agent_addresses,
             leases4: &self.persisted.leases4,
@@ -597,6 +624,9 @@ impl Planner {
             node: &actual.node,
             foreign: &actual.foreign,
         });
+        // Before adopted servers, which the kernel holds already.
+        let left_out = bounds.confine_servers(&mut desired);
+        self.drain.room = bounds.leaving();
         // From the desired state without adopted servers: a warning is about tasks that documents know.
         desired.warnings = cluster.warnings(&desired, self.settings.node, sources, &actual.node);
         self.basis = Some(Basis {
@@ -618,8 +648,9 @@ impl Planner {
             }
             adopted.keep(&mut desired, last);
         }
+        self.servers = desired.services.values().map(staying).sum();
         let plan = Arc::make_mut(&mut self.plan);
-        (plan.sources, plan.unplaced) = (sources, unplaced);
+        (plan.sources, plan.beyond, plan.unplaced, plan.left_out) = (sources, beyond, unplaced, left_out);
         Some(std::mem::replace(&mut plan.desired, desired))
     }
 
@@ -644,10 +675,11 @@ impl Planner {
             None => Vec::new(),
         };
         let times = (now, self.settings.drain);
+        let is_new = last.is_some();
         let has_changed = self.drain.update(&self.plan.desired, known, actual, times, are_taken);
         let plan = Arc::make_mut(&mut self.plan);
         // A new plan has no leaving servers yet, whether they have changed or not.
-        if last.is_some() || has_changed {
+        if is_new || has_changed {
             self.drain.apply(&mut plan.desired);
         }
         // Only a plan that differs gets a new revision: by the revision a pass tells a repair from a
@@ -657,6 +689,23 @@ impl Planner {
             plan.state = plan.desired.state();
         }
         self.set_due(now);
+        if is_new || has_changed {
+            self.note_uses(actual);
+        }
+    }
+
+    /// Returns the bounds of this node.
+    fn bounds(&self, actual: &Actual) -> Bounds {
+        let PlannerSettings { desired, policy, max_vips, .. } = &self.settings;
+        let literals = policy.literals_in_range.as_ref();
+        Bounds::new(*max_vips, desired, literals, actual.node.capabilities.bounds)
+    }
+
+    /// Notes with the plan how much of each bounded thing is in use.
+    fn note_uses(&mut self, actual: &Actual) {
+        let used = Used { servers: self.servers, leaving: self.drain.len() };
+        let uses = self.bounds(actual).uses(used, &self.plan.desired, &self.persisted, &self.owners);
+        Arc::make_mut(&mut self.plan).uses = uses;
     }
 
     fn set_due(&mut self, now: Timestamp) {
@@ -696,6 +745,12 @@ impl ClaimMemory {
         self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
         places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
     }
+}
+
+/// Returns the number of a service's servers that are not leaving.
+fn staying(programmed: &Programmed) -> usize {
+    let conditions = programmed.servers.values().map(|member| member.backend.condition);
+    conditions.filter(|condition| *condition != Condition::Gone).count()
 }
 
 /// The addresses of servers that were asked, with their names.

@@ -15,6 +15,7 @@ use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::connects::{Connects, ServiceConnects};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
+use crate::plan::shares::SharedUse;
 use crate::source::Failure;
 use crate::vip::Condition;
 
@@ -40,6 +41,9 @@ pub struct Status {
     /// Numbers of the VIPs within the daemon; a client counts those that it has.
     #[serde(skip)]
     pub counted: Option<Counts>,
+    /// Use of what tenants share.
+    #[serde(default)]
+    pub shared: Vec<SharedUse>,
     /// Labels and tasks that yield nothing, and why; the first of them.
     pub skipped: Arc<Vec<Skipped>>,
     /// Number of all skipped entries.

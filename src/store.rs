@@ -67,7 +67,7 @@ pub struct Persisted {
 }
 
 impl Persisted {
-    /// Notes when the frameworks of a document registered, and forgets the others.
+    /// Notes when the frameworks of a document registered, and forgets those that it does not list.
     pub fn note_registered(&mut self, snapshot: &Snapshot) {
         self.registered.retain(|id, _| snapshot.frameworks.contains_key(id));
         for (id, time) in &snapshot.registered {

@@ -15,12 +15,14 @@ pub mod policy;
 pub mod reserved;
 pub mod settings;
 pub mod table;
+pub mod tenant;
 
 pub use crate::cluster::PortOptions;
 use crate::cluster::dns_label::fragment;
 pub use key::{Host, VipKey};
 pub use policy::LabelPolicy;
 pub use table::{Backend, Condition, TableMemory, Vip, VipTable};
+pub use tenant::{Tenant, Tenants};
 
 /// Zone of the names unless the configuration says otherwise; that of DC/OS.
 pub const DEFAULT_ZONE: &str = "l4lb.thisdcos.directory";

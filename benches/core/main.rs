@@ -139,8 +139,9 @@ mod allocation {
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Persisted::default(), AddressRange::DCOS_V6);
         let table = VipTable::new(&SNAPSHOT, &LabelPolicy::default());
+        let owners = BTreeMap::new();
         bencher.bench_local(move || {
-            assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6, None)
+            assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6, None, &owners)
         });
     }
 

@@ -27,6 +27,11 @@ pub struct Skipped {
     /// Value of the label, or the value that could not be used.
     pub value: Option<String>,
     pub reason: String,
+    /// Id of the task's framework, and the app that it is an instance of, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framework: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 impl fmt::Display for Skipped {

@@ -72,6 +72,9 @@ pub struct TaskKey {
 pub struct Task {
     /// Framework and task id.
     pub key: TaskKey,
+    /// The app that it is an instance of, by [`app_of`]; empty in files of earlier versions.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub app: Arc<str>,
     pub agent_id: Arc<str>,
     pub state: TaskState,
     /// Result of the task's Mesos health check: `None` without a check, `Some(false)` until the
@@ -92,6 +95,19 @@ impl Task {
     /// Returns true if it should get new connections.
     pub fn is_ready(&self) -> bool {
         self.state == TaskState::Running && self.healthy != Some(false)
+    }
+}
+
+/// Returns the app that a task is an instance of: `dev_web` of `dev_web.instance-UUID._app.1`, and of
+/// `dev_web.UUID`, as ids were before Marathon 1.4, where no `name` is known.
+///
+/// Tasks of Marathon have the app's id as the beginning of theirs, which the app's author cannot choose apart from
+/// it. Those of other frameworks have a name.
+pub fn app_of<'t>(id: &'t str, name: Option<&'t str>) -> &'t str {
+    match (id.rsplit_once(".instance-"), name.filter(|name| !name.is_empty())) {
+        (Some((app, _)), _) => app,
+        (None, Some(name)) => name,
+        (None, None) => id.rsplit_once('.').map_or(id, |(app, _)| app),
     }
 }
 
@@ -163,4 +179,34 @@ impl TaskPort {
 pub struct VipLabel {
     pub key: String,
     pub value: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_app_of_a_task_is_what_its_author_cannot_choose() {
+        let uuid = "4c3e-5d6f";
+        let instance = format!("dev_web.instance-{uuid}._app.1");
+        // Marathon names tasks too, and there an id beginning with the app's counts.
+        assert_eq!(app_of(&instance, Some("another")), "dev_web");
+        assert_eq!(app_of(&instance, None), "dev_web");
+        assert_eq!(app_of("my.app.instance-1._app.1", None), "my.app");
+        // An app cannot hide behind another one that its id seems to begin with.
+        assert_eq!(app_of(&format!("web.instance-1.instance-{uuid}.db"), None), "web.instance-1");
+        // Before Marathon 1.4, and tasks of other frameworks.
+        assert_eq!(app_of("old.1f", None), "old");
+        assert_eq!(app_of("17", Some("spark-worker")), "spark-worker");
+        assert_eq!(app_of("17", Some("")), "17");
+    }
+
+    #[test]
+    fn tasks_in_files_of_earlier_versions_are_read() {
+        let text = r#"{"key":{"framework":"F","task":"web.1"},"agent_id":"S","state":"Running","healthy":null,
+            "runtime":"Mesos","addresses":[],"ports":[]}"#;
+        let task: Task = serde_json::from_str(text).unwrap();
+        assert_eq!(&*task.app, "");
+        assert!(!serde_json::to_string(&task).unwrap().contains("\"app\""));
+    }
 }

@@ -17,7 +17,8 @@ use super::state::{Connections, Link, RealServer, Service, ServiceKey, State};
 ///
 /// 1. routes that go;
 /// 2. settings of the kernel, timeouts, the link, new addresses on it, and rules;
-/// 3. services with their real servers, new ones before old ones leave;
+/// 3. services that go, then those that get no new servers, and then those that do, so that room is made
+///    first; within a service new servers come before old ones leave;
 /// 4. new routes, which send clients there;
 /// 5. addresses and rules that go, and at the end the link.
 ///
@@ -87,18 +88,22 @@ pub fn most_used_first(ops: &mut [Op], connections: &BTreeMap<(ServiceKey, Socke
 pub fn diff_services(actual: &State, desired: &State, services: &BTreeSet<ServiceKey>, seed: u64) -> Vec<Op> {
     let mut ops = Vec::new();
     // In the order of the whole comparison, so that both lists are the same.
+    let found = services.iter().filter(|key| actual.services.contains_key(key));
+    delete(found, desired, &mut ops);
     let wanted = services.iter().filter_map(|key| desired.services.get_key_value(key));
     add_and_change(actual, wanted, seed, &mut ops);
-    let found = services.iter().filter(|key| actual.services.contains_key(key));
-    ops.extend(found.filter(|key| !desired.services.contains_key(key)).map(|key| Op::DelService(*key)));
     ops
 }
 
 fn services(actual: &State, desired: &State, seed: u64, ops: &mut Vec<Op>) {
+    // What only goes makes room for what comes: a plane may hold so many and no more.
+    delete(actual.services.keys(), desired, ops);
     add_and_change(actual, desired.services.iter(), seed, ops);
-    for key in actual.services.keys().filter(|key| !desired.services.contains_key(key)) {
-        ops.push(Op::DelService(*key));
-    }
+}
+
+fn delete<'s>(found: impl Iterator<Item = &'s ServiceKey>, desired: &State, ops: &mut Vec<Op>) {
+    let gone = found.filter(|key| !desired.services.contains_key(key));
+    ops.extend(gone.map(|key| Op::DelService(*key)));
 }
 
 fn add_and_change<'s>(
@@ -107,7 +112,12 @@ fn add_and_change<'s>(
     seed: u64,
     ops: &mut Vec<Op>,
 ) {
-    for (key, wanted) in wanted {
+    let grows = |key: &ServiceKey, wanted: &Service| {
+        let found = actual.services.get(key);
+        wanted.servers.keys().any(|server| found.is_none_or(|found| !found.servers.contains_key(server)))
+    };
+    let (growing, others): (Vec<_>, Vec<_>) = wanted.partition(|(key, wanted)| grows(key, wanted));
+    for (key, wanted) in others.into_iter().chain(growing) {
         let servers = match actual.services.get(key) {
             Some(found) => {
                 if found.scheduling != wanted.scheduling {

@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use super::connects::Seen;
 use super::lock::Part;
+use super::node::PlaneBounds;
 use super::op::Op;
 use super::reading::Unreached;
 use super::state::{Connections, ServerKey};
@@ -83,6 +84,13 @@ pub use reading::EbpfReading;
 
 /// Time after which connections are looked for again that were not found.
 const SEARCH_AGAIN: Duration = Duration::from_secs(60);
+
+/// Bounds of the maps.
+pub const BOUNDS: PlaneBounds = PlaneBounds {
+    services: layout::SERVICES as usize,
+    servers: layout::SERVERS as usize,
+    servers_per_service: layout::SERVERS_PER_SERVICE,
+};
 
 /// eBPF programs and their maps, attached and pinned.
 #[derive(Debug)]

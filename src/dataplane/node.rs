@@ -51,12 +51,25 @@ pub struct Capabilities {
     /// True if connections to VIPs skip the port mappings of container runtimes, so that a backend on
     /// this node has to be addressed at its container.
     pub bypasses_port_mappings: bool,
+    /// Most VIPs and servers that the plane holds; `None` without such bounds.
+    pub bounds: Option<PlaneBounds>,
+}
+
+/// Bounds of what a plane holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaneBounds {
+    /// Most services.
+    pub services: usize,
+    /// Most servers of all services.
+    pub servers: usize,
+    /// Most servers of one service.
+    pub servers_per_service: usize,
 }
 
 /// Capabilities that most nodes have: those of IPVS.
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { packets: true, own_scheduler: None, bypasses_port_mappings: true }
+        Self { packets: true, own_scheduler: None, bypasses_port_mappings: true, bounds: None }
     }
 }
 

@@ -146,6 +146,7 @@ fn normalised(
     }
     Some(Task {
         key,
+        app: spec(&app.id).into(),
         agent_id: agent_id.into(),
         state,
         // Set when verdicts are made of the results.

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::view::{MarathonView, run_spec};
-use crate::cluster::TaskKey;
+use super::view::MarathonView;
+use crate::cluster::{TaskKey, app_of};
 
 /// Time for which a task counts as ended, which is longer than any document is doubted.
 const RETENTION: Duration = Duration::from_secs(3_600);
@@ -57,7 +57,7 @@ impl DepartedTasks {
         let (ended, ended_before, told) = (&mut self.ended, &view.snapshot.ended, &mut self.told);
         self.known.retain(|key| {
             let is_listed = view.snapshot.tasks.contains_key(key);
-            let is_complete = || complete.get(run_spec(&key.task)).copied().unwrap_or(false);
+            let is_complete = || complete.get(app_of(&key.task, None)).copied().unwrap_or(false);
             let has_ended = !is_listed && (told.remove(&*key.task).is_some() || is_complete());
             if has_ended {
                 ended.insert(key.clone(), now);
@@ -84,6 +84,7 @@ mod tests {
             let key = TaskKey { framework: "".into(), task: (*id).into() };
             let task = Task {
                 key: key.clone(),
+                app: "web".into(),
                 agent_id: "".into(),
                 state: TaskState::Running,
                 healthy: None,

@@ -10,7 +10,7 @@ use super::view::MarathonView;
 use super::wire::{Pod, PodContainer, PodContainerStatus, PodEndpoint, PodEndpointStatus, PodInstance};
 use crate::cluster::registry::port_ranges;
 use crate::cluster::{
-    Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, shortened,
+    Protocol, Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, app_of, shortened,
 };
 use crate::mesos::{Lenient, LenientList, SkipLog, container_address, readable, unreadable};
 
@@ -86,6 +86,7 @@ fn task(
     let given = readable(&status.endpoints).filter_map(|endpoint| endpoint.allocated_host_port);
     let given: Vec<(u64, u64)> = given.map(u64::from).map(|port| (port, port)).collect();
     Some(Task {
+        app: app_of(&task, None).into(),
         key: TaskKey { framework: view.framework.clone(), task: task.into() },
         agent_id: agent_id.into(),
         state,

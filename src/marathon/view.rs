@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::results::TaskResults;
-use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey, TaskState, shortened};
+use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey, TaskState, app_of, shortened};
 
 /// Marathon's view of the cluster: verdicts on tasks, and the tasks themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +85,7 @@ impl MarathonView {
         let mut judged = Vec::new();
         for task in snapshot.tasks.values().filter(|task| task.key.framework == self.framework) {
             let id = &*task.key.task;
-            let app = run_spec(id).to_owned();
+            let app = app_of(id, None).to_owned();
             let verdict = self.verdicts.get(id).copied();
             let is_waiting = self.waiting.contains(id) || (verdict.is_none() && self.checked.contains(&app));
             if is_waiting && task.is_ready() && was_ready(task) {
@@ -127,10 +127,4 @@ impl MarathonView {
 /// Returns the beginning of the ids of an app's tasks: `dev_web` of `/dev/web`.
 pub(super) fn spec(app: &str) -> String {
     app.trim_start_matches('/').replace('/', "_")
-}
-
-/// Returns the part of a task id that all tasks of an app have in common: `dev_web` of
-/// `dev_web.instance-UUID._app.1`, and of `dev_web.UUID` before Marathon 1.4.
-pub(super) fn run_spec(task: &str) -> &str {
-    task.rsplit_once(".instance-").or_else(|| task.rsplit_once('.')).map_or(task, |(spec, _)| spec)
 }

@@ -42,6 +42,7 @@ impl<'s> SkipLog<'s> {
                     label: record.label.map(shortened),
                     value: record.value.map(shortened),
                     reason: record.reason,
+                    ..Skipped::default()
                 },
             );
         }

@@ -14,7 +14,7 @@ use super::skip::SkipLog;
 use super::texts::Texts;
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
 use crate::cluster::registry::{RegisteredTask, port_ranges};
-use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState};
+use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, app_of};
 
 /// Returns the facts of a task: for the registry if it runs, and for the tasks with VIPs if it has VIP
 /// labels.
@@ -54,7 +54,7 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     {
         log.add(skipped);
     }
-    let task = reading.task(origin, state, &mut log).map(Arc::new);
+    let task = reading.task(origin, state, texts, &mut log).map(Arc::new);
     let executor =
         executor(executor_id, task.as_deref(), registered.as_ref().map(|(_, task)| &**task), texts);
     if task.is_none() && registered.is_none() && skipped.is_empty() {
@@ -118,7 +118,13 @@ impl<'t> TaskReading<'t> {
     }
 
     /// Returns the task if it has VIP labels.
-    fn task(mut self, origin: Option<Origin>, state: TaskState, log: &mut SkipLog<'_>) -> Option<Task> {
+    fn task(
+        mut self,
+        origin: Option<Origin>,
+        state: TaskState,
+        texts: &mut Texts,
+        log: &mut SkipLog<'_>,
+    ) -> Option<Task> {
         let ports = self.ports(log);
         if ports.is_empty() {
             return None;
@@ -132,6 +138,7 @@ impl<'t> TaskReading<'t> {
         let container = self.task.container.as_ref().and_then(|container| container.kind.as_deref());
         Some(Task {
             key,
+            app: texts.shared(app_of(&self.task.id.0, self.task.name.as_deref())),
             agent_id: agent,
             state,
             healthy: healthy(self.task),

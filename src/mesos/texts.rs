@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Ids of agents and frameworks. Keyed by chance, since tenants have a part in some of them.
+/// Ids of agents, frameworks and apps. Keyed by chance, since tenants have a part in some of them.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
     known: HashSet<Arc<str>>,

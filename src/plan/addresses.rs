@@ -1,34 +1,32 @@
 //! Addresses: which name has which, which VIPs are remembered, and which address of its own a node
 //! uses towards VIPs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::desired::Sources;
+use super::shares::divide;
 use crate::dataplane::Node;
 use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Host, VipKey, VipTable};
+use crate::vip::{Host, Tenants, Vip, VipKey, VipTable};
 
-/// Notes which VIPs exist, and returns those that have lost all backends but are not forgotten yet. A
-/// literal VIP whose address `refuses` selects is forgotten at once: it belongs to something that was
-/// learnt of later.
-pub fn remember(
+/// Forgets VIPs that have had no backends for longer than `linger`, and notes which have lost theirs. A literal
+/// VIP whose address `refuses` selects is forgotten at once: it belongs to something that was learnt of later.
+pub fn forget(
     persisted: &mut Persisted,
     table: &VipTable,
     refuses: impl Fn(IpAddr) -> bool,
     now: Timestamp,
     linger: Duration,
-) -> BTreeSet<VipKey> {
-    // A VIP that serves again starts anew: its time without backends is forgotten.
-    for key in table.vips.keys() {
-        persisted.vips.insert(key.clone(), None);
-    }
+) {
     persisted.vips.retain(|key, since| {
+        // A VIP that serves again starts anew: its time without backends is forgotten.
         if table.vips.contains_key(key) {
+            *since = None;
             return true;
         }
         if key.literal().is_some_and(&refuses) {
@@ -43,7 +41,31 @@ pub fn remember(
         let since = *since.get_or_insert(now);
         Duration::try_from(now.duration_since(since)).unwrap_or_default() <= linger
     });
+}
+
+/// Notes which VIPs there are, and whose they are: a VIP that loses its tasks is that of its last ones. Returns
+/// those that have lost all backends but are not forgotten yet.
+pub fn remember(
+    persisted: &mut Persisted,
+    owners: &mut BTreeMap<VipKey, Tenants>,
+    table: &VipTable,
+) -> BTreeSet<VipKey> {
+    for (key, vip) in &table.vips {
+        persisted.vips.insert(key.clone(), None);
+        note_owners(owners, key, vip);
+    }
+    owners.retain(|key, _| persisted.vips.contains_key(key));
     persisted.vips.keys().filter(|key| !table.vips.contains_key(*key)).cloned().collect()
+}
+
+/// Notes whose a VIP is.
+pub fn note_owners(owners: &mut BTreeMap<VipKey, Tenants>, key: &VipKey, vip: &Vip) {
+    let Some(tenants) = &vip.tenants else { return };
+    // Looked up first: most VIPs are known, and their keys need not be copied.
+    match owners.get_mut(key) {
+        Some(known) => known.clone_from(tenants),
+        None => drop(owners.insert(key.clone(), tenants.clone())),
+    }
 }
 
 /// Gives every name of the table an address, in Minuteman's order, and takes back the addresses of
@@ -55,7 +77,13 @@ pub fn assign(
     range4: &AddressRange,
     range6: &AddressRange,
     literals: Option<AddressRange>,
+    owners: &BTreeMap<VipKey, Tenants>,
 ) -> Vec<String> {
+    // A name that is beyond its app's share gives its address up at once: it is needed by one within its share.
+    let beyond4 = beyond_share(persisted, table, owners, range4, literals);
+    let beyond6 = beyond_share(persisted, table, owners, range6, literals);
+    persisted.leases4.retain(|name| !beyond4.contains(name));
+    persisted.leases6.retain(|name| !beyond6.contains(name));
     let mut ranked: Vec<_> = table.vips.iter().collect();
     // The order decides which of two names with the same hash gets the address that Minuteman gives it.
     ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
@@ -71,8 +99,15 @@ pub fn assign(
     };
     // Before old names are removed: an address that was just given up is not given to a new name in the
     // same pass, so that clients with an old DNS answer do not reach it.
-    let mut unplaced = persisted.leases4.assign(range4, names(true), literals);
-    unplaced.extend(persisted.leases6.assign(range6, names(false), literals));
+    let within4 = names(true).filter(|name| !beyond4.contains(*name));
+    let mut unplaced = persisted.leases4.assign(range4, within4, literals);
+    let within6 = names(false).filter(|name| !beyond6.contains(*name));
+    unplaced.extend(persisted.leases6.assign(range6, within6, literals));
+    for (beyond, ipv4) in [(beyond4, true), (beyond6, false)] {
+        // A vacant name wants no address.
+        let wanted: BTreeSet<&str> = names(ipv4).filter(|name| beyond.contains(*name)).collect();
+        unplaced.extend(wanted.into_iter().map(str::to_owned));
+    }
     // A name keeps its address as long as any VIP of it is remembered.
     let named = |key: &VipKey| match &key.host {
         Host::Named(name) => Some(name.clone()),
@@ -82,6 +117,48 @@ pub fn assign(
     persisted.leases4.retain(|name| known.contains(name));
     persisted.leases6.retain(|name| known.contains(name));
     unplaced
+}
+
+/// Returns the number of addresses of a range that names can have.
+pub fn room(range: &AddressRange, literals: Option<&AddressRange>) -> usize {
+    range.size() - literals.filter(|literals| range.covers(literals)).map_or(0, AddressRange::size)
+}
+
+/// Returns the names that get no address of a range because their apps have their fair shares of it; none as
+/// long as there are enough.
+fn beyond_share(
+    persisted: &Persisted,
+    table: &VipTable,
+    owners: &BTreeMap<VipKey, Tenants>,
+    range: &AddressRange,
+    literals: Option<AddressRange>,
+) -> BTreeSet<String> {
+    let room = room(range, literals.as_ref());
+    // The usual case; each name has a VIP that is remembered.
+    if persisted.vips.len() <= room {
+        return BTreeSet::new();
+    }
+    let ipv4 = range.is_ipv4();
+    let leases = if ipv4 { &persisted.leases4 } else { &persisted.leases6 };
+    let mut tenants: BTreeMap<&str, Tenants> = BTreeMap::new();
+    for key in persisted.vips.keys() {
+        let Host::Named(name) = &key.host else { continue };
+        let of_vip = match table.vips.get(key) {
+            Some(vip) if vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4) => vip.tenants.as_ref(),
+            // A vacant VIP refuses connections at the address that it had.
+            _ if leases.get(name).is_some() => owners.get(key),
+            _ => continue,
+        };
+        let of_vip = of_vip.cloned().unwrap_or_default();
+        tenants.entry(name).and_modify(|known| known.join(&of_vip)).or_insert(of_vip);
+    }
+    // Of one app names that have an address keep it before new ones get one.
+    let mut names: Vec<(&str, Tenants)> = tenants.into_iter().collect();
+    names.sort_by_key(|(name, _)| leases.get(name).is_none());
+    let items: Vec<&Tenants> = names.iter().map(|(_, tenants)| tenants).collect();
+    let admitted = divide(&items, room).admitted.into_iter();
+    let beyond = names.iter().zip(admitted).filter(|(_, admitted)| !admitted);
+    beyond.map(|((name, _), _)| (*name).to_owned()).collect()
 }
 
 /// Returns the node's own address per family: as configured, else the one under which Mesos knows the

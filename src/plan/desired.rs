@@ -3,6 +3,7 @@
 //! [`Desired`] keeps each virtual service once, with the tasks behind its servers. The
 //! [`State`] that is compared with the kernel is a projection of it, see [`Desired::state`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -64,6 +65,12 @@ impl Member {
     /// A server with the weight that its backend's condition gives.
     pub fn new(backend: Backend) -> Self {
         Self { weight: backend.weight(), backend }
+    }
+
+    /// Decides between this task and one that claims the same address.
+    fn meet(&mut self, other: Backend) {
+        self.backend.meet(other);
+        self.weight = self.backend.weight();
     }
 }
 
@@ -312,12 +319,9 @@ impl Inputs<'_> {
                 true => backend.seen_from(seen, &self.node.addresses),
                 false => seen,
             };
-            // Two tasks can claim one address for a moment; the one that takes connections has it.
-            match servers.get(&here) {
-                Some(known) if known.backend.condition <= backend.condition => {}
-                _ => {
-                    servers.insert(here, Member::new(backend.clone()));
-                }
+            match servers.entry(here) {
+                Entry::Occupied(mut known) => known.get_mut().meet(backend.clone()),
+                Entry::Vacant(free) => drop(free.insert(Member::new(backend.clone()))),
             }
         }
         // A plane with one way to choose reports that one, so that comparing with the kernel finds no

@@ -21,11 +21,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::desired::{Desired, Member, Programmed};
+use super::shares::divide;
 use crate::cluster::Protocol;
 use crate::cluster::claims::Place;
 use crate::dataplane::{Actual, Connections, ServerKey, Service, ServiceKey, of_service};
 use crate::store::KeptDrain;
-use crate::vip::{Backend, Condition};
+use crate::vip::{Backend, Condition, Tenants};
 
 /// Time between two counts of the connections of leaving servers.
 pub const POLL: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub struct Drain {
     leaving: BTreeMap<ServerKey, Leaving>,
     /// Servers that were leaving when an earlier run ended, until they are found or wanted again.
     resumed: BTreeMap<ServerKey, Leaving>,
+    /// Most servers that are kept; what is more goes at once, in fair shares. `None` without a bound.
+    pub room: Option<usize>,
 }
 
 /// A server that is leaving.
@@ -57,7 +60,7 @@ impl Drain {
             let backend = Backend { task, agent, ..Backend::unknown(Condition::Gone) };
             ((service, server), Leaving { backend, since, until })
         };
-        Self { leaving: BTreeMap::new(), resumed: drains.into_iter().map(leaving).collect() }
+        Self { resumed: drains.into_iter().map(leaving).collect(), ..Self::default() }
     }
 
     /// Returns the servers that are leaving, for a later run.
@@ -82,6 +85,11 @@ impl Drain {
     /// Returns true when nothing is leaving.
     pub fn is_empty(&self) -> bool {
         self.leaving.is_empty()
+    }
+
+    /// Returns the number of servers that are leaving.
+    pub fn len(&self) -> usize {
+        self.leaving.len()
     }
 
     /// Returns the servers that are leaving.
@@ -160,6 +168,11 @@ impl Drain {
             next.iter().map(|((_, address), leaving)| leaving.backend.place(*address)).collect();
         let mut taken = are_taken(&places).into_iter();
         next.retain(|_, _| taken.next() != Some(true));
+        if let Some(room) = self.room.filter(|room| next.len() > *room) {
+            let items: Vec<&Tenants> = next.values().map(|leaving| &leaving.backend.tenants).collect();
+            let mut admitted = divide(&items, room).admitted.into_iter();
+            next.retain(|_, _| admitted.next() != Some(false));
+        }
         // Connection counts are not compared: they change all the time, and the table does not.
         let changed = !next.keys().eq(self.leaving.keys());
         self.leaving = next;

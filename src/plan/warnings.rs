@@ -10,6 +10,9 @@ use crate::cluster::{Agent, Protocol, Snapshot, shortened};
 use crate::dataplane::{Node, ServiceKey};
 use crate::vip::{Condition, VipTable, summarize};
 
+/// Warnings about VIPs that share backends that are listed; more are only counted.
+const MAX_SHARED: usize = 50;
+
 /// Returns the warnings for a table and the desired state that was made of it.
 pub fn warnings(table: &VipTable, desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
     let mut warnings = table.doubtful.warnings();
@@ -133,7 +136,11 @@ fn shared_backends(desired: &Desired) -> Vec<String> {
             if *count == 1 { "" } else { "es" }
         )
     };
-    shared.iter().map(warning).collect()
+    let mut warnings: Vec<String> = shared.iter().take(MAX_SHARED).map(warning).collect();
+    if let Some(more) = shared.len().checked_sub(MAX_SHARED).filter(|more| *more > 0) {
+        warnings.push(format!("{more} more groups of VIPs share backend addresses"));
+    }
+    warnings
 }
 
 /// Returns the servers of a service whose tasks documents know: what leaves is gone before a warning is of use.

@@ -15,6 +15,7 @@ use crate::dns::publisher::serial;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::{NamedService, Zone};
 use crate::plan::desired::{Desired, Sources};
+use crate::plan::shares::{self, SharedUse};
 use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
 use crate::status::build::{
@@ -293,8 +294,9 @@ impl Publisher {
                 self.detailed = Some(plan.revision);
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
-                status.skipped = Arc::new(skipped.iter().take(SHOWN_SKIPPED).cloned().collect());
+                status.skipped = Arc::new(shares::shown(skipped, SHOWN_SKIPPED));
                 status.counted = Some(counts(&plan.desired));
+                status.shared.clone_from(&plan.uses);
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());
                 warnings.extend(report.unreached.as_ref().map(Unreached::to_string));
@@ -315,6 +317,7 @@ impl Publisher {
         warnings.extend(self.unnamed.iter().cloned());
         warnings.extend(dropped_warning(plan, actual));
         warnings.extend(conntab_warning(actual));
+        warnings.extend(plan.uses.iter().filter_map(SharedUse::warning));
         if self.status.pass.defects > 0 {
             warnings.push(
                 "a plan that followed changes of the cluster was wrong, and was corrected by an audit: this is a \

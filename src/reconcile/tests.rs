@@ -393,6 +393,19 @@ async fn vips_beyond_the_limit_are_left_out_and_those_that_were_there_stay() {
 }
 
 #[tokio::test]
+async fn the_use_of_vips_is_shown_and_warned_of_from_three_quarters_on() {
+    let mut bench = Bench::with("[vips]\nmax = 4\n");
+    let warned =
+        |bench: &Bench| bench.status().warnings.iter().any(|warning| warning.contains("VIPs: 3 of 4"));
+    bench.learn(&document(&["/x:80", "/y:80"])).await;
+    assert_eq!((bench.status().shared[0].used, bench.status().shared[0].limit), (2, 4));
+    assert!(!warned(&bench));
+    bench.learn(&document(&["/x:80", "/y:80", "/z:80"])).await;
+    assert!(warned(&bench), "{:?}", bench.status().warnings);
+    assert!(!bench.status().degraded);
+}
+
+#[tokio::test]
 async fn a_flushed_table_is_repaired_the_most_used_first() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/a:80", "/b:80", "/c:80", "/d:80"])).await;

@@ -76,9 +76,15 @@ pub fn table_reasons(plan: Option<&Plan>, cluster: Option<&ClusterView>) -> Vec<
             summarize(lost)
         ));
     }
-    if let Some(beyond) = cluster.map(|cluster| cluster.beyond).filter(|beyond| *beyond > 0) {
+    if let Some(beyond) = plan.map(|plan| plan.beyond).filter(|beyond| *beyond > 0) {
         reasons.push(format!(
             "vips: {beyond} VIPs are left out, because there are more than vips.max; raise it"
+        ));
+    }
+    if let Some(left_out) = plan.map(|plan| plan.left_out).filter(|left_out| *left_out > 0) {
+        reasons.push(format!(
+            "backends: {left_out} are left out, because the data plane holds no more; l4lbd status lists the apps \
+             under SKIPPED"
         ));
     }
     if let Some(blocked) = plan.map(|plan| &plan.desired.blocked).filter(|blocked| !blocked.is_empty()) {

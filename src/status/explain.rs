@@ -13,6 +13,7 @@ use crate::cluster::{Skipped, Snapshot};
 use crate::dataplane::memory::SimulatedKernel;
 use crate::dataplane::{Node, State};
 use crate::dns::zones::vips::Zone;
+use crate::plan::shares::SharedUse;
 use crate::plan::{Planner, PlannerSettings};
 use crate::store::Persisted;
 
@@ -59,6 +60,7 @@ pub fn explain(document: Snapshot, situation: Situation, now: Timestamp) -> Expl
     let (_, left_out) = zone.with_services(0, &held_names(&plan.desired, &[]));
     let mut warnings = plan.desired.warnings.clone();
     warnings.extend(unnamed_warnings(left_out));
+    warnings.extend(plan.uses.iter().filter_map(SharedUse::warning));
     Explanation {
         vips,
         skipped: plan.desired.skipped.clone(),

@@ -36,6 +36,9 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
         line(out, format_args!("         {usage}"))?;
     }
     line(out, format_args!("vips     {}", status.counts()))?;
+    for (index, shared) in status.shared.iter().enumerate() {
+        line(out, format_args!("{:<8} {shared}", if index == 0 { "shared" } else { "" }))?;
+    }
     writeln!(out)?;
     vips(&status.vips, now).write(out)?;
     section(out, "WARNINGS", &status.warnings)?;

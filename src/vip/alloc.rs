@@ -88,6 +88,11 @@ impl AddressRange {
         }
     }
 
+    /// Number of addresses.
+    pub fn size(&self) -> usize {
+        usize::try_from((number(self.max) - number(self.min)).saturating_add(1)).unwrap_or(usize::MAX)
+    }
+
     /// Number of addresses that are tried for a name, which is one less than there are.
     fn span(&self) -> u128 {
         (number(self.max) - number(self.min)).max(1)
@@ -151,6 +156,16 @@ impl Leases {
     /// The address that `name` holds.
     pub fn get(&self, name: &str) -> Option<IpAddr> {
         self.0.get(name).copied()
+    }
+
+    /// Returns the number of names that hold one.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if no name holds one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Names with their addresses.

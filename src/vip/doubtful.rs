@@ -72,6 +72,7 @@ impl DoubtfulLabels {
             label: Some(shortened(written.key.clone())),
             value: Some(shortened(written.value.clone())),
             reason: format!("{doubt}; it became the VIP {vip}, a name in {}", policy.zone),
+            ..Skipped::default()
         };
         found.insert(place, Doubt { label, ports: 1 });
     }
@@ -188,6 +189,7 @@ mod tests {
         };
         Task {
             key: TaskKey { framework: framework.into(), task: id.into() },
+            app: id.into(),
             agent_id: "S".into(),
             state: TaskState::Running,
             healthy: None,

@@ -29,8 +29,9 @@ pub struct VipSettings {
     #[config(default = "10m")]
     pub linger: Span,
 
-    /// Largest number of VIPs that are programmed into the kernel. New VIPs beyond it are left out, and l4lbd
-    /// status is degraded.
+    /// Largest number of VIPs that are programmed into the kernel, those without tasks among them; with eBPF at
+    /// most 32768. Beyond it apps have fair shares, what is more is left out, and l4lbd status is degraded. See
+    /// SHARED BOUNDS in l4lbd-labels(7).
     #[config(default = 32768)]
     pub max: usize,
 
@@ -60,8 +61,8 @@ pub struct VipSettings {
 
     /// Ports of agents that a task can be a backend at: `"any"` for every port, `"allocated"` for those among the
     /// port resources of the task or of its executor, as pods have them, or in the port mappings of its
-    /// container, and only at its own agent. With
-    /// `"any"`, whoever may start a task can point a VIP of his at any port of any agent. Use `"allocated"` where
+    /// container, and only at its own agent. With `"any"`, each tenant can point a VIP of its own at any port of any
+    /// agent. Use `"allocated"` where
     /// tenants are not trusted. Must be the same on all nodes. See TENANTS in l4lbd-labels(7).
     #[config(default = "any")]
     pub ports: BackendPorts,

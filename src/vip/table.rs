@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::cell::{LazyCell, OnceCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,9 +15,10 @@ use super::doubtful::DoubtfulLabels;
 use super::endpoints::{Endpoint, endpoints};
 use super::label::{self, LabelHost};
 use super::settings::{BackendPorts, SharedVips};
+use super::tenant::{Tenant, Tenants};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
+use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel, shortened};
 
 mod follow;
 
@@ -34,6 +35,8 @@ pub struct Vip {
     pub sticky_idle: bool,
     /// Names of the task ports that serve it, as written; DNS makes SRV records of them.
     pub port_names: BTreeSet<String>,
+    /// Apps that have tasks behind it; `None` without tasks.
+    pub tenants: Option<Tenants>,
 }
 
 /// Minuteman's processing order: protocol, label and framework as written, port. `None` for literal VIPs,
@@ -56,6 +59,8 @@ pub struct Backend {
     pub drain: Option<Duration>,
     /// Set when its task is kept although the last document does not list it as running.
     pub is_kept: bool,
+    /// Apps that claim to be here: the task's, and those of other tasks with the same address.
+    pub tenants: Tenants,
 }
 
 /// Reason for which a backend gets new connections, or not. If two tasks claim one address, the
@@ -97,12 +102,22 @@ impl Backend {
             local: None,
             drain: None,
             is_kept: false,
+            tenants: Tenants::default(),
         }
     }
 
     /// IPVS weight: 1, or 0 when it should get no new connections.
     pub fn weight(&self) -> u32 {
         u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable))
+    }
+
+    /// Decides between two tasks that claim one address, as can be for a moment: the one that takes connections has
+    /// it. The apps of both count, so that a task that claims another's address takes no share from its app.
+    pub fn meet(&mut self, mut other: Self) {
+        if other.condition < self.condition {
+            std::mem::swap(self, &mut other);
+        }
+        self.tenants.join(&other.tenants);
     }
 
     /// Returns the place that the backend has at `address`.
@@ -186,6 +201,7 @@ struct PlacedPort<'a> {
     task: &'a Task,
     port: &'a TaskPort,
     backends: Result<Vec<Endpoint>, String>,
+    tenants: Tenants,
 }
 
 /// Holders of backends that tasks claim without their agent's word, by task and address.
@@ -248,8 +264,13 @@ struct TableBuilder<'a> {
     claims: Claims<'a>,
     /// Names and addresses that several frameworks ask for.
     contests: BTreeMap<Host, Contest<'a>>,
+    /// Number of labels that give no VIP, by framework and app.
+    skipped: BTreeMap<(&'a str, &'a str), usize>,
     table: VipTable,
 }
+
+/// Labels of one app that are listed with the reason why they give no VIP; more are only counted.
+const MAX_SKIPPED: usize = 100;
 
 impl<'a> TableBuilder<'a> {
     fn new(snapshot: &'a Snapshot, rules: &'a LabelPolicy, memory: &'a TableMemory<'a>) -> Self {
@@ -262,6 +283,7 @@ impl<'a> TableBuilder<'a> {
             lost: BTreeMap::new(),
             claims: Claims::default(),
             contests: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
         }
     }
@@ -275,11 +297,22 @@ impl<'a> TableBuilder<'a> {
     /// backends.
     fn place(&mut self) -> Vec<PlacedPort<'a>> {
         let snapshot = self.snapshot;
+        // Keyed by chance, since tenants choose the names of apps.
+        let mut known: HashMap<(&str, &str), Tenants> = HashMap::new();
+        let mut tenants = |task: &'a Task| {
+            let tenant = || Tenant {
+                framework: Arc::clone(&task.key.framework),
+                name: snapshot.frameworks.get(&*task.key.framework).cloned().unwrap_or_default(),
+                app: Arc::clone(&task.app),
+            };
+            known.entry((&task.key.framework, &task.app)).or_insert_with(|| tenant().into()).clone()
+        };
         let ports = snapshot.tasks.values().flat_map(|task| task.ports.iter().map(move |port| (task, port)));
         let mut ports: Vec<PlacedPort<'_>> = ports
             .map(|(task, port)| {
                 let found = endpoints(snapshot, task, port);
-                PlacedPort { task, port, backends: found.and_then(|found| self.allocated(task, port, found)) }
+                let backends = found.and_then(|found| self.allocated(task, port, found));
+                PlacedPort { task, port, backends, tenants: tenants(task) }
             })
             .collect();
         let mut taken = self.taken(&ports);
@@ -291,6 +324,7 @@ impl<'a> TableBuilder<'a> {
     fn begin_again(&mut self, contests: BTreeMap<Host, Contest<'a>>, skipped: usize) {
         self.contests = contests;
         self.lost.clear();
+        self.skipped.clear();
         self.table.vips.clear();
         self.table.awaited.clear();
         self.table.doubtful = DoubtfulLabels::default();
@@ -330,7 +364,7 @@ impl<'a> TableBuilder<'a> {
 
     /// Removes the backends of a port that another task has.
     fn drop_taken(&mut self, placed: &mut PlacedPort<'a>, taken: &mut Taken<'a>) {
-        let PlacedPort { task, port, backends: Ok(backends) } = placed else { return };
+        let PlacedPort { task, port, backends: Ok(backends), .. } = placed else { return };
         let mut reasons = Vec::new();
         backends.retain(|(address, _)| {
             let holder = taken.get(&(&task.key, *address));
@@ -354,14 +388,16 @@ impl<'a> TableBuilder<'a> {
     }
 
     fn add(&mut self, placed: &PlacedPort<'a>) {
-        let PlacedPort { task, port, backends } = placed;
+        let PlacedPort { task, port, backends, tenants } = placed;
         let framework = self.snapshot.frameworks.get(&*task.key.framework);
         for label in &port.labels {
             let added = match (framework, backends) {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
                 }
-                (Some(framework), Ok(backends)) => self.add_vip(task, port, label, framework, backends),
+                (Some(framework), Ok(backends)) => {
+                    self.add_vip((task, port, tenants), label, framework, backends)
+                }
                 (_, Err(reason)) => Err(reason.clone()),
             };
             if let Err(reason) = added
@@ -374,8 +410,7 @@ impl<'a> TableBuilder<'a> {
 
     fn add_vip(
         &mut self,
-        task: &'a Task,
-        port: &TaskPort,
+        (task, port, tenants): (&'a Task, &TaskPort, &Tenants),
         written: &VipLabel,
         framework: &str,
         backends: &[Endpoint],
@@ -429,7 +464,7 @@ impl<'a> TableBuilder<'a> {
         let is_kept = self.snapshot.kept.contains(&task.key);
         let backends = usable
             .into_iter()
-            .map(|&(address, local)| (address, Backend { is_kept, ..backend(task, port, local) }));
+            .map(|&(address, local)| (address, Backend { is_kept, ..backend((task, port, tenants), local) }));
         // Kept apart until all tasks are known: lost backends serve only where no other one does.
         if task.state == TaskState::Lost {
             self.lost.entry(key).or_default().extend(backends);
@@ -444,6 +479,7 @@ impl<'a> TableBuilder<'a> {
         // The highest rank of its tasks decides, so that their order does not matter.
         let vip = self.table.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
+        vip.join(tenants);
         for (address, backend) in backends {
             vip.add(address, backend);
         }
@@ -539,7 +575,16 @@ impl<'a> TableBuilder<'a> {
     }
 
     fn finish(self) -> VipTable {
-        let Self { lost, mut table, tasks, contests, snapshot, rules, .. } = self;
+        let Self { lost, mut table, tasks, contests, skipped, snapshot, rules, .. } = self;
+        for ((framework, app), count) in skipped.into_iter().filter(|(_, count)| *count > MAX_SKIPPED) {
+            table.skipped.push(Skipped {
+                task: shortened(app.to_owned()),
+                reason: format!("{} more labels of this app give no VIP", count - MAX_SKIPPED),
+                framework: Some(framework.to_owned()),
+                app: Some(app.to_owned()),
+                ..Skipped::default()
+            });
+        }
         table.warnings = contest::warnings(&contests, snapshot, rules.shared);
         table.depends_on_names = tasks.get().is_some();
         for (key, backends) in lost {
@@ -551,6 +596,7 @@ impl<'a> TableBuilder<'a> {
             // Who is unreachable for the master may still be reachable from here.
             let vip = table.vips.entry(key.clone()).or_default();
             for (address, backend) in backends {
+                vip.join(&backend.tenants);
                 vip.add(address, backend);
             }
             table.unreachable.insert(key);
@@ -560,13 +606,21 @@ impl<'a> TableBuilder<'a> {
         table
     }
 
-    fn skip(&mut self, task: &Task, port: &TaskPort, label: &str, value: &str, reason: String) {
+    fn skip(&mut self, task: &'a Task, port: &TaskPort, label: &str, value: &str, reason: String) {
+        let skipped = self.skipped.entry((&task.key.framework, &task.app)).or_default();
+        *skipped += 1;
+        // Tenants decide how many there are, and no operator reads more.
+        if *skipped > MAX_SKIPPED {
+            return;
+        }
         self.table.skipped.push(Skipped {
             task: task.key.task.to_string(),
             port: Some(port.describe()),
             label: Some(label.to_owned()),
             value: Some(value.to_owned()),
             reason,
+            framework: Some(task.key.framework.to_string()),
+            app: Some(task.app.to_string()),
         });
     }
 }
@@ -587,24 +641,29 @@ impl Vip {
         }
     }
 
-    /// Two tasks can claim one address for a moment; the one that takes connections has it.
     fn add(&mut self, address: SocketAddr, backend: Backend) {
-        match self.backends.get(&address) {
-            Some(known) if known.condition <= backend.condition => {}
-            _ => {
-                self.backends.insert(address, backend);
-            }
+        match self.backends.get_mut(&address) {
+            Some(known) => known.meet(backend),
+            None => drop(self.backends.insert(address, backend)),
+        }
+    }
+
+    fn join(&mut self, tenants: &Tenants) {
+        match &mut self.tenants {
+            Some(known) => known.join(tenants),
+            None => self.tenants = Some(tenants.clone()),
         }
     }
 }
 
-fn backend(task: &Task, port: &TaskPort, local: Option<SocketAddr>) -> Backend {
+fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<SocketAddr>) -> Backend {
     Backend {
         condition: Condition::of(task),
         task: task.key.task.to_string(),
         agent: task.agent_id.to_string(),
         local,
         drain: port.options.drain,
+        tenants: tenants.clone(),
         is_kept: false,
     }
 }

@@ -160,7 +160,10 @@ fn every_field_of_the_status_is_described() {
                 "until": "2026-01-01T00:00:00Z", "active": 0, "inactive": 0
             }]
         }],
-        "skipped": [{"task": "", "port": "", "label": "", "value": "", "reason": ""}], "skipped_total": 1,
+        "skipped": [{
+            "task": "", "port": "", "label": "", "value": "", "reason": "", "framework": "", "app": ""
+        }],
+        "skipped_total": 1, "shared": [{"name": "", "used": 0, "limit": 0, "largest": ["", 0]}],
         "warnings": [], "foreign": [{"service": ""}], "at": "2026-01-01T00:00:00Z"
     }))
     .unwrap();

@@ -90,3 +90,10 @@ fn servers_that_are_configured_by_address_are_infrastructure() {
     assert_eq!(addresses, expected);
     assert_eq!(found[&IpAddr::from([10, 7, 0, 1])], "the address of a ZooKeeper server");
 }
+
+#[test]
+fn what_tenants_may_do_to_each_other_is_configured() {
+    use crate::vip::settings::{BackendPorts, SharedVips};
+    let policy = label_policy(&config("[vips]\nshared = \"refuse\"\nports = \"allocated\""));
+    assert_eq!((policy.shared, policy.ports), (SharedVips::Refuse, BackendPorts::Allocated));
+}

@@ -175,3 +175,24 @@ fn a_change_never_leaves_a_service_without_servers() {
     let ops = diff(&with(1), &with(2), 0);
     assert!(matches!(ops.as_slice(), [Op::AddServer(..), Op::DelServer(..)]), "{ops:?}");
 }
+
+/// A plane may be full: what only goes makes room for what comes.
+#[test]
+fn what_only_goes_comes_before_what_is_added() {
+    let server = |port: u16| (SocketAddr::from(([10, 0, 0, 9], port)), RealServer::masquerade(1));
+    let service = |ports: std::ops::Range<u16>| Service {
+        scheduling: Scheduling { scheduler: "wlc".to_owned(), flags: 0 },
+        servers: ports.map(server).collect(),
+    };
+    let key = |port| ServiceKey { protocol: Protocol::Tcp, address: [10, 0, 0, 1].into(), port };
+    let of = |services: Vec<(u16, Service)>| State {
+        services: services.into_iter().map(|(port, service)| (key(port), service)).collect(),
+        ..State::default()
+    };
+    let actual = of(vec![(1, service(1..3)), (2, service(1..9)), (3, service(1..9))]);
+    let desired = of(vec![(1, service(1..4)), (2, service(1..2)), (4, service(1..3))]);
+    let ops = diff(&actual, &desired, 7);
+    let last_gone = ops.iter().rposition(|op| matches!(op, Op::DelService(_) | Op::DelServer(..))).unwrap();
+    let first_added = ops.iter().position(|op| matches!(op, Op::AddService(..) | Op::AddServer(..))).unwrap();
+    assert!(last_gone < first_added, "{ops:?}");
+}

@@ -54,8 +54,7 @@ pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
 pub fn publish(maps: &Maps, table: &mut ServiceTable, elements: &mut Elements, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, ..Published::default() };
-    let used = table.servers();
-    let mut publisher = Publisher { maps, table, elements, used, has_reclaimed: false };
+    let mut publisher = Publisher { maps, table, elements, has_reclaimed: false };
     // What is gone makes room before anything is added, and then services that add little come first.
     let added = |(key, draft): &(ServiceKey, Draft)| publisher.table.added(key, draft.servers.as_ref());
     let (shrinking, mut growing): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| added(draft) == 0);
@@ -119,10 +118,6 @@ impl NoRoom {
                 Error::Full { what: "servers, including those just replaced,", limit: layout::SLOTS }
             }
             Self::Exhausted(Exhausted::Ids) => Error::Full { what: "servers", limit: layout::SERVERS },
-            Self::Exhausted(Exhausted::Share) => Error::Full {
-                what: "servers, of which the last eighth is for small and changed services,",
-                limit: layout::SERVERS,
-            },
             Self::Unknown(source) => map_error(&layout::COUNTS, copied(source)),
         }
     }
@@ -141,8 +136,6 @@ struct Publisher<'a> {
     elements: &'a mut Elements,
     /// True if retired slots and ids were reclaimed for this call, which takes milliseconds.
     has_reclaimed: bool,
-    /// Servers of all services, with those that were placed for this call.
-    used: usize,
 }
 
 impl Publisher<'_> {
@@ -218,20 +211,6 @@ impl Publisher<'_> {
 
     /// Finds room for a service, and reclaims what is retired if there is none.
     fn place(
-        &mut self,
-        key: &ServiceKey,
-        servers: &BTreeMap<SocketAddr, u32>,
-    ) -> Result<PlacedService, NoRoom> {
-        if !self.table.may_grow(key, servers, self.used) {
-            return Err(NoRoom::Exhausted(Exhausted::Share));
-        }
-        let placed = self.find_room(key, servers)?;
-        self.used += self.table.added(key, Some(servers));
-        Ok(placed)
-    }
-
-    /// Takes slots and ids, after reclaiming retired ones if there are no others.
-    fn find_room(
         &mut self,
         key: &ServiceKey,
         servers: &BTreeMap<SocketAddr, u32>,

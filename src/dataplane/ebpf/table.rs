@@ -107,16 +107,7 @@ pub struct Draft {
 pub enum Exhausted {
     Slots,
     Ids,
-    /// The ids that are left are kept for other services.
-    Share,
 }
-
-/// Ids that are kept for small services, and for services that get a server in place of another one. So a
-/// tenant with very many servers does not keep the replaced task of another one from its VIP.
-const RESERVED_IDS: usize = layout::SERVERS as usize / 8;
-
-/// Most servers of a small service.
-const SMALL_SERVICE: usize = 16;
 
 /// Decodes the services from the keys and values of the map `vips`, and the first slots.
 pub fn decode(vips: &[VipKey], regions: &[u64], slots: &[Slot]) -> BTreeMap<ServiceKey, PlacedService> {
@@ -221,11 +212,6 @@ impl ServiceTable {
         (drafts, refused)
     }
 
-    /// Returns the number of servers of all services.
-    pub fn servers(&self) -> usize {
-        self.services.values().map(|placed| placed.servers.len()).sum()
-    }
-
     /// Returns the number of `servers` that a service does not have yet; `None` is for a deleted service.
     pub fn added(&self, key: &ServiceKey, servers: Option<&BTreeMap<SocketAddr, u32>>) -> usize {
         let before = self.services.get(key);
@@ -238,18 +224,6 @@ impl ServiceTable {
     pub fn drop_added(&self, key: &ServiceKey, servers: &mut BTreeMap<SocketAddr, u32>) {
         let before = self.services.get(key);
         servers.retain(|address, _| before.is_some_and(|before| before.servers.contains_key(address)));
-    }
-
-    /// Returns true if a service may get these servers while all services have `used` servers.
-    pub fn may_grow(&self, key: &ServiceKey, servers: &BTreeMap<SocketAddr, u32>, used: usize) -> bool {
-        let added = self.added(key, Some(servers));
-        if used + added <= layout::SERVERS as usize - RESERVED_IDS || servers.len() <= SMALL_SERVICE {
-            return true;
-        }
-        // A server that takes no new connections is being replaced, and goes once it is drained.
-        let is_leaving = |address: &&SocketAddr| servers.get(*address).is_none_or(|weight| *weight == 0);
-        let before = self.services.get(key);
-        added <= before.map_or(0, |before| before.servers.keys().filter(is_leaving).count())
     }
 
     /// Finds new slots for a service, and ids for its new servers; servers that it has keep their ids.

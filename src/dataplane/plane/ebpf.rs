@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataplane::ebpf::{Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
+use crate::dataplane::ebpf::{BOUNDS, Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
 use crate::dataplane::lock::{Lock, Part};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
@@ -32,8 +32,12 @@ pub struct Leftovers {
 impl EbpfPlane {
     /// The capabilities of the programs. No packet ever has the address of a VIP, and a connection to a
     /// mapped port of this node is mapped as any other.
-    pub const CAPABILITIES: Capabilities =
-        Capabilities { packets: false, own_scheduler: Some(SCHEDULER), bypasses_port_mappings: false };
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        packets: false,
+        own_scheduler: Some(SCHEDULER),
+        bypasses_port_mappings: false,
+        bounds: Some(BOUNDS),
+    };
 
     /// The parts of the kernel that one daemon alone can have.
     ///

@@ -5,6 +5,7 @@ use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::{Connections, Foreign};
 use crate::dns::DnsState;
 use crate::dns::usage::Usage;
+use crate::plan::shares::SharedUse;
 use crate::source::Failure;
 use crate::status::Node;
 use crate::status::pass::{Cause, Change};
@@ -163,4 +164,15 @@ fn text_of_tenants_stays_in_its_line_and_cell() {
     };
     let states: Vec<usize> = text.lines().filter_map(start_of_state).collect();
     assert!(states.len() == 3 && states.iter().all(|column| *column == states[0]), "{text}");
+}
+
+#[test]
+fn the_use_of_what_tenants_share_is_listed() {
+    let shared = |name: &str, used, limit| SharedUse { name: name.to_owned(), used, limit, largest: None };
+    let status = Status {
+        shared: vec![shared("VIPs", 24, 32_768), shared("backends in the eBPF maps", 70, 262_144)],
+        ..status()
+    };
+    let expected = "shared   VIPs: 24 of 32768\n         backends in the eBPF maps: 70 of 262144\n";
+    assert!(text(&status).contains(expected), "{}", text(&status));
 }

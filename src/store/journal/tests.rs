@@ -44,6 +44,7 @@ fn take(cluster: &mut Snapshot, step: &Step) {
         Step::Task(number, healthy) => {
             let task = Task {
                 key: key(number),
+                app: "app".into(),
                 agent_id: "S".into(),
                 state: TaskState::Running,
                 healthy: Some(healthy),
@@ -138,6 +139,7 @@ fn with_tasks(range: Range<u32>) -> Arc<Snapshot> {
         let key = TaskKey { framework: "F".into(), task: format!("task.{number}").into() };
         let task = Task {
             key: key.clone(),
+            app: "app".into(),
             agent_id: "S".into(),
             state: TaskState::Running,
             healthy: None,

@@ -272,6 +272,7 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
         let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
         let task = Task {
             key: key.clone(),
+            app: name.to_string().into(),
             agent_id: "S".into(),
             state: *state,
             healthy: *healthy,

@@ -154,36 +154,14 @@ fn forget_frees_what_was_placed() {
 }
 
 #[test]
-fn may_grow_keeps_the_last_ids_for_small_services_and_replacements() {
+fn drop_added_leaves_what_a_service_has() {
     let servers = |ports: std::ops::Range<u16>| -> BTreeMap<SocketAddr, u32> {
         ports.map(|port| (server(port), 1)).collect()
     };
     let mut table = ServiceTable::default();
-    table.reclaim(|_| 0);
-    let placed = |weights: &BTreeMap<SocketAddr, u32>| PlacedService {
-        base: 0,
-        servers: (0..)
-            .zip(weights)
-            .map(|(id, (at, weight))| (*at, PlacedServer { weight: *weight, id }))
-            .collect(),
-        sound: true,
-    };
-    table.services.insert(key(1), placed(&servers(0..100)));
-    let near = layout::SERVERS as usize - RESERVED_IDS;
-    // An empty table takes anything, one that is nearly full no growth of a large service.
-    assert!(table.may_grow(&key(1), &servers(0..200), near - 100));
-    assert!(!table.may_grow(&key(1), &servers(0..200), near - 99));
-    assert!(!table.may_grow(&key(2), &servers(0..17), near));
-    assert!(table.may_grow(&key(2), &servers(0..16), near));
-    // Deletions and changed weights need no room.
-    assert!(table.may_grow(&key(1), &servers(0..100), near + 1));
-    assert!(table.may_grow(&key(1), &servers(0..50), near + 1));
-    // As many new servers as leave: by deletion, or by weight 0 while they drain.
-    assert!(table.may_grow(&key(1), &servers(1..101), near));
-    assert!(!table.may_grow(&key(1), &servers(1..102), near));
-    let mut draining = servers(0..101);
-    draining.insert(server(0), 0);
-    assert!(table.may_grow(&key(1), &draining, near));
+    let placed = (0..).zip(servers(0..100)).map(|(id, (at, weight))| (at, PlacedServer { weight, id }));
+    table.services.insert(key(1), PlacedService { base: 0, servers: placed.collect(), sound: true });
+    assert_eq!(table.added(&key(1), Some(&servers(50..150))), 50);
     let mut kept = servers(50..150);
     table.drop_added(&key(1), &mut kept);
     assert_eq!(kept, servers(50..100));
