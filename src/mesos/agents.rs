@@ -48,6 +48,9 @@ pub fn facts(agent: Lenient<MesosAgent<'_>>, is_recovered: bool) -> Facts {
     Facts::Agent { id, agent, is_in_use }
 }
 
+/// A framework, if it has an id, or the record of one that is left out.
+pub type FrameworkRead = Result<Option<FrameworkFacts>, Box<Skipped>>;
+
 /// A framework as a document has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrameworkFacts {
@@ -90,13 +93,13 @@ impl FrameworkFacts {
     ///
     /// # Errors
     /// A record of a framework with an id or a name that is too long.
-    pub fn of_info(info: FrameworkInfo<'_>) -> Result<Option<Self>, Skipped> {
+    pub fn of_info(info: FrameworkInfo<'_>) -> FrameworkRead {
         let Some(id) = info.id else { return Ok(None) };
         let longest = id.0.len().max(info.name.len());
         if longest > MAX_NAME {
             let reason =
                 format!("an id or a name with {longest} bytes, of which at most {MAX_NAME} are read");
-            return Err(Skipped { task: "frameworks[]".to_owned(), reason, ..Skipped::default() });
+            return Err(Box::new(Skipped { task: "frameworks[]".to_owned(), reason, ..Skipped::default() }));
         }
         Ok(Some(Self::new(id.0.into_owned(), info.name.into_owned(), None, info.hostname.as_deref())))
     }

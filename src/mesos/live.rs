@@ -214,7 +214,7 @@ impl LiveCluster {
         match FrameworkFacts::of_info(framework.framework_info) {
             Ok(Some(framework)) => framework.registered_at(time).add_to(&mut self.snapshot),
             Ok(None) => {}
-            Err(record) => add_skipped(&mut self.snapshot.skipped, record),
+            Err(record) => add_skipped(&mut self.snapshot.skipped, *record),
         }
     }
 

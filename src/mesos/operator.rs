@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde::Deserialize;
 
-use super::agents::{FrameworkFacts, pid_address};
+use super::agents::{FrameworkFacts, FrameworkRead, pid_address};
 use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
 use super::facts::{ITEM, Kind};
@@ -143,24 +143,24 @@ impl<R: Read, I: Items> AnswerWalk<'_, R, I> {
         }
         let read = read.unwrap_or_else(|| {
             let reason = "a framework that cannot be read: it has no framework_info".to_owned();
-            Err(Skipped { reason, ..Skipped::default() })
+            Err(Box::new(Skipped { reason, ..Skipped::default() }))
         });
         match read {
             Ok(framework) => {
                 self.frameworks.extend(framework.map(|framework| framework.registered_at(registered)));
             }
-            Err(record) => self.walk.items.record(Skipped { task: PLACE.to_owned(), ..record }),
+            Err(record) => self.walk.items.record(Skipped { task: PLACE.to_owned(), ..*record }),
         }
         Ok(())
     }
 
-    fn info(&mut self) -> Result<Option<Result<Option<FrameworkFacts>, Skipped>>, Error> {
+    fn info(&mut self) -> Result<Option<FrameworkRead>, Error> {
         let cursor = &mut *self.walk.cursor;
         let Some(length) = cursor.value(ITEM)? else { return Ok(None) };
         let text = text(cursor.octets(length));
         let info = match parsed::<FrameworkInfo<'_>>(&text).map_err(|error| cursor.not_json(&error))? {
             Lenient::Read(info) => FrameworkFacts::of_info(info),
-            Lenient::Unreadable { error, json } => Err(unreadable(&error, json, "a framework")),
+            Lenient::Unreadable { error, json } => Err(Box::new(unreadable(&error, json, "a framework"))),
         };
         cursor.advance(length);
         Ok(Some(info))
