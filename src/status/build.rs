@@ -151,8 +151,8 @@ pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Ve
             weight: *weight,
             condition: Some(backend.condition),
             until: planner.deadline(key, address),
-            task: backend.task.clone(),
-            agent: backend.agent.clone(),
+            task: backend.task.to_string(),
+            agent: backend.agent.to_string(),
             connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
         };
         let scheduler = &programmed.scheduling.scheduler;
