@@ -11,14 +11,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::facts::{Facts, Kind, MAX_NAME, unread};
-use super::texts::Texts;
-use super::wire::{Lenient, MesosExecutor};
-use crate::cluster::registry::{RegisteredTask, merged_ranges, port_ranges};
-use crate::cluster::{Task, TaskPort};
+use crate::cluster::registry::{RegisteredTask, merged_ranges};
+use crate::cluster::{Few, Task, TaskPort};
 
 /// Port resources as inclusive ranges.
-pub type Ranges = Box<[(u16, u16)]>;
+pub type Ranges = Few<(u16, u16)>;
 
 /// Identity of an executor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,18 +31,9 @@ pub struct ExecutorKey {
 pub struct Executors(BTreeMap<ExecutorKey, Ranges>);
 
 impl Executors {
-    /// Returns the executors of a document, given all its facts in their order.
-    pub fn of<'f>(facts: impl Iterator<Item = &'f Facts>) -> Self {
-        let mut executors = Self::default();
-        facts.for_each(|facts| executors.add(facts));
-        executors
-    }
-
-    /// Adds an executor, if the facts are one's. Of two with one identity the later counts.
-    pub fn add(&mut self, facts: &Facts) {
-        if let Facts::Executor { key, ports } = facts {
-            self.0.insert(key.clone(), ports.clone());
-        }
+    /// Adds an executor. Of two with one identity the later counts.
+    pub fn add(&mut self, key: ExecutorKey, ports: Ranges) {
+        self.0.insert(key, ports);
     }
 
     /// Returns true without any.
@@ -64,34 +52,6 @@ impl Executors {
         let found = self.0.get(&key(Arc::clone(agent))).or_else(|| self.0.get(&key("".into())));
         found.map(|ports| &**ports).unwrap_or_default()
     }
-}
-
-/// Returns the facts of an executor; without ports it is of no interest.
-pub fn facts(executor: Lenient<MesosExecutor<'_>>, texts: &mut Texts) -> Facts {
-    let executor = match executor {
-        Lenient::Read(executor) => executor,
-        Lenient::Unreadable { error, json } => return unread(&error, json, Kind::Executor, "an executor"),
-    };
-    // v1 has all but the agent one level further down.
-    let agent = executor.slave_id;
-    let MesosExecutor { executor_id, framework_id, resources, .. } = match executor.executor_info {
-        Some(info) => *info,
-        None => MesosExecutor { slave_id: None, executor_info: None, ..executor },
-    };
-    let (Some(executor), Some(framework)) = (executor_id, framework_id) else { return Facts::Nothing };
-    let agent = agent.as_ref().map(|id| &*id.0).unwrap_or_default();
-    let ports = port_ranges(&resources.0);
-    let longest = [executor.0.len(), framework.0.len(), agent.len()].into_iter().max();
-    // The tasks of one with a longer id do not name it either.
-    if ports.is_empty() || longest > Some(MAX_NAME) {
-        return Facts::Nothing;
-    }
-    let key = ExecutorKey {
-        framework: texts.shared(&framework.0),
-        executor: texts.shared(&executor.0),
-        agent: texts.shared(agent),
-    };
-    Facts::Executor { key, ports }
 }
 
 /// Returns true for a number in one of the ranges, which are in order.

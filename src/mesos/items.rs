@@ -13,7 +13,6 @@ use serde::de::DeserializeOwned;
 use super::agents::{self, FrameworkFacts};
 use super::cursor::{Bounds, Cursor, parsed};
 use super::error::Error;
-use super::executors;
 use super::facts::{Facts, Kind};
 use super::task;
 use super::texts::Texts;
@@ -52,7 +51,7 @@ pub fn facts(kind: Kind, text: &str, texts: &mut Texts) -> Result<Facts, serde_j
     Ok(match kind {
         Kind::Task => task::facts(parsed(text)?, texts),
         Kind::Ended | Kind::Unreachable => task::ended(parsed(text)?, kind == Kind::Unreachable, texts),
-        Kind::Executor => executors::facts(parsed(text)?, texts),
+        Kind::Executor => agents::executor_facts(parsed(text)?, texts),
         Kind::Agent | Kind::RecoveredAgent => agents::facts(parsed(text)?, kind == Kind::RecoveredAgent),
     })
 }

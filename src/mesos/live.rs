@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::agents::{self, FrameworkFacts};
 use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
-use super::executors::{self, Executors};
+use super::executors::Executors;
 use super::facts::{Facts, ITEM, Kind};
 use super::format::StateFormat;
 use super::items::{self, Items, MAX_TASKS};
@@ -173,6 +173,8 @@ impl LiveCluster {
         let head = walk(answer, StateFormat::V1, self)?;
         head.add_to(&mut self.snapshot);
         self.add_executors();
+        // Filled in the order of a document, which leaves room in its parts.
+        self.snapshot.pack();
         self.hides_tasks = head.is_idle && self.hides_tasks;
         Ok(())
     }
@@ -325,8 +327,8 @@ impl Items for LiveCluster {
             self.keep(&text, read);
         } else {
             let facts = items::facts(kind, &text, &mut self.texts).map_err(not_json)?;
-            self.hides_tasks |= matches!(facts, Facts::Agent { is_in_use: true, .. });
-            self.executors.add(&facts);
+            self.hides_tasks |= facts.is_agent_in_use();
+            facts.add_executor_to(&mut self.executors);
             facts.add_to(&mut self.snapshot, &self.executors);
         }
         cursor.advance(length);
@@ -334,7 +336,8 @@ impl Items for LiveCluster {
     }
 
     fn executor(&mut self, executor: MesosExecutor<'_>) {
-        self.executors.add(&executors::facts(Lenient::Read(executor), &mut self.texts));
+        let facts = agents::executor_facts(Lenient::Read(executor), &mut self.texts);
+        facts.add_executor_to(&mut self.executors);
     }
 
     fn record(&mut self, record: Skipped) {

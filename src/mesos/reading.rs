@@ -26,9 +26,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::io::Read;
 use std::sync::Arc;
 
+use super::agents::executor_facts;
 use super::cursor::{Cursor, text};
 use super::error::Error;
-use super::executors::{self, Executors};
+use super::executors::Executors;
 use super::facts::{Facts, ITEM, Kind};
 use super::format::StateFormat;
 use super::items::{self, Head, Items};
@@ -114,7 +115,7 @@ impl Tally {
                     sum.ended += 1;
                     sum.lost += usize::from(*is_lost);
                 }
-                Facts::Nothing | Facts::Executor { .. } | Facts::Agent { .. } | Facts::Skipped(_) => {}
+                Facts::Nothing | Facts::Executor(_) | Facts::Agent(_) | Facts::Skipped(_) => {}
             }
         }
         sum
@@ -211,17 +212,16 @@ impl DocumentReader {
             Slot::Known(number) => known.get_mut(*number as usize)?.take(),
             Slot::Fresh(number) => fresh.get_mut(*number as usize)?.take(),
         });
-        self.known = items.collect();
+        // Collected without a known length, it would have room for twice as many.
+        self.known = Vec::with_capacity(order.len());
+        self.known.extend(items);
         // Records beyond those that a snapshot keeps are not kept either: their items are read anew each time.
         let mut records = 0;
         for item in &mut self.known {
             records += item.facts.skipped().len();
             if records > MAX_SKIPPED && !item.facts.skipped().is_empty() {
                 item.length = 0;
-                match &mut item.facts {
-                    Facts::Task { skipped, .. } => *skipped = Vec::new(),
-                    other => *other = Facts::Nothing,
-                }
+                item.facts.forget_skipped();
             }
         }
         self.tally = Tally::sum(self.known.iter().map(|item| &item.facts));
@@ -261,15 +261,20 @@ impl Change<'_> {
     /// Returns the executors of the document; `None` if they are those of the last one.
     fn executors(&self) -> Option<Executors> {
         let mut differing = self.removed().chain(self.added());
-        let differ = self.is_reordered || differing.any(|facts| matches!(facts, Facts::Executor { .. }));
+        let differ = self.is_reordered || differing.any(|facts| matches!(facts, Facts::Executor(_)));
         // Few, and their order counts.
-        differ.then(|| Executors::of(self.facts()))
+        differ.then(|| Facts::executors(self.facts()))
     }
 
     /// Returns the snapshot of the document, which has these executors.
     fn snapshot(mut self, head: &Head, executors: &Executors) -> Snapshot {
         // The first document has nothing to go by.
-        let Some(before) = self.reader.snapshot.as_ref() else { return self.whole(head, executors) };
+        let Some(before) = self.reader.snapshot.as_ref() else {
+            let mut snapshot = self.whole(head, executors);
+            // Filled in the order of a document, which leaves room in its parts.
+            snapshot.pack();
+            return snapshot;
+        };
         self.share(before);
         // With two items of one key, the loss of one of them brings the other one to light.
         if self.reader.tally != Tally::of(before) {
@@ -294,11 +299,11 @@ impl Change<'_> {
             }
         }
         let mut differing = self.removed().chain(self.added());
-        let agents_differ = differing.any(|facts| matches!(facts, Facts::Agent { .. }));
+        let agents_differ = differing.any(|facts| matches!(facts, Facts::Agent(_)));
         if self.is_reordered || agents_differ || head != &self.reader.head {
             // Few, and their order counts.
             let mut origins = Snapshot::default();
-            for facts in self.facts().filter(|facts| matches!(facts, Facts::Agent { .. })) {
+            for facts in self.facts().filter(|facts| matches!(facts, Facts::Agent(_))) {
                 facts.add_to(&mut origins, executors);
             }
             head.add_to(&mut origins);
@@ -509,7 +514,7 @@ impl<'r> FreshItems<'r> {
             Slot::Known(number) => self.reader.known.get(*number as usize).map(|item| &item.facts),
             Slot::Fresh(number) => self.fresh.get(*number as usize).map(|fresh| &fresh.item.facts),
         });
-        facts.any(|facts| matches!(facts, Facts::Agent { is_in_use: true, .. }))
+        facts.any(Facts::is_agent_in_use)
     }
 
     /// Bounds the records that are held until the document has ended. Those before them fill the snapshot's list
@@ -518,10 +523,7 @@ impl<'r> FreshItems<'r> {
         let records = item.facts.skipped().len();
         if records > 0 && self.records >= MAX_SKIPPED {
             item.length = 0;
-            match &mut item.facts {
-                Facts::Task { skipped, .. } => *skipped = Vec::new(),
-                other => *other = Facts::Nothing,
-            }
+            item.facts.forget_skipped();
         }
         self.records += records;
     }
@@ -558,7 +560,7 @@ impl Items for FreshItems<'_> {
     }
 
     fn executor(&mut self, executor: MesosExecutor<'_>) {
-        let facts = executors::facts(Lenient::Read(executor), self.texts);
+        let facts = executor_facts(Lenient::Read(executor), self.texts);
         self.take_fresh(KnownItem { kind: Kind::Executor, length: 0, hash: 0, facts });
     }
 

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::discovery::{DiscoveredPort, discovered};
-use super::facts::{Facts, Kind, MAX_NAME, oversized, unread};
+use super::facts::{Facts, Kind, MAX_NAME, TaskRest, oversized, unread};
 use super::legacy::{self, legacy_labels};
 use super::names::{self, Origin};
-use super::networks::{container_address, networks, newest_status, texts};
+use super::networks::{self, container_address, newest_status};
 use super::ports::{self, PortEntry};
 use super::skip::SkipLog;
 use super::texts::Texts;
@@ -47,7 +47,14 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     let reading = TaskReading::new(&task, &mut log);
     // Names are for tasks that can be reached; VIPs also count tasks that start or stop.
     let registered = origin.as_ref().filter(|_| state == TaskState::Running).map(|origin| {
-        names::registered(&task, origin, &reading.networks, &reading.discovered, reading.is_published())
+        names::registered(
+            &task,
+            origin,
+            &reading.networks,
+            &reading.discovered,
+            reading.is_published(),
+            texts,
+        )
     });
     if state == TaskState::Running
         && let Some(skipped) = names::unfit_services(&task, &reading.discovered)
@@ -61,7 +68,8 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
         return Facts::Nothing;
     }
     skipped.shrink_to_fit();
-    Facts::Task { task, registered, skipped, executor }
+    let rest = TaskRest { skipped, executor };
+    Facts::Task { task, registered, rest: (rest != TaskRest::default()).then(|| Box::new(rest)) }
 }
 
 /// Returns the id of a task's executor if the task announces a port that is not among its own resources.
@@ -105,7 +113,7 @@ struct TaskReading<'t> {
 
 impl<'t> TaskReading<'t> {
     fn new(task: &'t MesosTask<'t>, log: &mut SkipLog<'_>) -> Self {
-        let networks = networks(task);
+        let networks = networks::networks(task);
         let mappings = ports::mappings(task, &networks);
         Self { task, networks, mappings, discovered: discovered(task, log), legacy: legacy_labels(task) }
     }
@@ -125,7 +133,7 @@ impl<'t> TaskReading<'t> {
         texts: &mut Texts,
         log: &mut SkipLog<'_>,
     ) -> Option<Task> {
-        let ports = self.ports(log);
+        let ports = self.ports(texts, log);
         if ports.is_empty() {
             return None;
         }
@@ -146,13 +154,13 @@ impl<'t> TaskReading<'t> {
                 Some("DOCKER") => Runtime::Docker,
                 _ => Runtime::Mesos,
             },
-            addresses: self.addresses(log),
-            ports,
+            addresses: self.addresses(texts, log).into(),
+            ports: ports.into(),
             resources: port_ranges(&self.task.resources.0),
         })
     }
 
-    fn ports(&mut self, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+    fn ports(&mut self, texts: &mut Texts, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
         let legacy = legacy::entries(&self.legacy, &self.task.resources, log);
         let discovered = self.discovered.drain(..).filter_map(|port| port.entry);
         let labelled: Vec<PortEntry> = legacy.into_iter().chain(discovered).collect();
@@ -163,7 +171,7 @@ impl<'t> TaskReading<'t> {
         let by_framework = ports::maps_by_framework(self.task);
         let mapped = self.mappings.iter().filter(|_| by_framework);
         let mapped = mapped.filter_map(|mapping| Some((mapping.protocol, mapping.host_port?))).collect();
-        let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), log);
+        let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), texts, log);
         ports::mark_allocated(&mut ports, &self.task.resources, &mapped);
         // A container on a network of its own has no port on the agent unless one is mapped.
         let container = self.task.container.as_ref();
@@ -174,14 +182,14 @@ impl<'t> TaskReading<'t> {
         ports
     }
 
-    fn addresses(&self, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {
+    fn addresses(&self, texts: &mut Texts, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {
         let mut addresses = Vec::new();
         for network in &self.networks {
             let name = network.name.as_deref().filter(|name| !name.is_empty());
-            for text in texts(network) {
+            for text in networks::texts(network) {
                 match container_address(text) {
                     Some(address) => {
-                        addresses.push(TaskAddress { address, network: name.map(str::to_owned) });
+                        addresses.push(TaskAddress { address, network: name.map(|name| texts.shared(name)) });
                     }
                     None => log.add(Skipped {
                         value: Some(text.to_owned()),
@@ -191,7 +199,6 @@ impl<'t> TaskReading<'t> {
                 }
             }
         }
-        addresses.shrink_to_fit();
         addresses
     }
 }

@@ -205,7 +205,7 @@ fn ports_of_every_network_mode() {
     let snapshot = snapshot("master_state.json");
     let port = |prefix: &str, name: &str| {
         let task = task(&snapshot, prefix);
-        let port = task.ports.iter().find(|port| port.name == name).unwrap();
+        let port = task.ports.iter().find(|port| *port.name == *name).unwrap();
         (task.runtime, port.port, port.host_port)
     };
     assert_eq!(port("ucr-bridge", "web"), (Runtime::Mesos, Some(80), Some(10011)));
@@ -364,7 +364,7 @@ fn one_bad_thing_never_affects_another() {
     for bad in &bad_ports {
         let text = document(&running("t", &format!("{bad},{GOOD_PORT}")));
         let snapshot = parse(text.as_bytes(), None).unwrap_or_else(|error| panic!("{bad}: {error}"));
-        let good: Vec<_> = task(&snapshot, "t").ports.iter().flat_map(|port| &port.labels).collect();
+        let good: Vec<_> = task(&snapshot, "t").ports.iter().flat_map(|port| port.labels.iter()).collect();
         assert_eq!(good.iter().map(|label| label.value.as_str()).collect::<Vec<_>>(), ["/good:80"], "{bad}");
         assert_eq!(snapshot.skipped.len(), 1, "{bad}: {:?}", snapshot.skipped);
     }

@@ -182,8 +182,8 @@ impl<'a> View<'a> {
             weight: *weight,
             condition: Some(backend.condition),
             until: self.planner.deadline(key, address).map(|until| shown(until, steady, now)),
-            task: Cow::Borrowed(backend.task.as_str()),
-            agent: Cow::Borrowed(backend.agent.as_str()),
+            task: Cow::Borrowed(&*backend.task),
+            agent: Cow::Borrowed(&*backend.agent),
             connections: count(address),
             connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::{Agent, Master, Runtime, Task, TaskKey, TaskState};
+use crate::cluster::{Agent, Few, Master, Runtime, Task, TaskKey, TaskState};
 use crate::store::{Error, Store};
 
 /// A step from one picture of a cluster to the next.
@@ -49,9 +49,9 @@ fn take(cluster: &mut Snapshot, step: &Step) {
                 state: TaskState::Running,
                 healthy: Some(healthy),
                 runtime: Runtime::Mesos,
-                addresses: Vec::new(),
-                ports: Vec::new(),
-                resources: Box::default(),
+                addresses: Few::default(),
+                ports: Few::default(),
+                resources: Few::default(),
             };
             cluster.tasks.insert(key(number), Arc::new(task));
         }
@@ -144,9 +144,9 @@ fn with_tasks(range: Range<u32>) -> Arc<Snapshot> {
             state: TaskState::Running,
             healthy: None,
             runtime: Runtime::Docker,
-            addresses: Vec::new(),
-            ports: Vec::new(),
-            resources: Box::default(),
+            addresses: Few::default(),
+            ports: Few::default(),
+            resources: Few::default(),
         };
         cluster.tasks.insert(key, Arc::new(task));
     }

@@ -187,7 +187,7 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
     .unwrap();
     let table = VipTable::new(&snapshot, &LabelPolicy::default());
     let backends: Vec<&Backend> = table.vips.values().flat_map(|vip| vip.backends.values()).collect();
-    assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
+    assert_eq!(backends.iter().map(|b| (&*b.task, b.weight())).collect::<Vec<_>>(), [("b", 1)]);
 }
 
 /// Backends of a task at an agent, or the reason why it has none, with `vips.ports = "allocated"`.
@@ -258,16 +258,16 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
     for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
         let key = TaskKey { framework: "F".into(), task: name.to_string().into() };
-        let port = TaskPort {
-            name: "http".to_owned(),
+        let port: TaskPort = TaskPort {
+            name: "http".into(),
             protocol: Protocol::Tcp,
             port: Some(80),
             host_port: None,
             networks: BTreeSet::new(),
             is_in_container: false,
             is_allocated: true,
-            labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
-            options: options.clone(),
+            labels: [VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }].into(),
+            options: options.clone().of_port(),
         };
         let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
         let task = Task {
@@ -277,9 +277,9 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             state: *state,
             healthy: *healthy,
             runtime: Runtime::Mesos,
-            addresses: vec![TaskAddress { address, network: None }],
-            ports: vec![port],
-            resources: Box::default(),
+            addresses: vec![TaskAddress { address, network: None }].into(),
+            ports: vec![port].into(),
+            resources: crate::cluster::Few::default(),
         };
         snapshot.tasks.insert(key, task.into());
     }
