@@ -74,7 +74,7 @@ fn take(cluster: &mut Snapshot, step: &Step) {
         Step::Elect(number) => {
             cluster.master = number.map(|number| Master {
                 id: format!("M{number}"),
-                elected_time: 1736845354.9963357702,
+                elected_time: 1_736_845_354.996_335_8,
                 address: None,
             });
         }
