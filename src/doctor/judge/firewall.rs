@@ -12,7 +12,7 @@ use crate::dataplane::firewall::{Firewall, Hook, destinations, short};
 use crate::doctor::facts::{Facts, FirewallFacts};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
-use crate::status::build::passage_text;
+use crate::status::build::{DROPPED, passage_text};
 
 /// Words of a rule's line, in which sets and names are no longer enclosed.
 fn words(line: &str) -> impl Iterator<Item = &str> {
@@ -89,14 +89,15 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         }),
     };
     // The daemon has counted what it drops.
-    let measured = facts.daemon.status.as_ref().ok().and_then(|status| {
-        status.warnings.iter().find(|warning| warning.contains("drops what containers send to"))
-    });
+    let measured = facts
+        .daemon
+        .status
+        .as_ref()
+        .ok()
+        .and_then(|status| status.warnings.iter().find(|warning| warning.contains(DROPPED)));
     let what = if settings.has_packets(facts.plane) { "VIPs and the DNS server" } else { "the DNS server" };
     vec![match (measured, is_opened) {
-        (Some(_), _) => Finding::fault(CHECK, format!("drops what containers send to {what}"))
-            .at(names_of)
-            .mended_by(commands),
+        (Some(_), _) => Finding::fault(CHECK, format!("{DROPPED} {what}")).at(names_of).mended_by(commands),
         (None, true) => {
             Finding::ok(CHECK, "a firewall drops what it has no rule for, and has rules for containers")
                 .at(names_of)

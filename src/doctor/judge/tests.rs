@@ -489,11 +489,17 @@ fn a_resolver_that_does_not_ask_l4lbd_is_told_with_its_order() {
                     (nameservers: 10.0.0.2, 198.51.100.1; ndots: 2)";
     assert!(finding.what.ends_with(expected), "{}", finding.what);
     assert!(finding.mend.unwrap().ends_with("sed -i '1i nameserver 198.51.100.1' /etc/resolv.conf"));
-    // With systemd-resolved the file is its own.
+    // With systemd-resolved the file names only that.
     let finding = one("resolver", Verdict::Fault, |facts| {
-        broken(facts);
-        facts.resolver.as_mut().unwrap().has_resolved = true;
+        let resolver = facts.resolver.as_mut().unwrap();
+        resolver.resolved = Err("Name or service not known".to_owned());
+        resolver.has_resolved = true;
+        resolver.place =
+            place(Libc::Glibc, "nameserver 127.0.0.53\n", &[("127.0.0.53:53", VIP, Said::NoName)]);
+        let dns = crate::dns::DnsState { resolved: Some("access denied".to_owned()), ..Default::default() };
+        facts.daemon.status = Ok(Status { dns, ..Status::default() });
     });
+    assert!(finding.what.ends_with("access denied"), "{finding:?}");
     assert!(finding.mend.unwrap().starts_with("resolvectl dns minuteman 198.51.100.1"));
 }
 

@@ -368,7 +368,15 @@ fn firewall_that_denies_is_named_until_its_command_has_run() -> Result<()> {
     lab.publish(&web())?;
     lab.configure_daemon("")?;
     lab.agent.nft(super::firewall::DENIES)?;
-    lab.agent.nft("table inet textbook { chain outgoing { type filter hook output priority filter; policy drop; oif lo accept; } }")?;
+    lab.agent.nft(
+        "table inet textbook {
+           chain outgoing {
+             type filter hook output priority filter; policy drop
+             oif lo accept
+             ct state established,related accept
+           }
+         }",
+    )?;
     for check in ["firewall-input", "firewall-output"] {
         let report = doctor(&lab, &lab.agent, "")?;
         report.must_not_have("firewall-forward", "fault")?;
