@@ -138,8 +138,8 @@ impl ResolverFile {
                 Some("search") => file.search = domains(words, MAX_DOMAINS),
                 Some("domain") => file.search = domains(words, 1),
                 Some("options") => {
-                    let values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
-                    file.ndots = values.last().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
+                    let mut values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    file.ndots = values.next_back().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
                 }
                 _ => {}
             }
