@@ -1,6 +1,6 @@
 //! Checks of firewalls: policies that drop at input, forward or output, and Docker's chains.
 //!
-//! Rules are not carried out here. A firewall counts as opened if a rule of its table names what has to pass; what
+//! Rules are not carried out here. A firewall counts as opened if a rule that packets meet names what has to pass; what
 //! it really drops is measured by the daemon, which counts the packets of containers on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
