@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::facts::{DaemonFacts, Known, PlaceFacts};
 use super::finding::Finding;
 use super::gather::{self, proc};
-use super::judge::reason_of_names;
+use super::judge::names::why;
 use super::place::{Place, apart, probe, visit};
 use super::resolver::{Outcome, lookup};
 use super::settings::DoctorSettings;
@@ -146,14 +146,11 @@ async fn name(
         .mended_by("l4lbd doctor"),
         (Some(found), _) => Finding::ok(STEP, format!("is {found} by {by}, in {took} ms")),
         (None, Some(expected)) => {
-            let why = reason_of_names(&facts, &target.host, expected, settings);
+            let why = why(&facts, &target.host, Some(expected), settings);
             Finding::fault(STEP, format!("does not resolve here: {why}")).mended_by("l4lbd doctor")
         }
         (None, None) => {
-            let why = match &facts.file {
-                Ok(file) => outcome_text(&lookup(facts.libc, file, &target.host, &facts.replies)),
-                Err(reason) => reason.clone(),
-            };
+            let why = why(&facts, &target.host, None, settings);
             let finding = Finding::fault(STEP, format!("does not resolve here: {why}{}", unknown(target, status)));
             finding.mended_by("l4lbd status; l4lbd doctor")
         }
@@ -187,15 +184,6 @@ fn answer(
     match found {
         Some(Outcome::Found { addresses, server }) => (addresses.first().copied(), server.to_string()),
         _ => (None, String::new()),
-    }
-}
-
-fn outcome_text(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Found { server, .. } => format!("{server} knows it, but programs do not ask it"),
-        Outcome::NotThere { server, name } => format!("{server} says that there is no {name}"),
-        Outcome::Refused { server, name, code } => format!("{server} answers {code} to {name}"),
-        Outcome::Silent(reason) => reason.clone(),
     }
 }
 

@@ -182,7 +182,6 @@ async fn firewall(kernel: &KernelFacts) -> Known<FirewallFacts> {
     let is_unloaded = |module: &str| {
         !kernel.loaded.contains(module)
             && kernel.available.as_ref().is_some_and(|available| available.contains(module))
-            && !Path::new("/proc/net/netfilter").exists()
     };
     let mut facts = FirewallFacts::default();
     if !is_unloaded("nf_tables") {

@@ -10,11 +10,9 @@ use super::settings::DoctorSettings;
 mod cluster;
 mod firewall;
 mod kernel;
-mod names;
+pub mod names;
 mod network;
 mod others;
-
-pub use names::why as reason_of_names;
 
 /// Judges everything that was read, in the order in which causes come before what follows from them.
 pub fn findings(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {

@@ -214,3 +214,36 @@ fn code_name(code: ResponseCode) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_hangs_is_given_up() {
+        let (_keep, never) = std::sync::mpsc::channel::<()>();
+        let hung = apart("a file", Duration::from_millis(10), move || never.recv().is_ok()).await;
+        assert!(hung.unwrap_err().starts_with("a file: took longer than"));
+        assert_eq!(apart("a file", VISIT, || 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_no_namespace_is_told() {
+        for path in ["/nowhere", "/dev/null", "/proc/self/ns/uts"] {
+            let visited = visit(&Place::Netns(path.into()), async |_| ()).await;
+            assert!(visited.is_err(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told() {
+        // A port that was free a moment ago is refused at once.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        drop(socket);
+        let reply = question(server, "web.marathon.l4lb.thisdcos.directory", true).await;
+        assert!(matches!(reply.said, Said::Unreachable(_)), "{reply:?}");
+        let reply = question(server, "a..b", true).await;
+        assert!(matches!(&reply.said, Said::Unreachable(error) if error.contains("is no name")), "{reply:?}");
+    }
+}

@@ -151,6 +151,8 @@ pub fn lookup(
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+
     const NAME: &str = "web.marathon.l4lb.thisdcos.directory";
 
     fn reply(said: Said, millis: u64) -> Reply {
@@ -204,5 +206,17 @@ mod tests {
         assert_eq!(candidates(Libc::Glibc, &file, "web."), ["web"]);
         assert_eq!(candidates(Libc::Glibc, &file, "web"), ["web.a.example", "web.b.example", "web"]);
         assert_eq!(servers(&file), ["127.0.0.1:53".parse().unwrap()]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_many_questions(text in "(nameserver|search|domain|options)?[ -~\\n]{0,200}", ndots in 0usize..20) {
+            let file = ResolverFile::parse(&format!("{text}\noptions ndots:{ndots}"));
+            for libc in [Libc::Glibc, Libc::Musl, Libc::Unknown] {
+                prop_assert!(candidates(libc, &file, NAME).len() <= MAX_CANDIDATES + 1);
+                prop_assert!(servers(&file).len() <= MAX_SERVERS);
+                lookup(libc, &file, NAME, &BTreeMap::new());
+            }
+        }
     }
 }

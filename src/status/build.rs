@@ -173,6 +173,9 @@ pub fn conntab_text<'c>(
     })
 }
 
+/// Words of a warning that a firewall drops packets of containers.
+pub const DROPPED: &str = "drops what containers send to";
+
 /// Packets of containers that a firewall drops get no answer, and nothing else shows it.
 pub fn dropped_warning(plan: &Plan, actual: &Actual) -> Option<String> {
     let dropped = actual.dropped.as_ref()?;
@@ -190,11 +193,11 @@ pub fn dropped_warning(plan: &Plan, actual: &Actual) -> Option<String> {
         .collect();
     Some(match passage_text(&dropped.firewalls, &actual.node, &destinations) {
         Some((names, commands)) => format!(
-            "the firewall of this node ({names}) drops what containers send to {what}, so that they get no answer; \
+            "the firewall of this node ({names}) {DROPPED} {what}, so that they get no answer; \
              to let it pass: {commands}; see FIREWALLS in l4lbd-networks(7)"
         ),
         None => format!(
-            "this node drops what containers send to {what}, so that they get no answer; see FIREWALLS in \
+            "this node {DROPPED} {what}, so that they get no answer; see FIREWALLS in \
              l4lbd-networks(7)"
         ),
     })

@@ -27,6 +27,9 @@ const MAX_NAMESERVERS: usize = 64;
 /// Search domains that are taken of a file; older resolvers of libc use six.
 const MAX_DOMAINS: usize = 16;
 
+/// Longest name of a domain (RFC 1035).
+const MAX_DOMAIN: usize = 253;
+
 /// Largest value of `ndots` that resolvers of libc take.
 const MAX_NDOTS: usize = 15;
 
@@ -132,11 +135,11 @@ impl ResolverFile {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 // The last one of both counts.
-                Some("search") => file.search = words.take(MAX_DOMAINS).map(str::to_owned).collect(),
-                Some("domain") => file.search = words.take(1).map(str::to_owned).collect(),
+                Some("search") => file.search = domains(words, MAX_DOMAINS),
+                Some("domain") => file.search = domains(words, 1),
                 Some("options") => {
-                    let values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
-                    file.ndots = values.last().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
+                    let mut values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    file.ndots = values.next_back().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
                 }
                 _ => {}
             }
@@ -144,10 +147,20 @@ impl ResolverFile {
         file
     }
 
+    /// True if systemd-resolved is asked by it.
+    pub fn asks_resolved(&self) -> bool {
+        self.nameservers.iter().any(|nameserver| STUBS.contains(&nameserver.address))
+    }
+
     /// Reads the resolver's own file of this node; one that cannot be read is empty.
     pub fn read() -> Self {
         Self::parse(&read(OWN))
     }
+}
+
+/// Returns the first of these words that can be domains.
+fn domains<'w>(words: impl Iterator<Item = &'w str>, most: usize) -> Vec<String> {
+    words.filter(|word| word.len() <= MAX_DOMAIN).take(most).map(str::to_owned).collect()
 }
 
 fn read(path: &str) -> String {
@@ -213,7 +226,9 @@ mod tests {
         assert_eq!(shown(&file.nameservers), ["10.0.0.2"]);
         let empty = ResolverFile::parse("options ndots:\nsearch\n");
         assert_eq!((empty.search.len(), empty.ndots), (0, 1));
-        let long = ResolverFile::parse(&format!("search {}\noptions ndots:9999", "d ".repeat(100_000)));
+        let huge = "d".repeat(MAX_DOMAIN + 1);
+        let long =
+            ResolverFile::parse(&format!("search {huge} {}\noptions ndots:9999", "d ".repeat(100_000)));
         assert_eq!((long.search.len(), long.ndots), (MAX_DOMAINS, MAX_NDOTS));
     }
 

@@ -39,12 +39,12 @@ fn remedy(error: &str, key: &'static str, settings: &DoctorSettings) -> String {
     // Only what a host name or an address consists of goes into a command.
     let host = host.filter(|host| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)));
     match (error, host) {
-        (error, _) if error.contains("401") => {
+        (error, _) if error.contains("401 Unauthorized") => {
             format!(
                 "correct {section}.basic, {section}.token or {section}.service_account; l4lbd check && systemctl restart l4lbd"
             )
         }
-        (error, _) if error.contains("403") || error.contains("rights") => format!(
+        (error, _) if error.contains("403 Forbidden") || error.contains("rights") => format!(
             "give the principal of {section}.basic, {section}.token or {section}.service_account the rights to view \
              frameworks, tasks and executors (--acls of the server)"
         ),

@@ -1,9 +1,9 @@
 //! Checks of firewalls: policies that drop at input, forward or output, and Docker's chains.
 //!
-//! Rules are not carried out here. A firewall counts as opened if a rule of its table names what has to pass; what
+//! Rules are not carried out here. A firewall counts as opened if a rule that packets meet names what has to pass; what
 //! it really drops is measured by the daemon, which counts the packets of containers on both sides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -12,11 +12,39 @@ use crate::dataplane::firewall::{Firewall, Hook, destinations, short};
 use crate::doctor::facts::{Facts, FirewallFacts};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
-use crate::status::build::passage_text;
+use crate::status::build::{DROPPED, passage_text};
 
 /// Words of a rule's line, in which sets and names are no longer enclosed.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split([' ', ',', '{', '}', '"', '\t']).filter(|word| !word.is_empty())
+}
+
+/// Returns the rules that packets may meet which enter a chain: its own, and those of chains that it leads to.
+fn reachable(rules: &str, chain: &str) -> String {
+    let mut chains: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut current = None;
+    for line in rules.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("chain ").and_then(|rest| rest.strip_suffix(" {")) {
+            current = Some(name);
+        } else if line == "}" {
+            current = None;
+        } else if let Some(name) = current {
+            chains.entry(name).or_default().push(line);
+        }
+    }
+    // Each chain once, however they lead to each other.
+    let (mut seen, mut open, mut found) = (BTreeSet::from([chain]), vec![chain], String::new());
+    while let Some(name) = open.pop() {
+        for line in chains.get(name).into_iter().flatten() {
+            found.push_str(line);
+            found.push('\n');
+            let targets = words(line).zip(words(line).skip(1));
+            let targets =
+                targets.filter(|(word, _)| matches!(*word, "jump" | "goto")).map(|(_, target)| target);
+            open.extend(targets.filter(|target| seen.insert(*target)));
+        }
+    }
+    found
 }
 
 /// Returns true if the rule hands packets on: it accepts them, or goes to a chain that may.
@@ -57,6 +85,12 @@ fn known<'f>(
     Ok((firewall, node))
 }
 
+/// Returns the rules that packets may meet which enter a chain of a family and a table.
+fn rules_of(firewall: &FirewallFacts, (family, table, chain): (&str, &str, &str)) -> String {
+    let rules = firewall.rules.get(&(family.to_owned(), table.to_owned()));
+    rules.map_or_else(String::new, |rules| reachable(rules, chain))
+}
+
 pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "firewall-input";
     let (firewall, node) = match known(CHECK, settings, facts, false) {
@@ -78,7 +112,10 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             "a firewall drops what it has no rule for, and there are no containers",
         )];
     };
-    let rules: String = firewall.rules.values().map(String::as_str).chain([firewall.old.as_str()]).collect();
+    let own = [("inet", "firewalld", "filter_INPUT")];
+    let entered = firewall.chains.dropping(Hook::Input).chain(own);
+    let mut rules: String = entered.map(|chain| rules_of(firewall, chain)).collect();
+    rules.push_str(&firewall.old);
     let sources = node.container_networks();
     let links = node.container_links();
     let is_opened = match denying.as_slice() {
@@ -89,14 +126,15 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         }),
     };
     // The daemon has counted what it drops.
-    let measured = facts.daemon.status.as_ref().ok().and_then(|status| {
-        status.warnings.iter().find(|warning| warning.contains("drops what containers send to"))
-    });
+    let measured = facts
+        .daemon
+        .status
+        .as_ref()
+        .ok()
+        .and_then(|status| status.warnings.iter().find(|warning| warning.contains(DROPPED)));
     let what = if settings.has_packets(facts.plane) { "VIPs and the DNS server" } else { "the DNS server" };
     vec![match (measured, is_opened) {
-        (Some(_), _) => Finding::fault(CHECK, format!("drops what containers send to {what}"))
-            .at(names_of)
-            .mended_by(commands),
+        (Some(_), _) => Finding::fault(CHECK, format!("{DROPPED} {what}")).at(names_of).mended_by(commands),
         (None, true) => {
             Finding::ok(CHECK, "a firewall drops what it has no rule for, and has rules for containers")
                 .at(names_of)
@@ -119,8 +157,7 @@ pub fn forward(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     let accepts = |rules: &str| rules.lines().any(|line| line.contains("established") && lets_pass(line));
     let mut found = Vec::new();
     for (family, table, chain) in firewall.chains.dropping(Hook::Forward) {
-        let rules = firewall.rules.get(&(family.to_owned(), table.to_owned()));
-        if rules.is_some_and(|rules| accepts(rules)) {
+        if accepts(&rules_of(firewall, (family, table, chain))) {
             continue;
         }
         let what = "drops the answers of tasks to containers: no rule accepts established connections";
@@ -163,7 +200,7 @@ pub fn output(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     let is_ufw = firewall.chains.has("ufw-before-output");
     let mut found = Vec::new();
     for (family, table, chain) in firewall.chains.dropping(Hook::Output) {
-        let rules = firewall.rules.get(&(family.to_owned(), table.to_owned())).map_or("", String::as_str);
+        let rules = rules_of(firewall, (family, table, chain));
         let families = [true, false].into_iter().filter(|ipv4| match family {
             "ip" => *ipv4,
             "ip6" => !*ipv4,
@@ -226,7 +263,7 @@ pub fn docker(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         && firewall.chains.has("DOCKER-USER")
         && isolates.iter().any(|chain| firewall.chains.has(chain));
     let range = settings.range_of(true);
-    let rules = firewall.rules.get(&("ip".to_owned(), "filter".to_owned())).map_or("", String::as_str);
+    let rules = rules_of(firewall, ("ip", "filter", "DOCKER-USER"));
     let is_named = rules.lines().any(|line| lets_pass(line) && words(line).any(|word| word == range));
     vec![match is_apart && !is_named {
         true => Finding::warning(

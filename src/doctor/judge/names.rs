@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::dataplane::host::resolv::ResolverFile;
 use crate::doctor::facts::{Facts, PlaceFacts};
 use crate::doctor::finding::Finding;
 use crate::doctor::resolver::{Outcome, Said, lookup, servers};
@@ -29,8 +30,12 @@ pub fn node(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         Ok(found) => listed(found),
         Err(error) => format!("no address ({error})"),
     };
-    let why = why(&resolver.place, name, *address, settings);
+    let why = why(&resolver.place, name, Some(*address), settings);
+    // A file with servers of its own says that systemd-resolved is not asked, even where it runs.
+    let asks_resolved =
+        resolver.has_resolved && resolver.place.file.as_ref().is_ok_and(ResolverFile::asks_resolved);
     let reason = facts.daemon.status.as_ref().ok().and_then(|status| status.dns.resolved.clone());
+    let reason = reason.filter(|_| asks_resolved);
     let finding = match reason {
         Some(reason) => {
             Finding::fault(CHECK, format!("{name} has {what} here and should be {address}: {reason}"))
@@ -38,7 +43,7 @@ pub fn node(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         None => Finding::fault(CHECK, format!("{name} has {what} here and should be {address}: {why}")),
     };
     let listener = listener.ip();
-    vec![finding.at("/etc/resolv.conf").mended_by(match resolver.has_resolved {
+    vec![finding.at("/etc/resolv.conf").mended_by(match asks_resolved {
         true => format!(
             "resolvectl dns {link} {listener} && resolvectl domain {link} '~thisdcos.directory'; for good: the polkit rule \
              of l4lbd-names(7)",
@@ -53,8 +58,9 @@ fn listed(addresses: &[IpAddr]) -> String {
     addresses.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns why a place does not get the right address, in words.
-pub fn why(place: &PlaceFacts, name: &str, address: IpAddr, settings: &DoctorSettings) -> String {
+/// Returns why a place does not get the right address of a name, in words; the address is not known of a name that
+/// no VIP has.
+pub fn why(place: &PlaceFacts, name: &str, address: Option<IpAddr>, settings: &DoctorSettings) -> String {
     let file = match &place.file {
         Ok(file) => file,
         Err(reason) => return reason.clone(),
@@ -62,7 +68,7 @@ pub fn why(place: &PlaceFacts, name: &str, address: IpAddr, settings: &DoctorSet
     let order: Vec<String> = servers(file).iter().map(|server| server.ip().to_string()).collect();
     let order = order.join(", ");
     match lookup(place.libc, file, name, &place.replies) {
-        Outcome::Found { addresses, .. } if addresses.contains(&address) => {
+        Outcome::Found { addresses, .. } if address.is_none_or(|address| addresses.contains(&address)) => {
             format!("its nameservers know it ({order}), but programs do not ask them (nsswitch.conf, nscd)")
         }
         Outcome::Found { addresses, server } => {
@@ -135,7 +141,7 @@ pub fn of_container(settings: &DoctorSettings, place: &PlaceFacts, name: &str, a
         )
         .mended_by(format!("{FORWARD}; or run the container with ndots:1 (docker run --dns-opt ndots:1)")),
         outcome => {
-            let why = why(place, name, address, settings);
+            let why = why(place, name, Some(address), settings);
             let is_silent = |server: &SocketAddr| {
                 let reply = place.replies.get(&(*server, name.to_owned()));
                 reply.is_some_and(|reply| matches!(reply.said, Said::Silence | Said::Unreachable(_)))

@@ -143,7 +143,13 @@ fn chains(chains: &[&str]) -> Chains {
 
 fn firewall(listed: &[&str], rules: &str) -> FirewallFacts {
     let table = listed[0].split(' ').take(2).map(str::to_owned).collect::<Vec<_>>();
-    let rules = BTreeMap::from([((table[0].clone(), table[1].clone()), rules.to_owned())]);
+    // Rules without a chain are in the first one.
+    let chain = listed[0].split(' ').nth(2).unwrap();
+    let rules = match rules.starts_with("table") {
+        true => rules.to_owned(),
+        false => format!("table x y {{\n\tchain {chain} {{\n{rules}\t}}\n}}\n"),
+    };
+    let rules = BTreeMap::from([((table[0].clone(), table[1].clone()), rules)]);
     FirewallFacts { chains: chains(listed), rules, old: String::new() }
 }
 
@@ -384,8 +390,12 @@ fn a_firewall_that_denies_what_comes_in_is_told_until_its_command_has_run() {
     let finding = one("firewall-input", Verdict::Warning, |facts| facts.firewall = Ok(firewall(&listed, "")));
     let command = finding.mend.unwrap();
     assert!(command.contains("nft insert rule inet filter input iifname docker0 ip daddr"), "{command}");
-    let after = "table inet filter {\n chain input {\n  iifname \"docker0\" ip daddr { 11.0.0.0/8, 198.51.100.1 } accept\n";
+    let after = "table inet filter {\n chain input {\n  jump own\n }\n chain own {\n  iifname \"docker0\" ip daddr { 11.0.0.0/8, \
+                 198.51.100.1 } accept\n }\n}\n";
     assert_eq!(broken_by(&settings(), |facts| facts.firewall = Ok(firewall(&listed, after))), []);
+    // A rule of another chain opens nothing here.
+    let elsewhere = after.replace("jump own", "counter");
+    one("firewall-input", Verdict::Warning, |facts| facts.firewall = Ok(firewall(&listed, &elsewhere)));
     let wide = "  iifname \"docker0\" accept\n";
     assert_eq!(broken_by(&settings(), |facts| facts.firewall = Ok(firewall(&listed, wide))), []);
     // A rule for one port opens nothing else.
@@ -489,11 +499,17 @@ fn a_resolver_that_does_not_ask_l4lbd_is_told_with_its_order() {
                     (nameservers: 10.0.0.2, 198.51.100.1; ndots: 2)";
     assert!(finding.what.ends_with(expected), "{}", finding.what);
     assert!(finding.mend.unwrap().ends_with("sed -i '1i nameserver 198.51.100.1' /etc/resolv.conf"));
-    // With systemd-resolved the file is its own.
+    // With systemd-resolved the file names only that.
     let finding = one("resolver", Verdict::Fault, |facts| {
-        broken(facts);
-        facts.resolver.as_mut().unwrap().has_resolved = true;
+        let resolver = facts.resolver.as_mut().unwrap();
+        resolver.resolved = Err("Name or service not known".to_owned());
+        resolver.has_resolved = true;
+        resolver.place =
+            place(Libc::Glibc, "nameserver 127.0.0.53\n", &[("127.0.0.53:53", VIP, Said::NoName)]);
+        let dns = crate::dns::DnsState { resolved: Some("access denied".to_owned()), ..Default::default() };
+        facts.daemon.status = Ok(Status { dns, ..Status::default() });
     });
+    assert!(finding.what.ends_with("access denied"), "{finding:?}");
     assert!(finding.mend.unwrap().starts_with("resolvectl dns minuteman 198.51.100.1"));
 }
 
