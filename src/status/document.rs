@@ -279,4 +279,4 @@ fn split_port(text: &str) -> (&str, Option<u16>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

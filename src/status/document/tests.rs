@@ -14,7 +14,7 @@ use crate::mesos;
 use crate::store::Persisted;
 
 /// A planner, and what it planned last for a node with nothing in its kernel.
-struct Planned {
+pub(crate) struct Planned {
     planner: Planner,
     actual: Actual,
     connections: BTreeMap<ServerKey, Connections>,
@@ -22,7 +22,7 @@ struct Planned {
 
 impl Planned {
     /// A task at 10.0.0.2 for each label.
-    fn new(labels: &[String]) -> Self {
+    pub(crate) fn new(labels: &[String]) -> Self {
         let config = Config::parse(Path::new("test"), "").unwrap();
         let node = Node { addresses: [[10, 0, 0, 1].into()].into(), ..Node::default() };
         let mut planned = Self {
@@ -40,7 +40,7 @@ impl Planned {
         self.planner.plan(&self.actual, Timestamp::UNIX_EPOCH).unwrap();
     }
 
-    fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         View {
             plan: self.planner.latest(),
             planner: &self.planner,
@@ -92,7 +92,7 @@ fn status() -> Status {
     Status { version: "9".to_owned(), reasons, warnings: vec![PLACE.to_owned()], ..Status::default() }
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("/vip{number}:80")).collect()
 }
 
