@@ -8,7 +8,8 @@
 //! and the file that survives restarts.
 //!
 //! A pass for a new snapshot, or for a server that may have drained, takes the kernel to be as the last pass
-//! left it; every other pass reads it. What another program changes is therefore found by the next audit, or at
+//! left it; every other pass reads it. Before an audit everything is looked through in slices, and a change waits for
+//! one of them at most. What another program changes is therefore found by the next audit, or at
 //! once where the kernel tells of it. A poll that brings nothing new makes no pass.
 
 use std::sync::Arc;
@@ -126,7 +127,10 @@ impl<D: DataPlane> Reconciler<D> {
                     cause = Cause::Cluster;
                 }
                 self.passes.pass(cause, &mut inputs.questions).await;
-                self.answer();
+                // Who asked for a comparison waits for one.
+                if matches!(cause, Cause::Audit | Cause::Request | Cause::Start) {
+                    self.answer();
+                }
                 next = self.next(&mut retry);
             }
             // Nothing is polled: each of these events makes a pass, and what several of them changed is one
@@ -134,14 +138,25 @@ impl<D: DataPlane> Reconciler<D> {
             cause = loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return self.passes.finish(),
-                    () = tokio::time::sleep_until(next.0) => break next.1,
+                    () = tokio::time::sleep_until(next.0) => {
+                        // An audit begins with a look through the kernel in slices. After each one there is as much
+                        // time for anything else, which no more than a slice delays.
+                        let started = Instant::now();
+                        let is_look = matches!(next.1, Cause::Audit | Cause::Request);
+                        if !is_look || self.passes.look_on().await {
+                            break next.1;
+                        }
+                        next.0 = Instant::now() + started.elapsed();
+                    }
                     changed = inputs.feeds.changed() => match changed {
                         Ok(()) => break Cause::Source,
                         // The source has heard of the shutdown first.
                         Err(_) => return self.passes.finish(),
                     },
-                    () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
-                        break Cause::Request;
+                    () = collect(&mut self.requests, &mut inputs.requests, self.requests_due),
+                        if next.1 != Cause::Request =>
+                    {
+                        next = (Instant::now(), Cause::Request);
                     }
                     Some(ping) = inputs.pings.recv() => {
                         // The asking task may have gone.
@@ -182,7 +197,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    /// Answers the requests that waited for the last pass.
+    /// Answers the requests that waited for a comparison.
     fn answer(&mut self) {
         if self.requests.is_empty() {
             return;
@@ -221,7 +236,7 @@ impl<D: DataPlane> Reconciler<D> {
                 // A pass that goes by the book would not see the changed network.
                 _ = inputs.feeds.changed() => return Some(Cause::Network),
                 () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
-                    return Some(Cause::Network);
+                    return Some(Cause::Request);
                 }
                 Some(ping) = inputs.pings.recv() => {
                     let _ = ping.answer.send(());

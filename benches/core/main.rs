@@ -313,9 +313,8 @@ mod status {
         let first = planner.latest().desired.services.keys().next().unwrap().address.to_string();
         bencher.bench_local(|| {
             let view = view(&planner, &connections);
-            let keys = view.find(&first);
-            assert_eq!(keys.len(), 1);
-            Document::begin(&status, keys, view).unwrap()
+            assert_eq!(view.find(&first).len(), 1);
+            Document::begin(&status, view.select(Some(&first)), view).unwrap()
         });
     }
 
@@ -343,7 +342,7 @@ mod status {
     }
 
     fn begin(status: &Status, view: View<'_>) -> Document {
-        Document::begin(status, view.keys(), view).unwrap()
+        Document::begin(status, view.select(None), view).unwrap()
     }
 
     fn write(status: &Status, view: View<'_>) -> Vec<u8> {

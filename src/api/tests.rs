@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::status::document::tests::{Planned, names};
 
 struct Served {
     directory: tempfile::TempDir,
@@ -148,4 +149,40 @@ async fn a_busy_daemon_says_so_rather_than_listing_no_vips() {
     let mut client = served.client(WHOLE).await;
     let text = rest(&mut client).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("ask again"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_status_arrives_in_pieces_and_whole_or_not_at_all() {
+    let planned = Planned::new(&names(6_000));
+    let whole = Status { vips: planned.view().vips(), ..Status::default() };
+    for is_cut in [false, true] {
+        let mut served = Served::new().await;
+        let request = WHOLE.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").replace("1.1", "1.0");
+        let mut client = served.client(&request).await;
+        let reading = tokio::spawn(async move { rest(&mut client).await });
+        let Some(Question::Status { mut answer, .. }) = served.questions.recv().await else {
+            panic!("no question")
+        };
+        let selection = planned.view().select(None);
+        let mut document = Document::begin(&Status::default(), selection, planned.view()).unwrap();
+        loop {
+            let is_last = document.rest.is_none();
+            answer.send(document).unwrap();
+            if is_last {
+                break;
+            }
+            let Some(Question::More { rest, answer: next }) = served.questions.recv().await else {
+                panic!("no further question")
+            };
+            if is_cut {
+                break;
+            }
+            document = rest.go_on(planned.view()).unwrap();
+            answer = next;
+        }
+        let text = reading.await.unwrap();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let read = serde_json::from_str::<Status>(body);
+        assert_eq!(read.ok(), (!is_cut).then(|| whole.clone()));
+    }
 }

@@ -195,6 +195,10 @@ impl DataPlane for Kernel {
         self.plane.capabilities()
     }
 
+    async fn look_on(&mut self) -> Result<bool, Error> {
+        Ok(tokio::task::block_in_place(|| self.plane.look_on())?)
+    }
+
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
         // The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
         let PlaneReading { services, foreign, connections, seen, timeouts, networks, connection_buckets } =

@@ -28,6 +28,15 @@ pub trait Plane: Send {
     /// True if the plane itself carries out this operation; if not, the host does.
     fn takes(&self, op: &Op) -> bool;
 
+    /// Goes on with a look through everything that the plane holds, for a few milliseconds, and returns true when that
+    /// is done: then [`Self::read`] tells what was found. A plane that is read fast enough at once has nothing to do.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn look_on(&mut self) -> Result<bool, PlaneError> {
+        Ok(true)
+    }
+
     /// Reads everything of ours that the plane holds, with counters.
     ///
     /// # Errors

@@ -56,10 +56,10 @@ impl Actual {
 /// Thoroughness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Cheap and enough for a regular audit: may trust what an earlier full reading said about
-    /// attributes that the cheap source lacks.
+    /// Enough after a look through everything, see [`super::DataPlane::look_on`]: may go by what that found and by
+    /// what this program has changed since.
     Audit,
-    /// Everything from the kernel itself.
+    /// Everything from the kernel itself, at once.
     Full,
 }
 

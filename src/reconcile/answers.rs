@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::pass::Passes;
 use super::question::Question;
-use crate::dataplane::{Connections, DataPlane, ServerKey, ServiceKey};
+use crate::dataplane::{Connections, DataPlane, ServerKey};
 use crate::status::document::{Document, Figures, View};
 use crate::units::steady::steady_now;
 
@@ -35,8 +35,7 @@ impl<D: DataPlane> Passes<D> {
         let view = self.view(figures);
         let (made, answer): (_, oneshot::Sender<Document>) = match question {
             Question::Status { vip, answer } => {
-                let keys = keys(view, vip.as_deref());
-                (Document::begin(self.publisher.status(), keys, view), answer)
+                (Document::begin(self.publisher.status(), view.select(vip.as_deref()), view), answer)
             }
             Question::More { rest, answer } => (rest.go_on(view), answer),
         };
@@ -93,19 +92,14 @@ impl<D: DataPlane> Passes<D> {
         if vip.is_none() && services.len() > COUNTED {
             return BTreeSet::new();
         }
-        let keys = keys(view, vip);
+        let keys = match vip {
+            Some(wanted) => view.find(wanted),
+            None => services.keys().copied().collect(),
+        };
         let servers = keys.iter().filter_map(|key| Some((key, services.get(key)?)));
         let servers = servers
             .flat_map(|(key, programmed)| programmed.servers.keys().map(move |address| (*key, *address)));
         let few: BTreeSet<ServerKey> = servers.take(COUNTED + 1).collect();
         if few.len() > COUNTED { BTreeSet::new() } else { few }
-    }
-}
-
-/// Returns the keys of the VIPs that a question is about.
-fn keys(view: View<'_>, vip: Option<&str>) -> Vec<ServiceKey> {
-    match vip {
-        Some(wanted) => view.find(wanted),
-        None => view.keys(),
     }
 }

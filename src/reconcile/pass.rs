@@ -32,9 +32,6 @@ const CHUNK: usize = 500;
 /// program change IPVS meanwhile, and gets faster when it has had time to forget deleted servers.
 const BRISK: Duration = Duration::from_millis(50);
 
-/// Time between two readings of the kernel in full, as a multiple of the audit interval.
-const FULL_READING_EVERY: u32 = 20;
-
 /// Makes passes, and remembers what the next one needs of the last.
 pub(super) struct Passes<D> {
     pub(super) dataplane: D,
@@ -83,8 +80,6 @@ pub(super) struct Progress {
     took: Duration,
     /// Time from which the kernel is to be read again.
     audit_due: Instant,
-    /// Time from which the next reading is one in full.
-    full_due: Instant,
     /// Shuffles the order in which servers are added, differently on each node.
     seed: u64,
 }
@@ -98,7 +93,6 @@ impl Progress {
             connections: BTreeMap::new(),
             took: Duration::ZERO,
             audit_due: Instant::now(),
-            full_due: Instant::now(),
             seed: hasher.finish(),
         }
     }
@@ -238,27 +232,40 @@ impl<D: DataPlane> Passes<D> {
         let is_reading = !matches!(cause, Cause::Cluster | Cause::Due);
         if let Some(mut book) = self.book.take() {
             if !is_reading {
-                // Connections end without an event, and what is leaving waits for that.
-                let leaving = self.planner.leaving();
-                let counted = self.dataplane.count(&leaving).await?;
-                for server in leaving {
-                    book.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
-                }
+                self.count_leaving(&mut book).await?;
                 return Ok((book, Knowledge::Book));
             }
             // A repair begins where the connections were.
             self.progress.connections = book.connections;
         }
-        self.progress.audit_due = Instant::now() + self.audit;
-        // After an error, and now and then, attributes that a cheap reading trusts are read as well.
-        let is_full = self.progress.settled.is_none() || Instant::now() >= self.progress.full_due;
-        // The next one in full is not put off by cheap ones.
-        if !is_full {
-            return Ok((self.dataplane.read(Depth::Audit).await?, Knowledge::Reading));
+        // What other causes read is the part of the kernel that tells of its changes itself, and our own changes.
+        if matches!(cause, Cause::Audit | Cause::Request) {
+            while !self.dataplane.look_on().await? {}
         }
-        let actual = self.dataplane.read(Depth::Full).await?;
-        self.progress.full_due = Instant::now() + self.audit.saturating_mul(FULL_READING_EVERY);
+        if matches!(cause, Cause::Audit | Cause::Request | Cause::Start) {
+            self.progress.audit_due = Instant::now() + self.audit;
+        }
+        let mut actual = self.dataplane.read(Depth::Audit).await?;
+        // What was looked through in slices may have been counted long ago.
+        self.count_leaving(&mut actual).await?;
         Ok((actual, Knowledge::Reading))
+    }
+
+    /// Counts the connections of the servers that are leaving: they end without an event, and the next plan waits for
+    /// that.
+    async fn count_leaving(&mut self, actual: &mut Actual) -> Result<(), Error> {
+        let leaving = self.planner.leaving();
+        let counted = self.dataplane.count(&leaving).await?;
+        for server in leaving {
+            actual.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Goes on with the look through the kernel that an audit begins with, and returns true when the audit is due.
+    pub(super) async fn look_on(&mut self) -> bool {
+        // An error is the audit's to tell.
+        self.dataplane.look_on().await.unwrap_or(true)
     }
 
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
@@ -271,8 +278,7 @@ impl<D: DataPlane> Passes<D> {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
-                // The next reading is a full one, and its differences are no repair: what happened
-                // meanwhile is unknown.
+                // Differences that the next reading finds are no repair: what happened meanwhile is unknown.
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);

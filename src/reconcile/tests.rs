@@ -875,6 +875,10 @@ async fn only_leaving_servers_are_counted_while_they_drain() {
     bench.reconciler.pass(Cause::Due).await;
     assert_eq!(bench.kernel().counted, [(key, server)]);
     assert_eq!(bench.kernel().readings, readings);
+    // A reading may have counted them long before.
+    bench.kernel().counted.clear();
+    bench.reconciler.pass(Cause::Network).await;
+    assert_eq!(bench.kernel().counted, [(key, server)]);
     let is_there = |bench: &mut Bench| bench.kernel().state.services[&key].servers.contains_key(&server);
     assert!(is_there(&mut bench), "it has a connection");
 }
@@ -1225,4 +1229,62 @@ async fn a_long_pass_answers_questions_with_what_is_pending() {
     assert!(status.pass.pending > 0);
     assert_eq!(status.vips.len(), 1);
     assert_eq!(bench.status().pass.pending, 0);
+}
+
+/// 30,000 services take seconds to look through, and an event is to be in the kernel in milliseconds.
+#[tokio::test(start_paused = true)]
+async fn changes_and_questions_go_between_the_slices_of_an_audit() {
+    let mut bench = Bench::new();
+    // The look of the first audit never ends.
+    bench.kernel().slices = usize::MAX;
+    bench.kernel().delay = Duration::from_millis(20);
+    let audit = bench.reconciler.passes.audit;
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (requests, request_receiver) = mpsc::channel(1);
+    let (questions, question_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        questions: question_receiver,
+        pings: mpsc::channel(1).1,
+        network: Arc::default(),
+        dns: dns_receiver,
+    };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    believer.take(report(1, &document(&["/web:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap();
+    // A slice, and the pass that goes by the book.
+    let soon = Duration::from_millis(50);
+    // Into the look, for which a client waits besides.
+    sleep(audit * 2).await;
+    let (done, compared) = oneshot::channel();
+    requests.send(PassRequest { done }).await.unwrap();
+    believer.take(report(2, &document(&["/web:80", "/other:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let served = statuses.wait_for(|status| status.numbers().vips == 2);
+    timeout(soon, served).await.expect("a change waited").unwrap();
+    let (answer, answered) = oneshot::channel();
+    questions.send(Question::Status { vip: None, answer }).await.unwrap();
+    timeout(soon, answered).await.expect("a question waited").unwrap();
+    let unanswered = timeout(audit, compared).await;
+    assert!(unanswered.is_err(), "what was not looked through counts as compared");
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_audit_compares_what_all_of_its_slices_have_seen() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    bench.kernel().slices = 7;
+    bench.kernel().state.services.clear();
+    bench.reconciler.pass(Cause::Due).await;
+    assert_eq!(bench.status().pass.repaired, 0);
+    bench.pass().await;
+    assert_eq!(bench.status().pass.repaired, 2, "service and server");
+    assert_eq!(bench.kernel().looked, 0, "the next audit looks anew");
 }

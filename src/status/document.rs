@@ -6,20 +6,21 @@
 //! that has gone by then is left out.
 //!
 //! ```text
-//! Document::begin ─► text: {"version":...,"vips":[{...},{...}    rest: keys of VIPs, {"skipped":...}
+//! Document::begin ─► text: {"version":...,"vips":[{...},{...}    rest: other VIPs, {"skipped":...}
 //! Rest::go_on     ─► text: ,{...},{...}],"skipped":...}          rest: None
 //! ```
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use jiff::Timestamp;
 
 use super::{Backend, Status, Vip};
 use crate::cluster::Protocol;
 use crate::dataplane::connects::Seen;
-use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey, of_service};
+use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey};
 use crate::plan::desired::{Member, Programmed};
 use crate::plan::{Plan, Planner};
 use crate::units::steady::shown;
@@ -76,8 +77,8 @@ pub struct Document {
 /// Part of a document that is still to be made.
 #[derive(Debug)]
 pub struct Rest {
-    keys: Vec<ServiceKey>,
-    /// Number of those that had their turn.
+    selection: Selection,
+    /// Number of VIPs that had their turn.
     done: usize,
     /// Set while no VIP has been written.
     is_first: bool,
@@ -85,16 +86,28 @@ pub struct Rest {
     end: Vec<u8>,
 }
 
+/// VIPs to be listed, in their order, with the connections of their servers.
+#[derive(Debug)]
+pub struct Selection {
+    /// Keys, each with the place of its first server's connections.
+    keys: Vec<(ServiceKey, usize)>,
+    /// Connections in the order of the servers; to look for each server by its address would take as long as all
+    /// the rest of a document.
+    counts: Vec<Connections>,
+    /// Revision of the plan whose servers these are.
+    revision: u64,
+}
+
 impl Document {
-    /// Writes a status, of which the VIPs are those of `keys`.
+    /// Writes a status with the selected VIPs.
     ///
     /// # Errors
     /// When something cannot be written as JSON.
-    pub fn begin(status: &Status, keys: Vec<ServiceKey>, view: View<'_>) -> serde_json::Result<Self> {
+    pub fn begin(status: &Status, selection: Selection, view: View<'_>) -> serde_json::Result<Self> {
         let mut text = serde_json::to_vec(status)?;
         let place = memchr::memmem::find(&text, PLACE.as_bytes()).map_or(text.len(), |place| place + OPENING);
         let end = text.split_off(place);
-        Rest { keys, done: 0, is_first: true, end }.continued(text, view)
+        Rest { selection, done: 0, is_first: true, end }.continued(text, view)
     }
 }
 
@@ -108,18 +121,25 @@ impl Rest {
     }
 
     fn continued(mut self, mut text: Vec<u8>, view: View<'_>) -> serde_json::Result<Document> {
-        let mut keys = self.keys.iter().skip(self.done);
+        let Selection { keys, counts, revision } = &self.selection;
+        let is_same_plan = *revision == view.plan.revision;
+        let mut keys = keys.iter().skip(self.done);
         let is_last = loop {
             if text.len() >= PIECE {
                 break false;
             }
-            let Some(key) = keys.next() else { break true };
+            let Some((key, first)) = keys.next() else { break true };
             self.done += 1;
             let Some(programmed) = view.plan.desired.services.get(key) else { continue };
             if !std::mem::take(&mut self.is_first) {
                 text.push(b',');
             }
-            serde_json::to_writer(&mut text, &view.vip(key, programmed))?;
+            let known = counts.get(*first..first + programmed.servers.len()).filter(|_| is_same_plan);
+            let vip = match known {
+                Some(counts) => view.vip(key, programmed, counts),
+                None => view.vip(key, programmed, &view.counts(key, programmed)),
+            };
+            serde_json::to_writer(&mut text, &vip)?;
         };
         if is_last {
             text.append(&mut self.end);
@@ -129,12 +149,50 @@ impl Rest {
 }
 
 impl<'a> View<'a> {
-    /// Returns the keys of all VIPs, in the order in which they are shown.
-    pub fn keys(&self) -> Vec<ServiceKey> {
-        by_name(self.plan.desired.services.iter())
+    /// Selects the VIPs of a name or address as in [`Self::find`], or all of them.
+    pub fn select(&self, wanted: Option<&str>) -> Selection {
+        let services = &self.plan.desired.services;
+        match wanted {
+            None => self.selection(services.iter()),
+            Some(wanted) => {
+                self.selection(self.find(wanted).iter().filter_map(|key| services.get_key_value(key)))
+            }
+        }
     }
 
-    /// Returns the keys of the VIPs with this name or address, in the order of a whole list: `web.marathon`, with or
+    /// Returns a selection of `services`, which come in the order of their keys.
+    fn selection<'p>(&self, services: impl Iterator<Item = (&'p ServiceKey, &'p Programmed)>) -> Selection {
+        let mut named = Vec::new();
+        let mut counts = Vec::new();
+        let mut counted = self.figures.map(|figures| figures.connections.range(..).peekable());
+        for (key, programmed) in services {
+            named.push((name(programmed), (*key, counts.len())));
+            if let (Some(counted), Some(all)) =
+                (&mut counted, self.figures.map(|figures| figures.connections))
+            {
+                // Both are in the same order, so that a place has to be looked for after a gap only.
+                if counted.peek().is_none_or(|((next, _), _)| next != key) {
+                    *counted = all.range(first_of(key)..).peekable();
+                }
+                counts.extend(counts_of(key, programmed, counted));
+                while counted.next_if(|((next, _), _)| next == key).is_some() {}
+            }
+        }
+        // By name as people look for it.
+        named.sort_unstable_by(|(a, (x, _)), (b, (y, _))| {
+            (a, x.port, x.protocol, x.address).cmp(&(b, y.port, y.protocol, y.address))
+        });
+        let keys = named.into_iter().map(|(_, key)| key).collect();
+        Selection { keys, counts, revision: self.plan.revision }
+    }
+
+    /// Returns the connections of a VIP's servers in the order of these; none where no kernel was asked.
+    fn counts(&self, key: &ServiceKey, programmed: &Programmed) -> Vec<Connections> {
+        let counted = self.figures.map(|figures| figures.connections.range(first_of(key)..).peekable());
+        counted.map(|mut counted| counts_of(key, programmed, &mut counted).collect()).unwrap_or_default()
+    }
+
+    /// Returns the keys of the VIPs with this name or address, in their order: `web.marathon`, with or
     /// without the zone's name behind it, `/web.marathon`, or `11.225.36.193`, each with or without `:PORT`.
     pub fn find(&self, wanted: &str) -> Vec<ServiceKey> {
         let (host, port) = split_port(wanted);
@@ -152,30 +210,30 @@ impl<'a> View<'a> {
         let protocols = [Protocol::Tcp, Protocol::Udp];
         let places =
             protocols.into_iter().flat_map(|protocol| addresses.iter().map(move |ip| (protocol, *ip)));
-        by_name(places.flat_map(|(protocol, address)| {
-            let key = |port| ServiceKey { protocol, address, port };
-            services.range(key(port.unwrap_or(0))..=key(port.unwrap_or(u16::MAX)))
-        }))
+        let found: BTreeSet<ServiceKey> = places
+            .flat_map(|(protocol, address)| {
+                let key = |port| ServiceKey { protocol, address, port };
+                services.range(key(port.unwrap_or(0))..=key(port.unwrap_or(u16::MAX))).map(|(key, _)| *key)
+            })
+            .collect();
+        found.into_iter().collect()
     }
 
     /// Returns all VIPs, with text of their own.
     pub fn vips(&self) -> Vec<Vip> {
-        let programmed = |key: &ServiceKey| Some((*key, self.plan.desired.services.get(key)?));
-        let keys = self.keys();
-        keys.iter().filter_map(programmed).map(|(key, vip)| self.vip(&key, vip).into_owned()).collect()
+        let services = &self.plan.desired.services;
+        let vip = |(key, _): &(ServiceKey, usize)| {
+            let programmed = services.get(key)?;
+            Some(self.vip(key, programmed, &self.counts(key, programmed)).into_owned())
+        };
+        self.select(None).keys.iter().filter_map(vip).collect()
     }
 
-    fn vip(&self, key: &ServiceKey, programmed: &'a Programmed) -> Vip<Cow<'a, str>> {
-        let mut counted = self.figures.map(|figures| of_service(figures.connections, key).peekable());
-        let seen = self.figures.and_then(|figures| figures.seen);
-        // Both are in the order of their addresses, so that none has to be looked for.
-        let mut count = |address: &SocketAddr| {
-            let counted = counted.as_mut()?;
-            while counted.next_if(|((_, known), _)| known < address).is_some() {}
-            let known = counted.next_if(|((_, known), _)| known == address);
-            Some(known.map(|(_, connections)| *connections).unwrap_or_default())
-        };
+    /// Returns a VIP, with the connections of its servers in their order.
+    fn vip(&self, key: &ServiceKey, programmed: &'a Programmed, counts: &[Connections]) -> Vip<Cow<'a, str>> {
         let (steady, now) = self.clocks;
+        let mut counts = counts.iter().copied();
+        let seen = self.figures.and_then(|figures| figures.seen);
         let backend = |(address, Member { backend, weight }): (&SocketAddr, &'a Member)| Backend {
             address: address.ip(),
             port: address.port(),
@@ -184,7 +242,7 @@ impl<'a> View<'a> {
             until: self.planner.deadline(key, address).map(|until| shown(until, steady, now)),
             task: Cow::Borrowed(&*backend.task),
             agent: Cow::Borrowed(&*backend.agent),
-            connections: count(address),
+            connections: counts.next(),
             connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
         };
         let backends = programmed.servers.iter().map(backend).collect();
@@ -203,13 +261,23 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns keys by name, as people look for a VIP; the plan has them by address.
-fn by_name<'p>(services: impl Iterator<Item = (&'p ServiceKey, &'p Programmed)>) -> Vec<ServiceKey> {
-    let mut named: Vec<_> = services.map(|(key, programmed)| (name(programmed), *key)).collect();
-    named.sort_unstable_by(|(a, x), (b, y)| {
-        (a, x.port, x.protocol, x.address).cmp(&(b, y.port, y.protocol, y.address))
-    });
-    named.into_iter().map(|(_, key)| key).collect()
+/// Returns what comes before all servers of a service.
+fn first_of(key: &ServiceKey) -> ServerKey {
+    (*key, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+}
+
+/// Returns the connections of a VIP's servers in their order, from `counted`, which is at the first of them.
+fn counts_of<'c>(
+    key: &ServiceKey,
+    programmed: &Programmed,
+    counted: &mut Peekable<impl Iterator<Item = (&'c ServerKey, &'c Connections)>>,
+) -> impl Iterator<Item = Connections> {
+    programmed.servers.keys().map(move |address| {
+        let server = (*key, *address);
+        while counted.next_if(|(known, _)| **known < server).is_some() {}
+        // A server that was just added has none.
+        counted.next_if(|(known, _)| **known == server).map(|(_, count)| *count).unwrap_or_default()
+    })
 }
 
 /// Returns the name of a VIP below the zone; `None` for one that is an address.
@@ -232,4 +300,4 @@ fn split_port(text: &str) -> (&str, Option<u16>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

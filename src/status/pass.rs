@@ -25,7 +25,7 @@ pub enum Cause {
     Network,
     /// The state of the DNS server has changed.
     Dns,
-    /// A client asked for an up-to-date status.
+    /// A client asked for a comparison.
     Request,
     /// Operations of the last pass failed.
     Retry,
@@ -44,7 +44,7 @@ impl fmt::Display for Cause {
             Self::Source => "the source had answered or failed",
             Self::Network => "the node's network had changed",
             Self::Dns => "the DNS server had changed",
-            Self::Request => "a client had asked for the status",
+            Self::Request => "a client had asked for a comparison",
             Self::Retry => "operations had failed",
             Self::Due => "the time of a backend or VIP was over",
             Self::Audit => "the audit was due",

@@ -14,7 +14,7 @@ use crate::mesos;
 use crate::store::Persisted;
 
 /// A planner, and what it planned last for a node with nothing in its kernel.
-struct Planned {
+pub(crate) struct Planned {
     planner: Planner,
     actual: Actual,
     connections: BTreeMap<ServerKey, Connections>,
@@ -22,7 +22,7 @@ struct Planned {
 
 impl Planned {
     /// A task at 10.0.0.2 for each label.
-    fn new(labels: &[String]) -> Self {
+    pub(crate) fn new(labels: &[String]) -> Self {
         let config = Config::parse(Path::new("test"), "").unwrap();
         let node = Node { addresses: [[10, 0, 0, 1].into()].into(), ..Node::default() };
         let mut planned = Self {
@@ -40,7 +40,7 @@ impl Planned {
         self.planner.plan(&self.actual, Timestamp::UNIX_EPOCH).unwrap();
     }
 
-    fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         View {
             plan: self.planner.latest(),
             planner: &self.planner,
@@ -63,7 +63,7 @@ impl Planned {
     fn found(&self, wanted: &str) -> Vec<String> {
         let view = self.view();
         let show = |key: &ServiceKey| {
-            let vip = view.vip(key, &view.plan.desired.services[key]);
+            let vip = view.vip(key, &view.plan.desired.services[key], &[]);
             format!("{}:{}", vip.name.unwrap_or_else(|| key.address.to_string().into()), key.port)
         };
         view.find(wanted).iter().map(show).collect()
@@ -92,7 +92,7 @@ fn status() -> Status {
     Status { version: "9".to_owned(), reasons, warnings: vec![PLACE.to_owned()], ..Status::default() }
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("/vip{number}:80")).collect()
 }
 
@@ -106,7 +106,7 @@ fn a_document_is_the_serialised_status_however_many_pieces_it_has() {
         let mut planned = Planned::new(&names(count));
         planned.connect();
         let whole = serde_json::to_string(&Status { vips: planned.view().vips(), ..status() }).unwrap();
-        let mut document = Document::begin(&status(), planned.view().keys(), planned.view()).unwrap();
+        let mut document = Document::begin(&status(), planned.view().select(None), planned.view()).unwrap();
         let (mut text, mut pieces) = (document.text, 1);
         while let Some(rest) = document.rest {
             document = rest.go_on(planned.view()).unwrap();
@@ -142,7 +142,7 @@ fn vips_are_by_name_with_the_connections_of_each_server() {
 fn a_change_between_pieces_leaves_a_sound_document() {
     let before = names(6_000);
     let mut planned = Planned::new(&before);
-    let mut document = Document::begin(&status(), planned.view().keys(), planned.view()).unwrap();
+    let mut document = Document::begin(&status(), planned.view().select(None), planned.view()).unwrap();
     let listed = document.rest.as_ref().unwrap().done;
     let last = planned.view().vips().pop().unwrap().name.unwrap();
     let mut after = before.clone();
@@ -158,6 +158,8 @@ fn a_change_between_pieces_leaves_a_sound_document() {
         ..Accepted::default()
     });
     planned.planner.plan(&planned.actual, Timestamp::from_second(60).unwrap()).unwrap();
+    // Servers are found by their addresses from here on.
+    planned.connect();
     let mut text = document.text;
     while let Some(rest) = document.rest {
         document = rest.go_on(planned.view()).unwrap();
@@ -165,6 +167,14 @@ fn a_change_between_pieces_leaves_a_sound_document() {
     }
     let status: Status = serde_json::from_slice(&text).unwrap();
     assert!(listed < status.vips.len());
+    for vip in &status.vips[listed..] {
+        let key = ServiceKey { protocol: vip.protocol, address: vip.address, port: vip.port };
+        for backend in &vip.backends {
+            let server = (key, SocketAddr::new(backend.address, backend.port));
+            let counted = planned.connections.get(&server).copied().unwrap_or_default();
+            assert_eq!(backend.connections, Some(counted));
+        }
+    }
     assert_eq!(status.vips.len(), before.len() - 1, "without the one that has gone and the one that came");
 }
 
@@ -177,7 +187,7 @@ fn a_vip_is_found_by_its_name_and_by_its_address() {
         assert_eq!(planned.found(wanted), [web, secure], "{wanted}");
         assert_eq!(planned.found(&format!("{wanted}:443")), [secure], "{wanted}");
     }
-    let address = planned.view().keys().into_iter().find(|key| key.port == 443).unwrap().address;
+    let address = planned.view().plan.desired.services.keys().find(|key| key.port == 443).unwrap().address;
     assert_eq!(planned.found(&address.to_string()), [web, secure]);
     assert_eq!(planned.found("10.9.8.7:80"), ["10.9.8.7:80"]);
     for nothing in
