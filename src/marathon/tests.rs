@@ -69,6 +69,12 @@ fn alone_it_gives_what_mesos_gives() {
     mesos.tasks.retain(|key, _| view.snapshot.tasks.contains_key(key));
     assert!(mesos.tasks.len() > 10, "{}", mesos.tasks.len());
     assert_eq!(backends(&view.snapshot), backends(&mesos));
+    // Whose a task is decides about its share, and must not depend on who tells of it.
+    let apps = |snapshot: &Snapshot| -> BTreeMap<TaskKey, String> {
+        snapshot.tasks.iter().map(|(key, task)| (key.clone(), task.app.to_string())).collect()
+    };
+    let (told, known) = (apps(&view.snapshot), apps(&mesos));
+    assert!(known.iter().all(|(key, app)| told[key] == *app && !app.is_empty()), "{told:?} {known:?}");
     // Each port of an agent that Marathon tells is the task's own.
     let rules = crate::vip::LabelPolicy { ports: BackendPorts::Allocated, ..Default::default() };
     let (allocated, any) =
