@@ -132,7 +132,7 @@ pub struct Vip<T = String> {
     /// Kernel name of the scheduler, where it is not the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<T>,
-    /// What became of connects; absent where the kernel does not tell, or has seen none.
+    /// Counts of connects by their outcome; absent where the kernel does not tell, or has seen none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connects: Option<ServiceConnects>,
     pub backends: Vec<Backend<T>>,

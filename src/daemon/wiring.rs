@@ -162,6 +162,11 @@ pub fn kernel(config: &Config) -> KernelOptions {
             cgroup: config.ebpf.cgroup.clone(),
             pins: config.ebpf.pins.clone(),
             udp_timeout: config.dataplane.udp_timeout.0,
+            ejection: ebpf::Ejection {
+                after: config.balance.eject_after.into(),
+                time: config.balance.eject_time.0,
+                limit: config.balance.eject_limit.0,
+            },
         },
         access: Access::Program,
     }

@@ -26,6 +26,12 @@
 //! `sock_release`. A program of the type sock_ops sees it, and counts what becomes of each connect; `seen` reads
 //! that. Sockets that the kernel made for an earlier version of these programs count until their server is deleted.
 //!
+//! # Ejection
+//! `sock_ops` notes failures of a server by the network namespace of the client, and the programs at `connect`
+//! pass over a server that has failed there three times in a row. Each server has a time of its last failure,
+//! so that connects to all others cost nothing. What is remembered of a server ends when it stops taking connections:
+//! `publish` gives it another number when it begins to.
+//!
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
@@ -79,7 +85,7 @@ pub use error::Error;
 pub use exempt::Exemption;
 pub use mountinfo::cgroup_tree;
 pub use mounts::{cgroup, is_bpf};
-pub use options::{Options, SCHEDULER};
+pub use options::{Ejection, Options, SCHEDULER};
 pub use reading::EbpfReading;
 
 /// Time after which connections are looked for again that were not found.

@@ -129,6 +129,25 @@ pub struct EbpfSettings {
     pub pins: PathBuf,
 }
 
+/// Section `balance`: how a backend is chosen.
+#[derive(Clone, Debug, PartialEq, confique::Config)]
+pub struct BalanceSettings {
+    /// TCP connects in a row that must fail until their backend is ejected; 0 for never. A connect fails if it is
+    /// refused by a reset, or not answered within a second. Each network namespace ejects for itself, at most half
+    /// of a VIP's ready backends. Only with ebpf.
+    #[config(default = 3)]
+    pub eject_after: u16,
+
+    /// Time for which a backend is ejected, from 100ms to 1h. After that a single connection is sent there; if it
+    /// fails, the backend is ejected for twice as long.
+    #[config(default = "1s")]
+    pub eject_time: Span,
+
+    /// Longest time for which a backend is ejected, from 100ms to 1h.
+    #[config(default = "30s")]
+    pub eject_limit: Span,
+}
+
 /// Data plane by configuration; `None` if the kernel decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaneSetting(pub Option<PlaneKind>);

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use l4lbd::cluster::Protocol;
-use l4lbd::dataplane::ebpf::{Ebpf, EbpfReading, Options, SCHEDULER};
+use l4lbd::dataplane::ebpf::{Ebpf, EbpfReading, Ejection, Options, SCHEDULER};
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
 use socket2::{Domain, Socket, Type};
 
@@ -40,6 +40,7 @@ pub fn options() -> Options {
         cgroup: Some(place::cgroup().to_owned()),
         pins: PathBuf::from(format!("{}/{number}", place::BPF)),
         udp_timeout: Duration::from_secs(3600),
+        ejection: Ejection::default(),
     }
 }
 

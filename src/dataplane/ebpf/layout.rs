@@ -96,14 +96,22 @@ pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
 pub const ANNOUNCERS: MapLayout = map::<u32, u32>("announcers", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 /// Server id to what became of the connects to that server.
 pub const CONNECTS: MapLayout = map::<u32, ServerConnects>("connects", bpf::ARRAY, SERVERS, 0);
-/// What became of connects, with an element for each VIP, in any order.
+/// Counts of connects by their outcome: an element for each VIP, in any order.
 pub const VIP_CONNECTS: MapLayout = map::<u32, VipConnects>("vip_connects", bpf::ARRAY, SERVICES, 0);
 /// Storage of sockets whose first SYN was not answered. Only the programs use it.
 pub const LATE: MapLayout = map::<u32, u64>("late", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 /// Locks of the programs.
 pub const LOCKS: MapLayout = map::<u32, u64>("locks", bpf::ARRAY, 64, 0);
 
-pub const MAPS: [MapLayout; 16] = [
+/// Server id to its last failure, of any client.
+pub const FAILURES: MapLayout = map::<u32, Failures>("failures", bpf::ARRAY, SERVERS, 0);
+/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next two.
+pub const TROUBLES: MapLayout = map::<[u8; 32], Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
+pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRAY, 1, 0);
+/// Storage of connecting sockets: the cookie of their network namespace.
+pub const NAMESPACES: MapLayout = map::<u32, u64>("namespaces", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+
+pub const MAPS: [MapLayout; 20] = [
     VIPS,
     SLOTS_MAP,
     COUNTS,
@@ -120,6 +128,10 @@ pub const MAPS: [MapLayout; 16] = [
     VIP_CONNECTS,
     LATE,
     LOCKS,
+    FAILURES,
+    TROUBLES,
+    NO_TROUBLES,
+    NAMESPACES,
 ];
 
 /// Maps that every version of this layout has, for those who only look.
@@ -127,6 +139,9 @@ pub const TABLES: [MapLayout; 5] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, ANNOUNCER
 
 /// Value of the map `unconnected`: `struct keeps`.
 pub type Keeps = [u8; 904];
+
+/// Value of the map `troubles`: `struct troubles`.
+pub type Troubles = [u8; 384];
 
 /// Program and the place in the kernel where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,6 +315,23 @@ pub struct SocketServer {
     counted: u16,
     /// Index into the map `counts`.
     pub id: u32,
+}
+
+/// Value of the map `failures`: `struct failures`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Failures {
+    /// Time of the last one, in the programs' unit; 0 for none.
+    failed: u32,
+    /// Random number of the server's stay.
+    begun: u32,
+}
+
+impl Failures {
+    /// The beginning, for a server that has been given this number.
+    pub fn none(begun: u32) -> Self {
+        Self { failed: 0, begun }
+    }
 }
 
 /// Classes of the time that a connect took. The first has those below 64 microseconds, each other one those

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{
-    self, Keeps, MapLayout, NetworkKey, ServerConnects, Slot, SocketServer, TABLES, VipConnects, VipKey,
+    self, Failures, Keeps, MapLayout, NetworkKey, ServerConnects, Slot, SocketServer, TABLES, Troubles,
+    VipConnects, VipKey,
 };
 
 /// Maps that a reading needs, which an earlier version of the programs has as well.
@@ -29,6 +30,7 @@ pub struct Maps {
     pub active: Map<u32, u32>,
     pub connects: Map<u32, ServerConnects>,
     pub vip_connects: Map<u32, VipConnects>,
+    pub failures: Map<u32, Failures>,
     /// Only pinned here, as the next.
     unconnected: Map<u32, Keeps>,
     overflow: Map<[u8; 32], [u8; 52]>,
@@ -36,6 +38,9 @@ pub struct Maps {
     exempt: Map<u32, u32>,
     late: Map<u32, u64>,
     locks: Map<u32, u64>,
+    troubles: Map<[u8; 32], Troubles>,
+    no_troubles: Map<u32, Troubles>,
+    namespaces: Map<u32, u64>,
 }
 
 impl Tables {
@@ -77,6 +82,10 @@ impl Maps {
             vip_connects: open(directory, &layout::VIP_CONNECTS)?,
             late: open(directory, &layout::LATE)?,
             locks: open(directory, &layout::LOCKS)?,
+            failures: open(directory, &layout::FAILURES)?,
+            troubles: open(directory, &layout::TROUBLES)?,
+            no_troubles: open(directory, &layout::NO_TROUBLES)?,
+            namespaces: open(directory, &layout::NAMESPACES)?,
         })
     }
 
@@ -102,7 +111,11 @@ impl Maps {
         repair(directory, &layout::CONNECTS, &self.connects)?;
         repair(directory, &layout::VIP_CONNECTS, &self.vip_connects)?;
         repair(directory, &layout::LATE, &self.late)?;
-        repair(directory, &layout::LOCKS, &self.locks)
+        repair(directory, &layout::LOCKS, &self.locks)?;
+        repair(directory, &layout::FAILURES, &self.failures)?;
+        repair(directory, &layout::TROUBLES, &self.troubles)?;
+        repair(directory, &layout::NO_TROUBLES, &self.no_troubles)?;
+        repair(directory, &layout::NAMESPACES, &self.namespaces)
     }
 }
 

@@ -64,7 +64,7 @@ impl Pins {
             maps::is_pinned(&directory, map)?;
         }
         allow_locked_memory();
-        let programs = object::load(&directory, options.udp_timeout)?;
+        let programs = object::load(&directory, options)?;
         let maps = Maps::open(&directory)?;
         let mut others =
             directories(&options.pins).map_err(|source| Error::Pin { path: options.pins.clone(), source })?;

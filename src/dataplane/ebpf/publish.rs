@@ -5,6 +5,7 @@
 //! sockets have kept of a server holds from before that word to after it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 
 use super::bpf;
 use super::error::Error;
-use super::layout::{self, MapLayout, NetworkKey, VipKey};
+use super::layout::{self, Failures, MapLayout, NetworkKey, VipKey};
 use super::leaving::LeavingServer;
 use super::maps::Maps;
 use super::reading::{Counts, map_error};
@@ -240,11 +241,19 @@ impl Publisher<'_> {
         let mut failed = BTreeMap::new();
         // All slots first, because a program may read them as soon as a word points at them.
         let (mut slots, mut owners, mut active) = (Vec::new(), Vec::new(), Vec::new());
+        let mut failures = Vec::new();
+        let stay = RandomState::new().hash_one(0) as u32;
         for (position, change) in changes.iter().enumerate() {
             let Some(placed) = &change.placed else { continue };
             for (index, slot) in (placed.base..).zip(placed.slots(change.key)) {
                 if slot.weight > 0 {
                     active.push((slot.id, slot.term()));
+                    // It begins to take connections, so what it was before counts no more.
+                    let before = self.table.services.get(&change.key);
+                    let before = before.and_then(|before| before.servers.get(&slot.server()));
+                    if before.is_none_or(|before| before.weight == 0) {
+                        failures.push((slot.id, Failures::none(stay)));
+                    }
                 }
                 slots.push((index, slot));
                 owners.push(position);
@@ -252,6 +261,9 @@ impl Publisher<'_> {
         }
         for (at, error) in self.maps.tables.slots.write(slots) {
             owners.get(at).map(|position| failed.insert(*position, (layout::SLOTS_MAP, error)));
+        }
+        for (_, error) in self.maps.failures.write(failures) {
+            tracing::warn!(%error, "cannot forget how servers failed before: some may stay ejected for a while");
         }
         // A socket that is given a server notes what is here.
         for (_, error) in self.maps.active.write(active) {

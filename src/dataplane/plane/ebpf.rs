@@ -208,7 +208,12 @@ mod tests {
     use crate::dataplane::ServiceKey;
 
     fn options(pins: std::path::PathBuf) -> Options {
-        Options { cgroup: None, pins, udp_timeout: std::time::Duration::from_secs(60) }
+        Options {
+            cgroup: None,
+            pins,
+            udp_timeout: std::time::Duration::from_secs(60),
+            ejection: crate::dataplane::ebpf::Ejection::default(),
+        }
     }
 
     /// A plane that may attach nothing, where nothing is pinned.

@@ -13,14 +13,14 @@ use crate::helper::Helper;
 use crate::toolkit::*;
 
 /// Server that answers no SYN as long as its queue is full.
-struct Silent {
+pub struct Silent {
     listener: Socket,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _waiting: TcpStream,
 }
 
 impl Silent {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         listener.listen(0).unwrap();
@@ -30,12 +30,12 @@ impl Silent {
 }
 
 /// Address at which nothing listens.
-fn closed_port() -> SocketAddr {
+pub fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Begins a connect and does not wait for it.
-fn begin(to: SocketAddr) -> Socket {
+pub fn begin(to: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
     let error = socket.connect(&to.into()).unwrap_err();

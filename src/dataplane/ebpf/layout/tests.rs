@@ -134,6 +134,8 @@ fn types_are_those_of_the_compiled_program() {
     assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
     assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
     assert_eq!(structs["keeps"].size, size_of::<Keeps>());
+    assert_eq!(structs["failures"], layout_of!(Failures { failed, begun }));
+    assert_eq!((structs["client"].size, structs["troubles"].size), (32, size_of::<Troubles>()));
     assert_eq!(
         structs["connects"],
         layout_of!(ServerConnects { begun, established, refused, timed_out, retransmissions, vip })
