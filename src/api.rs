@@ -12,9 +12,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use futures_util::stream;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,11 +27,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::reconcile::StatusRequest;
+use crate::reconcile::{PassRequest, Question};
 use crate::source::feed::AcceptLoss;
 use crate::status::Status;
+use crate::status::document::{Document, Rest};
 
-/// Longest wait for a pass that was asked for; then the last status has to do.
+/// Longest wait for a pass that was asked for, and for each piece of a status.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest time in which a request has to arrive, counted from the connection or the last answer.
@@ -67,7 +72,8 @@ pub struct Api {
 /// Shared state of the handlers.
 #[derive(Clone)]
 struct Access {
-    requests: mpsc::Sender<StatusRequest>,
+    requests: mpsc::Sender<PassRequest>,
+    questions: mpsc::Sender<Question>,
     losses: mpsc::Sender<AcceptLoss>,
     statuses: watch::Receiver<Arc<Status>>,
 }
@@ -85,7 +91,7 @@ impl Api {
     /// Answers until `shutdown`, then removes the socket.
     pub async fn serve(
         self,
-        requests: mpsc::Sender<StatusRequest>,
+        (requests, questions): (mpsc::Sender<PassRequest>, mpsc::Sender<Question>),
         losses: mpsc::Sender<AcceptLoss>,
         statuses: watch::Receiver<Arc<Status>>,
         shutdown: CancellationToken,
@@ -93,7 +99,7 @@ impl Api {
         let router = Router::new()
             .route("/status", get(status))
             .route("/accept-loss", post(accept_loss))
-            .with_state(Access { requests, losses, statuses });
+            .with_state(Access { requests, questions, losses, statuses });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -134,33 +140,112 @@ async fn serve_connection(stream: UnixStream, router: Router, shutdown: Cancella
     let _ = tokio::time::timeout(GRACE, connection).await;
 }
 
-async fn status(State(access): State<Access>) -> Json<Status> {
-    Json(access.up_to_date().await)
+async fn status(State(access): State<Access>, uri: Uri) -> Response {
+    let Asked { vip, compares } = match Asked::by(uri.query().unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
+    };
+    if compares {
+        access.compare().await;
+    }
+    access.document(vip).await
 }
 
 /// Gives up what is being held back, and tells how things are then.
-async fn accept_loss(State(access): State<Access>) -> Json<Status> {
+async fn accept_loss(State(access): State<Access>) -> Response {
     let (done, accepted) = oneshot::channel();
     if access.losses.send(AcceptLoss { done }).await.is_ok() {
         // Without an answer the daemon is about to end; its last status has to do.
         let _ = tokio::time::timeout(PATIENCE, accepted).await;
     }
-    Json(access.up_to_date().await)
+    access.compare().await;
+    access.document(None).await
+}
+
+/// Wishes in the query of a request for the status.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    /// Name or address of the only VIP to be listed.
+    vip: Option<String>,
+    /// Set if the kernel is to be compared with what it should hold first.
+    compares: bool,
+}
+
+impl Asked {
+    fn by(query: &str) -> Result<Self, String> {
+        let mut asked = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                client::VIP => asked.vip = Some(value.into_owned()),
+                client::COMPARE => asked.compares = true,
+                _ => {
+                    return Err(format!(
+                        "unknown parameter {key:?}: there are {} and {}",
+                        client::VIP,
+                        client::COMPARE
+                    ));
+                }
+            }
+        }
+        Ok(asked)
+    }
 }
 
 impl Access {
-    /// A status that is up to date, or the last one when that takes too long.
-    async fn up_to_date(&self) -> Status {
-        let (answer, fresh) = oneshot::channel();
+    /// Waits until the kernel has been compared with what it should hold, unless that takes too long.
+    async fn compare(&self) {
+        let (done, passed) = oneshot::channel();
         let asked = async {
-            self.requests.send(StatusRequest { answer }).await.ok()?;
-            fresh.await.ok()
+            if self.requests.send(PassRequest { done }).await.is_ok() {
+                let _ = passed.await;
+            }
         };
-        if let Ok(Some(status)) = tokio::time::timeout(PATIENCE, asked).await {
-            return Arc::unwrap_or_clone(status);
+        let _ = tokio::time::timeout(PATIENCE, asked).await;
+    }
+
+    /// Returns the status; the last one when the daemon is busy and that says all of it.
+    async fn document(self, vip: Option<String>) -> Response {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        if let Some(Document { text, rest }) = self.ask(|answer| Question::Status { vip, answer }).await {
+            // One that is known as a whole has its length in the answer.
+            return match rest {
+                None => (json, text).into_response(),
+                Some(rest) => (json, self.pieces(text, rest)).into_response(),
+            };
         }
         let last = self.statuses.borrow().clone();
-        Arc::unwrap_or_clone(last)
+        if last.numbers().vips == 0
+            && let Ok(text) = serde_json::to_vec(&*last)
+        {
+            return (json, text).into_response();
+        }
+        let busy = "the daemon is busy with a long change of the kernel; ask again";
+        (StatusCode::SERVICE_UNAVAILABLE, busy).into_response()
+    }
+
+    /// Returns a body that begins with `text`, and of which a piece is made when the one before has been sent.
+    fn pieces(self, text: Vec<u8>, rest: Rest) -> Body {
+        Body::from_stream(stream::try_unfold((self, Some(text), Some(rest)), async |(access, text, rest)| {
+            if let Some(text) = text {
+                return Ok(Some((text, (access, None, rest))));
+            }
+            let Some(rest) = rest else { return Ok(None) };
+            match access.ask(|answer| Question::More { rest, answer }).await {
+                Some(Document { text, rest }) => Ok(Some((text, (access, None, rest)))),
+                // The client sees an answer that is cut off, and no whole document.
+                None => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            }
+        }))
+    }
+
+    /// Returns the answer to a question; `None` if it takes too long.
+    async fn ask(&self, question: impl FnOnce(oneshot::Sender<Document>) -> Question) -> Option<Document> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.questions.send(question(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
     }
 }
 

@@ -16,6 +16,7 @@ mod accept_loss;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod explain;
 mod help;
 mod log;
@@ -91,6 +92,12 @@ enum Command {
     Plan(plan::Args),
     /// Check a configuration file and the files that it names; prints every error, exit code 64
     Check(check::Args),
+    /// Find out what is wrong with this node, and show the command that mends it; exit code 1 if something is
+    ///
+    /// Looks at the kernel, its settings and tables, firewalls, other programs, routes, resolvers of the node and of
+    /// its containers, masters and clocks. Changes nothing, and works without a running daemon. Run it as root: other
+    /// users see less, and what they cannot see is skipped. It ends within about 15 seconds.
+    Doctor(doctor::Args),
     /// Remove everything of l4lbd from the kernel, and nothing else
     ///
     /// Stop the daemon first. Connections through VIPs are cut with IPVS, and go on with eBPF. Virtual services of
@@ -139,6 +146,7 @@ impl Cli {
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Doctor(args) => args.run(),
             Command::Purge(args) => args.run(),
             Command::Help(args) => args.run(),
         }

@@ -9,6 +9,7 @@
 pub mod belief;
 pub mod claims;
 pub mod dns_label;
+mod few;
 pub mod port_options;
 mod protocol;
 pub mod registry;
@@ -17,6 +18,7 @@ mod skipped;
 mod snapshot;
 mod task;
 
+pub use few::Few;
 pub use port_options::PortOptions;
 pub use protocol::Protocol;
 pub use registry::TaskRegistry;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use confique::Config as _;
 
-use crate::dataplane::settings::{DataPlaneSettings, EbpfSettings, IpvsSettings};
+use crate::dataplane::settings::{BalanceSettings, DataPlaneSettings, EbpfSettings, IpvsSettings};
 use crate::dns::settings::DnsSettings;
 use crate::source::settings::{Marathon, Source};
 use crate::units;
@@ -52,6 +52,10 @@ pub struct Config {
     /// Settings of both data planes, which lead connections from VIPs to backends.
     #[config(nested)]
     pub dataplane: DataPlaneSettings,
+
+    /// Choice of backends.
+    #[config(nested)]
+    pub balance: BalanceSettings,
 
     /// Settings of the data plane ipvs.
     #[config(nested)]

@@ -127,6 +127,7 @@ impl Daemon {
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
         // These are not skipped: each has a client that waits for its answer.
         let (requests, request_receiver) = mpsc::channel(REQUESTS);
+        let (questions, question_receiver) = mpsc::channel(REQUESTS);
         let (pings, ping_receiver) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
@@ -142,6 +143,7 @@ impl Daemon {
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
+            questions: question_receiver,
             pings: ping_receiver,
             network: network.clone(),
             dns: dns_receiver,
@@ -164,7 +166,7 @@ impl Daemon {
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve(requests, losses, status_receiver.clone(), shutdown.clone()));
+        parts.spawn(api.serve((requests, questions), losses, status_receiver.clone(), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 
@@ -242,7 +244,7 @@ async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: 
         // then.
         if !ready && status.pass.at.is_some() {
             ready = true;
-            tracing::info!(vips = status.vips.len(), "first pass done, ready");
+            tracing::info!(vips = status.numbers().vips, "first pass done, ready");
             notify(&[NotifyState::Ready]);
         }
         // A line end would begin another notification.

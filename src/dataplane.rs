@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub mod connects;
 pub mod diff;
 pub mod ebpf;
 mod effect;
@@ -46,6 +47,13 @@ pub trait DataPlane {
 
     /// Properties of that plane, which are also in each reading's [`Node`].
     fn capabilities(&self) -> Capabilities;
+
+    /// Goes on with a look through everything of ours for some milliseconds, so that changes need not wait for all of
+    /// it. Returns true when all has been looked through since the last [`Self::read`], which tells what was found.
+    ///
+    /// # Errors
+    /// When the kernel does not answer; the next call starts anew.
+    async fn look_on(&mut self) -> Result<bool, Error>;
 
     /// Reads everything of ours, with counters and the node's own network.
     ///

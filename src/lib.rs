@@ -59,14 +59,15 @@
 //!
 //! 13. [`reconcile`]: the loop that makes passes, and what a pass does
 //! 14. [`api`]: the status socket and its client
-//! 15. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 16. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 15. [`doctor`]: what is wrong with a node, and what mends it
+//! 16. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 17. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 17. [`terminal`]: full-screen use of the terminal
-//! 18. [`demo`]: the demonstration
-//! 19. [`cli`]: commands, output and exit codes
+//! 18. [`terminal`]: full-screen use of the terminal
+//! 19. [`demo`]: the demonstration
+//! 20. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -95,6 +96,7 @@
 //!   `dataplane/kernel.rs::KernelOptions`: its options
 //! - `dataplane/settings.rs`: its settings struct; `config.rs::Config`: the section;
 //!   `daemon/wiring.rs::kernel`: options from settings
+//! - `doctor/gather.rs::table`, `doctor/judge/others.rs::capabilities`: its arms
 //! - `cli/demo.rs::DataPlaneArg`: its name for the demonstration
 //! - `tests/kernel/toolkit/plane.rs::Plane`: its name for the tests; `tests/kernel/suite.rs::tests`: they run
 //!   once for each plane
@@ -142,6 +144,12 @@
 //! - `vip/table.rs::ask`: what it means for a VIP whose tasks disagree
 //! - `systemd/man/l4lbd-labels.7`: the section "Labels beside it"
 //!
+//! **A check of `l4lbd doctor`**:
+//!
+//! - `doctor/facts.rs::Facts`: what it goes by; `doctor/gather.rs::facts` reads it, and changes nothing
+//! - `doctor/judge.rs::findings`: its line, with a pure function in a module below
+//! - `systemd/man/l4lbd.8`: the section DOCTOR
+//!
 //! **A figure about passes**:
 //!
 //! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in
@@ -173,6 +181,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod demo;
 pub mod dns;
+pub mod doctor;
 pub mod marathon;
 pub mod mesos;
 pub mod netlink;

@@ -30,6 +30,7 @@ mod agents;
 pub mod cursor;
 mod discovery;
 mod error;
+mod executors;
 mod facts;
 mod format;
 mod items;

@@ -36,7 +36,7 @@ use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, holders};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
-use crate::store::{AskedServer, KeptDrain, Persisted};
+use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
 use addresses::{assign, assign_to, forget, note_owners, remember, sources};
 use adopt::Adopted;
@@ -83,7 +83,7 @@ pub struct NodeView {
 pub struct Planner {
     pub settings: PlannerSettings,
     /// Addresses and VIPs that must survive a restart.
-    pub persisted: Persisted,
+    pub persisted: Tracked<Persisted>,
     cluster: Option<ClusterView>,
     /// Last tenants of VIPs, which may be vacant.
     owners: BTreeMap<VipKey, Tenants>,
@@ -99,6 +99,8 @@ pub struct Planner {
     has_old_warnings: bool,
     /// Set when table and plan have followed changes since they were made as a whole.
     has_followed: bool,
+    /// Hour in which the addresses of servers were last gone through.
+    reserved: Option<i64>,
     /// Number of servers in the plan, without those that are leaving.
     servers: usize,
     plan: Arc<Plan>,
@@ -222,7 +224,7 @@ impl Planner {
     pub fn new(settings: PlannerSettings, persisted: Persisted) -> Self {
         let mut planner = Self {
             settings,
-            persisted,
+            persisted: Tracked::new(persisted),
             cluster: None,
             owners: BTreeMap::new(),
             drain: Drain::default(),
@@ -232,6 +234,7 @@ impl Planner {
             changed: BTreeSet::new(),
             has_old_warnings: false,
             has_followed: false,
+            reserved: None,
             servers: 0,
             plan: Arc::default(),
         };
@@ -309,6 +312,15 @@ impl Planner {
     /// restarts too. Returns true if labels are to be judged anew for that.
     pub fn reserve(&mut self, servers: &BTreeMap<IpAddr, String>, now: Timestamp) -> bool {
         let hour = now.as_second().div_euclid(HOUR);
+        let is_known = |(address, name): (&IpAddr, &String)| {
+            let known = self.persisted.servers.get(address);
+            known.is_some_and(|server| server.hour == hour && server.name == *name)
+        };
+        // Nothing can be outdated in an hour in which that was looked at.
+        if self.reserved == Some(hour) && servers.iter().all(is_known) {
+            return false;
+        }
+        self.reserved = Some(hour);
         let kept = &mut self.persisted.servers;
         kept.extend(
             servers.iter().map(|(address, name)| (*address, AskedServer { name: name.clone(), hour })),
@@ -354,6 +366,12 @@ impl Planner {
     /// Returns the last plan; `None` before the first.
     pub fn last(&self) -> Option<&Arc<Plan>> {
         self.basis.as_ref().map(|_| &self.plan)
+    }
+
+    /// Returns the plan that was made last, also where it has to be made anew; before the first, one without
+    /// anything.
+    pub fn latest(&self) -> &Plan {
+        &self.plan
     }
 
     /// Returns the servers that are leaving: their connections decide what the next plan is.
@@ -475,7 +493,10 @@ impl Planner {
                 if key.literal().is_some() {
                     return None;
                 }
-                persisted.vips.insert(key.clone(), None);
+                // Only where it differs: what has been touched is compared with the file.
+                if before.is_some() || !persisted.vips.contains_key(key) {
+                    persisted.vips.insert(key.clone(), None);
+                }
                 note_owners(&mut self.owners, key, vip);
             } else if let Some(since) = persisted.vips.get_mut(key) {
                 if cluster.table.awaited.contains(key) {
@@ -490,8 +511,8 @@ impl Planner {
         // All new names are among the changed ones, so that they take the addresses that the whole plan gives them.
         let vips = changed.iter().filter_map(|key| cluster.table.vips.get_key_value(key));
         let DesiredSettings { range4, range6, .. } = &self.settings.desired;
-        let unplaced = assign_to(persisted, vips, range4, range6, self.settings.policy.literals_in_range);
-        if !unplaced.is_empty() {
+        let literals = self.settings.policy.literals_in_range;
+        if new > 0 && !assign_to(persisted, vips, range4, range6, literals).is_empty() {
             return None;
         }
         let part = Inputs {
@@ -676,7 +697,7 @@ impl Planner {
 
     /// Returns true if a VIP is not known yet, or its name needs another address.
     fn is_new(&self, key: &VipKey, vip: &Vip) -> bool {
-        let Persisted { vips, leases4, leases6, .. } = &self.persisted;
+        let Persisted { vips, leases4, leases6, .. } = &*self.persisted;
         let Host::Named(name) = &key.host else { return !vips.contains_key(key) };
         let needs = |ipv4: bool| vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
         !vips.contains_key(key)

@@ -1,13 +1,15 @@
 //! The loop that makes the kernel hold what the cluster needs, and says how that went.
 //!
-//! What belongs here: the loop (this file), one pass (`pass.rs`) and what it publishes (`publish.rs`).
+//! What belongs here: the loop (this file), one pass (`pass.rs`), what it publishes (`publish.rs`), and the answers
+//! to questions between passes (`answers.rs`).
 //! Every pass compares complete states, whatever woke it: a new snapshot, a change of the node's
-//! network, the audit timer, or a client that asks for the status. So start, restart, drift and retry
+//! network, the audit timer, or a client that asks for a comparison. So start, restart, drift and retry
 //! are one code path. What should be is decided in [`crate::plan`]; here are the kernel, the clock,
 //! and the file that survives restarts.
 //!
 //! A pass for a new snapshot, or for a server that may have drained, takes the kernel to be as the last pass
-//! left it; every other pass reads it. What another program changes is therefore found by the next audit, or at
+//! left it; every other pass reads it. Before an audit everything is looked through in slices, and a change waits for
+//! one of them at most. What another program changes is therefore found by the next audit, or at
 //! once where the kernel tells of it. A poll that brings nothing new makes no pass.
 
 use std::sync::Arc;
@@ -22,20 +24,22 @@ use crate::dataplane::DataPlane;
 use crate::dns::DnsState;
 use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
-use crate::status::Status;
 use crate::status::pass::Cause;
 use crate::store::saver::Saver;
 use crate::store::{KeptDrain, Persisted};
 use crate::units::steady::steady_now;
 
+mod answers;
 pub mod names;
 mod pass;
 mod publish;
+mod question;
 
 pub use pass::News;
 use pass::Passes;
 use publish::Publisher;
 pub use publish::{Outputs, PublisherSettings};
+pub use question::{PassRequest, Question};
 
 /// Time within which several changes of the network make one pass.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -48,12 +52,6 @@ const LONGEST_REQUEST_SPACING: Duration = Duration::from_secs(1);
 
 /// First pause before operations that failed are tried again; doubles up to the audit interval.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Request for a status that is up to date.
-#[derive(Debug)]
-pub struct StatusRequest {
-    pub answer: oneshot::Sender<Arc<Status>>,
-}
 
 /// Question whether the loop still runs, which is its answer.
 #[derive(Debug)]
@@ -74,7 +72,7 @@ pub struct ReconcilerSettings {
 pub struct Reconciler<D> {
     passes: Passes<D>,
     /// Clients that wait for the next pass.
-    requests: Vec<StatusRequest>,
+    requests: Vec<PassRequest>,
     /// Time before which requests alone cause no pass.
     requests_due: Instant,
 }
@@ -82,7 +80,8 @@ pub struct Reconciler<D> {
 /// Everything that wakes the reconciler.
 pub struct Inputs {
     pub feeds: watch::Receiver<Feed>,
-    pub requests: mpsc::Receiver<StatusRequest>,
+    pub requests: mpsc::Receiver<PassRequest>,
+    pub questions: mpsc::Receiver<Question>,
     pub pings: mpsc::Receiver<Ping>,
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
@@ -127,8 +126,11 @@ impl<D: DataPlane> Reconciler<D> {
                 if is_news {
                     cause = Cause::Cluster;
                 }
-                self.passes.pass(cause, !self.requests.is_empty()).await;
-                self.answer();
+                self.passes.pass(cause, &mut inputs.questions).await;
+                // Who asked for a comparison waits for one.
+                if matches!(cause, Cause::Audit | Cause::Request | Cause::Start) {
+                    self.answer();
+                }
                 next = self.next(&mut retry);
             }
             // Nothing is polled: each of these events makes a pass, and what several of them changed is one
@@ -136,19 +138,31 @@ impl<D: DataPlane> Reconciler<D> {
             cause = loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return self.passes.finish(),
-                    () = tokio::time::sleep_until(next.0) => break next.1,
+                    () = tokio::time::sleep_until(next.0) => {
+                        // An audit begins with a look through the kernel in slices. After each one there is as much
+                        // time for anything else, which no more than a slice delays.
+                        let started = Instant::now();
+                        let is_look = matches!(next.1, Cause::Audit | Cause::Request);
+                        if !is_look || self.passes.look_on().await {
+                            break next.1;
+                        }
+                        next.0 = Instant::now() + started.elapsed();
+                    }
                     changed = inputs.feeds.changed() => match changed {
                         Ok(()) => break Cause::Source,
                         // The source has heard of the shutdown first.
                         Err(_) => return self.passes.finish(),
                     },
-                    () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
-                        break Cause::Request;
+                    () = collect(&mut self.requests, &mut inputs.requests, self.requests_due),
+                        if next.1 != Cause::Request =>
+                    {
+                        next = (Instant::now(), Cause::Request);
                     }
                     Some(ping) = inputs.pings.recv() => {
                         // The asking task may have gone.
                         let _ = ping.answer.send(());
                     }
+                    Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                     Ok(()) = inputs.dns.changed() => break Cause::Dns,
                     () = inputs.network.notified() => break Cause::Network,
                 }
@@ -183,7 +197,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    /// Answers the requests that waited for the last pass.
+    /// Answers the requests that waited for a comparison.
     fn answer(&mut self) {
         if self.requests.is_empty() {
             return;
@@ -193,7 +207,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.requests_due = Instant::now() + spacing;
         for request in self.requests.drain(..) {
             // The asking client may have gone.
-            let _ = request.answer.send(self.passes.publisher.status());
+            let _ = request.done.send(self.passes.publisher.status().at);
         }
     }
 
@@ -222,11 +236,12 @@ impl<D: DataPlane> Reconciler<D> {
                 // A pass that goes by the book would not see the changed network.
                 _ = inputs.feeds.changed() => return Some(Cause::Network),
                 () = collect(&mut self.requests, &mut inputs.requests, self.requests_due) => {
-                    return Some(Cause::Network);
+                    return Some(Cause::Request);
                 }
                 Some(ping) = inputs.pings.recv() => {
                     let _ = ping.answer.send(());
                 }
+                Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                 () = changed_again => {}
             }
         }
@@ -244,17 +259,15 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Makes one pass.
     pub async fn pass(&mut self, cause: Cause) {
-        self.passes.pass(cause, !self.requests.is_empty()).await;
+        // Nothing can ask.
+        let (_, mut questions) = mpsc::channel(1);
+        self.passes.pass(cause, &mut questions).await;
     }
 }
 
 /// Takes requests in, and returns when there are some and `due` has come. Nothing is lost if the caller stops
 /// waiting.
-async fn collect(
-    requests: &mut Vec<StatusRequest>,
-    receiver: &mut mpsc::Receiver<StatusRequest>,
-    due: Instant,
-) {
+async fn collect(requests: &mut Vec<PassRequest>, receiver: &mut mpsc::Receiver<PassRequest>, due: Instant) {
     while requests.is_empty() || Instant::now() < due {
         tokio::select! {
             request = receiver.recv() => match request {

@@ -1,8 +1,9 @@
 //! The status that operators see: one serialisable document, shared by the daemon and its clients.
 //!
-//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`]), its text
-//! form ([`text`]), and the table of a document without a kernel ([`explain`]).
+//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`]), how it is written
+//! ([`mod@document`]), its text form ([`text`]), and the table of a document without a kernel ([`explain`]).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use pass::Change;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
+use crate::dataplane::connects::{Connects, ServiceConnects};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
 use crate::plan::shares::SharedUse;
@@ -18,6 +20,7 @@ use crate::source::Failure;
 use crate::vip::Condition;
 
 pub mod build;
+pub mod document;
 pub mod explain;
 pub mod pass;
 pub mod text;
@@ -33,8 +36,11 @@ pub struct Status {
     pub source: Source,
     pub pass: Pass,
     pub dns: DnsState,
-    /// Shared, because it is large and seldom changes.
-    pub vips: Arc<Vec<Vip>>,
+    /// Empty within the daemon, which makes them while they are sent; see [`document`].
+    pub vips: Vec<Vip>,
+    /// Numbers of the VIPs within the daemon; a client counts those that it has.
+    #[serde(skip)]
+    pub counted: Option<Counts>,
     /// Use of what tenants share.
     #[serde(default)]
     pub shared: Vec<SharedUse>,
@@ -106,29 +112,35 @@ pub struct Pass {
     /// Number of audits that found the plan to be another one than the whole plan, which is a defect.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub defects: u64,
+    /// What became of connects to all VIPs; absent where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<Connects>,
 }
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A virtual service.
+/// A virtual service. `T` is its text, which the daemon borrows from where it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Vip {
+pub struct Vip<T = String> {
     /// Full name, for named VIPs.
-    pub name: Option<String>,
+    pub name: Option<T>,
     pub protocol: Protocol,
     pub address: IpAddr,
     pub port: u16,
     /// Kernel name of the scheduler, where it is not the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<String>,
-    pub backends: Vec<Backend>,
+    pub scheduler: Option<T>,
+    /// Counts of connects by their outcome; absent where the kernel does not tell, or has seen none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<ServiceConnects>,
+    pub backends: Vec<Backend<T>>,
 }
 
 /// A real server, with the task behind it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Backend {
+pub struct Backend<T = String> {
     pub address: IpAddr,
     pub port: u16,
     pub weight: u32,
@@ -139,12 +151,50 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Task id.
-    pub task: String,
+    pub task: T,
     /// Agent id.
-    pub agent: String,
+    pub agent: T,
     /// Connections in the kernel; absent where no kernel was asked.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Connections>,
+    /// What became of connects to this backend; absent where the VIP has no such figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connects: Option<Connects>,
+}
+
+/// Numbers of VIPs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub vips: usize,
+    /// VIPs without a backend that takes new connections.
+    pub dead: usize,
+}
+
+impl Vip<Cow<'_, str>> {
+    /// Returns the same with text of its own.
+    pub fn into_owned(self) -> Vip {
+        let Self { name, protocol, address, port, scheduler, connects, backends } = self;
+        let backend = |backend: Backend<Cow<'_, str>>| Backend {
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            condition: backend.condition,
+            until: backend.until,
+            task: backend.task.into_owned(),
+            agent: backend.agent.into_owned(),
+            connections: backend.connections,
+            connects: backend.connects,
+        };
+        Vip {
+            name: name.map(Cow::into_owned),
+            protocol,
+            address,
+            port,
+            scheduler: scheduler.map(Cow::into_owned),
+            connects,
+            backends: backends.into_iter().map(backend).collect(),
+        }
+    }
 }
 
 impl Status {
@@ -156,14 +206,16 @@ impl Status {
         }
     }
 
+    /// Returns the numbers of VIPs.
+    pub fn numbers(&self) -> Counts {
+        let is_dead = |vip: &&Vip| vip.backends.iter().all(|backend| backend.weight == 0);
+        let listed = || Counts { vips: self.vips.len(), dead: self.vips.iter().filter(is_dead).count() };
+        self.counted.unwrap_or_else(listed)
+    }
+
     /// Returns the numbers of VIPs, of those without a healthy backend, and of skipped entries.
     pub fn counts(&self) -> String {
-        let dead = |vip: &&Vip| vip.backends.iter().all(|backend| backend.weight == 0);
-        format!(
-            "{} VIPs, {} without a healthy backend, {} skipped",
-            self.vips.len(),
-            self.vips.iter().filter(dead).count(),
-            self.skipped_total
-        )
+        let Counts { vips, dead } = self.numbers();
+        format!("{vips} VIPs, {dead} without a healthy backend, {} skipped", self.skipped_total)
     }
 }

@@ -1,5 +1,5 @@
-//! What must survive a restart: files that are only ever replaced as a whole. [`saver`] decides when,
-//! [`directory`] reads and writes them.
+//! What must survive a restart: files that are replaced as a whole, and one that grows by what changes
+//! ([`journal`]). [`saver`] decides when, [`directory`] reads and writes them.
 //!
 //! What belongs here: formats of the state directory and how its files are read and replaced. What is
 //! kept is decided in [`crate::plan`] and [`crate::cluster::belief`].
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
@@ -22,16 +23,19 @@ use crate::units::steady::{Moment, Shift};
 use crate::vip::VipKey;
 use crate::vip::alloc::Leases;
 
+pub mod delta;
 pub mod directory;
+pub mod journal;
 pub mod saver;
+mod tracked;
+mod writer;
 
 use directory::Directory;
+use journal::{JOURNAL, Journal, REFERENCE, Unreadable, Written};
+pub use tracked::Tracked;
 
 /// File of the names' addresses and the known VIPs.
 const LEASES: &str = "leases.json";
-
-/// File of the cluster as it was believed.
-const CLUSTER: &str = "cluster.json";
 
 /// File of deadlines that go on after a restart.
 const DEADLINES: &str = "deadlines.json";
@@ -141,11 +145,11 @@ pub enum Error {
     #[error("{path} is damaged ({reason}){}; the start goes on without it", set_aside(aside))]
     Damaged { path: PathBuf, reason: String, aside: Option<PathBuf> },
     #[error(
-        "{path} was written by a later version of l4lbd (its format is {version}, this version reads {VERSION}){}; \
+        "{path} was written by a later version of l4lbd (its format is {version}, this version reads {newest}){}; \
          the start goes on without it. To go back, stop l4lbd, install the later version and rename the file back",
         set_aside(aside)
     )]
-    Later { path: PathBuf, version: u32, aside: Option<PathBuf> },
+    Later { path: PathBuf, version: u32, newest: u32, aside: Option<PathBuf> },
 }
 
 /// The files of a state directory.
@@ -183,7 +187,36 @@ impl Store {
 
     /// Reads the cluster that was kept; `None` where there is no file.
     pub fn cluster(&self) -> Result<Option<Snapshot>, Error> {
-        self.read(CLUSTER)
+        match self.read(REFERENCE) {
+            Err(Error::Later { version, .. }) if version == journal::VERSION => self.read_journal(),
+            // Of an earlier version, which knows of no journal: one that is there is older.
+            Err(Error::Later { path, version, aside, .. }) => {
+                Err(Error::Later { path, version, aside, newest: journal::VERSION })
+            }
+            read => read,
+        }
+    }
+
+    fn read_journal(&self) -> Result<Option<Snapshot>, Error> {
+        let path = self.directory.join(JOURNAL);
+        // An earlier start has put a damaged one away.
+        let Some(bytes) = self.read_bytes(JOURNAL)? else { return Ok(None) };
+        match journal::read(&bytes) {
+            Ok(journal::Read { cluster, lost }) => {
+                if lost > 0 {
+                    tracing::info!(
+                        path = %path.display(),
+                        lost,
+                        "the end of a file was not written whole before a crash, and is left out"
+                    );
+                }
+                Ok(Some(cluster))
+            }
+            Err(Unreadable::Damaged(reason)) => Err(Error::Damaged { path, reason, aside: None }),
+            Err(Unreadable::Later(version)) => {
+                Err(Error::Later { path, version, newest: journal::VERSION, aside: None })
+            }
+        }
     }
 
     /// Replaces the addresses that are kept.
@@ -193,7 +226,15 @@ impl Store {
 
     /// Replaces the cluster that is kept.
     pub fn save_cluster(&self, cluster: &Snapshot) -> Result<(), Error> {
-        self.replace(CLUSTER, cluster)
+        self.write_cluster(&mut Journal::new(None), &Arc::new(cluster.clone())).map(drop)
+    }
+
+    /// Writes what has changed of the cluster that is kept. Returns false if nothing has.
+    fn write_cluster(&self, journal: &mut Journal, cluster: &Arc<Snapshot>) -> Result<bool, Error> {
+        let written = journal
+            .save(|| Directory::create(&self.directory), cluster)
+            .map_err(|error| Error::Write { path: self.directory.join(JOURNAL), error })?;
+        Ok(written != Written::Nothing)
     }
 
     /// Reads the deadlines that were kept; none where there is no file.
@@ -232,8 +273,8 @@ impl Store {
             (Ok(()), Error::Damaged { path, reason, .. }) => {
                 Error::Damaged { aside: Some(path.with_file_name(name)), path, reason }
             }
-            (Ok(()), Error::Later { path, version, .. }) => {
-                Error::Later { aside: Some(path.with_file_name(name)), path, version }
+            (Ok(()), Error::Later { path, version, newest, .. }) => {
+                Error::Later { aside: Some(path.with_file_name(name)), path, version, newest }
             }
             (Err(error), Error::Damaged { path, .. } | Error::Later { path, .. }) => {
                 Error::Read { path, error }
@@ -252,7 +293,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 directory => directory?,
             };
-            [LEASES, CLUSTER, DEADLINES, MARATHON]
+            [LEASES, REFERENCE, JOURNAL, DEADLINES, MARATHON]
                 .into_iter()
                 .try_for_each(|file| directory.remove_leftovers(file))
         };
@@ -262,13 +303,7 @@ impl Store {
     /// Reads a file, with its times as they are on the steady clock of this run.
     fn read<T: DeserializeOwned + Shift>(&self, file: &str) -> Result<Option<T>, Error> {
         let path = self.directory.join(file);
-        let bytes = match Directory::open(&self.directory).and_then(|open| open.read(file, MAX_BYTES)) {
-            Ok(Some(bytes)) => bytes,
-            // The first start of a node.
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::Read { path, error }),
-        };
+        let Some(bytes) = self.read_bytes(file)? else { return Ok(None) };
         match decode(&bytes) {
             Ok((mut content, written)) => {
                 // Times without a moment are of the system's clock, at which the steady one starts.
@@ -277,8 +312,18 @@ impl Store {
                 }
                 Ok(Some(content))
             }
-            Err(Unusable::Later(version)) => Err(Error::Later { path, version, aside: None }),
+            Err(Unusable::Later(version)) => {
+                Err(Error::Later { path, version, newest: VERSION, aside: None })
+            }
             Err(Unusable::Damaged(reason)) => Err(Error::Damaged { path, reason, aside: None }),
+        }
+    }
+
+    /// Reads the bytes of a file; `None` on the first start of a node.
+    fn read_bytes(&self, file: &str) -> Result<Option<Vec<u8>>, Error> {
+        match Directory::open(&self.directory).and_then(|open| open.read(file, MAX_BYTES)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map_err(|error| Error::Read { path: self.directory.join(file), error }),
         }
     }
 

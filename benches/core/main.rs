@@ -20,7 +20,7 @@ use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
 use l4lbd::dataplane::memory::SimulatedKernel;
-use l4lbd::dataplane::{DataPlane, Depth, Link, Node, State};
+use l4lbd::dataplane::{Connections, DataPlane, Depth, Link, Node, ServerKey, State};
 use l4lbd::dns::protocol::message::{Transport, respond};
 use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::vips::{NamedService, ServicePort, Zone};
@@ -30,6 +30,7 @@ use l4lbd::plan::addresses::assign as assign_addresses;
 use l4lbd::reconcile::{Outputs, Reconciler};
 use l4lbd::source::Feed;
 use l4lbd::status::Status;
+use l4lbd::status::document::{Document, Figures, View};
 use l4lbd::status::pass::Cause;
 use l4lbd::store::saver::{Loaded, Saver};
 use l4lbd::store::{Persisted, Store};
@@ -241,7 +242,7 @@ mod pass {
         // One programs, one reads in full.
         block_on(reconciler.pass(Cause::Cluster));
         block_on(reconciler.pass(Cause::Cluster));
-        assert_eq!((status.borrow().vips.len(), status.borrow().skipped.len()), (10_000, 0));
+        assert_eq!((status.borrow().numbers().vips, status.borrow().skipped.len()), (10_000, 0));
         let written = status.borrow().pass.changed_at;
         bencher.bench_local(|| {
             if anew {
@@ -263,6 +264,95 @@ mod pass {
         let outputs = Outputs { zones, statuses, nodes };
         let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         (Reconciler::new(simulated(), settings, saver, (persisted, Vec::new()), outputs), status)
+    }
+}
+
+/// What a client gets who asks for the status: 12 MB for 10,000 VIPs with 5 backends each.
+#[divan::bench_group(sample_count = 30)]
+mod status {
+    use super::*;
+
+    /// As it is sent, piece by piece.
+    #[divan::bench]
+    fn document(bencher: Bencher<'_, '_>) {
+        let (planner, connections) = planned();
+        let status = Status::default();
+        let whole = write(&status, view(&planner, &connections));
+        let listed = Status { vips: view(&planner, &connections).vips(), ..Status::default() };
+        assert!(whole == serde_json::to_vec(&listed).unwrap());
+        bencher.counter(BytesCount::of_slice(&whole)).bench_local(|| {
+            let mut document = begin(&status, view(&planner, &connections));
+            while let Some(rest) = document.rest {
+                document = rest.go_on(view(&planner, &connections)).unwrap();
+            }
+        });
+    }
+
+    /// Alone from a list that is there already: the same bytes.
+    #[divan::bench]
+    fn serde_json_of_a_list(bencher: Bencher<'_, '_>) {
+        let (planner, connections) = planned();
+        let listed = Status { vips: view(&planner, &connections).vips(), ..Status::default() };
+        bencher.bench_local(|| serde_json::to_vec(&listed).unwrap());
+    }
+
+    /// As it was before: list, then bytes.
+    #[divan::bench]
+    fn list_and_serde_json(bencher: Bencher<'_, '_>) {
+        let (planner, connections) = planned();
+        bencher.bench_local(|| {
+            let listed = Status { vips: view(&planner, &connections).vips(), ..Status::default() };
+            serde_json::to_vec(&listed).unwrap()
+        });
+    }
+
+    #[divan::bench]
+    fn one_vip(bencher: Bencher<'_, '_>) {
+        let (planner, connections) = planned();
+        let status = Status::default();
+        let first = planner.latest().desired.services.keys().next().unwrap().address.to_string();
+        bencher.bench_local(|| {
+            let view = view(&planner, &connections);
+            assert_eq!(view.find(&first).len(), 1);
+            Document::begin(&status, view.select(Some(&first)), view).unwrap()
+        });
+    }
+
+    fn planned() -> (Planner, BTreeMap<ServerKey, Connections>) {
+        let mut actual = block_on(simulated().read(Depth::Full)).unwrap();
+        let mut planner = planner();
+        planner.learn(&accepted(&SNAPSHOT));
+        planner.plan(&actual, Timestamp::now()).unwrap();
+        for (key, programmed) in &planner.latest().desired.services {
+            let servers = programmed.servers.keys().map(|server| ((*key, *server), Connections::default()));
+            actual.connections.extend(servers);
+        }
+        (planner, actual.connections)
+    }
+
+    fn view<'a>(planner: &'a Planner, connections: &'a BTreeMap<ServerKey, Connections>) -> View<'a> {
+        View {
+            plan: planner.latest(),
+            planner,
+            figures: Some(Figures { connections, seen: None }),
+            origin: "l4lb.thisdcos.directory",
+            own_scheduler: None,
+            clocks: (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn begin(status: &Status, view: View<'_>) -> Document {
+        Document::begin(status, view.select(None), view).unwrap()
+    }
+
+    fn write(status: &Status, view: View<'_>) -> Vec<u8> {
+        let mut document = begin(status, view);
+        let mut whole = document.text;
+        while let Some(rest) = document.rest {
+            document = rest.go_on(view).unwrap();
+            whole.append(&mut document.text);
+        }
+        whole
     }
 }
 

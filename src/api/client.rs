@@ -4,11 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use tokio::net::UnixStream;
 
 use crate::source::http::install_tls_provider;
 use crate::status::Status;
+
+/// Parameter of a request for the status: name or address of the only VIP to be listed.
+pub const VIP: &str = "vip";
+
+/// Parameter of a request for the status: compare the kernel with what it should hold first.
+pub const COMPARE: &str = "compare";
 
 /// Longest wait for the daemon's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +33,8 @@ pub enum ClientError {
     Connect { socket: PathBuf, error: io::Error },
     #[error("the request {path} to the daemon on {socket} failed")]
     Request { socket: PathBuf, path: String, source: reqwest::Error },
+    #[error("the daemon on {0} is busy with a long change of the kernel; ask again in a few seconds")]
+    Busy(PathBuf),
     #[error("the daemon's answer on {socket} is not a status: {error}; is the daemon of another version?")]
     Answer { socket: PathBuf, error: serde_json::Error },
 }
@@ -37,6 +45,22 @@ pub struct StatusAnswer {
     /// JSON as the daemon sent it.
     pub body: Vec<u8>,
     pub status: Status,
+}
+
+/// Returns the path of a request for the status: with all VIPs or with one, and as the last pass left things or
+/// after another one.
+pub fn status_path(vip: Option<&str>, compares: bool) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(vip) = vip {
+        query.append_pair(VIP, vip);
+    }
+    if compares {
+        query.append_key_only(COMPARE);
+    }
+    match query.finish().as_str() {
+        "" => "/status".to_owned(),
+        query => format!("/status?{query}"),
+    }
 }
 
 /// Sends a request to the daemon on this socket, and returns the status that answers it.
@@ -53,10 +77,9 @@ pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnsw
             _ => ClientError::Connect { socket, error },
         });
     }
-    let body = send(socket, method, path).await.map_err(|source| ClientError::Request {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        source,
+    let body = send(socket, method, path).await.map_err(|source| match source.status() {
+        Some(StatusCode::SERVICE_UNAVAILABLE) => ClientError::Busy(socket.to_owned()),
+        _ => ClientError::Request { socket: socket.to_owned(), path: path.to_owned(), source },
     })?;
     match serde_json::from_slice(&body) {
         Ok(status) => Ok(StatusAnswer { body, status }),
@@ -104,6 +127,18 @@ mod tests {
         let answer = answered_with("200 OK", &sent).await.unwrap();
         assert_eq!(answer.body, sent.as_bytes());
         assert_eq!(answer.status.version, "9");
+    }
+
+    #[test]
+    fn wishes_are_in_the_query() {
+        assert_eq!(status_path(None, false), "/status");
+        assert_eq!(status_path(Some("a&b c"), true), "/status?vip=a%26b+c&compare");
+    }
+
+    #[tokio::test]
+    async fn a_busy_daemon_is_to_be_asked_again() {
+        let error = answered_with("503 Service Unavailable", "").await.unwrap_err();
+        assert!(matches!(error, ClientError::Busy(_)), "{error}");
     }
 
     #[tokio::test]

@@ -5,13 +5,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::status::document::tests::{Planned, names};
 
 struct Served {
     directory: tempfile::TempDir,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
-    requests: mpsc::Receiver<StatusRequest>,
-    _others: (watch::Sender<Arc<Status>>, mpsc::Receiver<AcceptLoss>),
+    requests: mpsc::Receiver<PassRequest>,
+    questions: mpsc::Receiver<Question>,
+    statuses: watch::Sender<Arc<Status>>,
+    _losses: mpsc::Receiver<AcceptLoss>,
 }
 
 impl Served {
@@ -19,11 +22,17 @@ impl Served {
         let directory = tempfile::tempdir().unwrap();
         let api = Api::bind(&directory.path().join("socket")).await.unwrap();
         let (request_sender, requests) = mpsc::channel(1);
+        let (question_sender, questions) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(1);
         let (statuses, status_receiver) = watch::channel(Arc::default());
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(api.serve(request_sender, losses, status_receiver, shutdown.clone()));
-        Self { directory, shutdown, served, requests, _others: (statuses, loss_receiver) }
+        let served = tokio::spawn(api.serve(
+            (request_sender, question_sender),
+            losses,
+            status_receiver,
+            shutdown.clone(),
+        ));
+        Self { directory, shutdown, served, requests, questions, statuses, _losses: loss_receiver }
     }
 
     /// Connects and sends this.
@@ -60,7 +69,7 @@ async fn a_connection_without_a_request_is_closed() {
 async fn a_connection_that_is_idle_after_an_answer_is_closed() {
     let served = Served::new().await;
     let mut client = served.client(WHOLE).await;
-    // The answer comes without a pass, because nothing answers the request.
+    // The answer is the last status, because nothing answers the question.
     let text = rest(&mut client).await;
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
 }
@@ -72,7 +81,7 @@ async fn no_client_holds_up_the_end() {
     let _half = served.client(HALF).await;
     let _waiting = served.client(WHOLE).await;
     // Of the whole request the server has read everything by now.
-    let _unanswered = served.requests.recv().await.unwrap();
+    let _unanswered = served.questions.recv().await.unwrap();
     let started = Instant::now();
     served.shutdown.cancel();
     served.served.await.unwrap();
@@ -88,13 +97,92 @@ async fn an_answer_is_the_requested_status_however_many_ask() {
         clients.push(served.client(&WHOLE.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await);
     }
     let answering = tokio::spawn(async move {
-        while let Some(request) = served.requests.recv().await {
-            let _ = request.answer.send(Arc::new(Status { version: "fresh".into(), ..Status::default() }));
+        while let Some(question) = served.questions.recv().await {
+            let Question::Status { vip: None, answer } = question else { panic!("{question:?}") };
+            let _ = answer.send(Document { text: br#"{"version":"fresh"}"#.to_vec(), rest: None });
         }
+        drop(served.requests);
     });
     for client in &mut clients {
         let text = rest(client).await;
         assert!(text.contains(r#""version":"fresh""#), "{text}");
     }
     answering.abort();
+}
+
+/// Returns the question that is asked next, however it is asked.
+async fn asked(served: &mut Served, query: &str) -> (UnixStream, Question) {
+    let client = served.client(&format!("GET /status{query} HTTP/1.1\r\nHost: l4lbd\r\n\r\n")).await;
+    (client, served.questions.recv().await.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_asks_for_it_has_the_kernel_compared() {
+    let mut served = Served::new().await;
+    let (_client, question) = asked(&mut served, "?vip=web.marathon%3A80").await;
+    assert!(
+        matches!(&question, Question::Status { vip: Some(vip), .. } if vip == "web.marathon:80"),
+        "{question:?}"
+    );
+    assert!(served.requests.try_recv().is_err());
+    let _client = served.client(&WHOLE.replace("/status", "/status?compare")).await;
+    let PassRequest { done } = served.requests.recv().await.unwrap();
+    assert!(served.questions.try_recv().is_err(), "the answer is of the time after the pass");
+    done.send(jiff::Timestamp::now()).unwrap();
+    assert!(matches!(served.questions.recv().await.unwrap(), Question::Status { vip: None, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_wish_is_refused() {
+    let served = Served::new().await;
+    let mut client = served.client(&WHOLE.replace("/status", "/status?vips=web")).await;
+    let text = rest(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("vips"), "{text}");
+}
+
+/// An empty list would be taken for the loss of all VIPs.
+#[tokio::test(start_paused = true)]
+async fn a_busy_daemon_says_so_rather_than_listing_no_vips() {
+    let served = Served::new().await;
+    let counted = Some(crate::status::Counts { vips: 3, dead: 0 });
+    served.statuses.send_replace(Arc::new(Status { counted, ..Status::default() }));
+    let mut client = served.client(WHOLE).await;
+    let text = rest(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("ask again"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_status_arrives_in_pieces_and_whole_or_not_at_all() {
+    let planned = Planned::new(&names(6_000));
+    let whole = Status { vips: planned.view().vips(), ..Status::default() };
+    for is_cut in [false, true] {
+        let mut served = Served::new().await;
+        let request = WHOLE.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").replace("1.1", "1.0");
+        let mut client = served.client(&request).await;
+        let reading = tokio::spawn(async move { rest(&mut client).await });
+        let Some(Question::Status { mut answer, .. }) = served.questions.recv().await else {
+            panic!("no question")
+        };
+        let selection = planned.view().select(None);
+        let mut document = Document::begin(&Status::default(), selection, planned.view()).unwrap();
+        loop {
+            let is_last = document.rest.is_none();
+            answer.send(document).unwrap();
+            if is_last {
+                break;
+            }
+            let Some(Question::More { rest, answer: next }) = served.questions.recv().await else {
+                panic!("no further question")
+            };
+            if is_cut {
+                break;
+            }
+            document = rest.go_on(planned.view()).unwrap();
+            answer = next;
+        }
+        let text = reading.await.unwrap();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let read = serde_json::from_str::<Status>(body);
+        assert_eq!(read.ok(), (!is_cut).then(|| whole.clone()));
+    }
 }

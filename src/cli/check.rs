@@ -1,23 +1,22 @@
 //! `l4lbd check`
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use ipnet::IpNet;
 use nix::unistd::{User, geteuid};
 
 use super::{ConfigFile, USAGE};
 use crate::config::{Config, DEFAULT_PATH, Loaded};
-use crate::dataplane::firewall::Chains;
+use crate::dataplane::firewall::{Chains, destinations};
 use crate::dataplane::host::link::Routing;
 use crate::dataplane::kernel::capabilities;
 use crate::source::Location;
 use crate::source::http::secret::SecretRef;
 use crate::status::build::passage_text;
 use crate::status::text::line;
+use crate::vip::alloc::AddressRange;
 
 /// User of the service, by systemd/l4lbd.service.
 const SERVICE_USER: &str = "l4lbd";
@@ -33,8 +32,7 @@ impl Args {
         let Loaded { config, remarks } = self.config.load_with_remarks()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let exists = path.exists();
-        let mut problems: Vec<String> = missing_files(&config).collect();
-        problems.extend(hidden_files(&config, exists.then_some(path)));
+        let problems = file_problems(&config, path);
         if problems.is_empty() {
             let remark = if exists { "is valid" } else { "does not exist, the defaults apply" };
             writeln!(io::stdout(), "{} {remark}", path.display())?;
@@ -47,6 +45,12 @@ impl Args {
         }
         Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
     }
+}
+
+/// Returns a sentence for each file that the daemon needs and would not find, or could not read.
+pub(super) fn file_problems(config: &Config, path: &Path) -> Vec<String> {
+    let own = path.exists().then_some(path);
+    missing_files(config).chain(hidden_files(config, own)).collect()
 }
 
 /// Returns a remark if this node has containers and a firewall that drops what it has no rule for. Nothing without
@@ -62,10 +66,9 @@ fn firewall_remark(config: &Config) -> Option<String> {
     let node = super::runtime().ok()?.block_on(read).ok()?.node;
     // With programs at sockets no packet has a VIP's address.
     let has_packets = config.dataplane.kind.0.is_none_or(|kind| capabilities(kind).packets);
-    let ranges =
-        has_packets.then(|| [config.vips.range4, config.vips.range6].into_iter().flat_map(|r| r.networks()));
-    let listeners = config.dns.listen.iter().map(SocketAddr::ip).filter(|address| !address.is_loopback());
-    let destinations: Vec<IpNet> = ranges.into_iter().flatten().chain(listeners.map(IpNet::from)).collect();
+    let ranges = [config.vips.range4, config.vips.range6];
+    let vips = has_packets.then(|| ranges.iter().flat_map(AddressRange::networks).collect());
+    let destinations = destinations(vips, &config.dns.listen);
     let (names, commands) = passage_text(&firewalls, &node, &destinations)?;
     let what = if has_packets { "VIPs and the DNS server" } else { "the DNS server" };
     Some(format!(

@@ -36,7 +36,7 @@ impl Args {
             if self.once {
                 let status = daemon::once(&config).await?;
                 tracing::info!(
-                    vips = status.vips.len(),
+                    vips = status.numbers().vips,
                     skipped = status.skipped.len(),
                     "one pass done, the kernel is programmed"
                 );

@@ -257,7 +257,8 @@ impl Belief {
             let of_tasks = believed.tasks.values().map(|task| &*task.agent_id);
             believed.agents.keys().map(String::as_str).chain(of_tasks)
         };
-        let under_way = self.failover.is_none() && agents().any(is_awaited);
+        // None is awaited outside of fail-overs, and going through all tasks would cost more than an event.
+        let under_way = self.failover.is_none() && !new.recovered.is_empty() && agents().any(is_awaited);
         if changed || under_way {
             let mut missing: BTreeSet<String> = agents().map(str::to_owned).collect();
             // Those of an earlier fail-over as well: a second election in a row must not give them up.

@@ -5,8 +5,8 @@
 //! report any address for its task. So a claim takes something from another task only where an agent vouches
 //! for it:
 //!
-//! - at an agent's own address, the port must be among the resources of a task of that agent, which the
-//!   master gave out;
+//! - at an agent's own address, the port must be among the resources of a task of that agent or of the task's
+//!   executor, which the master gave out;
 //! - at any other address, a task of the same agent must have had it before. An agent is the same by its id
 //!   or by its address.
 //!
@@ -207,7 +207,8 @@ impl<'a> Search<'a> {
             let own = task.ports.iter().filter_map(|port| port.port).map(|port| (port, port));
             own.chain(task.resources.iter().copied())
         };
-        self.claim(&claimant, task.addresses.iter().map(|reported| reported.address), &task.resources, ports);
+        let given = task.resources.iter().copied();
+        self.claim(&claimant, task.addresses.iter().map(|reported| reported.address), given, ports);
     }
 
     fn registered(&mut self, snapshot: &'a Snapshot, key: &'a RegisteredKey, task: &'a RegisteredTask) {
@@ -222,7 +223,8 @@ impl<'a> Search<'a> {
             let own = announced.iter().map(|port| (port.number, port.number));
             own.chain(task.resources.iter().copied())
         };
-        self.claim(&claimant, task.addresses.iter().copied(), &task.resources, ports);
+        let given = task.resources.iter().chain(&task.executor_ports).copied();
+        self.claim(&claimant, task.addresses.iter().copied(), given, ports);
         // It announces no port, so that all ports of its container are its own.
         if announced.is_empty() {
             for address in task.addresses.iter() {
@@ -244,13 +246,13 @@ impl<'a> Search<'a> {
         agent.is_some_and(|address| self.on_agents.contains_key(&address)) || addresses.any(is_elsewhere)
     }
 
-    /// Finds the places that a running task has: at its agent by its resources, at other addresses by all its
+    /// Finds the places that a running task has: at its agent by the ports that it was `given`, at other addresses by all its
     /// ports.
     fn claim<P: Iterator<Item = (u16, u16)>>(
         &mut self,
         claimant: &Claimant<'a>,
         addresses: impl Iterator<Item = IpAddr>,
-        resources: &[(u16, u16)],
+        given: impl Iterator<Item = (u16, u16)>,
         ports: impl Fn() -> P,
     ) {
         let Self { places, ids, found, on_agents, elsewhere, .. } = self;
@@ -267,8 +269,8 @@ impl<'a> Search<'a> {
         };
         // At an agent's address the master's word counts: which ports it gave to the task.
         if let Some(open) = claimant.address.and_then(|address| on_agents.get_mut(&address)) {
-            for (first, last) in resources {
-                settle_range(open, *first..=*last);
+            for (first, last) in given {
+                settle_range(open, first..=last);
             }
         }
         for address in addresses {

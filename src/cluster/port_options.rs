@@ -60,9 +60,9 @@ impl PortOptions {
         self.scheduler.is_some() || self.sticky_idle
     }
 
-    /// Returns true if no option is set.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Returns the options as a port keeps them: most ports have none.
+    pub fn of_port(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sha1::{Digest, Sha1};
 
 use super::shared::Change;
-use super::{Protocol, SharedMap, SharedSet, TaskKey};
+use super::{Few, Protocol, SharedMap, SharedSet, TaskKey};
 
 /// Ranges of port resources that are kept of a task.
 const MAX_RANGES: usize = 64;
@@ -55,11 +55,13 @@ pub struct RegisteredTask {
     /// Set when a port of it is one of the agent's.
     pub is_published: bool,
     /// Addresses of its container, as the agent reports them.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Few<IpAddr>,
     /// Discovery ports; `None` without discovery information.
-    pub ports: Option<Box<[NamedPort]>>,
+    pub ports: Option<Few<NamedPort>>,
     /// Port resources, as inclusive ranges.
-    pub resources: Box<[(u16, u16)]>,
+    pub resources: Few<(u16, u16)>,
+    /// Discovery ports of it that are among the port resources of its executor, as inclusive ranges.
+    pub executor_ports: Few<(u16, u16)>,
     /// Set when the task is kept although the last document does not list it.
     pub is_kept: bool,
 }
@@ -68,7 +70,7 @@ pub struct RegisteredTask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
     /// Name as one DNS label, perhaps empty.
-    pub label: Box<str>,
+    pub label: Arc<str>,
     /// `None` stands for any.
     pub protocol: Option<Protocol>,
     pub number: u16,
@@ -102,6 +104,7 @@ impl RegisteredTask {
             addresses: described.addresses.into(),
             ports: described.ports.map(Into::into),
             resources: port_ranges(described.resources),
+            executor_ports: Few::default(),
             is_kept: false,
         };
         (RegisteredKey { framework: Arc::clone(&key.framework), id: short(&sum) }, Arc::new(task))
@@ -196,11 +199,14 @@ impl TaskRegistry {
 }
 
 /// Returns port resources as they are kept: ranges of ports in order, none of which touches the next.
-pub fn port_ranges(resources: &[(u64, u64)]) -> Box<[(u16, u16)]> {
+pub fn port_ranges(resources: &[(u64, u64)]) -> Few<(u16, u16)> {
     let range =
         |(first, last): &(u64, u64)| Some((u16::try_from(*first).ok()?.max(1), u16::try_from(*last).ok()?));
-    let mut ranges: Vec<(u16, u16)> =
-        resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect();
+    merged_ranges(resources.iter().filter_map(range).filter(|(first, last)| first <= last).collect())
+}
+
+/// Returns ranges in order, none of which touches the next.
+pub fn merged_ranges(mut ranges: Vec<(u16, u16)>) -> Few<(u16, u16)> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, before| {
         let touches = next.0 <= before.1.saturating_add(1);

@@ -130,6 +130,25 @@ impl<K: Ord, V> SharedMap<K, V> {
     }
 }
 
+impl<K: Clone, V: Clone> SharedMap<K, V> {
+    /// Fills all chunks but the last. Nothing is shared with copies of the map afterwards.
+    pub fn pack(&mut self) {
+        let mut entries = self.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let mut chunks = Vec::with_capacity(self.len.div_ceil(MAX_CHUNK));
+        loop {
+            let mut chunk =
+                Vec::with_capacity(MAX_CHUNK.min(self.len.saturating_sub(chunks.len() * MAX_CHUNK)));
+            chunk.extend(entries.by_ref().take(MAX_CHUNK));
+            if chunk.is_empty() {
+                break;
+            }
+            chunks.push(Arc::new(chunk));
+        }
+        drop(entries);
+        self.chunks = Arc::new(chunks);
+    }
+}
+
 impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
     /// Returns the same entries, shared with `older` where it has them too.
     #[must_use]
@@ -480,6 +499,13 @@ impl<K: Ord> SharedSet<K> {
     }
 }
 
+impl<K: Ord> SharedSet<K> {
+    /// Iterates over the differences from this set to `newer`, see [`SharedMap::changes`].
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> Changes<'a, K, ()> {
+        self.0.changes(&newer.0)
+    }
+}
+
 impl<K: Ord + Clone> SharedSet<K> {
     /// Adds a member. Returns true if it was none before.
     pub fn insert(&mut self, key: K) -> bool {
@@ -493,6 +519,11 @@ impl<K: Ord + Clone> SharedSet<K> {
         K: Borrow<Q>,
     {
         self.0.remove(key).is_some()
+    }
+
+    /// Fills all chunks but the last. Nothing is shared with copies of the set afterwards.
+    pub fn pack(&mut self) {
+        self.0.pack();
     }
 
     /// Returns the same members, shared with `older` where it has them too.

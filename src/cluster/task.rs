@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PortOptions, Protocol};
+use super::{Few, PortOptions, Protocol};
 
 /// VIP labels of one task.
 pub const MAX_LABELS: usize = 256;
@@ -82,12 +82,13 @@ pub struct Task {
     pub healthy: Option<bool>,
     pub runtime: Runtime,
     /// Addresses in the order in which the agent reports them.
-    pub addresses: Vec<TaskAddress>,
+    pub addresses: Few<TaskAddress>,
     /// Only ports that carry VIP labels.
-    pub ports: Vec<TaskPort>,
-    /// Ports of its agent that the task was given, as inclusive ranges.
+    pub ports: Few<TaskPort>,
+    /// Ports of its agent that the task was given, as inclusive ranges; with those of its executor that its ports
+    /// have.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
-    pub resources: Box<[(u16, u16)]>,
+    pub resources: Few<(u16, u16)>,
 }
 
 impl Task {
@@ -115,13 +116,13 @@ pub fn app_of<'t>(id: &'t str, name: Option<&'t str>) -> &'t str {
 pub struct TaskAddress {
     pub address: IpAddr,
     /// Name of the container network; host networks and older Mesos versions have none.
-    pub network: Option<String>,
+    pub network: Option<Arc<str>>,
 }
 
 /// A port of a task after discovery, port mappings and port resources were merged. Before that a part of it may
-/// have no name, which `N` allows for.
+/// have no name, which `N` allows for, and gets further labels, which `L` allows for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskPort<N = String> {
+pub struct TaskPort<N = Arc<str>, L = Arc<[VipLabel]>> {
     pub name: N,
     pub protocol: Protocol,
     /// Port at the task's own address.
@@ -133,17 +134,18 @@ pub struct TaskPort<N = String> {
     /// True if the port is at the container's own address for certain, and so never at the agent's.
     #[serde(default)]
     pub is_in_container: bool,
-    /// True if its number at an agent's address is among the port resources of the task, or mapped to its
-    /// container.
+    /// True if its number at an agent's address is among the port resources of the task or of its executor, or
+    /// mapped to its container.
     #[serde(default)]
     pub is_allocated: bool,
-    pub labels: Vec<VipLabel>,
+    /// Shared by the tasks of an app.
+    pub labels: L,
     /// Options that other labels of the port ask for.
-    #[serde(default, skip_serializing_if = "PortOptions::is_empty")]
-    pub options: PortOptions,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<Box<PortOptions>>,
 }
 
-impl<N: Default> TaskPort<N> {
+impl<N: Default, L: Default> TaskPort<N, L> {
     /// A port without name, numbers, networks and labels.
     pub fn new(protocol: Protocol) -> Self {
         Self {
@@ -154,8 +156,8 @@ impl<N: Default> TaskPort<N> {
             networks: BTreeSet::new(),
             is_in_container: false,
             is_allocated: false,
-            labels: Vec::new(),
-            options: PortOptions::default(),
+            labels: L::default(),
+            options: None,
         }
     }
 }
@@ -174,7 +176,7 @@ impl TaskPort {
 }
 
 /// A `VIP_N` label: its key and its value, as written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VipLabel {
     pub key: String,
     pub value: String,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Config;
 use super::renamed::WrittenNames;
 use crate::cluster::port_options::SCHEDULERS;
+use crate::dataplane::settings::BalanceSettings;
 use crate::dns::forward::Mesos;
 use crate::dns::protocol::record::encode_origin;
 use crate::dns::settings::{DCOS_ZONES, is_within};
@@ -21,6 +22,9 @@ const SHORTEST: Span = Span(Duration::from_millis(100));
 
 /// Longest timeout of IPVS in seconds: the kernel counts in jiffies, in a signed 32-bit number.
 const LONGEST_TIMEOUT: u64 = 1_000_000;
+
+/// Longest time for which a backend may be ejected. The programs count in 32 bits.
+const LONGEST_EJECTION: Duration = Duration::from_secs(3600);
 
 /// Characters of the longest name that the kernel allows for a link (IFNAMSIZ, without the final zero).
 const LONGEST_NAME: usize = 15;
@@ -124,6 +128,17 @@ fn times(config: &Config, written: &WrittenNames) -> Vec<String> {
         if !(1..=LONGEST_TIMEOUT).contains(&span.0.as_secs()) {
             problems.push(format!("{key}: {span} must be from 1s to {LONGEST_TIMEOUT}s"));
         }
+    }
+    let BalanceSettings { eject_time, eject_limit, .. } = &config.balance;
+    for (key, span) in [("balance.eject_time", eject_time), ("balance.eject_limit", eject_limit)] {
+        if *span < SHORTEST || span.0 > LONGEST_EJECTION {
+            problems.push(format!("{key}: {span} must be from {SHORTEST} to 1h"));
+        }
+    }
+    if eject_limit < eject_time {
+        problems.push(format!(
+            "balance.eject_limit: {eject_limit} must be at least balance.eject_time, which is {eject_time}"
+        ));
     }
     // DNS counts in seconds; what is left of a shorter time would be none.
     let ttl = config.dns.ttl;

@@ -74,6 +74,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("dataplane.audit", r#""30s""#),
     ("dataplane.drain", r#""60s""#),
     ("dataplane.udp_timeout", r#""1m""#),
+    ("balance.eject_after", "3"),
+    ("balance.eject_time", r#""1s""#),
+    ("balance.eject_limit", r#""30s""#),
     ("ipvs.scheduler", r#""wlc""#),
     ("ipvs.tcp_timeout", r#""24h""#),
     ("ipvs.tcp_fin_timeout", r#""2m""#),
@@ -103,6 +106,17 @@ fn uncommented_sample() -> String {
         _ => format!("{line}\n"),
     };
     reference::sample().lines().map(uncommented).collect()
+}
+
+#[test]
+fn ejections_have_bounds_and_the_first_is_not_the_longest() {
+    for (text, problem) in [
+        ("eject_time = \"99ms\"", "balance.eject_time: 99ms must be from 100ms to 1h"),
+        ("eject_limit = \"2h\"", "balance.eject_limit: 2h must be from 100ms to 1h"),
+        ("eject_time = \"1m\"", "balance.eject_limit: 30s must be at least balance.eject_time, which is 1m"),
+    ] {
+        assert_problems(&format!("[balance]\n{text}\n"), &[problem]);
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::dns::zones::catalog::Catalog;
 use crate::dns::zones::reverse;
 use crate::dns::zones::vips::{self, Zone};
 use crate::dns::{publisher, resolved};
+use crate::doctor::settings::DoctorSettings;
 use crate::plan::PlannerSettings;
 use crate::plan::desired::{DesiredSettings, Sources};
 use crate::reconcile::{PublisherSettings, ReconcilerSettings};
@@ -161,8 +162,28 @@ pub fn kernel(config: &Config) -> KernelOptions {
             cgroup: config.ebpf.cgroup.clone(),
             pins: config.ebpf.pins.clone(),
             udp_timeout: config.dataplane.udp_timeout.0,
+            ejection: ebpf::Ejection {
+                after: config.balance.eject_after.into(),
+                time: config.balance.eject_time.0,
+                limit: config.balance.eject_limit.0,
+            },
         },
         access: Access::Program,
+    }
+}
+
+/// Returns what the checks of a node go by.
+pub fn doctor(config: &Config) -> DoctorSettings {
+    DoctorSettings {
+        kernel: kernel(config),
+        ranges: [config.vips.range4, config.vips.range6],
+        scheduler: config.ipvs.scheduler.clone(),
+        listen: config.dns.listen.clone(),
+        forwards: config.dns.forward != Forward::Off,
+        socket: config.daemon.socket.clone(),
+        source: config.source.clone(),
+        marathon: config.marathon.clone(),
+        infrastructure: infrastructure(config),
     }
 }
 

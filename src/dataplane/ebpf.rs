@@ -21,14 +21,21 @@
 //!
 //! # Connection counts
 //! The programs record the server of each connected socket in the socket's storage, count the
-//! connection, and stop counting it when the socket is closed. MPTCP sockets and sockets of the kernel
-//! itself are counted wrongly: they and MPTCP's subflows are closed without a call of our program, so
-//! each counts until its server is deleted.
+//! connection, and stop counting it when the socket or its connection is closed. The second is what ends
+//! sockets of the kernel itself, as those of multipath TCP are, which are closed without a call of
+//! `sock_release`. A program of the type sock_ops sees it, and counts what becomes of each connect; `seen` reads
+//! that. Sockets that the kernel made for an earlier version of these programs count until their server is deleted.
+//!
+//! # Ejection
+//! `sock_ops` notes failures of a server by the network namespace of the client, and the programs at `connect`
+//! pass over a server that has failed there three times in a row. Each server has a time of its last failure,
+//! so that connects to all others cost nothing. What is remembered of a server ends when it stops taking connections:
+//! `publish` gives it another number when it begins to.
 //!
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` reads the maps, `abort` ends connections, and `exempt` keeps this
+//! `publish` writes them, `reading` and `seen` read the maps, `abort` ends connections, and `exempt` keeps this
 //! process's own sockets from all that.
 //!
 //! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
@@ -39,6 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::connects::Seen;
 use super::lock::Part;
 use super::node::PlaneBounds;
 use super::op::Op;
@@ -48,6 +56,7 @@ use abort::Targets;
 use leaving::LeavingServer;
 use pins::Pins;
 use reading::Counts;
+use seen::Elements;
 use table::ServiceTable;
 
 mod abort;
@@ -66,13 +75,17 @@ mod options;
 mod pins;
 mod publish;
 mod reading;
+mod seen;
 mod slots;
 mod table;
 
+pub use capabilities::{lacking_for_ebpf, names as capability_names};
+pub use descriptors::open_process;
 pub use error::Error;
 pub use exempt::Exemption;
 pub use mountinfo::cgroup_tree;
-pub use options::{Options, SCHEDULER};
+pub use mounts::{cgroup, is_bpf};
+pub use options::{Ejection, Options, SCHEDULER};
 pub use reading::EbpfReading;
 
 /// Time after which connections are looked for again that were not found.
@@ -91,6 +104,8 @@ pub struct Ebpf {
     pins: Pins,
     /// Services as last read from the maps, with our changes since.
     table: ServiceTable,
+    /// Elements of the maps in which connects are counted.
+    elements: Elements,
     /// Servers that services lost and that may still have open connections.
     deleted: Vec<LeavingServer>,
     /// Servers that take no new connections, and may still have some that are not established.
@@ -145,6 +160,7 @@ impl Ebpf {
         let pins = Pins::open(options)?;
         let table = ServiceTable::adopt(reading::services(&pins.maps.tables)?);
         publish::align_active(&pins.maps, &table)?;
+        let elements = seen::open(&pins.maps, &table)?;
         let missing = capabilities::missing_for_namespaces();
         if !missing.is_empty() {
             tracing::info!(
@@ -156,7 +172,7 @@ impl Ebpf {
         // An earlier run may have been killed before it ended what had to end.
         let deleted = left_by_earlier_run(&pins.maps.tables, &table)?;
         let halted = table.all_halted().collect();
-        Ok(Self { pins, table, deleted, halted, unreached: None, unpinned: None })
+        Ok(Self { pins, table, elements, deleted, halted, unreached: None, unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -189,8 +205,17 @@ impl Ebpf {
         if found != self.table.services {
             self.table = ServiceTable::adopt(found);
             publish::align_active(maps, &self.table)?;
+            self.elements = seen::open(maps, &self.table)?;
         }
         EbpfReading::new(&maps.tables, &self.table)
+    }
+
+    /// Reads what the programs have seen of connects.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read a map.
+    pub fn seen(&self) -> Result<Seen, Error> {
+        seen::read(&self.pins.maps, &self.elements, &self.table)
     }
 
     /// Counts the connections of some servers, as far as services have them.
@@ -253,7 +278,7 @@ impl Ebpf {
             };
             failures.extend(done.err().map(|error| (index, error)));
         }
-        let published = publish::publish(maps, &mut self.table, ops);
+        let published = publish::publish(maps, &mut self.table, &mut self.elements, ops);
         failures.extend(published.failures);
         self.deleted.extend(published.deleted);
         self.halted.extend(published.halted);

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -60,6 +61,27 @@ impl fmt::Display for Firewall {
             Self::Iptables { is_ipv4: true } => write!(f, "iptables"),
             Self::Iptables { is_ipv4: false } => write!(f, "ip6tables"),
             Self::Nft { family, table, chain } => write!(f, "nftables, {family} {table} {chain}"),
+        }
+    }
+}
+
+/// Place on the way of a packet at which chains of a firewall may drop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Passed by packets of containers to VIPs and to the DNS server.
+    Input,
+    /// Passed by answers of tasks to containers.
+    Forward,
+    /// Passed by packets to the chosen task.
+    Output,
+}
+
+impl Hook {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
         }
     }
 }
@@ -120,7 +142,7 @@ impl Passage<'_> {
 }
 
 /// True if a shell and nft read the name of a link as it is.
-fn is_plain(link: &str) -> bool {
+pub fn is_plain(link: &str) -> bool {
     link.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
@@ -128,13 +150,20 @@ fn listed(networks: &[IpNet], separator: &str) -> String {
     networks.iter().map(short).collect::<Vec<_>>().join(separator)
 }
 
-/// A network as people write it: a single address has no prefix length.
-fn short(network: &IpNet) -> String {
+/// A network as people and nft write it: a single address has no prefix length.
+pub fn short(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()
     } else {
         network.to_string()
     }
+}
+
+/// Returns what containers must be let through to: the networks of VIPs, unless no packet has a VIP's address, and
+/// the addresses of the DNS server.
+pub fn destinations(vips: Option<Vec<IpNet>>, listeners: &[SocketAddr]) -> Vec<IpNet> {
+    let listeners = listeners.iter().map(SocketAddr::ip).filter(|address| !address.is_loopback());
+    vips.into_iter().flatten().chain(listeners.map(IpNet::from)).collect()
 }
 
 /// Listing of chains by `nft -j list chains`.
@@ -185,6 +214,7 @@ impl Chain {
 }
 
 /// Chains of all tables, from `nft -j list chains`.
+#[derive(Default)]
 pub struct Chains(Vec<Chain>);
 
 impl Chains {
@@ -206,6 +236,23 @@ impl Chains {
             found.extend(self.before_ipvs().map(Chain::firewall).take(SHOWN));
         }
         found
+    }
+
+    /// Returns the chains that drop what leaves them at a hook without a verdict: family, table and name of each.
+    pub fn dropping(&self, hook: Hook) -> impl Iterator<Item = (&str, &str, &str)> {
+        let is_there = move |chain: &&Chain| {
+            chain.hook.as_deref() == Some(hook.name())
+                && chain.denies()
+                && ["inet", "ip", "ip6"].contains(&chain.family.as_str())
+                && !(chain.family == "inet" && chain.table == TABLE)
+        };
+        let found = self.0.iter().filter(is_there);
+        found.map(|chain| (chain.family.as_str(), chain.table.as_str(), chain.name.as_str()))
+    }
+
+    /// Returns true if there is a chain of this name in any table.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|chain| chain.name == name)
     }
 
     /// Returns the firewalls that drop whatever no rule of theirs accepts.

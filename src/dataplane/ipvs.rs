@@ -5,27 +5,31 @@
 //! it is TCP or UDP, not by firewall mark, not persistent and has that timeout. Foreign services are
 //! listed and left alone.
 //!
-//! What belongs here: `table` has what dumps say, `proc` what `/proc` shows, `cache` joins the two,
-//! and `request` has the messages for operations. Everything blocks and is meant for one thread at a
-//! time, in the network namespace of that thread. What the table should hold is left to
+//! What belongs here: `table` has what the kernel's lists say, `round` looks through them in slices, `cache` is the
+//! table as far as it is known, and `request` has the messages for operations. Everything blocks and is meant for one
+//! thread at a time, in the network namespace of that thread. What the table should hold is left to
 //! [`super::diff`], when to look to the reconciler, and the wire format to [`crate::netlink`].
+//!
+//! `/proc/net/ip_vs` has all real servers in one file, but the kernel walks the table from its beginning for each
+//! 4 KiB of it: 30,000 services with 5 servers each took 5 to 12 s there, and 9 s asked for one by one, on an emulated
+//! 6.1 kernel. It lacks thresholds, flags and the owner tag, too. So nothing is read there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::netlink::batch::{self, GenlConnection};
+use crate::netlink::batch::{self, GenlConnection, PartialDump};
 use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 use crate::netlink::socket;
 
 use super::op::Op;
-use super::state::{Connections, Foreign, RealServer, Scheduling, ServerKey, Service, ServiceKey, Timeouts};
+use super::state::{Connections, ServerKey, ServiceKey, Timeouts};
 use cache::Cache;
-use proc::ProcEntry;
+use round::{Kernel, ShownServer};
 use table::DumpedService;
 
 mod cache;
-mod proc;
 mod request;
+mod round;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,9 +37,8 @@ mod tests;
 pub use request::Refusal;
 pub use table::{IpvsTable, OWNER_TAG};
 
-/// The kernel's view of the calling thread's network namespace. It lacks thresholds, flags and the
-/// owner tag, but has all real servers in one file.
-const PROC: &str = "/proc/thread-self/net/ip_vs";
+/// Time after which a slice of a round ends.
+const SLICE: Duration = Duration::from_millis(20);
 
 /// Failure to open or read the kernel's table.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +56,15 @@ pub enum Error {
 /// The IPVS table of the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Ipvs {
+    lists: Lists,
+    cache: Cache,
+}
+
+/// Connection to the kernel, with a list that is read in parts.
+#[derive(Debug)]
+struct Lists {
     connection: GenlConnection<IpvsMessage>,
-    /// The last full reading with our own changes since; `None` when in doubt.
-    cache: Option<Cache>,
+    services: Option<PartialDump<IpvsMessage>>,
 }
 
 impl Ipvs {
@@ -64,70 +73,39 @@ impl Ipvs {
     /// # Errors
     /// [`Error::Absent`] without IPVS in the kernel, [`Error::Permission`] without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { connection: GenlConnection::open()?, cache: None })
+        let lists = Lists { connection: GenlConnection::open()?, services: None };
+        Ok(Self { lists, cache: Cache::default() })
     }
 
-    /// Reads everything from the kernel: one dump of all services, and one of the real servers of
-    /// each service of ours. The kernel does not mark dumps that miss a service or show it twice
-    /// because another program changes the table; a later reading is right again.
+    /// Reads everything from the kernel: the list of all services, and the real servers of each service of ours.
     ///
     /// # Errors
-    /// When a dump fails. The next reading starts anew.
+    /// When the kernel does not answer. The next reading starts anew.
     pub fn read(&mut self) -> Result<IpvsTable, Error> {
-        let before = self.cache.take().map(|cache| cache.services).unwrap_or_default();
         // The module may have been loaded anew since, with another family number.
-        self.connection.resolve()?;
-        // Filled in two steps, because servers are listed by service.
-        let mut table = IpvsTable::default();
-        let mut foreign: Vec<(Foreign, Option<ProcEntry>)> = Vec::new();
-        // Services at the keys of ours that have lost the owner tag.
-        let mut unmarked = Vec::new();
-        for reply in self.connection.dump(&IpvsMessage::new(IpvsCommand::GetService))? {
-            match DumpedService::from_reply(reply) {
-                DumpedService::Ours(key, scheduling) => {
-                    let service = Service { scheduling, servers: BTreeMap::new() };
-                    table.services.insert(key, service);
-                }
-                DumpedService::Foreign(other, entry) => {
-                    match other.key.and_then(|key| before.get_key_value(&key)) {
-                        Some((key, ours)) => unmarked.push((*key, ours, other, entry)),
-                        None => foreign.push((other, entry)),
-                    }
-                }
-            }
-        }
-        // A dump of one service at a time, because the kernel has none for all real servers.
-        for (key, service) in &mut table.services {
-            for (address, server, count) in self.servers(*key)? {
-                service.servers.insert(address, server);
-                table.connections.insert((*key, address), count);
-            }
-        }
-        // Editing a service with ipvsadm takes the tag off it. One that still has exactly our servers is
-        // ours, and is repaired; any other was made by another program in its place.
-        for (key, ours, other, entry) in unmarked {
-            let found = self.servers(key)?;
-            if found.is_empty() || !found.iter().map(|(address, ..)| address).eq(ours.servers.keys()) {
-                foreign.push((other, entry));
-                continue;
-            }
-            table.connections.extend(found.iter().map(|(address, _, count)| ((key, *address), *count)));
-            let servers = found.into_iter().map(|(address, server, _)| (address, server)).collect();
-            table.services.insert(key, Service { scheduling: Scheduling::unknown(), servers });
-        }
-        table.foreign = foreign.iter().map(|(foreign, _)| foreign.clone()).collect();
-        table.foreign.sort();
-        self.cache = Some(Cache::new(table.services.clone(), foreign));
-        Ok(table)
+        self.lists.connection.resolve()?;
+        Ok(self.cache.read(&mut self.lists)?.clone())
     }
 
-    /// Real servers of a service, by address. One that can't be decoded is left out, and shows when adding
-    /// it fails.
-    fn servers(&mut self, key: ServiceKey) -> Result<Vec<(SocketAddr, RealServer, Connections)>, Error> {
-        let replies = self.connection.dump(&request::list_servers(key))?;
-        let mut servers: Vec<_> = replies.into_iter().filter_map(|reply| table::server(key, reply)).collect();
-        servers.sort_by_key(|(address, ..)| *address);
-        Ok(servers)
+    /// Goes on looking through the table for a few milliseconds. Returns true when all of it has been looked through
+    /// since the last [`Self::audit`].
+    ///
+    /// # Errors
+    /// When the kernel does not answer. The next call starts anew.
+    pub fn look_on(&mut self) -> Result<bool, Error> {
+        let started = Instant::now();
+        self.lists.connection.resolve()?;
+        self.cache.go_on(&mut self.lists, || started.elapsed() >= SLICE)
+    }
+
+    /// Returns the table as it was when it was last looked through, with our own changes since. Reads everything where
+    /// it never was.
+    ///
+    /// # Errors
+    /// When the kernel has to be asked, and does not answer.
+    pub fn audit(&mut self) -> Result<IpvsTable, Error> {
+        self.lists.connection.resolve()?;
+        Ok(self.cache.current(&mut self.lists)?.clone())
     }
 
     /// Counts the connections of some real servers: one dump for each service that has one of them.
@@ -141,38 +119,16 @@ impl Ipvs {
         if servers.is_empty() {
             return Ok(BTreeMap::new());
         }
-        // The module may have been loaded anew since, with another family number.
-        self.connection.resolve()?;
+        self.lists.connection.resolve()?;
         let services: BTreeSet<ServiceKey> = servers.iter().map(|(key, _)| *key).collect();
         let mut counted = BTreeMap::new();
         for key in services {
             // A service that another program deleted has no servers to count; the next audit finds that.
-            let found = self.servers(key)?;
+            let found = self.lists.servers(key)?;
             let found = found.into_iter().map(|(address, _, count)| ((key, address), count));
             counted.extend(found.filter(|(server, _)| servers.contains(server)));
         }
         Ok(counted)
-    }
-
-    /// Reads services, weights and connections from `/proc/net/ip_vs`, and takes the rest from the
-    /// cache. Anything unexpected there makes it [`Self::read`].
-    ///
-    /// Not noticed are thresholds and flags that another program changed, and a service of ours that it
-    /// replaced by its own with the same scheduler and servers.
-    ///
-    /// # Errors
-    /// Those of [`Self::read`], if that becomes necessary.
-    pub fn audit(&mut self) -> Result<IpvsTable, Error> {
-        // One file instead of a dump for each service: at 10,000 services that is most of a pass.
-        let shown = std::fs::read_to_string(PROC).ok().and_then(|text| proc::parse(&text));
-        let table = match (&mut self.cache, shown) {
-            (Some(cache), Some(shown)) => cache.complete(shown),
-            _ => None,
-        };
-        match table {
-            Some(table) => Ok(table),
-            None => self.read(),
-        }
     }
 
     /// Carries out the operations on services, real servers and timeouts, in order, and goes on after a
@@ -182,8 +138,8 @@ impl Ipvs {
             return Vec::new();
         }
         // The module may have been loaded anew since the last pass, with another family number.
-        if let Err(error) = self.connection.resolve() {
-            self.cache = None;
+        if let Err(error) = self.lists.connection.resolve() {
+            ops.iter().for_each(|op| self.cache.apply(op, true));
             let refusal = Refusal::unsent(&error);
             return (0..ops.len()).map(|index| (index, refusal.clone())).collect();
         }
@@ -200,18 +156,18 @@ impl Ipvs {
                 None
             }
         });
-        for (position, failure) in self.connection.pipeline(messages) {
+        for (position, failure) in self.lists.connection.pipeline(messages) {
             if let Some((index, op)) = sent.get(position) {
                 refusals.push((*index, Refusal::new(op, failure)));
             }
         }
         // Those of messages that were never sent are among them, and an operator reads them in order.
         refusals.sort_by_key(|(index, _)| *index);
-        // A refusal means that the table is not what was believed, so the next audit reads all of it.
-        let followed = refusals.is_empty()
-            && self.cache.as_mut().is_some_and(|cache| ops.iter().all(|op| cache.apply(op)));
-        if !followed {
-            self.cache = None;
+        // A refusal means that the service is not what was believed, and it is looked at before anything goes by it.
+        let mut refused = refusals.iter().map(|(index, _)| *index).peekable();
+        for (index, op) in ops.iter().enumerate() {
+            let is_refused = refused.next_if_eq(&index).is_some();
+            self.cache.apply(op, is_refused);
         }
         refusals
     }
@@ -258,11 +214,49 @@ impl Ipvs {
     /// Returns the attributes of the answer to a command without attributes.
     fn ask(&mut self, command: IpvsCommand) -> Result<Vec<IpvsAttribute>, Error> {
         let mut attributes = Vec::new();
-        for reply in self.connection.request(&IpvsMessage::new(command))? {
+        for reply in self.lists.connection.request(&IpvsMessage::new(command))? {
             attributes
                 .extend(reply.map_err(|error| batch::Error::from(socket::Error::from(error)))?.attributes);
         }
         Ok(attributes)
+    }
+}
+
+impl Kernel for Lists {
+    type Error = Error;
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.services = Some(self.connection.begin_dump(&IpvsMessage::new(IpvsCommand::GetService))?);
+        Ok(())
+    }
+
+    fn next_part(&mut self) -> Result<Option<Vec<DumpedService>>, Error> {
+        let Some(services) = &mut self.services else { return Ok(None) };
+        let part = services.next_part()?;
+        if part.is_none() {
+            self.services = None;
+        }
+        Ok(part.map(|part| part.into_iter().map(DumpedService::from_reply).collect()))
+    }
+
+    fn service(&mut self, key: ServiceKey) -> Result<Option<DumpedService>, Error> {
+        match self.connection.request(&request::show_service(key)) {
+            Ok(replies) => Ok(replies.into_iter().next().map(DumpedService::from_reply)),
+            Err(batch::Error::Socket(socket::Error::Refused(error)))
+                if error.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One that can't be decoded is left out, and shows when adding it fails.
+    fn servers(&mut self, key: ServiceKey) -> Result<Vec<ShownServer>, Error> {
+        let replies = self.connection.dump(&request::list_servers(key))?;
+        let mut servers: Vec<_> = replies.into_iter().filter_map(|reply| table::server(key, reply)).collect();
+        servers.sort_by_key(|(address, ..)| *address);
+        Ok(servers)
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::DataPlane;
+use super::connects::Seen;
 use super::effect::carry_out;
 use super::error::Error;
 use super::firewall::Dropped;
@@ -30,16 +31,22 @@ pub struct SimulatedKernel {
     pub writes: usize,
     /// Operations, counted over all calls from 0, that fail without effect.
     pub faults: BTreeSet<usize>,
+    /// Slices in which everything is looked through before a reading.
+    pub slices: usize,
+    /// Slices of the look that is under way.
+    pub looked: usize,
     /// Number of readings of everything.
     pub readings: usize,
     /// Servers whose connections were counted apart from such a reading.
     pub counted: Vec<ServerKey>,
-    /// Duration of a reading.
+    /// Duration of a reading, and of a slice.
     pub delay: Duration,
     /// Error at the end of every pass.
     pub unfinished: Option<String>,
     /// Connections that no pass reaches.
     pub unreached: Option<Unreached>,
+    /// What became of connects.
+    pub seen: Option<Seen>,
     attempts: usize,
 }
 
@@ -59,6 +66,7 @@ impl SimulatedKernel {
         Actual {
             state: self.state.clone(),
             foreign: self.foreign.clone(),
+            seen: self.seen.clone(),
             connections: self.connections.clone(),
             dropped: self.dropped.clone(),
             node: self.node.clone(),
@@ -92,7 +100,16 @@ impl DataPlane for SimulatedKernel {
         self.node.capabilities
     }
 
+    async fn look_on(&mut self) -> Result<bool, Error> {
+        if self.looked < self.slices {
+            tokio::time::sleep(self.delay).await;
+            self.looked += 1;
+        }
+        Ok(self.looked == self.slices)
+    }
+
     async fn read(&mut self, _: Depth) -> Result<Actual, Error> {
+        self.looked = 0;
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }

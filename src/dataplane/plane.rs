@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::connects::Seen;
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::{Depth, Unreached};
@@ -26,6 +27,15 @@ pub trait Plane: Send {
 
     /// True if the plane itself carries out this operation; if not, the host does.
     fn takes(&self, op: &Op) -> bool;
+
+    /// Goes on with a look through everything that the plane holds, for a few milliseconds, and returns true when that
+    /// is done: then [`Self::read`] tells what was found. A plane that is read fast enough at once has nothing to do.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn look_on(&mut self) -> Result<bool, PlaneError> {
+        Ok(true)
+    }
 
     /// Reads everything of ours that the plane holds, with counters.
     ///
@@ -80,6 +90,8 @@ pub struct PlaneReading {
     /// Services in the same table that are not ours.
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<ServerKey, Connections>,
+    /// What became of connects, if the plane sees it.
+    pub seen: Option<Seen>,
     /// Idle timeouts, if the plane has any.
     pub timeouts: Option<Timeouts>,
     /// Networks of VIPs, if the plane keeps them itself instead of as routes on our link.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::connects::Seen;
 use super::effect::carry_out;
 use super::firewall::Dropped;
 use super::node::Node;
@@ -17,6 +18,8 @@ pub struct Actual {
     pub foreign: Vec<Foreign>,
     /// Connections of each real server of ours.
     pub connections: BTreeMap<ServerKey, Connections>,
+    /// What became of connects; `None` if the plane does not see it.
+    pub seen: Option<Seen>,
     /// Packets of containers that a firewall of the node keeps from us; `None` for none.
     pub dropped: Option<Dropped>,
     pub node: Node,
@@ -35,12 +38,14 @@ impl Actual {
         match op {
             Op::DelServer(key, address) => {
                 self.connections.remove(&(*key, *address));
+                self.seen.iter_mut().for_each(|seen| seen.forget_server(&(*key, *address)));
             }
             Op::DelService(key) => {
                 let gone: Vec<_> = of_service(&self.connections, key).map(|(server, _)| *server).collect();
                 gone.iter().for_each(|server| {
                     self.connections.remove(server);
                 });
+                self.seen.iter_mut().for_each(|seen| seen.forget_service(key));
             }
             _ => {}
         }
@@ -51,10 +56,10 @@ impl Actual {
 /// Thoroughness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Cheap and enough for a regular audit: may trust what an earlier full reading said about
-    /// attributes that the cheap source lacks.
+    /// Enough after a look through everything, see [`super::DataPlane::look_on`]: may go by what that found and by
+    /// what this program has changed since.
     Audit,
-    /// Everything from the kernel itself.
+    /// Everything from the kernel itself, at once.
     Full,
 }
 

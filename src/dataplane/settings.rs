@@ -31,7 +31,7 @@ pub struct DataPlaneSettings {
 
     /// Time between two comparisons of the kernel with the desired state, at least 100ms. A comparison repairs
     /// what other programs have changed. Changes of links, addresses, routes and netfilter rules are repaired at
-    /// once, and `l4lbd status` compares as well.
+    /// once, and `l4lbd status --compare` compares as well.
     #[config(default = "30s")]
     pub audit: Span,
 
@@ -127,6 +127,25 @@ pub struct EbpfSettings {
     /// Directory on a BPF file system in which programs and tables stay while no daemon runs.
     #[config(default = "/sys/fs/bpf/l4lbd")]
     pub pins: PathBuf,
+}
+
+/// Section `balance`: how a backend is chosen.
+#[derive(Clone, Debug, PartialEq, confique::Config)]
+pub struct BalanceSettings {
+    /// TCP connects in a row that must fail until their backend is ejected; 0 for never. A connect fails if it is
+    /// refused by a reset, or not answered within a second. Each network namespace ejects for itself, at most half
+    /// of a VIP's ready backends. Only with ebpf.
+    #[config(default = 3)]
+    pub eject_after: u16,
+
+    /// Time for which a backend is ejected, from 100ms to 1h. After that a single connection is sent there; if it
+    /// fails, the backend is ejected for twice as long.
+    #[config(default = "1s")]
+    pub eject_time: Span,
+
+    /// Longest time for which a backend is ejected, from 100ms to 1h.
+    #[config(default = "30s")]
+    pub eject_limit: Span,
 }
 
 /// Data plane by configuration; `None` if the kernel decides.

@@ -94,7 +94,12 @@ impl Sandbox {
     pub fn ebpf(&self) -> Option<ebpf::Options> {
         let (cgroup, pins) = (Some(self.cgroup.clone()?), self.pins.as_ref()?.join("l4lbd"));
         // The timeout is that of a daemon without a configuration.
-        Some(ebpf::Options { cgroup, pins, udp_timeout: Duration::from_secs(60) })
+        Some(ebpf::Options {
+            cgroup,
+            pins,
+            udp_timeout: Duration::from_secs(60),
+            ejection: ebpf::Ejection::default(),
+        })
     }
 
     /// Returns the last lines of the daemon's log.

@@ -27,7 +27,6 @@ use crate::dataplane::host::resolv::Nameservers;
 use resolution::{Outcome, Resolution, Step};
 use route::ForwardRoute;
 use shares::Shares;
-use tally::Tally;
 
 mod exchange;
 mod resolution;
@@ -36,8 +35,10 @@ mod settings;
 mod shares;
 mod tally;
 
+pub use exchange::{Failure, ask};
 pub use settings::{Forward, Mesos, Upstream};
 pub use shares::Client;
+pub use tally::Tally;
 
 /// Longest time for a question, all attempts together. Stub resolvers give up after 5 s (resolv.conf(5)).
 const DEADLINE: Duration = Duration::from_millis(4500);

@@ -118,11 +118,16 @@ impl Composer {
         if self.settings.tasks
             && let Some(accepted) = parts.accepted.filter(|accepted| self.is_unknown(accepted))
         {
-            let directory = Directory::new(&accepted.snapshot);
-            catalog = catalog.with_tasks(Arc::new(TaskZone::new(directory, &self.settings.masters, serial)));
+            let indexed = self.indexed.as_ref().map(|indexed| &indexed.snapshot);
+            // Most changes are of the health of a task, which its names do not depend on.
+            if !indexed.is_some_and(|indexed| Directory::is_same_of(indexed, &accepted.snapshot)) {
+                let directory = Directory::new(&accepted.snapshot);
+                let zone = TaskZone::new(directory, &self.settings.masters, serial);
+                catalog = catalog.with_tasks(Arc::new(zone));
+                is_new = true;
+            }
             // The cluster is kept, so that its place in memory cannot become another one's.
             self.indexed = Some(accepted);
-            is_new = true;
         }
         // The reconcile loop sends a zone only when its records have changed.
         if !Arc::ptr_eq(&parts.vips, catalog.vips()) {

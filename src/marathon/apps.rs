@@ -155,8 +155,8 @@ fn normalised(
             Some("DOCKER") => Runtime::Docker,
             _ => Runtime::Mesos,
         },
-        addresses,
-        ports,
+        addresses: addresses.into(),
+        ports: ports.into(),
         resources: port_ranges(&given),
     })
 }
@@ -180,7 +180,9 @@ fn addresses(networks: &MarathonNetworks, task: &MarathonTask, log: &mut SkipLog
     for address in task.ip_addresses.iter().flatten() {
         match address {
             Lenient::Read(wire::MarathonAddress { ip_address: text }) => match container_address(text) {
-                Some(address) => addresses.push(TaskAddress { address, network: network.cloned() }),
+                Some(address) => {
+                    addresses.push(TaskAddress { address, network: network.map(|name| name.as_str().into()) })
+                }
                 None => {
                     let reason = "not an IP address".to_owned();
                     log.add(Skipped { value: Some(text.clone()), reason, ..Skipped::default() });
@@ -313,13 +315,13 @@ fn place(
 
 /// Returns a port without numbers and labels, with the name that Mesos gives to nameless ones.
 fn empty() -> TaskPort {
-    TaskPort { name: TaskPort::UNNAMED.to_owned(), ..TaskPort::new(Protocol::Tcp) }
+    TaskPort { name: TaskPort::UNNAMED.into(), ..TaskPort::new(Protocol::Tcp) }
 }
 
 /// Returns the port once for each of its protocols, if it has VIP labels.
 fn labelled(definition: &MarathonPort, port: &TaskPort, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
-    let name = definition.name.as_ref().and_then(Lenient::as_read).unwrap_or(&port.name).clone();
-    let PortLabels { vips: labels, options } = PortLabels::read(definition.labels.as_ref(), &name, log);
+    let name = definition.name.as_ref().and_then(Lenient::as_read).map_or(&*port.name, String::as_str);
+    let PortLabels { vips: labels, options } = PortLabels::read(definition.labels.as_ref(), name, log);
     if labels.is_empty() {
         return Vec::new();
     }
@@ -327,15 +329,16 @@ fn labelled(definition: &MarathonPort, port: &TaskPort, log: &mut SkipLog<'_>) -
         None => "tcp",
         Some(Lenient::Read(text)) => text,
         Some(Lenient::Unreadable { error, json }) => {
-            log.add(Skipped { port: Some(name), ..unreadable(error, json.clone(), "a protocol") });
+            log.add(Skipped { port: Some(name.to_owned()), ..unreadable(error, json.clone(), "a protocol") });
             return Vec::new();
         }
     };
+    let (port, options) =
+        (TaskPort { name: name.into(), labels: labels.into(), ..port.clone() }, options.of_port());
     let mut ports = Vec::new();
     // Marathon writes both protocols of a port as "tcp,udp".
-    for protocol in protocols(text.split(','), &name, log) {
-        let (name, labels, options) = (name.clone(), labels.clone(), options.clone());
-        ports.push(TaskPort { name, protocol, labels, options, ..port.clone() });
+    for protocol in protocols(text.split(','), name, log) {
+        ports.push(TaskPort { protocol, options: options.clone(), ..port.clone() });
     }
     ports
 }

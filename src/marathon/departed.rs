@@ -75,7 +75,7 @@ impl DepartedTasks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Runtime, Task, TaskState};
+    use crate::cluster::{Few, Runtime, Task, TaskState};
 
     /// An answer with these tasks of one app, which should have `instances`.
     fn answer(tasks: &[&str], instances: u64) -> MarathonView {
@@ -89,9 +89,9 @@ mod tests {
                 state: TaskState::Running,
                 healthy: None,
                 runtime: Runtime::Mesos,
-                addresses: Vec::new(),
-                ports: Vec::new(),
-                resources: Box::default(),
+                addresses: Few::default(),
+                ports: Few::default(),
+                resources: Few::default(),
             };
             view.snapshot.tasks.insert(key, task.into());
         }

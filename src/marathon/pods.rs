@@ -92,8 +92,8 @@ fn task(
         state,
         healthy: health(spec, status),
         runtime: Runtime::Mesos,
-        addresses,
-        ports,
+        addresses: addresses.into(),
+        ports: ports.into(),
         resources: port_ranges(&given),
     })
 }
@@ -116,7 +116,9 @@ fn addresses(instance: &PodInstance, log: &mut SkipLog<'_>) -> Vec<TaskAddress> 
     for network in readable(&instance.networks) {
         for text in readable(&network.addresses) {
             match container_address(text) {
-                Some(address) => addresses.push(TaskAddress { address, network: network.name.clone() }),
+                Some(address) => {
+                    addresses.push(TaskAddress { address, network: network.name.as_deref().map(Into::into) })
+                }
                 None => {
                     let reason = "not an IP address".to_owned();
                     log.add(Skipped { value: Some(text.clone()), reason, ..Skipped::default() });
@@ -160,9 +162,11 @@ fn ports(
             true => networks.names.clone(),
             false => endpoint.network_names.iter().cloned().collect(),
         };
+        let (name, labels, options): (Arc<str>, Arc<[_]>, _) =
+            (endpoint.name.as_str().into(), labels.into(), options.of_port());
         for protocol in endpoint_protocols(endpoint, log) {
-            let (labels, options, networks) = (labels.clone(), options.clone(), names.clone());
-            let name = endpoint.name.clone();
+            let (labels, options, networks) = (Arc::clone(&labels), options.clone(), names.clone());
+            let name = Arc::clone(&name);
             ports.push(TaskPort {
                 name,
                 protocol,

@@ -1,13 +1,15 @@
-//! Agents, frameworks and their schedulers.
+//! Agents and their executors, frameworks and their schedulers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::facts::{Facts, Kind, MAX_NAME, oversized, unread};
-use super::wire::{FrameworkInfo, Lenient, MesosAgent, RegisteredTime};
-use crate::cluster::registry::Scheduler;
+use super::executors::ExecutorKey;
+use super::facts::{AgentFacts, Facts, Kind, MAX_NAME, oversized, unread};
+use super::texts::Texts;
+use super::wire::{FrameworkInfo, Lenient, MesosAgent, MesosExecutor, RegisteredTime};
+use crate::cluster::registry::{Scheduler, port_ranges};
 use crate::cluster::{Agent, Skipped, Snapshot};
 
 /// Returns the address in a libprocess `pid`, such as `slave(1)@10.0.0.1:5051`.
@@ -45,7 +47,35 @@ pub fn facts(agent: Lenient<MesosAgent<'_>>, is_recovered: bool) -> Facts {
         || allocated_resources.is_some_and(|allocated| !allocated.is_empty());
     let id = id.0.into_owned();
     let agent = (!is_recovered).then(|| self::agent(hostname.into_owned(), pid.as_deref()));
-    Facts::Agent { id, agent, is_in_use }
+    Facts::Agent(Box::new(AgentFacts { id, agent, is_in_use }))
+}
+
+/// Returns the facts of an executor; without ports it is of no interest.
+pub fn executor_facts(executor: Lenient<MesosExecutor<'_>>, texts: &mut Texts) -> Facts {
+    let executor = match executor {
+        Lenient::Read(executor) => executor,
+        Lenient::Unreadable { error, json } => return unread(&error, json, Kind::Executor, "an executor"),
+    };
+    // v1 has all but the agent one level further down.
+    let agent = executor.slave_id;
+    let MesosExecutor { executor_id, framework_id, resources, .. } = match executor.executor_info {
+        Some(info) => *info,
+        None => MesosExecutor { slave_id: None, executor_info: None, ..executor },
+    };
+    let (Some(executor), Some(framework)) = (executor_id, framework_id) else { return Facts::Nothing };
+    let agent = agent.as_ref().map(|id| &*id.0).unwrap_or_default();
+    let ports = port_ranges(&resources.0);
+    let longest = [executor.0.len(), framework.0.len(), agent.len()].into_iter().max();
+    // The tasks of one with a longer id do not name it either.
+    if ports.is_empty() || longest > Some(MAX_NAME) {
+        return Facts::Nothing;
+    }
+    let key = ExecutorKey {
+        framework: texts.shared(&framework.0),
+        executor: texts.shared(&executor.0),
+        agent: texts.shared(agent),
+    };
+    Facts::Executor(Box::new((key, ports)))
 }
 
 /// A framework, if it has an id, or the record of one that is left out.

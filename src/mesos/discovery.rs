@@ -56,7 +56,7 @@ fn read<'t>(port: &'t DiscoveryPort<'t>, log: &mut SkipLog<'_>) -> DiscoveredPor
             name: port.name.as_deref().map(str::to_owned),
             networks: labels.networks,
             labels: labels.vips,
-            options: labels.options,
+            options: labels.options.of_port(),
             ..placed
         }),
         Err(reason) => {

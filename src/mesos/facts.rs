@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::cursor::Bounds;
+use super::executors::{self, ExecutorKey, Executors, Ranges};
 use super::skip::{add_skipped, unreadable};
 use crate::cluster::registry::{RegisteredKey, RegisteredTask};
 use crate::cluster::{Agent, Skipped, Snapshot, Task, TaskKey};
@@ -29,6 +30,7 @@ pub enum Kind {
     Agent,
     /// Agents that have not registered again after a fail-over.
     RecoveredAgent,
+    Executor,
 }
 
 impl Kind {
@@ -39,7 +41,11 @@ impl Kind {
 
     /// Returns the place of the list in the document, for records about its items.
     fn place(self) -> &'static str {
-        if self.is_task() { "tasks[]" } else { "agents[]" }
+        match self {
+            Self::Task | Self::Ended | Self::Unreachable => "tasks[]",
+            Self::Agent | Self::RecoveredAgent => "agents[]",
+            Self::Executor => "executors[]",
+        }
     }
 
     /// Returns the record of an item that exceeds its bounds.
@@ -65,45 +71,68 @@ pub enum Facts {
         task: Option<Arc<Task>>,
         /// Present for a task that runs.
         registered: Option<(RegisteredKey, Arc<RegisteredTask>)>,
-        skipped: Vec<Skipped>,
+        /// `None` for most tasks.
+        rest: Option<Box<TaskRest>>,
     },
+    /// An executor with ports.
+    Executor(Box<(ExecutorKey, Ranges)>),
     Ended {
         key: TaskKey,
         is_lost: bool,
     },
-    Agent {
-        id: String,
-        /// `None` for an agent that a new master still awaits.
-        agent: Option<Agent>,
-        /// Set when tasks or executors use resources of it.
-        is_in_use: bool,
-    },
+    Agent(Box<AgentFacts>),
     /// A record about an item that yields nothing.
     Skipped(Box<Skipped>),
+}
+
+/// Parts of a task's facts that few tasks have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskRest {
+    pub skipped: Vec<Skipped>,
+    /// Id of its executor, where that may have ports that the task announces and was not given itself.
+    pub executor: Option<Arc<str>>,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentFacts {
+    pub id: String,
+    /// `None` for an agent that a new master still awaits.
+    pub agent: Option<Agent>,
+    /// Set when tasks or executors use resources of it.
+    pub is_in_use: bool,
 }
 
 impl Facts {
     /// Returns the records in it.
     pub fn skipped(&self) -> &[Skipped] {
         match self {
-            Self::Task { skipped, .. } => skipped,
+            Self::Task { rest: Some(rest), .. } => &rest.skipped,
             Self::Skipped(record) => std::slice::from_ref(record),
             _ => &[],
         }
     }
 
-    /// Adds the facts to a snapshot, after all that come before them in the document.
-    pub fn add_to(&self, snapshot: &mut Snapshot) {
+    /// Takes the records out of it.
+    pub fn forget_skipped(&mut self) {
         match self {
-            Self::Nothing => {}
-            Self::Task { task, registered, .. } => {
-                if let Some(task) = task {
-                    snapshot.tasks.insert(task.key.clone(), Arc::clone(task));
-                }
-                if let Some((key, task)) = registered {
-                    Arc::make_mut(&mut snapshot.names).add(key.clone(), Arc::clone(task));
-                }
-            }
+            Self::Task { rest: Some(rest), .. } => rest.skipped = Vec::new(),
+            Self::Skipped(_) => *self = Self::Nothing,
+            _ => {}
+        }
+    }
+
+    /// Returns true for an agent whose resources are in use.
+    pub fn is_agent_in_use(&self) -> bool {
+        matches!(self, Self::Agent(agent) if agent.is_in_use)
+    }
+
+    /// Adds the facts to a snapshot, after all that come before them in the document, given all executors of the
+    /// document.
+    pub fn add_to(&self, snapshot: &mut Snapshot, executors: &Executors) {
+        match self {
+            Self::Nothing | Self::Executor(_) => {}
+            Self::Task { .. } => self.add_task_to(snapshot, executors),
             Self::Ended { key, is_lost } => {
                 if *is_lost {
                     snapshot.lost.insert(key.clone());
@@ -111,18 +140,64 @@ impl Facts {
                 snapshot.ended.insert(key.clone());
             }
             // An agent that has registered again is not awaited any more.
-            Self::Agent { id, agent: Some(agent), .. } => {
-                snapshot.recovered.remove(id);
-                snapshot.agents.insert(id.clone(), agent.clone());
-            }
-            Self::Agent { id, agent: None, .. } => {
-                snapshot.recovered.insert(id.clone());
-            }
+            Self::Agent(agent) => match &**agent {
+                AgentFacts { id, agent: Some(agent), .. } => {
+                    snapshot.recovered.remove(id);
+                    snapshot.agents.insert(id.clone(), agent.clone());
+                }
+                AgentFacts { id, agent: None, .. } => {
+                    snapshot.recovered.insert(id.clone());
+                }
+            },
             Self::Skipped(_) => {}
         }
         for record in self.skipped() {
             add_skipped(&mut snapshot.skipped, record.clone());
         }
+    }
+
+    /// Returns the executors of a document, given all its facts in their order.
+    pub fn executors<'f>(facts: impl Iterator<Item = &'f Self>) -> Executors {
+        let mut executors = Executors::default();
+        facts.for_each(|facts| facts.add_executor_to(&mut executors));
+        executors
+    }
+
+    /// Adds the executor, if the facts are one's.
+    pub fn add_executor_to(&self, executors: &mut Executors) {
+        if let Self::Executor(executor) = self {
+            let (key, ports) = &**executor;
+            executors.add(key.clone(), ports.clone());
+        }
+    }
+
+    /// Adds a task without its records, or replaces it.
+    pub fn add_task_to(&self, snapshot: &mut Snapshot, executors: &Executors) {
+        let Self::Task { task, registered, rest } = self else { return };
+        let executor = rest.as_ref().and_then(|rest| rest.executor.as_ref());
+        if let Some(task) = task {
+            let ports = executor.map(|id| executors.ports(&task.key.framework, id, &task.agent_id));
+            let with_ports = ports.and_then(|ports| executors::task_with_ports(task, ports)).map(Arc::new);
+            snapshot.tasks.insert(task.key.clone(), with_ports.unwrap_or_else(|| Arc::clone(task)));
+        }
+        if let Some((key, task)) = registered {
+            let ports = executor.map(|id| executors.ports(&key.framework, id, &task.agent));
+            let with_ports = ports.and_then(|ports| executors::registered_with_ports(task, ports));
+            let task = with_ports.map_or_else(|| Arc::clone(task), Arc::new);
+            Arc::make_mut(&mut snapshot.names).add(key.clone(), task);
+        }
+    }
+
+    /// Returns true for a task whose executor has not the same ports in both.
+    pub fn is_concerned(&self, before: &Executors, after: &Executors) -> bool {
+        let Self::Task { task, registered, rest: Some(rest) } = self else { return false };
+        let Some(id) = &rest.executor else { return false };
+        let origin = match (task, registered) {
+            (Some(task), _) => (&task.key.framework, &task.agent_id),
+            (None, Some((key, task))) => (&key.framework, &task.agent),
+            (None, None) => return false,
+        };
+        before.ports(origin.0, id, origin.1) != after.ports(origin.0, id, origin.1)
     }
 
     /// Takes a task's facts out of a snapshot that has no other facts about it.
@@ -140,7 +215,7 @@ impl Facts {
                 snapshot.ended.remove(key);
                 snapshot.lost.remove(key);
             }
-            Self::Nothing | Self::Agent { .. } | Self::Skipped(_) => {}
+            Self::Nothing | Self::Executor(_) | Self::Agent(_) | Self::Skipped(_) => {}
         }
     }
 }

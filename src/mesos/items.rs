@@ -16,6 +16,7 @@ use super::error::Error;
 use super::facts::{Facts, Kind};
 use super::task;
 use super::texts::Texts;
+use super::wire::MesosExecutor;
 use crate::cluster::{Agent, Master, Skipped, Snapshot};
 
 /// Tasks of one document, those that have ended included; clusters have up to 100,000.
@@ -24,8 +25,8 @@ pub const MAX_TASKS: usize = 1_000_000;
 /// Agents, frameworks and executors of one document together.
 const MAX_ITEMS: usize = 1_000_000;
 
-/// Bounds of a member that is a text or a number.
-const SCALAR: Bounds = Bounds { length: 64 << 10, values: 0 };
+/// Bounds of a member that is a text or a number, or a time of v1, which is an object of a few members.
+const SCALAR: Bounds = Bounds { length: 64 << 10, values: 16 };
 
 /// Receiver of what a document lists.
 pub trait Items {
@@ -34,6 +35,9 @@ pub trait Items {
     /// # Errors
     /// When it is not JSON, or the document cannot be read on.
     fn item<R: Read>(&mut self, cursor: &mut Cursor<R>, kind: Kind) -> Result<(), Error>;
+
+    /// Takes an executor whose text has its tasks as well, so that it is no item.
+    fn executor(&mut self, executor: MesosExecutor<'_>);
 
     /// Takes a record about something that is not an item.
     fn record(&mut self, record: Skipped);
@@ -47,6 +51,7 @@ pub fn facts(kind: Kind, text: &str, texts: &mut Texts) -> Result<Facts, serde_j
     Ok(match kind {
         Kind::Task => task::facts(parsed(text)?, texts),
         Kind::Ended | Kind::Unreachable => task::ended(parsed(text)?, kind == Kind::Unreachable, texts),
+        Kind::Executor => agents::executor_facts(parsed(text)?, texts),
         Kind::Agent | Kind::RecoveredAgent => agents::facts(parsed(text)?, kind == Kind::RecoveredAgent),
     })
 }
@@ -146,7 +151,7 @@ impl<'w, R: Read, I: Items> Walk<'w, R, I> {
             let mut is_first = true;
             while self.cursor.next_item(&mut is_first)? {
                 self.count(kind.is_task())?;
-                self.present += usize::from(kind == Kind::Task);
+                self.present += usize::from(matches!(kind, Kind::Task | Kind::Executor));
                 self.items.item(self.cursor, kind)?;
             }
         }

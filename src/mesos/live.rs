@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::agents::{self, FrameworkFacts};
 use super::cursor::{Cursor, parsed, text};
 use super::error::Error;
+use super::executors::Executors;
 use super::facts::{Facts, ITEM, Kind};
 use super::format::StateFormat;
 use super::items::{self, Items, MAX_TASKS};
@@ -22,14 +23,16 @@ use super::reading::walk;
 use super::skip::{add_skipped, read_or_skip};
 use super::task;
 use super::texts::Texts;
-use super::wire::{Lenient, MesosFramework, MesosTask, TaskStatus};
+use super::wire::{Lenient, MesosExecutor, MesosFramework, MesosTask, TaskStatus};
 use crate::cluster::registry::RegisteredKey;
 use crate::cluster::{Master, Skipped, Snapshot, TaskKey, TaskState};
 use events::{AgentAdded, AgentRemoved, FrameworkChanged, Heartbeat, MesosEvent, TaskAdded, TaskUpdated};
 use kept::{KeptTask, KeptTasks, key, read};
+use packed::Packer;
 
 mod events;
 mod kept;
+mod packed;
 
 /// Effect of an event on the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,10 @@ pub enum EventEffect {
 pub struct LiveCluster {
     snapshot: Snapshot,
     tasks: KeptTasks,
+    packer: Packer,
     texts: Texts,
+    /// Executors of the last whole state: no event tells of one.
+    executors: Executors,
     subscribed: bool,
     /// Set when the last whole state was made for a client that may not see tasks.
     hides_tasks: bool,
@@ -109,7 +115,7 @@ impl LiveCluster {
             }
             "AGENT_ADDED" => {
                 if let Some(AgentAdded { agent }) = self.read(event.agent_added) {
-                    agents::facts(Lenient::Read(agent), false).add_to(&mut self.snapshot);
+                    agents::facts(Lenient::Read(agent), false).add_to(&mut self.snapshot, &self.executors);
                 }
             }
             // Tasks of a removed agent or framework get no event of their own.
@@ -166,8 +172,25 @@ impl LiveCluster {
     fn read_state(&mut self, answer: impl Read) -> Result<(), Error> {
         let head = walk(answer, StateFormat::V1, self)?;
         head.add_to(&mut self.snapshot);
+        self.add_executors();
+        // Filled in the order of a document, which leaves room in its parts.
+        self.snapshot.pack();
         self.hides_tasks = head.is_idle && self.hides_tasks;
         Ok(())
+    }
+
+    /// Adds the ports of executors, which a state lists after its tasks, to tasks.
+    fn add_executors(&mut self) {
+        if self.executors.is_empty() {
+            return;
+        }
+        for kept in self.tasks.values().filter(|kept| kept.has_executor) {
+            let json = kept.json(&self.packer);
+            if let Some(task) = kept.task(&json) {
+                let facts = task::facts(Lenient::Read(task), &mut self.texts);
+                facts.add_task_to(&mut self.snapshot, &self.executors);
+            }
+        }
     }
 
     /// Starts from nothing with the state of a new subscription. Returns the time between heartbeats.
@@ -199,12 +222,25 @@ impl LiveCluster {
 
     /// Adds a task to those that are kept, and what follows from it to the snapshot.
     fn keep(&mut self, json: &str, read: Lenient<MesosTask<'_>>) {
-        if let Lenient::Read(task) = &read {
-            let key = key(&task.framework_id, &task.id);
-            let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
-            self.tasks.insert(key, KeptTask::new(json, agent));
+        let kept = match &read {
+            Lenient::Read(task) => {
+                let key = key(&task.framework_id, &task.id, &mut self.texts);
+                let agent = task.slave_id.as_ref().map(|id| self.texts.shared(&id.0));
+                let has_executor = task.executor_id.as_ref().is_some_and(|id| !id.0.is_empty());
+                Some((key, KeptTask::new(self.packer.pack(json), agent, has_executor)))
+            }
+            Lenient::Unreadable { .. } => None,
+        };
+        let facts = task::facts(read, &mut self.texts);
+        facts.add_to(&mut self.snapshot, &self.executors);
+        if let Some((key, kept)) = kept {
+            // The key that is there already, whose texts are in memory once.
+            let shared = match &facts {
+                Facts::Task { task: Some(task), .. } if task.key == key => task.key.clone(),
+                _ => key,
+            };
+            self.tasks.insert(shared, kept);
         }
-        task::facts(read, &mut self.texts).add_to(&mut self.snapshot);
     }
 
     /// Adds a task, which may be known already: agents that register again list their tasks again.
@@ -215,7 +251,7 @@ impl LiveCluster {
             unreadable => return self.keep(task.get(), unreadable),
         };
         // What was known of it goes first: the registry of names has no place to replace an entry.
-        let key = key(&read.framework_id, &read.id);
+        let key = key(&read.framework_id, &read.id, &mut self.texts);
         self.forget(&key);
         if TaskState::parse(&read.state) != TaskState::Terminal {
             self.keep(task.get(), Lenient::Read(read));
@@ -227,7 +263,7 @@ impl LiveCluster {
         let status: TaskStatus<'_> = serde_json::from_str(update.status.get())?;
         // v1 always names the task.
         let Some(id) = &status.task_id else { return Ok(()) };
-        let key = key(&update.framework_id, id);
+        let key = key(&update.framework_id, id, &mut self.texts);
         // The update's own state is the newest; its status may be one that was repeated after a lost
         // acknowledgement.
         let state = update.state.as_ref().unwrap_or(&status.state);
@@ -242,8 +278,10 @@ impl LiveCluster {
             // Normalised anew: which status is the newest decides about health and addresses.
             self.forget(&key);
             kept.update(state, update.status);
-            if let Some(task) = kept.task() {
-                task::facts(Lenient::Read(task), &mut self.texts).add_to(&mut self.snapshot);
+            let json = kept.json(&self.packer);
+            if let Some(task) = kept.task(&json) {
+                let facts = task::facts(Lenient::Read(task), &mut self.texts);
+                facts.add_to(&mut self.snapshot, &self.executors);
             }
             self.tasks.insert(key, kept);
         }
@@ -289,11 +327,17 @@ impl Items for LiveCluster {
             self.keep(&text, read);
         } else {
             let facts = items::facts(kind, &text, &mut self.texts).map_err(not_json)?;
-            self.hides_tasks |= matches!(facts, Facts::Agent { is_in_use: true, .. });
-            facts.add_to(&mut self.snapshot);
+            self.hides_tasks |= facts.is_agent_in_use();
+            facts.add_executor_to(&mut self.executors);
+            facts.add_to(&mut self.snapshot, &self.executors);
         }
         cursor.advance(length);
         Ok(())
+    }
+
+    fn executor(&mut self, executor: MesosExecutor<'_>) {
+        let facts = agents::executor_facts(Lenient::Read(executor), &mut self.texts);
+        facts.add_executor_to(&mut self.executors);
     }
 
     fn record(&mut self, record: Skipped) {

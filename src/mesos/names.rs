@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::discovery::DiscoveredPort;
-use super::networks::{container_address, texts};
+use super::networks::{self, container_address};
 use super::ports::valid_port;
+use super::texts::Texts;
 use super::wire::{MesosTask, NetworkInfo};
 use crate::cluster::dns_label::MAX_LABEL;
 use crate::cluster::registry::{Described, NamedPort, RegisteredKey, RegisteredTask};
@@ -22,18 +23,19 @@ pub struct Origin {
 pub fn registered(
     task: &MesosTask<'_>,
     origin: &Origin,
-    networks: &[&NetworkInfo<'_>],
+    reported: &[&NetworkInfo<'_>],
     discovered: &[DiscoveredPort<'_>],
     is_published: bool,
+    texts: &mut Texts,
 ) -> (RegisteredKey, Arc<RegisteredTask>) {
     let discovery_name = discovery_name(task);
-    let addresses = networks.iter().flat_map(|network| texts(network));
+    let addresses = reported.iter().flat_map(|network| networks::texts(network));
     let described = Described {
         name: discovery_name.or(task.name.as_deref()).unwrap_or_default(),
         is_published,
         addresses: addresses.filter_map(container_address).collect(),
         // Without a name, discovery information is there for VIPs only.
-        ports: discovery_name.map(|_| discovered.iter().filter_map(named_port).collect()),
+        ports: discovery_name.map(|_| discovered.iter().filter_map(|port| named_port(port, texts)).collect()),
         resources: &task.resources.0,
     };
     RegisteredTask::new(&origin.key, Arc::clone(&origin.agent), described)
@@ -66,13 +68,14 @@ pub fn unfit_services(task: &MesosTask<'_>, discovered: &[DiscoveredPort<'_>]) -
 }
 
 /// A port without a protocol is one of both.
-fn named_port(port: &DiscoveredPort<'_>) -> Option<NamedPort> {
+fn named_port(port: &DiscoveredPort<'_>, texts: &mut Texts) -> Option<NamedPort> {
     let port = port.announced;
     // SRV records exist for TCP and UDP only.
     let protocol = match port.protocol.as_deref() {
         None | Some("") => None,
         Some(protocol) => Some(Protocol::parse(protocol)?),
     };
-    let label = dns_label::label(port.name.as_deref().unwrap_or_default()).into();
-    Some(NamedPort { label, protocol, number: valid_port(port.number?)? })
+    let number = valid_port(port.number?)?;
+    let label = texts.shared(&dns_label::label(port.name.as_deref().unwrap_or_default()));
+    Some(NamedPort { label, protocol, number })
 }

@@ -97,8 +97,9 @@ impl<R: Read, I: Items> AnswerWalk<'_, R, I> {
                 "agents" => drop(self.walk.list(Kind::Agent)?),
                 "recovered_agents" => drop(self.walk.list(Kind::RecoveredAgent)?),
                 "frameworks" => self.frameworks()?,
+                "executors" => drop(self.walk.list(Kind::Executor)?),
                 // Only their number matters: who sees them has the rights.
-                "pending_tasks" | "executors" => self.present()?,
+                "pending_tasks" => self.present()?,
                 _ => self.walk.cursor.skip()?,
             }
         }

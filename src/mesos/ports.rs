@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use super::skip::SkipLog;
+use super::texts::Texts;
 use super::wire::{LenientList, MesosTask, NetworkInfo, PortMapping, PortResources, readable};
 use crate::cluster::{MAX_LABELS, MAX_VALUE, Protocol, Skipped, TaskPort, VipLabel};
 
@@ -18,7 +19,7 @@ use crate::cluster::{MAX_LABELS, MAX_VALUE, Protocol, Skipped, TaskPort, VipLabe
 const MAX_ENTRIES: usize = 1_024;
 
 /// An entry of one of the lists, and after [`merge`] a port.
-pub type PortEntry = TaskPort<Option<String>>;
+pub type PortEntry = TaskPort<Option<String>, Vec<VipLabel>>;
 
 impl PortEntry {
     fn is_same_port(&self, other: &Self) -> bool {
@@ -35,7 +36,7 @@ impl PortEntry {
         self.networks.extend(other.networks);
         self.is_in_container |= other.is_in_container;
         // Options are taken from one entry as a whole: parts of two would fit neither.
-        if self.options.is_empty() {
+        if self.options.is_none() {
             self.options = other.options;
         }
         let mut beyond = 0;
@@ -121,7 +122,11 @@ pub fn mark_allocated(ports: &mut [TaskPort], resources: &PortResources, mapped:
 }
 
 /// Merges entries into ports and returns those with VIP labels.
-pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+pub fn merge(
+    entries: impl Iterator<Item = PortEntry>,
+    texts: &mut Texts,
+    log: &mut SkipLog<'_>,
+) -> Vec<TaskPort> {
     // A list, because the first entry of a port decides its name and place; tasks have few ports.
     let mut ports: Vec<PortEntry> = Vec::new();
     let (mut beyond, mut unread) = (0, 0);
@@ -146,7 +151,7 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
     limit_labels(&mut ports, beyond, log);
     let labelled = ports.into_iter().filter(|port| !port.labels.is_empty());
     let task_port = |port: PortEntry| TaskPort {
-        name: port.name.unwrap_or_else(|| TaskPort::UNNAMED.to_owned()),
+        name: texts.shared(port.name.as_deref().unwrap_or(TaskPort::UNNAMED)),
         protocol: port.protocol,
         port: port.port,
         host_port: port.host_port,
@@ -154,14 +159,10 @@ pub fn merge(entries: impl Iterator<Item = PortEntry>, log: &mut SkipLog<'_>) ->
         is_in_container: port.is_in_container,
         // Decided when the task's resources are at hand.
         is_allocated: false,
-        labels: port.labels,
+        labels: texts.shared_labels(&port.labels),
         options: port.options,
     };
-    let mut ports: Vec<TaskPort> = labelled.map(task_port).collect();
-    // Collecting in place leaves the room of all that was filtered out.
-    ports.shrink_to_fit();
-    ports.iter_mut().for_each(|port| port.labels.shrink_to_fit());
-    ports
+    labelled.map(task_port).collect()
 }
 
 /// Drops labels that are longer than any VIP needs.
@@ -214,18 +215,22 @@ mod tests {
         assert_eq!(port_of_all.labels.len(), MAX_LABELS);
         let mut skipped = Vec::new();
         let mut log = SkipLog::new(&mut skipped, "t", TaskState::Running);
-        let ports = merge([port(many(0)), port(many(0))].into_iter(), &mut log);
+        let ports = merge([port(many(0)), port(many(0))].into_iter(), &mut Texts::default(), &mut log);
         assert_eq!(ports.iter().map(|port| port.labels.len()).sum::<usize>(), MAX_LABELS);
         let numbers =
             (1..=30_000).map(|number| PortEntry { port: Some(number), ..port(vec![label("/w:80")]) });
-        merge(numbers, &mut log);
+        merge(numbers, &mut Texts::default(), &mut log);
         let reasons: Vec<&str> = skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert!(reasons[0].contains("256 VIP labels"), "{reasons:?}");
         assert!(reasons[1].contains("1024 ports and mappings, and this has 28976 more"), "{reasons:?}");
     }
 
     fn merged(entries: Vec<PortEntry>) -> Vec<TaskPort> {
-        merge(entries.into_iter(), &mut SkipLog::new(&mut Vec::new(), "t", TaskState::Running))
+        merge(
+            entries.into_iter(),
+            &mut Texts::default(),
+            &mut SkipLog::new(&mut Vec::new(), "t", TaskState::Running),
+        )
     }
 
     #[test]
@@ -238,7 +243,7 @@ mod tests {
             let ports = merged(vec![mapping.clone(), discovered]);
             assert_eq!(ports.len(), 1);
             assert_eq!((ports[0].port, ports[0].host_port), (Some(80), Some(31000)));
-            assert_eq!((ports[0].name.as_str(), &ports[0].labels[..]), ("web", &[label("web:80")][..]));
+            assert_eq!((&*ports[0].name, &ports[0].labels[..]), ("web", &[label("web:80")][..]));
         }
     }
 
@@ -257,7 +262,7 @@ mod tests {
         ]);
         let found: Vec<_> = ports.iter().map(|port| (port.protocol, port.port, port.labels.len())).collect();
         assert_eq!(found, [(Protocol::Tcp, Some(53), 2), (Protocol::Udp, Some(53), 1)]);
-        assert_eq!(ports[0].name, "default");
+        assert_eq!(&*ports[0].name, "default");
     }
 
     #[test]

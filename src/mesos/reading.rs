@@ -26,13 +26,16 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::io::Read;
 use std::sync::Arc;
 
+use super::agents::executor_facts;
 use super::cursor::{Cursor, text};
 use super::error::Error;
+use super::executors::Executors;
 use super::facts::{Facts, ITEM, Kind};
 use super::format::StateFormat;
 use super::items::{self, Head, Items};
 use super::skip::{MAX_SKIPPED, add_skipped};
 use super::texts::Texts;
+use super::wire::{Lenient, MesosExecutor};
 use super::{operator, state};
 use crate::cluster::{Skipped, Snapshot};
 
@@ -45,6 +48,7 @@ pub struct DocumentReader {
     /// Items of the last document in its order.
     known: Vec<KnownItem>,
     head: Head,
+    executors: Executors,
     /// `None` before the first document.
     snapshot: Option<Snapshot>,
     tally: Tally,
@@ -111,7 +115,7 @@ impl Tally {
                     sum.ended += 1;
                     sum.lost += usize::from(*is_lost);
                 }
-                Facts::Nothing | Facts::Agent { .. } | Facts::Skipped(_) => {}
+                Facts::Nothing | Facts::Executor(_) | Facts::Agent(_) | Facts::Skipped(_) => {}
             }
         }
         sum
@@ -173,14 +177,19 @@ impl DocumentReader {
         // Of two items with one key the later one counts, so that their order is part of what a document says.
         let is_reordered = !places.is_sorted();
         let is_whole = places.len() == self.known.len() && places.len() == order.len() && !is_reordered;
-        let snapshot = match &self.snapshot {
-            Some(snapshot) if is_whole && head == self.head => snapshot.clone(),
+        let (snapshot, executors) = match &self.snapshot {
+            Some(snapshot) if is_whole && head == self.head => (snapshot.clone(), None),
             _ => {
                 let change =
                     Change { reader: self, order: &order, fresh: &mut fresh, taken: &taken, is_reordered };
-                change.snapshot(&head)
+                let executors = change.executors();
+                let snapshot = change.snapshot(&head, executors.as_ref().unwrap_or(&self.executors));
+                (snapshot, executors)
             }
         };
+        if let Some(executors) = executors {
+            self.executors = executors;
+        }
         if !is_whole {
             self.rearrange(&order, fresh);
         }
@@ -203,17 +212,16 @@ impl DocumentReader {
             Slot::Known(number) => known.get_mut(*number as usize)?.take(),
             Slot::Fresh(number) => fresh.get_mut(*number as usize)?.take(),
         });
-        self.known = items.collect();
+        // Collected without a known length, it would have room for twice as many.
+        self.known = Vec::with_capacity(order.len());
+        self.known.extend(items);
         // Records beyond those that a snapshot keeps are not kept either: their items are read anew each time.
         let mut records = 0;
         for item in &mut self.known {
             records += item.facts.skipped().len();
             if records > MAX_SKIPPED && !item.facts.skipped().is_empty() {
                 item.length = 0;
-                match &mut item.facts {
-                    Facts::Task { skipped, .. } => *skipped = Vec::new(),
-                    other => *other = Facts::Nothing,
-                }
+                item.facts.forget_skipped();
             }
         }
         self.tally = Tally::sum(self.known.iter().map(|item| &item.facts));
@@ -250,14 +258,27 @@ struct Change<'r> {
 }
 
 impl Change<'_> {
-    /// Returns the snapshot of the document.
-    fn snapshot(mut self, head: &Head) -> Snapshot {
+    /// Returns the executors of the document; `None` if they are those of the last one.
+    fn executors(&self) -> Option<Executors> {
+        let mut differing = self.removed().chain(self.added());
+        let differ = self.is_reordered || differing.any(|facts| matches!(facts, Facts::Executor(_)));
+        // Few, and their order counts.
+        differ.then(|| Facts::executors(self.facts()))
+    }
+
+    /// Returns the snapshot of the document, which has these executors.
+    fn snapshot(mut self, head: &Head, executors: &Executors) -> Snapshot {
         // The first document has nothing to go by.
-        let Some(before) = self.reader.snapshot.as_ref() else { return self.whole(head) };
+        let Some(before) = self.reader.snapshot.as_ref() else {
+            let mut snapshot = self.whole(head, executors);
+            // Filled in the order of a document, which leaves room in its parts.
+            snapshot.pack();
+            return snapshot;
+        };
         self.share(before);
         // With two items of one key, the loss of one of them brings the other one to light.
         if self.reader.tally != Tally::of(before) {
-            return self.whole(head).sharing(before);
+            return self.whole(head, executors).sharing(before);
         }
         let mut snapshot = before.clone();
         // A task that changed goes and comes.
@@ -265,19 +286,25 @@ impl Change<'_> {
             facts.take_from(&mut snapshot);
         }
         for facts in self.added() {
-            facts.add_to(&mut snapshot);
+            facts.add_to(&mut snapshot, executors);
         }
         // An item that has come may have the key of one that stays; which of them counts, all items decide.
         if Tally::of(&snapshot) != Tally::sum(self.facts()) {
-            return self.whole(head).sharing(before);
+            return self.whole(head, executors).sharing(before);
+        }
+        // Tasks that stay, and whose executor came, went or has other ports.
+        if *executors != self.reader.executors {
+            for facts in self.facts().filter(|facts| facts.is_concerned(&self.reader.executors, executors)) {
+                facts.add_task_to(&mut snapshot, executors);
+            }
         }
         let mut differing = self.removed().chain(self.added());
-        let agents_differ = differing.any(|facts| matches!(facts, Facts::Agent { .. }));
+        let agents_differ = differing.any(|facts| matches!(facts, Facts::Agent(_)));
         if self.is_reordered || agents_differ || head != &self.reader.head {
             // Few, and their order counts.
             let mut origins = Snapshot::default();
-            for facts in self.facts().filter(|facts| matches!(facts, Facts::Agent { .. })) {
-                facts.add_to(&mut origins);
+            for facts in self.facts().filter(|facts| matches!(facts, Facts::Agent(_))) {
+                facts.add_to(&mut origins, executors);
             }
             head.add_to(&mut origins);
             snapshot.agents = origins.agents.sharing(&before.agents);
@@ -301,10 +328,10 @@ impl Change<'_> {
     }
 
     /// Returns the snapshot as the sum of all facts, which is its definition.
-    fn whole(&self, head: &Head) -> Snapshot {
+    fn whole(&self, head: &Head, executors: &Executors) -> Snapshot {
         let mut snapshot = Snapshot { master: head.master.clone(), ..Snapshot::default() };
         for facts in self.facts() {
-            facts.add_to(&mut snapshot);
+            facts.add_to(&mut snapshot, executors);
         }
         head.add_to(&mut snapshot);
         snapshot
@@ -487,7 +514,7 @@ impl<'r> FreshItems<'r> {
             Slot::Known(number) => self.reader.known.get(*number as usize).map(|item| &item.facts),
             Slot::Fresh(number) => self.fresh.get(*number as usize).map(|fresh| &fresh.item.facts),
         });
-        facts.any(|facts| matches!(facts, Facts::Agent { is_in_use: true, .. }))
+        facts.any(Facts::is_agent_in_use)
     }
 
     /// Bounds the records that are held until the document has ended. Those before them fill the snapshot's list
@@ -496,10 +523,7 @@ impl<'r> FreshItems<'r> {
         let records = item.facts.skipped().len();
         if records > 0 && self.records >= MAX_SKIPPED {
             item.length = 0;
-            match &mut item.facts {
-                Facts::Task { skipped, .. } => *skipped = Vec::new(),
-                other => *other = Facts::Nothing,
-            }
+            item.facts.forget_skipped();
         }
         self.records += records;
     }
@@ -533,6 +557,11 @@ impl Items for FreshItems<'_> {
         }
         cursor.advance(length);
         Ok(())
+    }
+
+    fn executor(&mut self, executor: MesosExecutor<'_>) {
+        let facts = executor_facts(Lenient::Read(executor), self.texts);
+        self.take_fresh(KnownItem { kind: Kind::Executor, length: 0, hash: 0, facts });
     }
 
     fn record(&mut self, record: Skipped) {

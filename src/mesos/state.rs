@@ -10,8 +10,9 @@ use std::io::Read;
 use super::agents::{self, FrameworkFacts};
 use super::cursor::Cursor;
 use super::error::Error;
-use super::facts::{Kind, MAX_NAME};
+use super::facts::{ITEM, Kind, MAX_NAME};
 use super::items::{Head, Items, Listed, Walk};
+use super::wire::{MesosExecutor, PortResources, WrappedText};
 use crate::cluster::{Master, Skipped};
 
 /// Walks through the `/state` of a master or an agent.
@@ -116,7 +117,7 @@ impl<R: Read, I: Items> StateWalk<'_, R, I> {
             return Ok(());
         }
         let (mut id, mut name, mut pid, mut hostname) = (None::<String>, None::<String>, None, None);
-        let mut registered = None;
+        let (mut registered, mut executors) = (None, Vec::new());
         let mut is_first = true;
         while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
             match key.as_str() {
@@ -126,12 +127,19 @@ impl<R: Read, I: Items> StateWalk<'_, R, I> {
                 "pid" => pid = self.walk.scalar::<String>()?,
                 "hostname" => hostname = self.walk.scalar::<String>()?,
                 "tasks" => self.tasks()?,
+                "executors" if self.document.is_master => drop(self.walk.list(Kind::Executor)?),
                 // Agents list their tasks one level further down.
-                "executors" => self.executors()?,
+                "executors" => self.executors(&mut executors)?,
                 "completed_tasks" => drop(self.walk.list(Kind::Ended)?),
                 "unreachable_tasks" => drop(self.walk.list(Kind::Unreachable)?),
                 _ => self.walk.cursor.skip()?,
             }
+        }
+        for executor in executors {
+            // Named here, because agents do not repeat it in each executor.
+            let framework_id = id.as_deref().map(|id| WrappedText(id.into()));
+            let executor = MesosExecutor { framework_id, ..executor };
+            self.walk.items.executor(executor);
         }
         // A framework without a name gives no names to VIPs, and its tasks are reported as skipped.
         if let (Some(id), Some(name)) = (id, name) {
@@ -148,7 +156,8 @@ impl<R: Read, I: Items> StateWalk<'_, R, I> {
         Ok(())
     }
 
-    fn executors(&mut self) -> Result<(), Error> {
+    /// Walks through the executors of an agent, whose tasks are in them, and adds those with an id to `found`.
+    fn executors(&mut self, found: &mut Vec<MesosExecutor<'static>>) -> Result<(), Error> {
         if self.walk.enter_list()? != Listed::List {
             return Ok(());
         }
@@ -159,13 +168,28 @@ impl<R: Read, I: Items> StateWalk<'_, R, I> {
             if !self.walk.enter_object()? {
                 continue;
             }
+            let (mut id, mut agent, mut resources) = (None::<String>, None::<String>, None);
             let mut is_first = true;
             while let Some(key) = self.walk.cursor.next_key(&mut is_first)? {
                 match key.as_str() {
+                    // The latter where a master's document has its agents after its frameworks.
+                    "id" | "executor_id" => id = self.walk.scalar()?,
+                    "slave_id" => agent = self.walk.scalar()?,
+                    "resources" => resources = self.walk.cursor.scalar::<PortResources>(ITEM)?,
                     "tasks" => self.tasks()?,
                     "completed_tasks" => drop(self.walk.list(Kind::Ended)?),
                     _ => self.walk.cursor.skip()?,
                 }
+            }
+            if let Some(id) = id {
+                let text = |text: String| WrappedText(text.into());
+                found.push(MesosExecutor {
+                    executor_id: Some(text(id)),
+                    framework_id: None,
+                    slave_id: agent.map(text),
+                    resources: resources.unwrap_or_default(),
+                    executor_info: None,
+                });
             }
         }
         Ok(())

@@ -5,15 +5,15 @@
 use std::sync::Arc;
 
 use super::discovery::{DiscoveredPort, discovered};
-use super::facts::{Facts, Kind, MAX_NAME, oversized, unread};
+use super::facts::{Facts, Kind, MAX_NAME, TaskRest, oversized, unread};
 use super::legacy::{self, legacy_labels};
 use super::names::{self, Origin};
-use super::networks::{container_address, networks, newest_status, texts};
+use super::networks::{self, container_address, newest_status};
 use super::ports::{self, PortEntry};
 use super::skip::SkipLog;
 use super::texts::Texts;
 use super::wire::{EndedTask, Lenient, MesosLabel, MesosTask, NetworkInfo, readable};
-use crate::cluster::registry::port_ranges;
+use crate::cluster::registry::{RegisteredTask, port_ranges};
 use crate::cluster::{Runtime, Skipped, Task, TaskAddress, TaskKey, TaskPort, TaskState, app_of};
 
 /// Returns the facts of a task: for the registry if it runs, and for the tasks with VIPs if it has VIP
@@ -29,6 +29,7 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     if let Some(oversized) = oversized(Kind::Task, names.into_iter().flatten()) {
         return oversized;
     }
+    let executor_id = task.executor_id.as_ref().map(|id| &*id.0);
     let state = TaskState::parse(&task.state);
     // Listed among the running ones all the same: a master shows a task until its end is acknowledged.
     if matches!(state, TaskState::Terminal | TaskState::Lost) {
@@ -46,7 +47,14 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
     let reading = TaskReading::new(&task, &mut log);
     // Names are for tasks that can be reached; VIPs also count tasks that start or stop.
     let registered = origin.as_ref().filter(|_| state == TaskState::Running).map(|origin| {
-        names::registered(&task, origin, &reading.networks, &reading.discovered, reading.is_published())
+        names::registered(
+            &task,
+            origin,
+            &reading.networks,
+            &reading.discovered,
+            reading.is_published(),
+            texts,
+        )
     });
     if state == TaskState::Running
         && let Some(skipped) = names::unfit_services(&task, &reading.discovered)
@@ -54,11 +62,30 @@ pub fn facts(task: Lenient<MesosTask<'_>>, texts: &mut Texts) -> Facts {
         log.add(skipped);
     }
     let task = reading.task(origin, state, texts, &mut log).map(Arc::new);
+    let executor =
+        executor(executor_id, task.as_deref(), registered.as_ref().map(|(_, task)| &**task), texts);
     if task.is_none() && registered.is_none() && skipped.is_empty() {
         return Facts::Nothing;
     }
     skipped.shrink_to_fit();
-    Facts::Task { task, registered, skipped }
+    let rest = TaskRest { skipped, executor };
+    Facts::Task { task, registered, rest: (rest != TaskRest::default()).then(|| Box::new(rest)) }
+}
+
+/// Returns the id of a task's executor if the task announces a port that is not among its own resources.
+fn executor(
+    id: Option<&str>,
+    task: Option<&Task>,
+    registered: Option<&RegisteredTask>,
+    texts: &mut Texts,
+) -> Option<Arc<str>> {
+    let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_NAME)?;
+    let is_own = |task: &RegisteredTask, number: u16| {
+        task.resources.iter().any(|(first, last)| (*first..=*last).contains(&number))
+    };
+    let lacks = task.is_some_and(|task| task.ports.iter().any(|port| !port.is_allocated))
+        || registered.is_some_and(|task| task.ports.iter().flatten().any(|port| !is_own(task, port.number)));
+    lacks.then(|| texts.shared(id))
 }
 
 /// Returns the facts of a task that has ended; one that cannot be read is of no interest.
@@ -86,7 +113,7 @@ struct TaskReading<'t> {
 
 impl<'t> TaskReading<'t> {
     fn new(task: &'t MesosTask<'t>, log: &mut SkipLog<'_>) -> Self {
-        let networks = networks(task);
+        let networks = networks::networks(task);
         let mappings = ports::mappings(task, &networks);
         Self { task, networks, mappings, discovered: discovered(task, log), legacy: legacy_labels(task) }
     }
@@ -106,7 +133,7 @@ impl<'t> TaskReading<'t> {
         texts: &mut Texts,
         log: &mut SkipLog<'_>,
     ) -> Option<Task> {
-        let ports = self.ports(log);
+        let ports = self.ports(texts, log);
         if ports.is_empty() {
             return None;
         }
@@ -127,13 +154,13 @@ impl<'t> TaskReading<'t> {
                 Some("DOCKER") => Runtime::Docker,
                 _ => Runtime::Mesos,
             },
-            addresses: self.addresses(log),
-            ports,
+            addresses: self.addresses(texts, log).into(),
+            ports: ports.into(),
             resources: port_ranges(&self.task.resources.0),
         })
     }
 
-    fn ports(&mut self, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
+    fn ports(&mut self, texts: &mut Texts, log: &mut SkipLog<'_>) -> Vec<TaskPort> {
         let legacy = legacy::entries(&self.legacy, &self.task.resources, log);
         let discovered = self.discovered.drain(..).filter_map(|port| port.entry);
         let labelled: Vec<PortEntry> = legacy.into_iter().chain(discovered).collect();
@@ -144,7 +171,7 @@ impl<'t> TaskReading<'t> {
         let by_framework = ports::maps_by_framework(self.task);
         let mapped = self.mappings.iter().filter(|_| by_framework);
         let mapped = mapped.filter_map(|mapping| Some((mapping.protocol, mapping.host_port?))).collect();
-        let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), log);
+        let mut ports = ports::merge(self.mappings.drain(..).chain(labelled), texts, log);
         ports::mark_allocated(&mut ports, &self.task.resources, &mapped);
         // A container on a network of its own has no port on the agent unless one is mapped.
         let container = self.task.container.as_ref();
@@ -155,14 +182,14 @@ impl<'t> TaskReading<'t> {
         ports
     }
 
-    fn addresses(&self, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {
+    fn addresses(&self, texts: &mut Texts, log: &mut SkipLog<'_>) -> Vec<TaskAddress> {
         let mut addresses = Vec::new();
         for network in &self.networks {
             let name = network.name.as_deref().filter(|name| !name.is_empty());
-            for text in texts(network) {
+            for text in networks::texts(network) {
                 match container_address(text) {
                     Some(address) => {
-                        addresses.push(TaskAddress { address, network: name.map(str::to_owned) });
+                        addresses.push(TaskAddress { address, network: name.map(|name| texts.shared(name)) });
                     }
                     None => log.add(Skipped {
                         value: Some(text.to_owned()),
@@ -172,7 +199,6 @@ impl<'t> TaskReading<'t> {
                 }
             }
         }
-        addresses.shrink_to_fit();
         addresses
     }
 }

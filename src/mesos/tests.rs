@@ -205,7 +205,7 @@ fn ports_of_every_network_mode() {
     let snapshot = snapshot("master_state.json");
     let port = |prefix: &str, name: &str| {
         let task = task(&snapshot, prefix);
-        let port = task.ports.iter().find(|port| port.name == name).unwrap();
+        let port = task.ports.iter().find(|port| *port.name == *name).unwrap();
         (task.runtime, port.port, port.host_port)
     };
     assert_eq!(port("ucr-bridge", "web"), (Runtime::Mesos, Some(80), Some(10011)));
@@ -217,6 +217,59 @@ fn ports_of_every_network_mode() {
         snapshot.tasks.values().filter(|t| t.key.task.starts_with("docker-bridge")).collect();
     assert_eq!(bridges.len(), 2);
     assert!(bridges.iter().all(|task| task.ports.iter().all(|port| port.host_port.is_some())));
+}
+
+/// A pod with two containers, of which a announces a port of the agent that its executor was given.
+#[test]
+fn ports_of_an_executor_count_for_the_tasks_that_announce_them() {
+    let given = |snapshot: &Snapshot| {
+        let task = task(snapshot, "pods_one.");
+        assert_eq!(task.ports[0].is_allocated, !task.resources.is_empty());
+        let named =
+            snapshot.names.tasks.values().map(|task| task.executor_ports.to_vec()).collect::<Vec<_>>();
+        (task.resources.to_vec(), named.into_iter().filter(|ports| !ports.is_empty()).collect::<Vec<_>>())
+    };
+    let (one, none) = ((vec![(31500, 31500)], vec![vec![(31500, 31500)]]), (vec![], Vec::<Vec<_>>::new()));
+    for name in ["master_state_pod.json", "v1_master_get_state_pod.json", "agent_state_pod.json"] {
+        assert_eq!(given(&snapshot(name)), one, "{name}");
+    }
+    // Nothing counts for tasks of another executor, framework or agent.
+    let text = String::from_utf8(capture("master_state_pod.json")).unwrap();
+    let framework = r#""framework_id":"84074973-f1ae-47c3-acc1-d50297f5f4c9-0000","command""#;
+    for (from, to) in [
+        (
+            r#""executor_id":"pods_one.instance-49707688-b808-4ee4-9a91-1fc1770eb248","name":"""#,
+            r#""executor_id":"x""#,
+        ),
+        (framework, r#""framework_id":"x","command""#),
+        (r#""type":"DEFAULT","slave_id":"84074973-f1ae-47c3-acc1-d50297f5f4c9-S0""#, r#""slave_id":"x""#),
+        ("[31500-31501]", "[31501-31502]"),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text);
+        assert_eq!(given(&parse(changed.as_bytes(), None).unwrap()), none, "{to}");
+    }
+}
+
+/// No event tells of executors: what they were given is known from the next whole state on.
+#[test]
+fn ports_of_an_executor_are_known_from_the_next_whole_state_on() {
+    let records = String::from_utf8(capture("subscribe_pod.jsonl")).unwrap();
+    let mut live = live::LiveCluster::default();
+    for record in records.lines() {
+        live.record(record).unwrap();
+    }
+    let is_allocated = |live: &live::LiveCluster| task(live.snapshot(), "pods_one.").ports[0].is_allocated;
+    assert!(!is_allocated(&live));
+    live.resync(&*capture("v1_master_get_state_pod.json"), std::iter::empty()).unwrap();
+    assert!(is_allocated(&live));
+    // Updates leave it so.
+    for record in records.lines().skip(1) {
+        live.record(record).unwrap();
+    }
+    assert!(is_allocated(&live));
+    let whole = snapshot("v1_master_get_state_pod.json");
+    assert_eq!(live.snapshot().tasks.values().collect::<Vec<_>>(), whole.tasks.values().collect::<Vec<_>>());
 }
 
 #[test]
@@ -311,7 +364,7 @@ fn one_bad_thing_never_affects_another() {
     for bad in &bad_ports {
         let text = document(&running("t", &format!("{bad},{GOOD_PORT}")));
         let snapshot = parse(text.as_bytes(), None).unwrap_or_else(|error| panic!("{bad}: {error}"));
-        let good: Vec<_> = task(&snapshot, "t").ports.iter().flat_map(|port| &port.labels).collect();
+        let good: Vec<_> = task(&snapshot, "t").ports.iter().flat_map(|port| port.labels.iter()).collect();
         assert_eq!(good.iter().map(|label| label.value.as_str()).collect::<Vec<_>>(), ["/good:80"], "{bad}");
         assert_eq!(snapshot.skipped.len(), 1, "{bad}: {:?}", snapshot.skipped);
     }

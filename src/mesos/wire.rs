@@ -32,6 +32,9 @@ pub struct MesosTask<'a> {
     pub framework_id: Option<WrappedText<'a>>,
     #[serde(borrow, alias = "agent_id")]
     pub slave_id: Option<WrappedText<'a>>,
+    /// Empty in v0 and absent in v1 for a task that is started by a command.
+    #[serde(borrow)]
+    pub executor_id: Option<WrappedText<'a>>,
     #[serde(borrow)]
     pub name: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -49,6 +52,21 @@ pub struct MesosTask<'a> {
     pub labels: Option<Labels<'a>>,
     #[serde(default)]
     pub resources: PortResources,
+}
+
+/// An executor of v0 `executors` of a master, or of v1 `executors`.
+#[derive(Debug, Deserialize)]
+pub struct MesosExecutor<'a> {
+    #[serde(borrow)]
+    pub executor_id: Option<WrappedText<'a>>,
+    #[serde(borrow)]
+    pub framework_id: Option<WrappedText<'a>>,
+    #[serde(borrow, alias = "agent_id")]
+    pub slave_id: Option<WrappedText<'a>>,
+    #[serde(default)]
+    pub resources: PortResources,
+    #[serde(borrow)]
+    pub executor_info: Option<Box<MesosExecutor<'a>>>,
 }
 
 /// Identity and last state of a task that has ended.

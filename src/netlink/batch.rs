@@ -18,13 +18,17 @@ use std::io;
 use std::marker::PhantomData;
 
 use libc::{ENOBUFS, ENOENT, MSG_DONTWAIT};
-use netlink_packet_core::{DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, ParseableParametrized, parse_u16};
+use netlink_packet_core::{
+    DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, ParseableParametrized, parse_u16,
+};
 use netlink_packet_generic::constants::{CTRL_ATTR_FAMILY_ID, GENL_HDRLEN, GENL_ID_CTRL};
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
 
+use super::frame::FrameHeader;
+use super::replies::{Progress, Replies};
 use super::socket::{self, KernelSocket};
 use super::{frame, nla};
 use genl::Genl;
@@ -101,6 +105,19 @@ where
         self.ask(request, NLM_F_DUMP)
     }
 
+    /// Begins a list that is read in parts.
+    ///
+    /// # Errors
+    /// When the socket for it fails.
+    pub fn begin_dump(&self, request: &F) -> Result<PartialDump<F>, Error> {
+        let mut socket = KernelSocket::open(NETLINK_GENERIC)?;
+        socket.sequence = socket.sequence.wrapping_add(1);
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let header = FrameHeader { kind: self.family, flags, sequence: socket.sequence };
+        socket.send(&frame::message(header, &Genl(request))).map_err(socket::Error::Send)?;
+        Ok(PartialDump { socket, family: self.family, is_done: false, messages: PhantomData })
+    }
+
     /// Sends one message and returns its replies, usually none or one. The message must bear
     /// being repeated, which happens when replies are lost.
     pub fn request(&mut self, request: &F) -> Result<Vec<Result<F, DecodeError>>, Error> {
@@ -164,6 +181,44 @@ where
             }
         }
         window.finish(lost, failures);
+    }
+}
+
+/// A list that the kernel gives in parts, on a socket of its own: between two parts there is time for anything else.
+#[derive(Debug)]
+pub struct PartialDump<F> {
+    socket: KernelSocket,
+    family: u16,
+    /// Set after the last part.
+    is_done: bool,
+    messages: PhantomData<fn() -> F>,
+}
+
+impl<F> PartialDump<F>
+where
+    F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + std::fmt::Debug,
+{
+    /// Returns the next part of the list; `None` after the last. A message that cannot be decoded is an error in its
+    /// place. Entries may be missing or there twice where the table has changed since the list was begun.
+    ///
+    /// # Errors
+    /// When the kernel refuses the request, or replies are lost; then the list has to be begun anew.
+    pub fn next_part(&mut self) -> Result<Option<Vec<Result<F, DecodeError>>>, Error> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let family = self.family;
+        let mut replies = Replies::new(self.socket.sequence);
+        let datagram = self.socket.receive(0).map_err(socket::Error::Receive)?;
+        match replies.feed(datagram, |bytes| decode(bytes, family)) {
+            Progress::More => {}
+            Progress::Done | Progress::Interrupted => self.is_done = true,
+            Progress::Refused(errno) => {
+                return Err(socket::Error::Refused(io::Error::from_raw_os_error(errno)).into());
+            }
+            Progress::Lost => return Err(socket::Error::Incomplete("replies are lost").into()),
+        }
+        Ok(Some(replies.into_messages()))
     }
 }
 

@@ -109,7 +109,7 @@ impl Adopted {
                 let is_refused = inherited.contains(&(key.protocol, *address)) && !had(key, address);
                 if is_refused {
                     desired.skipped.push(Skipped {
-                        task: member.backend.task.clone(),
+                        task: member.backend.task.to_string(),
                         value: Some(address.to_string()),
                         reason: format!(
                             "{vip} can't use this backend: another VIP had {address} before the start, and no \

@@ -103,7 +103,7 @@ impl Bounds {
         let of_vacant = vacant.iter().map(|(key, _)| owners.get(*key).unwrap_or(&unknown));
         let items: Vec<&Tenants> = of_serving.chain(of_vacant).collect();
         let division = divide(&items, self.vips);
-        let task = |vip: &'_ Vip| vip.backends.values().next().map(|backend| backend.task.clone());
+        let task = |vip: &'_ Vip| vip.backends.values().next().map(|backend| backend.task.to_string());
         let named = serving
             .iter()
             .zip(&items)
@@ -197,7 +197,7 @@ fn confine<'s>(
     let items: Vec<&Tenants> = members().map(|(_, (_, member))| &member.backend.tenants).collect();
     let division = divide(&items, room);
     let named = members().map(|(key, (address, member))| {
-        (&member.backend.tenants, member.backend.task.clone(), format!("{address} of {key}"))
+        (&member.backend.tenants, member.backend.task.to_string(), format!("{address} of {key}"))
     });
     skipped.extend(division.records(named, "backends", bound));
     let left_out = division.admitted.iter().filter(|admitted| !**admitted).count();

@@ -311,7 +311,7 @@ impl Inputs<'_> {
             if let Some(kind) = self.unusable_backend(seen.ip()) {
                 desired.refused.insert(vip_key.clone());
                 desired.skipped.push(Skipped {
-                    task: backend.task.clone(),
+                    task: backend.task.to_string(),
                     value: Some(seen.to_string()),
                     reason: format!("{vip_key} can't use this backend: {} is {kind}", seen.ip()),
                     ..Skipped::default()
@@ -348,7 +348,7 @@ impl Inputs<'_> {
 /// Notes that a VIP is left out, with the task of its first backend, or none for a VIP without backends.
 /// `service` is the address and port that are left out, where the VIP has been given some.
 fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceKey>, reason: &str) {
-    let task = vip.backends.values().next().map(|backend| backend.task.clone()).unwrap_or_default();
+    let task = vip.backends.values().next().map(|backend| backend.task.to_string()).unwrap_or_default();
     let value = service.map_or_else(|| key.to_string(), |service| format!("{key} at {service}"));
     desired.refused.insert(key.clone());
     desired.skipped.push(Skipped {

@@ -57,7 +57,8 @@ impl Drain {
     pub fn resume(drains: Vec<KeptDrain>) -> Self {
         let leaving = |drain: KeptDrain| {
             let KeptDrain { service, server, since, until, task, agent } = drain;
-            let backend = Backend { task, agent, ..Backend::unknown(Condition::Gone) };
+            let backend =
+                Backend { task: task.into(), agent: agent.into(), ..Backend::unknown(Condition::Gone) };
             ((service, server), Leaving { backend, since, until })
         };
         Self { resumed: drains.into_iter().map(leaving).collect(), ..Self::default() }
@@ -70,8 +71,8 @@ impl Drain {
             server: *server,
             since: leaving.since,
             until: leaving.until,
-            task: leaving.backend.task.clone(),
-            agent: leaving.backend.agent.clone(),
+            task: leaving.backend.task.to_string(),
+            agent: leaving.backend.agent.to_string(),
         };
         self.leaving.iter().chain(&self.resumed).map(kept).collect()
     }

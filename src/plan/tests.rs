@@ -202,7 +202,7 @@ fn names_leave_the_part_of_the_range_that_is_open_for_literals() {
     plan(&mut before, &web, 0);
     let config = "[vips]\nliterals_in_range = \"11.225.36.0-11.225.36.255\"";
     let config = Config::parse(Path::new("test"), config).unwrap();
-    let mut planner = Planner::new(wiring::planner(&config), before.persisted);
+    let mut planner = Planner::new(wiring::planner(&config), Persisted::clone(&before.persisted));
     let tasks = [web[0].clone(), task("lit", "10.0.0.2:2", "11.225.36.193:80", "TASK_RUNNING")];
     let plan = plan(&mut planner, &tasks, 1);
     assert_eq!(services(&plan), ["tcp 11.225.36.193:80 1", "tcp 11.225.37.0:80 1"]);
@@ -484,7 +484,7 @@ fn a_literal_at_the_address_of_a_running_task_is_refused_unless_it_was_there_fir
     plan(&mut first, &[literal], 0);
     // The order outlives a restart.
     let settings = first.settings.clone();
-    let mut restarted = Planner::new(settings, first.persisted.clone());
+    let mut restarted = Planner::new(settings, Persisted::clone(&first.persisted));
     for planner in [&mut first, &mut restarted] {
         let plan = plan(planner, &both, 1);
         assert!(services(&plan).contains(&"tcp 10.50.0.1:80 1".to_owned()), "{:?}", services(&plan));
@@ -526,7 +526,7 @@ fn a_name_that_leads_to_a_vip_ends_the_vip_for_a_day_and_across_restarts() {
         "10.9.9.9 is the address of a server that l4lbd asks (marathon.example), which can't be a VIP"
     );
     let config = Config::parse(Path::new("test"), "").unwrap();
-    let text = serde_json::to_string(&planner.persisted).unwrap();
+    let text = serde_json::to_string(&*planner.persisted).unwrap();
     let mut restarted = Planner::new(wiring::planner(&config), serde_json::from_str(&text).unwrap());
     assert_eq!(services(&plan(&mut restarted, &tasks, 102)), [""; 0]);
     // The name leads elsewhere by now.
@@ -701,7 +701,7 @@ proptest! {
             let now = at(10 * second as i64);
             cluster.happen(happening);
             if restarts == 0 {
-                planner = Planner::new(settings.clone(), planner.persisted);
+                planner = Planner::new(settings.clone(), Persisted::clone(&planner.persisted));
                 belief = Belief::resume(believed.take());
                 // A start reads the kernel before it has a document.
                 if let Some(accepted) = belief.accepted() {

@@ -7,14 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::publish::{Publisher, StatusInputs};
+use super::question::Question;
+use crate::dataplane::connects::Seen;
 use crate::dataplane::diff::{diff, diff_services, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
 use crate::dns::zones::vips::NamedService;
 use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
+use crate::status::document::Figures;
 use crate::status::pass::{Cause, PassReport, Scope};
 use crate::store::Deadlines;
 use crate::store::saver::Saver;
@@ -27,9 +31,6 @@ const CHUNK: usize = 500;
 /// A chunk that takes longer is followed by a pause of the same length: the kernel lets no other
 /// program change IPVS meanwhile, and gets faster when it has had time to forget deleted servers.
 const BRISK: Duration = Duration::from_millis(50);
-
-/// Time between two readings of the kernel in full, as a multiple of the audit interval.
-const FULL_READING_EVERY: u32 = 20;
 
 /// Makes passes, and remembers what the next one needs of the last.
 pub(super) struct Passes<D> {
@@ -46,8 +47,8 @@ pub(super) struct Passes<D> {
     /// because reading 10,000 services takes a thousand times as long as changing one.
     pub(super) book: Option<Actual>,
     /// Report of the last pass that came to an end.
-    last: PassReport,
-    progress: Progress,
+    pub(super) last: PassReport,
+    pub(super) progress: Progress,
 }
 
 /// Origin of what a pass knows of the kernel.
@@ -70,17 +71,15 @@ pub enum News {
 }
 
 /// Findings of earlier passes.
-struct Progress {
+pub(super) struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,
     /// Connections of every server in the last pass.
-    connections: BTreeMap<ServerKey, Connections>,
+    pub(super) connections: BTreeMap<ServerKey, Connections>,
     /// Duration of the last pass.
     took: Duration,
     /// Time from which the kernel is to be read again.
     audit_due: Instant,
-    /// Time from which the next reading is one in full.
-    full_due: Instant,
     /// Shuffles the order in which servers are added, differently on each node.
     seed: u64,
 }
@@ -94,7 +93,6 @@ impl Progress {
             connections: BTreeMap::new(),
             took: Duration::ZERO,
             audit_due: Instant::now(),
-            full_due: Instant::now(),
             seed: hasher.finish(),
         }
     }
@@ -149,13 +147,12 @@ impl<D: DataPlane> Passes<D> {
             // Comparing costs a fraction of making the table and the plan anew.
             let is_same =
                 !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
+            self.saver.note_cluster(&accepted.snapshot);
             if is_same {
                 self.planner.learn_same(accepted);
-                self.saver.note_same_cluster(&accepted.snapshot);
                 news = News::SameVips;
             } else {
                 self.planner.learn(accepted);
-                self.saver.note_cluster(&accepted.snapshot);
                 news = News::Vips;
             }
         }
@@ -166,21 +163,32 @@ impl<D: DataPlane> Passes<D> {
         news
     }
 
+    /// Writes what a start after a kill at this moment should know.
+    #[cfg(test)]
+    pub(super) fn flush(&mut self) {
+        self.saver.flush(&mut self.planner.persisted);
+    }
+
     /// Writes what the next start should know.
     pub(super) fn finish(&mut self) {
-        self.saver.finish(&self.planner.persisted);
+        self.saver.finish(&mut self.planner.persisted);
     }
 
     /// Publishes the status after a pass, with what of the plan and the kernel is known.
-    fn publish_status(&mut self, report: &PassReport, planned: Option<(&Plan, &Actual)>, lists: bool) {
+    pub(super) fn publish_status(
+        &mut self,
+        report: &PassReport,
+        planned: Option<(&Plan, &Actual)>,
+        details: bool,
+    ) {
         self.publisher.publish_status(StatusInputs {
             report,
             planned,
             planner: &self.planner,
             feed: &self.feed,
-            store_error: self.saver.error(),
+            store_error: self.saver.error().as_deref(),
             unused_files: self.saver.unused(),
-            lists,
+            details,
         });
     }
 
@@ -198,8 +206,8 @@ impl<D: DataPlane> Passes<D> {
     /// Publishes what has changed of the source and of DNS without a pass: neither changes what the kernel
     /// should hold.
     pub(super) fn publish_news(&mut self) {
-        // What had to wait for its time, such as a large cluster that is written rarely.
-        self.saver.save(&self.planner.persisted);
+        // Servers that are asked count among the addresses, also where no pass follows.
+        self.saver.save(&mut self.planner.persisted);
         let report = std::mem::take(&mut self.last);
         self.publish_status(&report, None, false);
         self.last = report;
@@ -224,32 +232,45 @@ impl<D: DataPlane> Passes<D> {
         let is_reading = !matches!(cause, Cause::Cluster | Cause::Due);
         if let Some(mut book) = self.book.take() {
             if !is_reading {
-                // Connections end without an event, and what is leaving waits for that.
-                let leaving = self.planner.leaving();
-                let counted = self.dataplane.count(&leaving).await?;
-                for server in leaving {
-                    book.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
-                }
+                self.count_leaving(&mut book).await?;
                 return Ok((book, Knowledge::Book));
             }
             // A repair begins where the connections were.
             self.progress.connections = book.connections;
         }
-        self.progress.audit_due = Instant::now() + self.audit;
-        // After an error, and now and then, attributes that a cheap reading trusts are read as well.
-        let is_full = self.progress.settled.is_none() || Instant::now() >= self.progress.full_due;
-        // The next one in full is not put off by cheap ones.
-        if !is_full {
-            return Ok((self.dataplane.read(Depth::Audit).await?, Knowledge::Reading));
+        // What other causes read is the part of the kernel that tells of its changes itself, and our own changes.
+        if matches!(cause, Cause::Audit | Cause::Request) {
+            while !self.dataplane.look_on().await? {}
         }
-        let actual = self.dataplane.read(Depth::Full).await?;
-        self.progress.full_due = Instant::now() + self.audit.saturating_mul(FULL_READING_EVERY);
+        if matches!(cause, Cause::Audit | Cause::Request | Cause::Start) {
+            self.progress.audit_due = Instant::now() + self.audit;
+        }
+        let mut actual = self.dataplane.read(Depth::Audit).await?;
+        // What was looked through in slices may have been counted long ago.
+        self.count_leaving(&mut actual).await?;
         Ok((actual, Knowledge::Reading))
     }
 
+    /// Counts the connections of the servers that are leaving: they end without an event, and the next plan waits for
+    /// that.
+    async fn count_leaving(&mut self, actual: &mut Actual) -> Result<(), Error> {
+        let leaving = self.planner.leaving();
+        let counted = self.dataplane.count(&leaving).await?;
+        for server in leaving {
+            actual.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Goes on with the look through the kernel that an audit begins with, and returns true when the audit is due.
+    pub(super) async fn look_on(&mut self) -> bool {
+        // An error is the audit's to tell.
+        self.dataplane.look_on().await.unwrap_or(true)
+    }
+
     /// Compares the kernel with what it should hold, changes it, and publishes names and status.
-    /// `is_asked` is set while a client waits for the status.
-    pub(super) async fn pass(&mut self, cause: Cause, is_asked: bool) {
+    /// While it takes long, `questions` are answered between operations.
+    pub(super) async fn pass(&mut self, cause: Cause, questions: &mut mpsc::Receiver<Question>) {
         let started = Instant::now();
         // Filled in step by step; whatever ends the pass early still publishes what is known.
         let mut report = PassReport { cause, ..PassReport::default() };
@@ -257,12 +278,11 @@ impl<D: DataPlane> Passes<D> {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
-                // The next reading is a full one, and its differences are no repair: what happened
-                // meanwhile is unknown.
+                // Differences that the next reading finds are no repair: what happened meanwhile is unknown.
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
                 self.publisher.record(&report, false);
-                self.publish_status(&report, None, is_asked);
+                self.publish_status(&report, None, false);
                 self.last = report;
                 return;
             }
@@ -283,7 +303,7 @@ impl<D: DataPlane> Passes<D> {
             }
         };
         let Some((plan, reach)) = planned else {
-            return self.prepare(report, &actual, is_asked).await;
+            return self.prepare(report, &actual, questions).await;
         };
         report.timings.plan = started.elapsed() - report.timings.read;
         // Known now, so that the loop wakes in time even if this pass fails below.
@@ -292,7 +312,7 @@ impl<D: DataPlane> Passes<D> {
         let holds = self.feed.accepted.as_ref().map(|accepted| accepted.holds).unwrap_or_default();
         self.saver.note_deadlines(Deadlines { holds, drains: self.planner.kept_drains() });
         // Addresses are on disk before the kernel has them.
-        self.saver.save(&self.planner.persisted);
+        self.saver.save(&mut self.planner.persisted);
 
         let seed = self.progress.seed;
         let mut ops = match &reach {
@@ -306,11 +326,12 @@ impl<D: DataPlane> Passes<D> {
             most_used_first(&mut ops, &self.progress.connections);
         }
         let applying = Instant::now();
-        report.failed = self.apply(&ops, report.is_repair).await;
+        report.failed = self.apply(&ops, report.is_repair, &actual, questions).await;
         let is_complete = report.failed.is_empty();
         // A plane may only replace what must not be seen half done when all operations have succeeded.
         report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.unreached = self.dataplane.unreached();
+        report.connects = actual.seen.as_ref().map(Seen::total);
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
         report.operations = ops;
@@ -330,8 +351,7 @@ impl<D: DataPlane> Passes<D> {
         }
         // Before the status, which lists them.
         self.publisher.set_foreign(&actual);
-        let lists = is_asked || (knowledge == Knowledge::Reading && self.publisher.is_list_outdated(&plan));
-        self.publish_status(&report, Some((&plan, &actual)), lists);
+        self.publish_status(&report, Some((&plan, &actual)), knowledge == Knowledge::Reading);
         self.publisher.set_shown(&plan, is_complete);
         // What the kernel refused, or took against expectation, says that the book is wrong.
         let is_sound = report.error_count() == 0 && report.operations.iter().all(|op| actual.follow(op));
@@ -346,7 +366,12 @@ impl<D: DataPlane> Passes<D> {
 
     /// Makes a pass before the first document, when it is not known which VIPs there should be: what
     /// the kernel holds stays, and names that had their address before are served.
-    async fn prepare(&mut self, mut report: PassReport, actual: &Actual, is_asked: bool) {
+    async fn prepare(
+        &mut self,
+        mut report: PassReport,
+        actual: &Actual,
+        questions: &mut mpsc::Receiver<Question>,
+    ) {
         // The DNS server answers at these addresses, and does so before the first document.
         let listeners = &self.planner.settings.desired.listeners;
         let mut state = actual.state.clone();
@@ -354,7 +379,7 @@ impl<D: DataPlane> Passes<D> {
         state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
         // Against the kernel's own state: nothing is removed, so connections survive a slow master.
         let ops = diff(&actual.state, &state, self.progress.seed);
-        report.failed = self.apply(&ops, false).await;
+        report.failed = self.apply(&ops, false, actual, questions).await;
         report.scope = Scope::of(&ops);
         report.operations = ops;
         self.publisher.record(&report, false);
@@ -369,12 +394,19 @@ impl<D: DataPlane> Passes<D> {
             .collect();
         self.publisher.publish_addresses(records);
         self.publisher.set_foreign(actual);
-        self.publish_status(&report, None, is_asked);
+        self.publish_status(&report, None, false);
         self.last = report;
     }
 
     /// Carries out operations in chunks; a repair leaves the kernel room for other programs.
-    async fn apply(&mut self, ops: &[Op], is_repair: bool) -> Vec<OpError> {
+    /// Meanwhile `questions` are answered, with the connections of `actual`.
+    async fn apply(
+        &mut self,
+        ops: &[Op],
+        is_repair: bool,
+        actual: &Actual,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Vec<OpError> {
         let mut errors = Vec::new();
         let chunks = ops.chunks(CHUNK);
         let are_several = chunks.len() > 1;
@@ -386,6 +418,9 @@ impl<D: DataPlane> Passes<D> {
             if are_several {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
                 self.publisher.publish_progress(ops.len() - done);
+                while let Ok(question) = questions.try_recv() {
+                    self.answer_with(question, Figures::of(actual));
+                }
                 // Another program's table is what it repairs against; without a pause neither would come to
                 // an end.
                 match started.elapsed() {

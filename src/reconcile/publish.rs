@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
+use crate::dataplane::connects::Connects;
 use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, Unreached};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
@@ -17,15 +18,16 @@ use crate::plan::desired::{Desired, Sources};
 use crate::plan::shares::{self, SharedUse};
 use crate::plan::{NodeView, Plan, Planner};
 use crate::source::Feed;
-use crate::status::build::{conntab_warning, dropped_warning, first_errors, reasons, unnamed_warnings, vips};
+use crate::status::build::{
+    conntab_warning, counts, dropped_warning, first_errors, reasons, unnamed_warnings,
+};
 use crate::status::pass::PassReport;
 use crate::status::{self, Status};
-use crate::units::steady::{shown, steady_now};
 
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
 
-/// Services that are few enough to be listed after each pass that changes them.
+/// Services that are few enough for all of the status to be renewed after each pass that changes them.
 const FEW_SERVICES: usize = 200;
 
 /// Settings of what is published.
@@ -60,8 +62,8 @@ pub(super) struct StatusInputs<'a> {
     pub store_error: Option<&'a str>,
     /// Files that the start could not use.
     pub unused_files: &'a [String],
-    /// Set to list all VIPs, which costs time with their number: a client waits for them, or nothing else does.
-    pub lists: bool,
+    /// Set to renew what costs time with the number of VIPs: a client waits for it, or nothing else does.
+    pub details: bool,
 }
 
 /// Publishes zones and statuses.
@@ -76,8 +78,8 @@ pub(super) struct Publisher {
     names: PublishedNames,
     /// Warnings about names that DNS can't carry.
     unnamed: Vec<String>,
-    /// Revision of the plan whose VIPs were last listed.
-    listed: Option<u64>,
+    /// Revision of the plan from which the status has what costs time with the number of VIPs.
+    detailed: Option<u64>,
     /// Revision of the plan that was last shown, and true if it was all in the kernel then.
     shown: Option<(u64, bool)>,
     /// Connections that the last pass could not end.
@@ -101,7 +103,7 @@ impl Publisher {
             status,
             settings,
             unnamed: Vec::new(),
-            listed: None,
+            detailed: None,
             shown: None,
             unreached: 0,
         }
@@ -111,9 +113,14 @@ impl Publisher {
         &self.status.node.hostname
     }
 
-    /// Returns the last published status.
-    pub(super) fn status(&self) -> Arc<Status> {
-        self.statuses.borrow().clone()
+    /// Returns the last status, which has no VIPs in it.
+    pub(super) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Returns the zone of the VIPs' names.
+    pub(super) fn origin(&self) -> &str {
+        &self.settings.origin
     }
 
     pub(super) fn has_errors(&self) -> bool {
@@ -134,9 +141,9 @@ impl Publisher {
         self.status.pass.defects += 1;
     }
 
-    /// Returns true if the listed VIPs are not those of `plan`.
-    pub(super) fn is_list_outdated(&self, plan: &Plan) -> bool {
-        self.listed != Some(plan.revision)
+    /// Returns true if counts, warnings and skipped entries are not those of `plan`.
+    pub(super) fn are_details_outdated(&self, plan: &Plan) -> bool {
+        self.detailed != Some(plan.revision)
     }
 
     pub(super) fn set_shown(&mut self, plan: &Plan, is_complete: bool) {
@@ -145,6 +152,7 @@ impl Publisher {
 
     /// Publishes the last status again while a long pass is under way.
     pub(super) fn publish_progress(&mut self, pending: usize) {
+        self.status.at = Timestamp::now();
         self.status.pass.pending = pending;
         self.statuses.send_replace(Arc::new(self.status.clone()));
     }
@@ -184,6 +192,11 @@ impl Publisher {
         // A reading that failed says nothing of the table: the last comparison stays in the status.
         if !is_compared {
             return;
+        }
+        if let Some(connects) = report.connects.filter(|connects| pass.connects != Some(*connects)) {
+            let Connects { begun, established, refused, timed_out, syn_retransmissions } = connects;
+            tracing::debug!(begun, established, refused, timed_out, syn_retransmissions, "connects to VIPs");
+            pass.connects = Some(connects);
         }
         pass.at = Some(report.at);
         pass.seconds = report.timings.total.as_secs_f64();
@@ -254,7 +267,7 @@ impl Publisher {
 
     /// Publishes the status after a pass.
     pub(super) fn publish_status(&mut self, inputs: StatusInputs<'_>) {
-        let StatusInputs { report, planned, planner, feed, store_error, unused_files, lists } = inputs;
+        let StatusInputs { report, planned, planner, feed, store_error, unused_files, details } = inputs;
         let now = Timestamp::now();
         let status = &mut self.status;
         status.at = now;
@@ -275,18 +288,14 @@ impl Publisher {
         if let Some((plan, actual)) = planned {
             status.node.address = plan.sources.v4;
             status.node.address6 = plan.sources.v6;
-            let is_short = self.listed != Some(plan.revision) && plan.desired.services.len() <= FEW_SERVICES;
-            if lists || is_short {
-                self.listed = Some(plan.revision);
+            let is_short =
+                self.detailed != Some(plan.revision) && plan.desired.services.len() <= FEW_SERVICES;
+            if details || is_short {
+                self.detailed = Some(plan.revision);
                 let skipped = &plan.desired.skipped;
                 status.skipped_total = skipped.len();
                 status.skipped = Arc::new(shares::shown(skipped, SHOWN_SKIPPED));
-                let mut vips = vips(plan, planner, actual, &self.settings.origin);
-                let steady = steady_now();
-                for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
-                    backend.until = backend.until.map(|until| shown(until, steady, now));
-                }
-                status.vips = Arc::new(vips);
+                status.counted = Some(counts(&plan.desired));
                 status.shared.clone_from(&plan.uses);
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());

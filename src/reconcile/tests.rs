@@ -11,6 +11,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::daemon::wiring;
+use crate::dataplane::connects::{Connects, LatencyClass, Seen, ServiceConnects};
 use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State, Unreached};
@@ -22,6 +23,7 @@ use crate::plan::NodeView;
 use crate::plan::desired::Sources;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
+use crate::status::Status;
 use crate::status::explain::{Situation, explain};
 use crate::store::Store;
 use crate::store::saver::Loaded;
@@ -87,7 +89,8 @@ impl Bench {
     }
 
     /// Stops the daemon and starts another on what it leaves.
-    fn restart(self) -> Self {
+    fn restart(mut self) -> Self {
+        self.reconciler.passes.flush();
         Self::on(self.reconciler.passes.dataplane, self.directory)
     }
 
@@ -114,17 +117,32 @@ impl Bench {
         self.reconciler.pass(Cause::Audit).await;
     }
 
-    /// The status as somebody gets it who asks for it.
-    async fn ask(&mut self) -> Arc<Status> {
-        let (answer, _) = oneshot::channel();
-        self.reconciler.requests.push(StatusRequest { answer });
+    /// The status after a comparison.
+    async fn ask(&mut self) -> Status {
         self.pass().await;
-        self.reconciler.requests.clear();
         self.status()
     }
 
-    fn status(&self) -> Arc<Status> {
-        self.statuses.borrow().clone()
+    /// The status as it was published last, with the VIPs that a document of it lists.
+    fn status(&self) -> Status {
+        let passes = &self.reconciler.passes;
+        let vips = passes.view(passes.figures()).vips();
+        Status { vips, ..Status::clone(&self.statuses.borrow()) }
+    }
+
+    /// The document that answers a question without a pass, in one piece.
+    async fn document(&mut self, vip: Option<&str>) -> Status {
+        let (answer, mut answered) = oneshot::channel();
+        self.reconciler.passes.answer(Question::Status { vip: vip.map(str::to_owned), answer }).await;
+        let mut document = answered.try_recv().unwrap();
+        let mut text = document.text;
+        while let Some(rest) = document.rest {
+            let (answer, mut answered) = oneshot::channel();
+            self.reconciler.passes.answer(Question::More { rest, answer }).await;
+            document = answered.try_recv().unwrap();
+            text.extend_from_slice(&document.text);
+        }
+        serde_json::from_slice(&text).unwrap()
     }
 
     fn resolves(&self, name: &str) -> bool {
@@ -596,11 +614,13 @@ fn agents_document(id: &str, agents: &[&str], recovered: &[&str]) -> String {
 async fn a_crash_in_a_fail_over_takes_nothing_away() {
     let mut bench = Bench::new();
     bench.learn(&agents_document("M", &["S"], &[])).await;
-    let kept = std::fs::read(bench.directory.path().join("cluster.json")).unwrap();
+    bench.reconciler.passes.flush();
+    let kept = Store::new(bench.directory.path()).cluster().unwrap().unwrap();
     bench.learn(&agents_document("M", &["S", "SS"], &[])).await;
     let all = bench.kernel().state.services.clone();
     assert_eq!(all.len(), 2);
-    std::fs::write(bench.directory.path().join("cluster.json"), kept).unwrap();
+    bench.reconciler.passes.flush();
+    Store::new(bench.directory.path()).save_cluster(&kept).unwrap();
     let mut bench = bench.restart();
     bench.pass().await;
     assert_eq!(bench.kernel().state.services, all);
@@ -652,6 +672,31 @@ async fn connections_that_cannot_be_ended_are_warned_of() {
 }
 
 #[tokio::test]
+async fn what_became_of_connects_is_told_of_vips_and_backends() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    assert_eq!(bench.ask().await.pass.connects, None);
+    let services = bench.kernel().state.services.clone();
+    let (key, service) = services.first_key_value().unwrap();
+    let server = *service.servers.first_key_value().unwrap().0;
+    let connects = Connects { begun: 3, established: 1, refused: 2, ..Connects::default() };
+    let latency = vec![LatencyClass { below_us: Some(64), connects: 1 }];
+    let of_vip = ServiceConnects { connects, latency };
+    let of_backend = Connects { begun: 1, established: 1, ..Connects::default() };
+    bench.kernel().seen = Some(Seen {
+        services: [(*key, of_vip.clone())].into(),
+        servers: [((*key, server), of_backend)].into(),
+    });
+    let status = bench.ask().await;
+    assert_eq!(status.pass.connects, Some(connects));
+    assert_eq!(status.vips[0].connects, Some(of_vip));
+    assert_eq!(status.vips[0].backends[0].connects, Some(of_backend));
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["vips"][0]["connects"]["refused"], 2);
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap().vips, status.vips);
+}
+
+#[tokio::test]
 async fn the_node_is_published_when_a_reading_finds_it_changed() {
     let mut bench = Bench::new();
     assert_eq!(**bench.nodes.borrow_and_update(), NodeView::default());
@@ -700,6 +745,7 @@ async fn nobody_waits_for_the_network_to_settle() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network: Arc::clone(&network),
         dns: dns_receiver,
@@ -718,18 +764,18 @@ async fn nobody_waits_for_the_network_to_settle() {
     // The longest pause there is comes after a pass with a document.
     believer.take(report(1, &document(&["/web:80"])), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    statuses.wait_for(|status| status.vips.len() == 1).await.unwrap();
+    statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap();
 
     unsettle().await;
     believer.take(report(2, &document(&["/web:80", "/other:80"])), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let served = statuses.wait_for(|status| status.vips.len() == 2);
+    let served = statuses.wait_for(|status| status.numbers().vips == 2);
     timeout(soon, served).await.expect("a document waited").unwrap();
 
     unsettle().await;
     let (answer, answered) = oneshot::channel();
-    requests.send(StatusRequest { answer }).await.unwrap();
-    timeout(soon, answered).await.expect("a question waited").unwrap();
+    requests.send(PassRequest { done: answer }).await.unwrap();
+    timeout(soon, answered).await.expect("a request waited").unwrap();
 
     unsettle().await;
     shutdown.cancel();
@@ -746,6 +792,7 @@ async fn requests_that_come_together_share_a_pass() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network,
         dns: dns_receiver,
@@ -756,7 +803,7 @@ async fn requests_that_come_together_share_a_pass() {
     let ask = async || {
         let (answer, answered) = oneshot::channel();
         let asked = Timestamp::now();
-        requests.send(StatusRequest { answer }).await.unwrap();
+        requests.send(PassRequest { done: answer }).await.unwrap();
         (asked, answered)
     };
     let mut statuses = Vec::new();
@@ -767,9 +814,9 @@ async fn requests_that_come_together_share_a_pass() {
     }
     let mut passes = BTreeSet::new();
     for (asked, answered) in statuses {
-        let status = answered.await.unwrap();
-        assert!(status.at >= asked, "an answer from before its request");
-        passes.insert(status.at);
+        let at = answered.await.unwrap();
+        assert!(at >= asked, "an answer from before its request");
+        passes.insert(at);
     }
     assert!((25..=60).contains(&passes.len()), "{} passes", passes.len());
 
@@ -828,6 +875,10 @@ async fn only_leaving_servers_are_counted_while_they_drain() {
     bench.reconciler.pass(Cause::Due).await;
     assert_eq!(bench.kernel().counted, [(key, server)]);
     assert_eq!(bench.kernel().readings, readings);
+    // A reading may have counted them long before.
+    bench.kernel().counted.clear();
+    bench.reconciler.pass(Cause::Network).await;
+    assert_eq!(bench.kernel().counted, [(key, server)]);
     let is_there = |bench: &mut Bench| bench.kernel().state.services[&key].servers.contains_key(&server);
     assert!(is_there(&mut bench), "it has a connection");
 }
@@ -844,6 +895,7 @@ async fn a_confirmed_poll_makes_no_pass() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: ping_receiver,
         network: Arc::default(),
         dns: dns_receiver,
@@ -976,7 +1028,7 @@ proptest! {
             bench.learn(&document).await;
             bench.status()
         });
-        let mut vips = status.vips.to_vec();
+        let mut vips = status.vips.clone();
         for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
             backend.connections = None;
         }
@@ -1081,6 +1133,7 @@ async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
     let inputs = Inputs {
         feeds: feed_receiver,
         requests: request_receiver,
+        questions: mpsc::channel(1).1,
         pings: mpsc::channel(1).1,
         network: Arc::default(),
         dns: dns_receiver,
@@ -1094,24 +1147,144 @@ async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
     };
     believer.take(confirmed(1, &["/web:80"], 1), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let passed = statuses.wait_for(|status| status.vips.len() == 1).await.unwrap().pass.at;
+    let passed = statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap().pass.at;
     for second in 2..6 {
         believer.take(confirmed(1, &["/web:80"], second), Timestamp::now());
         feeds.send_replace(believer.feed().clone());
         let is_newer =
             |status: &Arc<Status>| status.source.good_at.is_some_and(|good_at| good_at.as_second() == second);
         let status = statuses.wait_for(is_newer).await.unwrap();
-        assert_eq!((status.pass.at, status.vips.len()), (passed, 1), "second {second}");
+        assert_eq!((status.pass.at, status.numbers().vips), (passed, 1), "second {second}");
     }
     let failure = Some(Failure { error: "gone".to_owned(), at: Timestamp::now(), attempts: 1 });
     believer.take(Report { failure, ..confirmed(1, &["/web:80"], 5) }, Timestamp::now());
     feeds.send_replace(believer.feed().clone());
     let failed = statuses.wait_for(|status| status.degraded).await.unwrap().clone();
-    assert_eq!((failed.pass.at, failed.vips.len()), (passed, 1));
+    assert_eq!((failed.pass.at, failed.numbers().vips), (passed, 1));
     believer.take(confirmed(2, &["/web:80", "/other:80"], 7), Timestamp::now());
     feeds.send_replace(believer.feed().clone());
-    let recovered = |status: &Arc<Status>| status.vips.len() == 2 && !status.degraded;
+    let recovered = |status: &Arc<Status>| status.numbers().vips == 2 && !status.degraded;
     assert!(statuses.wait_for(recovered).await.unwrap().pass.at != passed);
     shutdown.cancel();
     running.await.unwrap();
+}
+
+/// Programs ask every few seconds, and a node has more to do than to answer them.
+#[tokio::test]
+async fn a_question_for_the_status_makes_no_pass() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80", "/api:80"])).await;
+    let before = bench.status();
+    let (readings, attempts) = (bench.kernel().readings, bench.kernel().attempts());
+    let server = *bench.kernel().state.services[&WEB].servers.keys().next().unwrap();
+    let counted = Connections { active: 4, inactive: 2 };
+    bench.kernel().connections.insert((WEB, server), counted);
+    bench.kernel().state.routes.clear();
+    let status = bench.document(None).await;
+    assert_eq!((bench.kernel().readings, bench.kernel().attempts()), (readings, attempts));
+    assert_eq!(status.pass, before.pass);
+    assert!(status.at > before.at);
+    let name = |status: &Status| status.vips.iter().filter_map(|vip| vip.name.clone()).collect::<Vec<_>>();
+    assert_eq!(name(&status), name(&before));
+    // Connections of a few VIPs are those of this moment.
+    let web = status.vips.iter().find(|vip| vip.address == WEB.address).unwrap();
+    assert_eq!(web.backends[0].connections, Some(counted));
+    let alone = bench.document(Some("web.marathon")).await;
+    assert_eq!(alone.vips, std::slice::from_ref(web));
+    assert_eq!(bench.document(Some("other.marathon")).await.vips, []);
+    // The audit repairs what was found by no question.
+    bench.pass().await;
+    assert_eq!(bench.document(None).await.pass.repaired, 1);
+}
+
+/// With many VIPs passes of single changes leave it to who asks.
+#[tokio::test]
+async fn a_question_is_answered_by_the_newest_plan_however_many_vips_there_are() {
+    let names: Vec<String> = (0..FEW + 20).map(|number| format!("/vip{number}:80")).collect();
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::new();
+    bench.learn(&document(&labels[..FEW + 10])).await;
+    bench.kernel().counted.clear();
+    bench.learn_by(Cause::Cluster, &document(&labels)).await;
+    let status = bench.document(None).await;
+    assert_eq!((status.vips.len(), bench.status().numbers().vips), (FEW + 20, FEW + 20));
+    assert_eq!(bench.kernel().counted, [], "too many to be counted for a question");
+}
+
+/// More services than are told of in full after each pass.
+const FEW: usize = 200;
+
+/// A pass that is stuck in ten thousand operations answers between them.
+#[tokio::test]
+async fn a_long_pass_answers_questions_with_what_is_pending() {
+    let names: Vec<String> = (0..400).map(|number| format!("/vip{number}:80")).collect();
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::new();
+    bench.take(report(1, &document(&labels)));
+    let (questions, mut receiver) = mpsc::channel(1);
+    let (answer, answered) = oneshot::channel();
+    questions.try_send(Question::Status { vip: Some("vip7.marathon".to_owned()), answer }).unwrap();
+    bench.reconciler.passes.pass(Cause::Cluster, &mut receiver).await;
+    let status: Status = serde_json::from_slice(&answered.await.unwrap().text).unwrap();
+    assert!(status.pass.pending > 0);
+    assert_eq!(status.vips.len(), 1);
+    assert_eq!(bench.status().pass.pending, 0);
+}
+
+/// 30,000 services take seconds to look through, and an event is to be in the kernel in milliseconds.
+#[tokio::test(start_paused = true)]
+async fn changes_and_questions_go_between_the_slices_of_an_audit() {
+    let mut bench = Bench::new();
+    // The look of the first audit never ends.
+    bench.kernel().slices = usize::MAX;
+    bench.kernel().delay = Duration::from_millis(20);
+    let audit = bench.reconciler.passes.audit;
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (requests, request_receiver) = mpsc::channel(1);
+    let (questions, question_receiver) = mpsc::channel(1);
+    let (_dns, dns_receiver) = watch::channel(DnsState::default());
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        questions: question_receiver,
+        pings: mpsc::channel(1).1,
+        network: Arc::default(),
+        dns: dns_receiver,
+    };
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    believer.take(report(1, &document(&["/web:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap();
+    // A slice, and the pass that goes by the book.
+    let soon = Duration::from_millis(50);
+    // Into the look, for which a client waits besides.
+    sleep(audit * 2).await;
+    let (done, compared) = oneshot::channel();
+    requests.send(PassRequest { done }).await.unwrap();
+    believer.take(report(2, &document(&["/web:80", "/other:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    let served = statuses.wait_for(|status| status.numbers().vips == 2);
+    timeout(soon, served).await.expect("a change waited").unwrap();
+    let (answer, answered) = oneshot::channel();
+    questions.send(Question::Status { vip: None, answer }).await.unwrap();
+    timeout(soon, answered).await.expect("a question waited").unwrap();
+    let unanswered = timeout(audit, compared).await;
+    assert!(unanswered.is_err(), "what was not looked through counts as compared");
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_audit_compares_what_all_of_its_slices_have_seen() {
+    let mut bench = Bench::new();
+    bench.learn(&document(&["/web:80"])).await;
+    bench.kernel().slices = 7;
+    bench.kernel().state.services.clear();
+    bench.reconciler.pass(Cause::Due).await;
+    assert_eq!(bench.status().pass.repaired, 0);
+    bench.pass().await;
+    assert_eq!(bench.status().pass.repaired, 2, "service and server");
+    assert_eq!(bench.kernel().looked, 0, "the next audit looks anew");
 }

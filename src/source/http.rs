@@ -78,6 +78,25 @@ pub fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Reads the certificates of the authorities in a PEM file.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
+    let certificates = Certificate::from_pem_bundle(&read(path)?);
+    let certificates = certificates.map_err(|error| pem(path, cause(&error)))?;
+    // An empty list would trust nothing, which would only show at the first request.
+    if certificates.is_empty() {
+        return Err(pem(path, "there is no certificate in it".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Reads the client's own certificate and its key, which reqwest takes in one piece of PEM.
+fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
+    let mut both = read(certificate)?;
+    both.push(b'\n');
+    both.extend(read(key)?);
+    Identity::from_pem(&both).map_err(|error| pem(certificate, cause(&error)))
+}
+
 impl HttpClient {
     /// `timeout` bounds each whole answer, and for streams its beginning.
     ///
@@ -86,32 +105,42 @@ impl HttpClient {
     pub fn new(access: &Access, servers: TrustedServers, timeout: Duration) -> Result<Self, Error> {
         install_tls_provider();
         let asked = AskedServers::default();
-        let mut builder = Client::builder()
-            .user_agent(concat!("l4lbd/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .tls_version_min(tls::Version::TLS_1_2)
-            .no_proxy()
-            .dns_resolver(asked.clone());
-        if let Some(path) = &access.tls_ca {
-            let certificates = Certificate::from_pem_bundle(&read(path)?);
-            let certificates = certificates.map_err(|error| pem(path, cause(&error)))?;
-            // An empty list would trust nothing, which would only show at the first request.
-            if certificates.is_empty() {
-                return Err(pem(path, "there is no certificate in it".to_owned()));
+        let trusted = access.tls_ca.as_deref().map(authorities).transpose()?;
+        let identity = match (&access.tls_cert, &access.tls_key) {
+            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
+            _ => None,
+        };
+        let build = |trusted: Option<Vec<Certificate>>| {
+            let mut builder = Client::builder()
+                .user_agent(concat!("l4lbd/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+                .tls_version_min(tls::Version::TLS_1_2)
+                .no_proxy()
+                .dns_resolver(asked.clone());
+            if let Some(trusted) = trusted {
+                builder = builder.tls_certs_only(trusted);
             }
-            builder = builder.tls_certs_only(certificates);
-        }
-        // reqwest takes both in one piece of PEM.
-        if let (Some(certificate), Some(key)) = (&access.tls_cert, &access.tls_key) {
-            let mut both = read(certificate)?;
-            both.push(b'\n');
-            both.extend(read(key)?);
-            builder =
-                builder.identity(Identity::from_pem(&both).map_err(|error| pem(certificate, cause(&error)))?);
-        }
+            if let Some(identity) = identity.clone() {
+                builder = builder.identity(identity);
+            }
+            builder.build()
+        };
+        let client = match (build(trusted.clone()), trusted) {
+            // A node that has no authorities can still ask servers without TLS. What fails is a request to one
+            // with TLS, whose error names the key of the configuration.
+            (Err(error), None) => {
+                tracing::warn!(
+                    error = cause(&error),
+                    "servers with https are not trusted: this node has no certificates of authorities. Install the \
+                     package ca-certificates, or name a file in source.tls_ca, and restart l4lbd"
+                );
+                build(Some(Vec::new()))?
+            }
+            (client, _) => client?,
+        };
         Ok(Self {
-            client: builder.build()?,
+            client,
             credentials: Credentials::new(access),
             servers,
             asked,

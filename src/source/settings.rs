@@ -100,7 +100,8 @@ pub struct Source {
     pub service_account: Option<SecretRef>,
 
     /// PEM file with the authorities that sign the certificates of masters, agent and Marathon, instead of the
-    /// system's. If set, masters that are found through ZooKeeper are asked by https.
+    /// system's, which Debian has in the package ca-certificates. If set, masters that are found through ZooKeeper
+    /// are asked by https.
     ///
     /// Example: `"/etc/l4lbd/ca.pem"`
     pub tls_ca: Option<PathBuf>,

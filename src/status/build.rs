@@ -1,21 +1,19 @@
-//! What a pass tells: the reasons for which an operator is needed, the VIPs with their connections, and
-//! the names that may be served. Pure.
+//! What a pass tells: the reasons for which an operator is needed, the numbers of VIPs, and the names that may
+//! be served. Pure.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::Status;
 use super::pass::PassReport;
 use super::text::age;
+use super::{Counts, Status};
 use crate::dataplane::firewall::{Firewall, Passage};
-use crate::dataplane::{Actual, Node, Op, OpError, ServiceKey};
+use crate::dataplane::{Actual, Connections, Node, Op, OpError, ServiceKey};
 use crate::dns::zones::vips::{NameError, NamedService, ServicePort};
-use crate::plan::desired::{Desired, Member, Programmed};
-use crate::plan::{ClusterView, Plan, Planner};
-use crate::status;
+use crate::plan::desired::{Desired, Programmed};
+use crate::plan::{ClusterView, Plan};
 use crate::vip::{Host, summarize};
 
 /// Errors that a status lists; all are counted.
@@ -146,49 +144,27 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
         .collect()
 }
 
-/// Returns the VIPs of a plan as the status shows them, by name, with the connections of a reading.
-pub fn vips(plan: &Plan, planner: &Planner, actual: &Actual, origin: &str) -> Vec<status::Vip> {
-    // A scheduler is shown where it differs, so that a column for all of them is not needed.
-    let usual = actual.node.capabilities.own_scheduler.unwrap_or(&planner.settings.desired.scheduler);
-    let vip = |(key, programmed): (&ServiceKey, &Programmed)| {
-        let backend = |(address, Member { backend, weight }): (&SocketAddr, &Member)| status::Backend {
-            address: address.ip(),
-            port: address.port(),
-            weight: *weight,
-            condition: Some(backend.condition),
-            until: planner.deadline(key, address),
-            task: backend.task.clone(),
-            agent: backend.agent.clone(),
-            connections: Some(actual.connections.get(&(*key, *address)).copied().unwrap_or_default()),
-        };
-        let scheduler = &programmed.scheduling.scheduler;
-        status::Vip {
-            name: match &programmed.vip.host {
-                Host::Named(name) => Some(format!("{name}.{origin}")),
-                Host::Literal(_) => None,
-            },
-            protocol: key.protocol,
-            address: key.address,
-            port: key.port,
-            scheduler: (scheduler != usual).then(|| scheduler.clone()),
-            backends: programmed.servers.iter().map(backend).collect(),
-        }
-    };
-    let mut vips: Vec<status::Vip> = plan.desired.services.iter().map(vip).collect();
-    // By name as people look for it; the plan has them by address.
-    vips.sort_by(|a, b| {
-        (&a.name, a.port, a.protocol, a.address).cmp(&(&b.name, b.port, b.protocol, b.address))
-    });
-    vips
+/// Counts the VIPs of a plan, and those of which no backend takes new connections.
+pub fn counts(desired: &Desired) -> Counts {
+    let is_dead = |programmed: &&Programmed| programmed.servers.values().all(|member| member.weight == 0);
+    let dead = desired.services.values().filter(is_dead).count();
+    Counts { vips: desired.services.len(), dead }
 }
 
 /// Returns a warning if the kernel's connection table is too small for its connections. That makes every packet
 /// slow, and the table can't be enlarged at run time.
 pub fn conntab_warning(actual: &Actual) -> Option<String> {
-    let counted = actual.connections.values();
+    conntab_text(actual.connections.values(), actual.node.connection_buckets)
+}
+
+/// Returns the same for these connections, and a table of so many buckets.
+pub fn conntab_text<'c>(
+    counted: impl Iterator<Item = &'c Connections>,
+    buckets: Option<u32>,
+) -> Option<String> {
     let connections: u64 = counted.map(|count| u64::from(count.active) + u64::from(count.inactive)).sum();
     // A plane without a table of fixed size has none to warn of.
-    let buckets = actual.node.connection_buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
+    let buckets = buckets.filter(|buckets| *buckets <= FEW_BUCKETS)?;
     (connections > MANY_CONNECTIONS).then(|| {
         format!(
             "the kernel's table of {connections} connections has only {buckets} buckets, which makes every packet \
@@ -196,6 +172,9 @@ pub fn conntab_warning(actual: &Actual) -> Option<String> {
         )
     })
 }
+
+/// Words of a warning that a firewall drops packets of containers.
+pub const DROPPED: &str = "drops what containers send to";
 
 /// Packets of containers that a firewall drops get no answer, and nothing else shows it.
 pub fn dropped_warning(plan: &Plan, actual: &Actual) -> Option<String> {
@@ -214,11 +193,11 @@ pub fn dropped_warning(plan: &Plan, actual: &Actual) -> Option<String> {
         .collect();
     Some(match passage_text(&dropped.firewalls, &actual.node, &destinations) {
         Some((names, commands)) => format!(
-            "the firewall of this node ({names}) drops what containers send to {what}, so that they get no answer; \
+            "the firewall of this node ({names}) {DROPPED} {what}, so that they get no answer; \
              to let it pass: {commands}; see FIREWALLS in l4lbd-networks(7)"
         ),
         None => format!(
-            "this node drops what containers send to {what}, so that they get no answer; see FIREWALLS in \
+            "this node {DROPPED} {what}, so that they get no answer; see FIREWALLS in \
              l4lbd-networks(7)"
         ),
     })

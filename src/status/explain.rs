@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Vip;
-use super::build::{held_names, table_reasons, unnamed_warnings, vips};
+use super::build::{held_names, table_reasons, unnamed_warnings};
+use super::document::View;
 use crate::cluster::belief::{Accepted, SyncState};
 use crate::cluster::{Skipped, Snapshot};
 use crate::dataplane::memory::SimulatedKernel;
@@ -47,11 +48,15 @@ pub fn explain(document: Snapshot, situation: Situation, now: Timestamp) -> Expl
     planner.learn(&accepted);
     let actual = SimulatedKernel::new(State::default(), node).read_now();
     let Some(plan) = planner.plan(&actual, now) else { return Explanation::default() };
-    let mut vips = vips(&plan, &planner, &actual, &origin);
-    // No kernel was asked, so no connections were counted.
-    for backend in vips.iter_mut().flat_map(|vip| &mut vip.backends) {
-        backend.connections = None;
-    }
+    let view = View {
+        plan: &plan,
+        planner: &planner,
+        figures: None,
+        origin: &origin,
+        own_scheduler: actual.node.capabilities.own_scheduler,
+        clocks: (now, now),
+    };
+    let vips = view.vips();
     let (_, left_out) = zone.with_services(0, &held_names(&plan.desired, &[]));
     let mut warnings = plan.desired.warnings.clone();
     warnings.extend(unnamed_warnings(left_out));

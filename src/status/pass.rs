@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::connects::Connects;
 use crate::dataplane::{Op, OpError, ServiceKey, Unreached};
 
 /// Event that made the loop run a pass.
@@ -24,7 +25,7 @@ pub enum Cause {
     Network,
     /// The state of the DNS server has changed.
     Dns,
-    /// A client asked for an up-to-date status.
+    /// A client asked for a comparison.
     Request,
     /// Operations of the last pass failed.
     Retry,
@@ -43,7 +44,7 @@ impl fmt::Display for Cause {
             Self::Source => "the source had answered or failed",
             Self::Network => "the node's network had changed",
             Self::Dns => "the DNS server had changed",
-            Self::Request => "a client had asked for the status",
+            Self::Request => "a client had asked for a comparison",
             Self::Retry => "operations had failed",
             Self::Due => "the time of a backend or VIP was over",
             Self::Audit => "the audit was due",
@@ -91,6 +92,8 @@ pub struct PassReport {
     pub error: Option<String>,
     /// Connections to deleted servers that could not be ended, because they are where this daemon cannot look.
     pub unreached: Option<Unreached>,
+    /// What had become of connects to all VIPs when the kernel was read, if it tells.
+    pub connects: Option<Connects>,
     /// Set when the operations repair what another program changed.
     pub is_repair: bool,
     pub timings: Timings,

@@ -15,13 +15,7 @@ pub mod escape;
 
 /// Writes a whole status: what is wrong first, then the source, the kernel and all VIPs.
 pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
-    let health = if status.degraded { "DEGRADED" } else { "ok" };
-    line(out, format_args!("{health}: l4lbd {} on {}{address}", status.version, status.node.hostname))?;
-    // Before the list of VIPs, which can have thousands of lines.
-    for reason in &status.reasons {
-        line(out, format_args!("  ! {reason}"))?;
-    }
+    health(out, status)?;
     let now = status.at;
     line(out, format_args!("source   {}", source(&status.source, now)))?;
     if !status.source.pace.is_empty() {
@@ -55,6 +49,25 @@ pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     let foreign: Vec<&String> = status.foreign.iter().map(|foreign| &foreign.service).collect();
     section(out, "VIRTUAL SERVICES OF OTHERS", &foreign)
+}
+
+/// Writes what is wrong, and the VIPs of a status that lists only some of them.
+pub fn write_vips(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    health(out, status)?;
+    writeln!(out)?;
+    vips(&status.vips, status.at).write(out)
+}
+
+/// Writes the first line and the reasons.
+fn health(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let health = if status.degraded { "DEGRADED" } else { "ok" };
+    line(out, format_args!("{health}: l4lbd {} on {}{address}", status.version, status.node.hostname))?;
+    // Before the list of VIPs, which can have thousands of lines.
+    for reason in &status.reasons {
+        line(out, format_args!("  ! {reason}"))?;
+    }
+    Ok(())
 }
 
 fn source(source: &Source, now: Timestamp) -> String {

@@ -1,4 +1,5 @@
 //! Files of a directory that are read and replaced as a whole, also where another user can write to the directory.
+//! A new file may be written further by the run that has made it.
 //!
 //! All access is relative to the directory's descriptor. No link is followed, only regular files are read, and a
 //! temporary file always has a new name, so that what lies in the directory cannot lead a write to another place.
@@ -9,8 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 /// Mode of new directories.
@@ -83,11 +84,24 @@ impl Directory {
     /// # Errors
     /// When a step fails; the old file stays then.
     pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.replace_by(name, |new| new.write_all(content)).map(drop)
+    }
+
+    /// Replaces a file as [`Self::replace`] does, with what `write` writes. Returns the new file, to be written
+    /// further.
+    ///
+    /// # Errors
+    /// When a step fails; the old file stays then.
+    pub fn replace_by(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<File> {
         // Random, so that the name can be neither guessed nor taken.
         let temporary = format!("{name}.{:016x}{TEMPORARY}", rand::random::<u64>());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let new = openat(&self.file, temporary.as_str(), flags, Mode::from_bits_truncate(FILE_MODE))?;
-        let write = || {
+        let steps = || {
             let mut new = File::from(new);
             // The umask has taken bits away, or a default ACL has given some.
             new.set_permissions(Permissions::from_mode(FILE_MODE))?;
@@ -95,15 +109,23 @@ impl Directory {
                 let directory = self.file.metadata()?;
                 fchown(&new, Some(directory.uid()), Some(directory.gid()))?;
             }
-            new.write_all(content)?;
+            write(&mut new)?;
             new.sync_all()?;
             renameat(&self.file, temporary.as_str(), &self.file, name)?;
-            self.file.sync_all()
+            self.file.sync_all()?;
+            Ok(new)
         };
-        write().inspect_err(|_| {
+        steps().inspect_err(|_| {
             // Gone if the rename was done. Else a full disk would fill further.
             let _ = unlinkat(&self.file, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
         })
+    }
+
+    /// Returns true if `file` is the one of this name.
+    pub fn has(&self, name: &str, file: &File) -> bool {
+        let named = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let (Ok(named), Ok(open)) = (named, file.metadata()) else { return false };
+        (named.st_dev, named.st_ino) == (open.dev(), open.ino())
     }
 
     /// Renames a file.
@@ -183,6 +205,24 @@ mod tests {
         assert_eq!(mode(&path), DIRECTORY_MODE);
         assert_eq!(mode(&path.join("file")), FILE_MODE);
         assert_eq!(names(&path), ["file"]);
+    }
+
+    #[test]
+    fn a_new_file_is_written_further_while_it_has_its_name() {
+        let (folder, directory) = directory();
+        let mut file = directory.replace_by("file", |file| file.write_all(b"one")).unwrap();
+        assert!(directory.has("file", &file) && !directory.has("other", &file));
+        file.write_all(b", two").unwrap();
+        assert_eq!(directory.read("file", 100).unwrap().unwrap(), b"one, two");
+        directory.rename("file", "other").unwrap();
+        assert!(!directory.has("file", &file) && directory.has("other", &file));
+        symlink("other", folder.path().join("file")).unwrap();
+        assert!(!directory.has("file", &file), "by a link");
+        let failed = directory.replace_by("third", |_| Err(io::Error::other("full")));
+        assert_eq!(
+            (failed.unwrap_err().to_string(), names(folder.path())),
+            ("full".to_owned(), vec!["file".to_owned(), "other".to_owned()])
+        );
     }
 
     #[test]

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{Agent, Runtime, Snapshot, TaskAddress, TaskKey, TaskState};
-    use crate::cluster::{PortOptions, Protocol};
+    use crate::cluster::{Few, Protocol};
     use crate::vip::VipTable;
 
     fn domains() -> Vec<String> {
@@ -185,7 +185,7 @@ mod tests {
             is_in_container: false,
             is_allocated: true,
             labels: labels.collect(),
-            options: PortOptions::default(),
+            options: None,
         };
         Task {
             key: TaskKey { framework: framework.into(), task: id.into() },
@@ -194,9 +194,9 @@ mod tests {
             state: TaskState::Running,
             healthy: None,
             runtime: Runtime::Mesos,
-            addresses: vec![TaskAddress { address, network: None }],
-            ports: vec![port],
-            resources: [].into(),
+            addresses: vec![TaskAddress { address, network: None }].into(),
+            ports: vec![port].into(),
+            resources: Few::default(),
         }
     }
 

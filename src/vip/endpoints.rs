@@ -28,7 +28,7 @@ pub fn endpoints(snapshot: &Snapshot, task: &Task, port: &TaskPort) -> Result<Ve
     if let Some(host_port) = port.host_port {
         let agent = agent_address()?;
         // There the host port is the task's own, and nothing is mapped.
-        let on_host_network = matches!(task.addresses.as_slice(), [only] if only.address == agent);
+        let on_host_network = matches!(&*task.addresses, [only] if only.address == agent);
         let local = match port.port {
             // Docker's own mapping also works from its node, so that only other runtimes need another
             // address.
@@ -70,6 +70,6 @@ fn on_networks(addresses: &[TaskAddress], networks: &BTreeSet<String>) -> Vec<Ip
     if networks.is_empty() {
         return select(&|_| true);
     }
-    let named = select(&|address| address.network.as_ref().is_some_and(|name| networks.contains(name)));
+    let named = select(&|address| address.network.as_ref().is_some_and(|name| networks.contains(&**name)));
     if named.is_empty() { select(&|address| address.network.is_none()) } else { named }
 }

@@ -60,8 +60,9 @@ pub struct VipSettings {
     pub shared: SharedVips,
 
     /// Ports of agents that a task can be a backend at: `"any"` for every port, `"allocated"` for those among the
-    /// task's own port resources or in the port mappings of its container, and only at its own agent. With
-    /// `"any"`, each tenant can point a VIP of its own at any port of any agent. Use `"allocated"` where
+    /// port resources of the task or of its executor, as pods have them, or in the port mappings of its
+    /// container, and only at its own agent. With `"any"`, each tenant can point a VIP of its own at any port of any
+    /// agent. Use `"allocated"` where
     /// tenants are not trusted. Must be the same on all nodes. See TENANTS in l4lbd-labels(7).
     #[config(default = "any")]
     pub ports: BackendPorts,

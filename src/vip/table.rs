@@ -48,10 +48,10 @@ pub struct Rank(Option<(Protocol, String, String, u16)>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     pub condition: Condition,
-    /// Task id.
-    pub task: String,
+    /// Task id, shared with the task as that of its agent: each backend is in several places.
+    pub task: Arc<str>,
     /// Agent id.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// Address on the backend's own node, when the agent's port is mapped into a container: the
     /// node's mapping is not applied to packets that IPVS sends.
     pub local: Option<SocketAddr>,
@@ -97,8 +97,8 @@ impl Backend {
     pub fn unknown(condition: Condition) -> Self {
         Self {
             condition,
-            task: String::new(),
-            agent: String::new(),
+            task: Arc::default(),
+            agent: Arc::default(),
             local: None,
             drain: None,
             is_kept: false,
@@ -125,8 +125,8 @@ impl Backend {
         Place {
             address,
             framework: None,
-            task: self.task.clone(),
-            agent: self.agent.clone(),
+            task: self.task.to_string(),
+            agent: self.agent.to_string(),
             is_containers: false,
         }
     }
@@ -211,7 +211,7 @@ impl VipTable {
     /// Refuses backends of running tasks at the address and port of a backend of another VIP that is kept: what
     /// their agents vouch for has taken the place already, and the rest takes nothing from others.
     fn refuse_claims_to_kept(&mut self) {
-        let mut kept: BTreeMap<(Protocol, SocketAddr), String> = BTreeMap::new();
+        let mut kept: BTreeMap<(Protocol, SocketAddr), Arc<str>> = BTreeMap::new();
         for (key, vip) in &self.vips {
             for (address, backend) in vip.backends.iter().filter(|(_, backend)| backend.is_kept) {
                 kept.entry((key.protocol, *address)).or_insert_with(|| backend.task.clone());
@@ -226,7 +226,7 @@ impl VipTable {
             vip.backends.retain(|address, backend| {
                 let holder = kept.get(&(key.protocol, *address)).filter(|_| !backend.is_kept);
                 refused.extend(holder.map(|holder| Skipped {
-                    task: backend.task.clone(),
+                    task: backend.task.to_string(),
                     value: Some(address.to_string()),
                     reason: format!(
                         "{key} can't use this backend: the task {holder}, which is kept, had {address} before, and \
@@ -390,7 +390,7 @@ impl<'a> TableBuilder<'a> {
     fn add(&mut self, placed: &PlacedPort<'a>) {
         let PlacedPort { task, port, backends, tenants } = placed;
         let framework = self.snapshot.frameworks.get(&*task.key.framework);
-        for label in &port.labels {
+        for label in port.labels.iter() {
             let added = match (framework, backends) {
                 (None, _) => {
                     Err(format!("framework {} is not in the state of the cluster", task.key.framework))
@@ -484,15 +484,16 @@ impl<'a> TableBuilder<'a> {
             vip.add(address, backend);
         }
         // Looked up first: the tasks of a VIP have the same port name, and cloning it for each is in vain.
-        if !vip.port_names.contains(&port.name) {
-            vip.port_names.insert(port.name.clone());
+        if !vip.port_names.contains(&*port.name) {
+            vip.port_names.insert(port.name.to_string());
         }
+        let Some(options) = port.options.as_deref() else { return Ok(()) };
         match first {
-            Some(first) if port.options.concerns_all() => {
+            Some(first) if options.concerns_all() => {
                 Err(format!("the options of this VIP are those of the framework {first}, which comes first"))
             }
             Some(_) => Ok(()),
-            None => vip.ask(&port.options),
+            None => vip.ask(options),
         }
     }
 
@@ -515,8 +516,8 @@ impl<'a> TableBuilder<'a> {
             }
             (!port.is_allocated).then(|| {
                 format!(
-                    "{address} is at {kind}, and port {} is neither among the task's port resources nor mapped \
-                     to its container (vips.ports)",
+                    "{address} is at {kind}, and port {} is neither among the port resources of the task or \
+                     its executor nor mapped to its container (vips.ports)",
                     address.port()
                 )
             })
@@ -659,10 +660,10 @@ impl Vip {
 fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<SocketAddr>) -> Backend {
     Backend {
         condition: Condition::of(task),
-        task: task.key.task.to_string(),
-        agent: task.agent_id.to_string(),
+        task: Arc::clone(&task.key.task),
+        agent: Arc::clone(&task.agent_id),
         local,
-        drain: port.options.drain,
+        drain: port.options.as_ref().and_then(|options| options.drain),
         tenants: tenants.clone(),
         is_kept: false,
     }

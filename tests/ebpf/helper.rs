@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use l4lbd::dataplane::Op;
-use l4lbd::dataplane::ebpf::{Ebpf, Options};
+use l4lbd::dataplane::ebpf::{Ebpf, Ejection, Options};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{place, toolkit};
@@ -74,6 +74,9 @@ pub fn run(arguments: &[String]) -> ExitCode {
         ["reach", vip] => {
             say(toolkit::connect(vip.parse().unwrap()).unwrap().1);
         }
+        ["fail-elsewhere", vip, count, lo] => {
+            fail_elsewhere(vip.parse().unwrap(), count.parse().unwrap(), *lo == "up");
+        }
         ["exempt", pins, vip] => exempt(pins, vip.parse().unwrap()),
         ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
         ["elsewhere-in-a-thread", vip, backend] => {
@@ -106,9 +109,24 @@ fn attempt(vip: SocketAddr) {
     });
 }
 
+/// Connects a number of times in a network namespace of its own, where no server is, and prints how often it failed.
+fn fail_elsewhere(vip: SocketAddr, count: usize, has_loopback: bool) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    if has_loopback {
+        place::loopback_up().unwrap();
+    }
+    let failed = (0..count).filter(|_| TcpStream::connect(vip).is_err()).count();
+    say(format!("{failed} failed"));
+}
+
 /// Exempts itself, then connects, prints the result and waits.
 fn exempt(pins: &str, vip: SocketAddr) {
-    let options = Options { cgroup: None, pins: PathBuf::from(pins), udp_timeout: Duration::from_secs(3600) };
+    let options = Options {
+        cgroup: None,
+        pins: PathBuf::from(pins),
+        udp_timeout: Duration::from_secs(3600),
+        ejection: Ejection::default(),
+    };
     let _exemption = Ebpf::exempt_this_process(&options).unwrap().expect("announced");
     say(match TcpStream::connect(vip) {
         Ok(_) => "connected".to_owned(),
@@ -147,6 +165,7 @@ fn load(cgroup: &str, pins: &str, vip: &str, backends: &[&str]) {
         cgroup: Some(PathBuf::from(cgroup)),
         pins: PathBuf::from(pins),
         udp_timeout: Duration::from_secs(3600),
+        ejection: Ejection::default(),
     };
     let mut ebpf = Ebpf::open(&options).unwrap();
     let backends: Vec<SocketAddr> = backends.iter().map(|backend| backend.parse().unwrap()).collect();

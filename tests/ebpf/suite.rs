@@ -1,8 +1,10 @@
 //! List of the tests, by subject.
 
 mod drain;
+mod eject;
 mod object;
 mod pins;
+mod seen;
 mod spread;
 mod traffic;
 
@@ -51,6 +53,21 @@ pub const TESTS: &[Test] = &[
     ("spread::changes_under_constant_connects", spread::changes_under_constant_connects),
     ("spread::operations_that_are_refused", spread::operations_that_are_refused),
     ("spread::many_services_at_once", spread::many_services_at_once),
+    ("seen::of_connects_by_what_became_of_them", seen::of_connects_by_what_became_of_them),
+    ("seen::of_a_connect_that_took_long", seen::of_a_connect_that_took_long),
+    ("seen::of_multipath_tcp_ends_with_the_connection", seen::of_multipath_tcp_ends_with_the_connection),
+    ("seen::of_a_connection_that_was_reset", seen::of_a_connection_that_was_reset),
+    ("seen::outlives_the_daemon", seen::outlives_the_daemon),
+    ("seen::after_an_upgrade", seen::after_an_upgrade),
+    ("eject::a_server_that_refuses", eject::a_server_that_refuses),
+    ("eject::comes_back_by_itself", eject::comes_back_by_itself),
+    ("eject::a_server_that_does_not_answer", eject::a_server_that_does_not_answer),
+    ("eject::at_most_half_and_never_the_last", eject::at_most_half_and_never_the_last),
+    ("eject::only_for_its_network_namespace", eject::only_for_its_network_namespace),
+    ("eject::not_for_a_connect_that_was_given_up", eject::not_for_a_connect_that_was_given_up),
+    ("eject::not_for_failures_that_are_not_in_a_row", eject::not_for_failures_that_are_not_in_a_row),
+    ("eject::ends_by_the_word_of_mesos", eject::ends_by_the_word_of_mesos),
+    ("eject::not_where_it_is_switched_off", eject::not_where_it_is_switched_off),
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
     ("pins::of_a_version_that_has_fewer_maps", pins::of_a_version_that_has_fewer_maps),

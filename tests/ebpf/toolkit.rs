@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use l4lbd::cluster::Protocol;
-use l4lbd::dataplane::ebpf::{Ebpf, EbpfReading, Options, SCHEDULER};
+use l4lbd::dataplane::ebpf::{Ebpf, EbpfReading, Ejection, Options, SCHEDULER};
 use l4lbd::dataplane::{Op, RealServer, Route, Scheduling, ServiceKey};
 use socket2::{Domain, Socket, Type};
 
@@ -40,6 +40,7 @@ pub fn options() -> Options {
         cgroup: Some(place::cgroup().to_owned()),
         pins: PathBuf::from(format!("{}/{number}", place::BPF)),
         udp_timeout: Duration::from_secs(3600),
+        ejection: Ejection::default(),
     }
 }
 
@@ -185,6 +186,21 @@ pub fn connect(to: SocketAddr) -> std::io::Result<(TcpStream, u16)> {
     stream.set_read_timeout(PATIENCE)?;
     let port = greeting(&mut stream)?;
     Ok((stream, port))
+}
+
+/// Opens a connection of multipath TCP; `None` if the kernel has none.
+pub fn multipath(to: SocketAddr) -> Option<TcpStream> {
+    const MPTCP: i32 = 262;
+    let socket = match Socket::new(Domain::IPV4, Type::STREAM, Some(MPTCP.into())) {
+        // Debian's 5.10 has none.
+        Err(error) if kernel() < (5, 15) => {
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTONOSUPPORT));
+            return None;
+        }
+        socket => socket.expect("a kernel with MPTCP"),
+    };
+    socket.connect(&to.into()).unwrap();
+    Some(TcpStream::from(socket))
 }
 
 pub fn greeting(stream: &mut TcpStream) -> std::io::Result<u16> {

@@ -335,14 +335,20 @@ pub fn state_file(bytes: &[u8]) {
             }
             Err(error) => must_be_set_aside(&store, error, bytes),
         }
-        fs::write(directory.join("cluster.json"), bytes).expect("the directory is writable");
-        match store.cluster() {
-            Ok(Some(cluster)) => {
-                store.save_cluster(&cluster).expect("the directory is writable");
-                assert_eq!(store.cluster().expect("what was written can be read"), Some(cluster));
+        // The file of earlier versions, and the one that the reference of this one leads to.
+        let _ = fs::remove_file(directory.join("cluster.journal"));
+        for file in ["cluster.json", "cluster.journal"] {
+            fs::write(directory.join(file), bytes).expect("the directory is writable");
+            match store.cluster() {
+                Ok(Some(cluster)) => {
+                    store.save_cluster(&cluster).expect("the directory is writable");
+                    assert_eq!(store.cluster().expect("what was written can be read"), Some(cluster));
+                }
+                Ok(None) => assert!(file == "cluster.json", "a file that is there is not seen"),
+                Err(error) => must_be_set_aside(&store, error, bytes),
             }
-            Ok(None) => panic!("a file that is there is not seen"),
-            Err(error) => must_be_set_aside(&store, error, bytes),
+            let reference = r#"{"version":2,"content":"cluster.journal"}"#;
+            fs::write(directory.join("cluster.json"), reference).expect("the directory is writable");
         }
         fs::write(directory.join("deadlines.json"), bytes).expect("the directory is writable");
         match store.deadlines() {

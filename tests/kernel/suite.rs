@@ -1,6 +1,7 @@
 //! The tests, by what a user would notice.
 
 mod churn;
+mod doctor;
 mod drain;
 mod faults;
 mod firewall;
@@ -75,6 +76,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         planes::TESTS,
         rights::TESTS,
         single::TESTS,
+        doctor::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -56,6 +56,34 @@ fn a_port_of_an_agent_is_the_task_s_to_which_the_agent_gave_it() {
     }
 }
 
+/// The tasks of a pod have no port resources of their own, but their executor has.
+#[test]
+fn a_port_of_an_executor_is_that_of_its_task_that_announces_it() {
+    let member = |id: &str, number: u16, label: &str| {
+        format!(
+            r#"{{"id":"{id}","name":"{id}","framework_id":"F","slave_id":"S1","executor_id":"e","state":"TASK_RUNNING",
+            "discovery":{{"name":"{id}","ports":{{"ports":[{{"number":{number},"protocol":"tcp",{label}}}]}}}}}}"#
+        )
+    };
+    let vip = r#""labels":{"labels":[{"key":"VIP_0","value":"/web:80"}]}"#;
+    for label in [vip, r#""name":"http""#] {
+        let text = format!(
+            r#"{{"slaves":[{{"id":"S0","pid":"slave(1)@10.0.0.1:5051"}},{{"id":"S1","pid":"slave(1)@10.0.0.1:5051"}}],
+            "frameworks":[{{"id":"F","name":"marathon","tasks":[{},{},{}],"executors":[{{"executor_id":"e",
+            "framework_id":"F","slave_id":"S1","resources":{{"ports":"[31000-31002]"}}}}]}}]}}"#,
+            member("a", 31000, label),
+            member("b", 31001, label),
+            member("c", 31009, label)
+        );
+        let snapshot = mesos::parse(text.as_bytes(), None).unwrap();
+        let asked = [31000, 31001, 31002, 31009].map(|port| place(&format!("10.0.0.1:{port}"), "S0"));
+        let found = holders(&snapshot, &asked).into_iter().map(|holder| holder.map(|holder| holder.task));
+        let found: Vec<Option<String>> = found.collect();
+        // A port that no task announces stays with nobody, such as one of a task of the pod that has ended.
+        assert_eq!(found, [Some("a".to_owned()), Some("b".to_owned()), None, None], "{label}");
+    }
+}
+
 #[test]
 fn another_address_is_given_anew_only_by_the_agent_that_had_it() {
     for (agent, expected) in [("S0", true), ("S1", true), ("S2", false)] {

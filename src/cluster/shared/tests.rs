@@ -64,6 +64,11 @@ proptest! {
         sane(&map);
         prop_assert!(map.iter().eq(model.iter()));
         let (before, before_model) = (map.clone(), model.clone());
+        let mut packed = map.clone();
+        packed.pack();
+        sane(&packed);
+        prop_assert!(packed.iter().eq(model.iter()) && packed == map);
+        prop_assert_eq!(packed.chunks.len(), map.len().div_ceil(MAX_CHUNK));
         apply(&mut map, &mut model, &second);
         sane(&map);
         prop_assert!(before.iter().eq(before_model.iter()), "a copy stays as it was");

@@ -43,14 +43,22 @@ fn kernel_is_opened_as_configured_by_present_and_old_names() {
         "dataplane = \"ebpf\"\n[ipvs]\nlink = \"vips\"\nudp_timeout = \"30s\"\n",
         "[dataplane]\nkind = \"ebpf\"\nlink = \"vips\"\nudp_timeout = \"30s\"\n",
     ] {
-        let options = kernel(&config(&format!("{text}[ebpf]\ncgroup = \"/c\"\npins = \"/p\"\n")));
+        let options = kernel(&config(&format!(
+            "{text}[ebpf]\ncgroup = \"/c\"\npins = \"/p\"\n\
+             [balance]\neject_after = 5\neject_time = \"2s\"\neject_limit = \"1m\"\n"
+        )));
         assert_eq!(
             (options.plane, options.link.as_str()),
             (Some(crate::dataplane::PlaneKind::Ebpf), "vips"),
             "{text}"
         );
         let udp_timeout = std::time::Duration::from_secs(30);
-        assert_eq!(options.ebpf, ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into(), udp_timeout });
+        let [time, limit] = [2, 60].map(std::time::Duration::from_secs);
+        let ejection = ebpf::Ejection { after: 5, time, limit };
+        assert_eq!(
+            options.ebpf,
+            ebpf::Options { cgroup: Some("/c".into()), pins: "/p".into(), udp_timeout, ejection }
+        );
         assert_eq!(options.access, Access::Program);
     }
 }

@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 
 const DIRECTORY: &str = "src/dataplane/ebpf";
 const OBJECT: &str = "l4lbd.bpf.o";
-/// Files that belong together, and their digests as sha1sum(1) writes them.
+/// Files that belong together, and their digests as sha1sum(1) writes them, with the version of clang as a comment.
 const FILES: [&str; 3] = ["l4lbd.bpf.c", "compile", OBJECT];
 const DIGESTS: &str = "l4lbd.bpf.sha1";
 
@@ -61,8 +61,8 @@ fn compile(object: &Path, target: &str, reason: &str) {
         Ok(output) if output.status.success() => {}
         Ok(output) => fail(&format!(
             "cannot compile {DIRECTORY}/l4lbd.bpf.c, which is necessary because {reason}. That needs clang 12 or \
-             newer and the headers of libbpf and Linux (Debian: apt-get install clang libbpf-dev linux-libc-dev); \
-             another clang can be named in the environment variable CLANG.\n{}",
+             newer, llvm-strip, and the headers of libbpf and Linux (Debian: apt-get install clang llvm libbpf-dev \
+             linux-libc-dev); others can be named in the environment variables CLANG and LLVM_STRIP.\n{}",
             String::from_utf8_lossy(&output.stderr)
         )),
         Err(error) => {

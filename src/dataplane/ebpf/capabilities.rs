@@ -1,11 +1,16 @@
 //! Capabilities that eBPF needs and this process lacks; see capabilities(7).
 
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 
 const FOR_EBPF: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// Needed to find the network namespaces of other users' processes, and to enter them.
 const FOR_NAMESPACES: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN];
+
+/// Lists what a process with these capabilities lacks to load and attach programs.
+pub fn lacking_for_ebpf(held: &CapsHashSet) -> Vec<Capability> {
+    for_ebpf(|capability| held.contains(&capability))
+}
 
 /// Lists what this process lacks to load and attach programs; empty if that cannot be read.
 pub fn missing_for_ebpf() -> Vec<Capability> {

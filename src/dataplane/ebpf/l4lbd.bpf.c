@@ -27,6 +27,18 @@
 #define MAX_DATAGRAMS 65536
 #define MAX_OVERFLOW 32768
 #define MAX_EXEMPT 1024
+#define LOCKS 64
+#define ATTEMPTS 6
+#define MAX_TROUBLES 8192
+
+// Servers of a VIP that are remembered to have failed for a network namespace, and so the most that are ejected.
+#define FAILING 16
+
+// Classes of the time that a connect took: up to 64 microseconds, twice as long as the one before, and the rest.
+#define LATENCIES 16
+#define LATENCY_SHIFT 6
+// Time that the kernel waits for an answer before it sends a SYN again.
+#define FIRST_TIMEOUT 1000000000ull
 
 // Servers that an unconnected UDP socket keeps in its storage, and questions that it waits for answers to.
 #define KEPT 12
@@ -67,6 +79,72 @@ struct taken {
 	__u16 port;
 	__u16 counted;
 	__u32 id;
+};
+
+// Connects to a server since it was given its id. The numbers start again at 0 after the largest.
+struct connects {
+	__u32 begun;
+	__u32 established;
+	__u32 refused;
+	__u32 timed_out;
+	// SYNs that were sent again.
+	__u32 retransmissions;
+	// Number of the VIP's element in `vip_connects`, counted from 1; 0 if it has none.
+	__u32 vip;
+};
+
+// Connects to a VIP, also to servers that it lost.
+struct vip_connects {
+	struct vip vip;
+	__u32 refused;
+	__u64 begun;
+	__u64 established;
+	__u32 timed_out;
+	__u32 retransmissions;
+	// Established connections by the time that their connect took.
+	__u32 latencies[LATENCIES];
+};
+
+// VIP as it is used in a network namespace, which is identified by its cookie.
+struct client {
+	__u64 namespace;
+	struct vip vip;
+	__u32 zero;
+};
+
+// Server that has failed for a client. Times are those of now().
+struct failing {
+	// Id of the server, counted from 1; 0 if this place is free.
+	__u32 server;
+	// Number of its stay, see stay_of().
+	__u32 stay;
+	// Failures since the last success, and times that it was ejected since.
+	__u16 failures;
+	__u16 ejections;
+	// End of the ejection. After that, a single connection is sent there to see what becomes of it.
+	__u32 until;
+	// Begin of that connection; 0 if it has not begun.
+	__u32 trial;
+	// Time of the last failure.
+	__u32 failed;
+};
+
+// Failures of a server, whoever its client was.
+struct failures {
+	// Time of the last one; 0 for none.
+	__u32 failed;
+	// Random number that the daemon writes each time that the server begins to take connections.
+	__u32 begun;
+};
+
+// Servers of a VIP that have failed for a client.
+struct troubles {
+	struct failing failing[FAILING];
+};
+
+struct lock {
+	struct bpf_spin_lock lock;
+	__u32 zero;
 };
 
 // Network of VIPs: number of leading bits and address.
@@ -244,11 +322,97 @@ struct {
 	__type(value, __u32);
 } announcers SEC(".maps");
 
+// What became of the connects to each server, by the server's id.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, struct connects);
+} connects SEC(".maps");
+
+// What became of the connects to each VIP.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_VIPS);
+	__type(key, __u32);
+	__type(value, struct vip_connects);
+} vip_connects SEC(".maps");
+
+// Time at which a connect began whose first SYN was not answered; 0 for any other socket.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} late SEC(".maps");
+
+// Locks for what is to be done once for a socket, by the id of its server.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOCKS);
+	__type(key, __u32);
+	__type(value, struct lock);
+} locks SEC(".maps");
+
+// Failures of each server, by its id. They spare the connects to all other servers from looking for their client's
+// own troubles.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, struct failures);
+} failures SEC(".maps");
+
+// Servers that have failed for a client.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_TROUBLES);
+	__type(key, struct client);
+	__type(value, struct troubles);
+} troubles SEC(".maps");
+
+// The beginning of each element of `troubles`, which would not fit on the stack. Nothing is written here.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct troubles);
+} no_troubles SEC(".maps");
+
+// Network namespaces of connecting sockets, for kernels that do not tell them to the program `sock_ops`.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} namespaces SEC(".maps");
+
 // Set if the kernel has bpf_set_retval (5.18). Without it a refused call fails with EPERM.
 const volatile __u32 has_set_retval = 1;
 
 // Time without a datagram after which an unconnected socket may get another server.
 const volatile __u32 udp_timeout = 60000000000 >> TIME_SHIFT;
+
+// Set if the kernel has bpf_get_netns_cookie for `sock_ops` (5.15).
+const volatile __u32 has_namespace = 1;
+
+// Failures in a row for which a server is ejected; 0 for none.
+const volatile __u32 eject_after = 3;
+// Time of the first ejection, and the longest one.
+const volatile __u32 eject_time = 1000000000 >> TIME_SHIFT;
+const volatile __u32 eject_limit = 30000000000 >> TIME_SHIFT;
+
+// Time after a failure for which it is remembered beyond the longest ejection.
+#define MEMORY (60000000000 >> TIME_SHIFT)
+// Time for which the outcome of a trial is waited for. The first SYN is due again after a second.
+#define LONGEST_TRIAL (3000000000 >> TIME_SHIFT)
+
+// Longest time for which a program runs.
+#define MOMENT (1000000000 >> TIME_SHIFT)
+
+// Bits of the field `counted`. The second is set for a trial.
+#define COUNTED 1
+#define TRIAL 2
 
 enum verdict { PASS, REFUSE, SEND };
 
@@ -296,13 +460,163 @@ static __always_inline __u64 load_of(const struct slot *slot, const struct slot 
 	return count && *count >= 0 ? (*count + 1) * other->weight : 0;
 }
 
-// Chooses a server: of two random ones the one with fewer connections for its weight. The socket of a
-// datagram is not counted, so datagrams go to a random server.
-static __always_inline enum verdict choose(const struct vip *vip, int connects, struct slot **chosen)
+static __always_inline __u32 now(void)
 {
-	// Reading an element while it is replaced is rare. Three times in a row does not happen in practice.
+	__u32 time = bpf_ktime_get_ns() >> TIME_SHIFT;
+	// 0 stands for no time at all.
+	return time ? time : 1;
+}
+
+static __always_inline __u32 term_of(__u32 id)
+{
+	__u32 *term = bpf_map_lookup_elem(&active, &id);
+	return term ? *term : 0;
+}
+
+// Returns 1 for 0, and 0 for any other number of 32 bits. The verifier would follow both ways of a comparison, for
+// each of the places below; the compiler is kept from making one of it.
+static __always_inline __u64 is_zero(__u64 number)
+{
+	asm volatile("" : "+r"(number));
+	number = (number - 1) >> 63;
+	asm volatile("" : "+r"(number));
+	return number;
+}
+
+// Returns 1 if a time is at most so long ago. Another processor may have noted one that is a moment ahead.
+static __always_inline int is_since(__u32 since, __u32 time, __u32 limit)
+{
+	return time - since + MOMENT <= limit + MOMENT;
+}
+
+static __always_inline int is_remembered(__u32 failed, __u32 time)
+{
+	return is_since(failed, time, eject_limit + MEMORY);
+}
+
+// Returns 1 if the last failure of a server, for any client, is not long ago.
+static __always_inline int is_suspect(__u32 id, __u32 time)
+{
+	struct failures *known = bpf_map_lookup_elem(&failures, &id);
+	return known && known->failed && is_remembered(known->failed, time);
+}
+
+// Returns a number for a server from when it begins to take connections until it takes none any more, by the word of
+// Mesos; 0 if it takes none. What is remembered of a server ends with that.
+static __always_inline __u32 stay_of(__u32 id)
+{
+	__u32 term = term_of(id);
+	struct failures *known = bpf_map_lookup_elem(&failures, &id);
+	return term && known ? (term ^ known->begun) | 1 : 0;
+}
+
+static __always_inline struct failing *failing_at(struct troubles *troubles, __u64 place)
+{
+	place--;
+	if (place >= FAILING)
+		return NULL;
+	asm volatile("" : "+r"(place));
+	return &troubles->failing[place];
+}
+
+// Finds a server among those that failed for a client; NULL if it is none of them.
+static __always_inline struct failing *failing_of(struct troubles *troubles, __u32 id)
+{
+	__u64 place = 0;
 #pragma unroll
-	for (int attempt = 0; attempt < 3; attempt++) {
+	for (__u32 i = 0; i < FAILING; i++)
+		place += is_zero(troubles->failing[i].server ^ (id + 1)) * (i + 1);
+	return failing_at(troubles, place);
+}
+
+// Finds a place for another server: a free one, or of one that takes connections; NULL if all are ejected.
+static __always_inline struct failing *place_for_failing(struct troubles *troubles)
+{
+	__u64 free = 0, serving = 0;
+#pragma unroll
+	for (__u32 i = 0; i < FAILING; i++) {
+		struct failing *failing = &troubles->failing[i];
+		free += is_zero(failing->server) * (i + 1 - free);
+		serving += is_zero(failing->ejections) * (i + 1 - serving);
+	}
+	return failing_at(troubles, free ? free : serving);
+}
+
+static __always_inline __u32 ejected(const struct troubles *troubles)
+{
+	__u32 ejected = FAILING;
+#pragma unroll
+	for (__u32 i = 0; i < FAILING; i++)
+		ejected -= is_zero(troubles->failing[i].ejections);
+	return ejected;
+}
+
+// Forgets servers that take no connections any more, or failed long ago.
+static __always_inline void forget_failing(struct troubles *troubles, __u32 time)
+{
+	for (__u32 i = 0; i < FAILING; i++) {
+		struct failing *failing = &troubles->failing[i];
+		if (failing->server && (stay_of(failing->server - 1) != failing->stay || !is_remembered(failing->failed, time))) {
+			failing->ejections = 0;
+			failing->server = 0;
+		}
+	}
+}
+
+static __always_inline struct lock *lock_of(__u32 index)
+{
+	index %= LOCKS;
+	return bpf_map_lookup_elem(&locks, &index);
+}
+
+// One lock for all servers of a VIP, because their ejections are counted.
+static __always_inline struct lock *lock_of_vip(const struct vip *vip)
+{
+	return lock_of(vip->address.words[3] ^ vip->address.words[3] >> 24 ^ vip->port);
+}
+
+enum standing { FREE, DUE, EJECTED };
+
+// Tells if a server takes connections of a client, or is to be tried by one.
+static __always_inline enum standing standing_of(struct troubles *troubles, __u32 id, __u32 time)
+{
+	struct failing *failing = failing_of(troubles, id);
+	if (!failing || !failing->ejections || failing->stay != stay_of(id) || !is_remembered(failing->failed, time))
+		return FREE;
+	if ((__s32)(time - failing->until) < 0)
+		return EJECTED;
+	__u32 trial = failing->trial;
+	return trial && is_since(trial, time, LONGEST_TRIAL) ? EJECTED : DUE;
+}
+
+// Returns 1 if the caller's connection is the trial of a server.
+static __always_inline int try_again(const struct vip *vip, struct troubles *troubles, __u32 id, __u32 time)
+{
+	struct lock *lock = lock_of_vip(vip);
+	struct failing *failing = failing_of(troubles, id);
+	if (!lock || !failing)
+		return 0;
+	int is_trial = 0;
+	bpf_spin_lock(&lock->lock);
+	if (!failing->trial || !is_since(failing->trial, time, LONGEST_TRIAL)) {
+		failing->trial = time;
+		is_trial = 1;
+	}
+	bpf_spin_unlock(&lock->lock);
+	return is_trial;
+}
+
+// Chooses a server: of two random ones the one with fewer connections for its weight. The socket of a
+// datagram is not counted, so datagrams go to a random server. Servers that are ejected for the client are passed
+// over; `trial` is set if this is the connection that shows if one of them is to come back.
+static __always_inline enum verdict choose(struct bpf_sock_addr *context, const struct vip *vip, int connects,
+					   struct slot **chosen, int *trial)
+{
+	int ejects = connects && eject_after && vip->protocol == IPPROTO_TCP;
+	struct slot *any = NULL;
+	// Reading an element while it is replaced is rare. Three times in a row does not happen in practice. And of the
+	// servers at most half are ejected, so that both of two are so again and again only once in thousands of times.
+	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		__u64 *found = bpf_map_lookup_elem(&vips, vip);
 		if (!found) {
 			struct network network = { 128, vip->address };
@@ -323,13 +637,40 @@ static __always_inline enum verdict choose(const struct vip *vip, int connects, 
 			if (second >= first)
 				second++;
 			struct slot *other = slot_of(vip, base + second);
-			if (other && load_of(other, slot) < load_of(slot, other))
+			if (!other)
+				continue;
+			__u32 time = ejects ? now() : 0;
+			struct troubles *own = NULL;
+			if (ejects && (is_suspect(slot->id, time) || is_suspect(other->id, time))) {
+				struct client client = { bpf_get_netns_cookie(context), *vip, 0 };
+				own = bpf_map_lookup_elem(&troubles, &client);
+			}
+			int is_less = load_of(other, slot) < load_of(slot, other);
+			if (own) {
+				any = slot;
+				enum standing standing = standing_of(own, slot->id, time);
+				enum standing of_other = standing_of(own, other->id, time);
+				if (standing == EJECTED || (of_other != EJECTED && is_less)) {
+					slot = other;
+					standing = of_other;
+				}
+				if (standing == EJECTED)
+					continue;
+				*trial = standing == DUE;
+				// Another connection may have begun the trial just now.
+				if (*trial && !try_again(vip, own, slot->id, time)) {
+					*trial = 0;
+					continue;
+				}
+			} else if (is_less) {
 				slot = other;
+			}
 		}
 		*chosen = slot;
 		return SEND;
 	}
-	return REFUSE;
+	*chosen = any;
+	return any ? SEND : REFUSE;
 }
 
 // Adds a difference to the connections of a server.
@@ -340,26 +681,30 @@ static __always_inline void add(__u32 id, __u64 difference)
 		__sync_fetch_and_add(count, difference);
 }
 
+// Returns 1 if the socket was counted, which it is not from now on.
+static __always_inline int uncount(struct taken *taken)
+{
+	if (!taken->counted)
+		return 0;
+	// A connection may be reset while its descriptor is closed, and only one of both may take it from the count.
+	struct lock *lock = lock_of(taken->id);
+	if (!lock)
+		return 0;
+	bpf_spin_lock(&lock->lock);
+	int counted = taken->counted;
+	taken->counted = 0;
+	bpf_spin_unlock(&lock->lock);
+	return counted;
+}
+
 // Stops counting a socket.
 static __always_inline void release(struct taken *taken, __u64 cookie)
 {
-	if (!taken->counted)
+	if (!uncount(taken))
 		return;
-	taken->counted = 0;
 	add(taken->id, -1);
 	if (taken->vip.protocol == IPPROTO_UDP)
 		bpf_map_delete_elem(&datagrams, &cookie);
-}
-
-static __always_inline __u32 now(void)
-{
-	return bpf_ktime_get_ns() >> TIME_SHIFT;
-}
-
-static __always_inline __u32 term_of(__u32 id)
-{
-	__u32 *term = bpf_map_lookup_elem(&active, &id);
-	return term ? *term : 0;
 }
 
 // Returns 1 if a kept server still takes datagrams for its VIP.
@@ -636,7 +981,8 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	struct vip vip = vip_of(context, address);
 	int is_udp = vip.protocol == IPPROTO_UDP;
 	struct slot *slot = NULL;
-	enum verdict verdict = choose(&vip, 1, &slot);
+	int trial = 0;
+	enum verdict verdict = choose(context, &vip, 1, &slot, &trial);
 	struct bpf_sock *sk = context->sk;
 	// No VIP has port 0.
 	if (sk && !vip.port && is_udp)
@@ -683,7 +1029,12 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 	taken->address = *target->address;
 	taken->port = target->port;
 	taken->id = id;
-	taken->counted = 1;
+	taken->counted = trial ? COUNTED | TRIAL : COUNTED;
+	if (eject_after && !has_namespace && !is_udp) {
+		__u64 *namespace = bpf_sk_storage_get(&namespaces, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (namespace)
+			*namespace = bpf_get_netns_cookie(context);
+	}
 	add(taken->id, 1);
 	if (is_udp)
 		bpf_map_update_elem(&datagrams, &cookie, &taken->id, BPF_ANY);
@@ -706,7 +1057,8 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 		return SEND;
 	}
 	struct slot *slot = NULL;
-	enum verdict verdict = choose(&vip, 0, &slot);
+	int trial = 0;
+	enum verdict verdict = choose(context, &vip, 0, &slot, &trial);
 	if (verdict != PASS && is_exempt())
 		return PASS;
 	if (verdict == REFUSE)
@@ -920,6 +1272,201 @@ int sock_release(struct bpf_sock *sk)
 	if (taken)
 		release(taken, bpf_get_socket_cookie(sk));
 	withdraw(sk);
+	return 1;
+}
+
+// Element of the map `vip_connects` for a connection; NULL if its VIP has none.
+static __always_inline struct vip_connects *vip_connects_of(const struct connects *own, const struct taken *taken)
+{
+	__u32 index = own->vip - 1;
+	struct vip_connects *found = bpf_map_lookup_elem(&vip_connects, &index);
+	// Another VIP may have the element by now.
+	return found && same_vip(&found->vip, &taken->vip) ? found : NULL;
+}
+
+// Class of a time in microseconds.
+static __always_inline __u32 class_of(__u64 time)
+{
+	__u32 class = 0;
+	time >>= LATENCY_SHIFT;
+#pragma unroll
+	for (int step = 8; step; step /= 2) {
+		if (time >> step) {
+			time >>= step;
+			class += step;
+		}
+	}
+	class += time > 0;
+	return class < LATENCIES ? class : LATENCIES - 1;
+}
+
+// Returns the network namespace of a connecting socket; 0 if an earlier version of these programs has sent it.
+static __always_inline __u64 namespace_of(struct bpf_sock_ops *context, struct bpf_sock *sk)
+{
+	if (has_namespace)
+		return bpf_get_netns_cookie(context);
+	__u64 *namespace = bpf_sk_storage_get(&namespaces, sk, NULL, 0);
+	return namespace ? *namespace : 0;
+}
+
+// Servers that have failed for the client of a socket.
+static __always_inline struct troubles *troubles_of(struct bpf_sock_ops *context, struct bpf_sock *sk,
+						    const struct taken *taken, int create)
+{
+	struct client client = { namespace_of(context, sk), taken->vip, 0 };
+	if (!client.namespace)
+		return NULL;
+	struct troubles *own = bpf_map_lookup_elem(&troubles, &client);
+	if (own || !create)
+		return own;
+	__u32 first = 0;
+	struct troubles *none = bpf_map_lookup_elem(&no_troubles, &first);
+	if (!none)
+		return NULL;
+	bpf_map_update_elem(&troubles, &client, none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&troubles, &client);
+}
+
+// Notes that a server has answered a client. Whatever it did before, it takes connections from now on.
+static __always_inline void note_success(struct bpf_sock_ops *context, struct bpf_sock *sk, const struct taken *taken)
+{
+	if (!eject_after || !is_suspect(taken->id, now()))
+		return;
+	struct troubles *own = troubles_of(context, sk, taken, 0);
+	struct failing *failing = own ? failing_of(own, taken->id) : NULL;
+	struct lock *lock = lock_of_vip(&taken->vip);
+	if (!failing || !lock)
+		return;
+	bpf_spin_lock(&lock->lock);
+	failing->failures = 0;
+	failing->ejections = 0;
+	failing->trial = 0;
+	bpf_spin_unlock(&lock->lock);
+}
+
+// Notes that a server has refused a client, or has not answered its first SYN.
+static __always_inline void note_failure(struct bpf_sock_ops *context, struct bpf_sock *sk, const struct taken *taken,
+					 int is_trial)
+{
+	__u32 id = taken->id, time = now(), stay = stay_of(id);
+	if (!eject_after || !stay)
+		return;
+	__u64 *word = bpf_map_lookup_elem(&vips, &taken->vip);
+	struct failures *known = bpf_map_lookup_elem(&failures, &id);
+	struct troubles *own = troubles_of(context, sk, taken, 1);
+	if (!own || !word || !known)
+		return;
+	known->failed = time;
+	__u32 serving = (*word >> 32) & 0xffff;
+	forget_failing(own, time);
+	struct lock *lock = lock_of_vip(&taken->vip);
+	if (!lock)
+		return;
+	bpf_spin_lock(&lock->lock);
+	struct failing *failing = failing_of(own, id);
+	if (!failing) {
+		failing = place_for_failing(own);
+		if (failing)
+			*failing = (struct failing){ id + 1, stay };
+	}
+	if (failing) {
+		failing->failed = time;
+		__u32 is_ejected = failing->ejections;
+		if (!is_ejected && failing->failures < 0xffff)
+			failing->failures++;
+		// Those that began before it was ejected are no news.
+		int is_due = is_ejected ? is_trial : failing->failures >= eject_after &&
+							     (ejected(own) + 1) * 2 <= serving;
+		if (is_due) {
+			__u64 duration = (__u64)eject_time << (is_ejected & 15);
+			failing->until = time + (duration < eject_limit ? duration : eject_limit);
+			failing->trial = 0;
+			if (is_ejected < 15)
+				failing->ejections = is_ejected + 1;
+		}
+	}
+	bpf_spin_unlock(&lock->lock);
+}
+
+// Counts what becomes of the connections that the programs above have sent somewhere, as the kernel sees it.
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *context)
+{
+	__u32 event = context->op;
+	if (event != BPF_SOCK_OPS_TCP_CONNECT_CB && event != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    event != BPF_SOCK_OPS_RTO_CB && event != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	struct bpf_sock *sk = context->sk;
+	if (!sk)
+		return 1;
+	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!taken)
+		return 1;
+	__u32 id = taken->id;
+	struct connects *own = bpf_map_lookup_elem(&connects, &id);
+	if (!own)
+		return 1;
+	struct vip_connects *all = vip_connects_of(own, taken);
+	if (event == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		if (began)
+			*began = 0;
+		__sync_fetch_and_add(&own->begun, 1);
+		if (all)
+			__sync_fetch_and_add(&all->begun, 1);
+		// They are not taken back: another program may have asked for the same.
+		bpf_sock_ops_cb_flags_set(context, context->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTO_CB_FLAG |
+							   BPF_SOCK_OPS_STATE_CB_FLAG);
+	} else if (event == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		__sync_fetch_and_add(&own->established, 1);
+		note_success(context, sk, taken);
+		if (!all)
+			return 1;
+		__sync_fetch_and_add(&all->established, 1);
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		// The kernel has measured the answer to a SYN that was sent once.
+		__u64 time = began && *began ? (bpf_ktime_get_ns() - *began) / 1000 : context->srtt_us >> 3;
+		__u32 class = class_of(time);
+		// The compiler may compare a copy, and the verifier knows nothing of the other then.
+		asm volatile("" : "+r"(class));
+		if (class < LATENCIES)
+			__sync_fetch_and_add(&all->latencies[class], 1);
+	} else if (event == BPF_SOCK_OPS_RTO_CB) {
+		if (context->state != BPF_TCP_SYN_SENT)
+			return 1;
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (began && !*began) {
+			*began = bpf_ktime_get_ns() - FIRST_TIMEOUT;
+			note_failure(context, sk, taken, taken->counted & TRIAL);
+		}
+		// The third argument is set if the kernel gives up.
+		if (context->args[2])
+			return 1;
+		__sync_fetch_and_add(&own->retransmissions, 1);
+		if (all)
+			__sync_fetch_and_add(&all->retransmissions, 1);
+	} else if (context->args[1] == BPF_TCP_CLOSE) {
+		int is_trial = taken->counted & TRIAL;
+		// No other program sees the end of sockets that are the kernel's, as those of multipath TCP are.
+		if (uncount(taken))
+			add(id, -1);
+		if (context->args[0] != BPF_TCP_SYN_SENT)
+			return 1;
+		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
+		// A program that closes its socket before an answer came looks the same, but for what was received.
+		if (context->segs_in) {
+			__sync_fetch_and_add(&own->refused, 1);
+			// It was noted when the first SYN was not answered.
+			if (!began || !*began)
+				note_failure(context, sk, taken, is_trial);
+			if (all)
+				__sync_fetch_and_add(&all->refused, 1);
+		} else if (began && *began) {
+			__sync_fetch_and_add(&own->timed_out, 1);
+			if (all)
+				__sync_fetch_and_add(&all->timed_out, 1);
+		}
+	}
 	return 1;
 }
 

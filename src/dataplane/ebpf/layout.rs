@@ -13,10 +13,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha1::{Digest, Sha1};
 use zerocopy::byteorder::{BigEndian, U16};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::bpf::{self, MapInfo};
 use crate::cluster::Protocol;
+use crate::dataplane::connects::{Connects, LatencyClass, ServiceConnects};
 use crate::dataplane::state::ServiceKey;
 
 /// Name of the directory for the pins of this layout.
@@ -93,8 +94,24 @@ pub const REPLIES: MapLayout = map::<[u8; 32], [u8; 20]>("replies", bpf::LRU_HAS
 pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
 /// Storage of announcers: 0, or the id under which the process is exempt.
 pub const ANNOUNCERS: MapLayout = map::<u32, u32>("announcers", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+/// Server id to what became of the connects to that server.
+pub const CONNECTS: MapLayout = map::<u32, ServerConnects>("connects", bpf::ARRAY, SERVERS, 0);
+/// Counts of connects by their outcome: an element for each VIP, in any order.
+pub const VIP_CONNECTS: MapLayout = map::<u32, VipConnects>("vip_connects", bpf::ARRAY, SERVICES, 0);
+/// Storage of sockets whose first SYN was not answered. Only the programs use it.
+pub const LATE: MapLayout = map::<u32, u64>("late", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+/// Locks of the programs.
+pub const LOCKS: MapLayout = map::<u32, u64>("locks", bpf::ARRAY, 64, 0);
 
-pub const MAPS: [MapLayout; 12] = [
+/// Server id to its last failure, of any client.
+pub const FAILURES: MapLayout = map::<u32, Failures>("failures", bpf::ARRAY, SERVERS, 0);
+/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next two.
+pub const TROUBLES: MapLayout = map::<[u8; 32], Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
+pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRAY, 1, 0);
+/// Storage of connecting sockets: the cookie of their network namespace.
+pub const NAMESPACES: MapLayout = map::<u32, u64>("namespaces", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+
+pub const MAPS: [MapLayout; 20] = [
     VIPS,
     SLOTS_MAP,
     COUNTS,
@@ -107,6 +124,14 @@ pub const MAPS: [MapLayout; 12] = [
     REPLIES,
     EXEMPT,
     ANNOUNCERS,
+    CONNECTS,
+    VIP_CONNECTS,
+    LATE,
+    LOCKS,
+    FAILURES,
+    TROUBLES,
+    NO_TROUBLES,
+    NAMESPACES,
 ];
 
 /// Maps that every version of this layout has, for those who only look.
@@ -114,6 +139,9 @@ pub const TABLES: [MapLayout; 5] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, ANNOUNCER
 
 /// Value of the map `unconnected`: `struct keeps`.
 pub type Keeps = [u8; 904];
+
+/// Value of the map `troubles`: `struct troubles`.
+pub type Troubles = [u8; 384];
 
 /// Program and the place in the kernel where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +156,11 @@ const fn hook(name: &'static str, number: u32) -> Hook {
     Hook { name, number }
 }
 
-/// All programs in the order in which they are attached. Those that release a socket and show its peer
-/// come before those that choose servers, so that the first connections are counted and shown right.
-pub const HOOKS: [Hook; 9] = [
+/// All programs in the order in which they are attached. Those that release a socket, follow it and show its
+/// peer come before those that choose servers, so that the first connections are counted and shown right.
+pub const HOOKS: [Hook; 10] = [
     hook("sock_release", 34),
+    hook("sock_ops", 3),
     hook("getpeername4", 29),
     hook("getpeername6", 30),
     hook("recvmsg4", 19),
@@ -286,6 +315,106 @@ pub struct SocketServer {
     counted: u16,
     /// Index into the map `counts`.
     pub id: u32,
+}
+
+/// Value of the map `failures`: `struct failures`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Failures {
+    /// Time of the last one, in the programs' unit; 0 for none.
+    failed: u32,
+    /// Random number of the server's stay.
+    begun: u32,
+}
+
+impl Failures {
+    /// The beginning, for a server that has been given this number.
+    pub fn none(begun: u32) -> Self {
+        Self { failed: 0, begun }
+    }
+}
+
+/// Classes of the time that a connect took. The first has those below 64 microseconds, each other one those
+/// that took up to twice as long, and the last one the rest.
+pub const LATENCIES: usize = 16;
+/// Bound of the first class, as a power of 2 of microseconds.
+const FIRST_LATENCY: u32 = 6;
+
+/// Value of the map `connects`: `struct connects`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct ServerConnects {
+    begun: u32,
+    established: u32,
+    refused: u32,
+    timed_out: u32,
+    retransmissions: u32,
+    /// Number of the VIP's element in `vip_connects`, counted from 1; 0 if it has none.
+    pub vip: u32,
+}
+
+impl ServerConnects {
+    /// The beginning, for a server of the VIP with this element.
+    pub fn of(element: u32) -> Self {
+        Self { vip: element + 1, ..Self::default() }
+    }
+
+    /// True if this is for a server of the VIP with this element.
+    pub fn is_of(&self, element: u32) -> bool {
+        self.vip == element + 1
+    }
+
+    pub fn connects(&self) -> Connects {
+        Connects {
+            begun: self.begun.into(),
+            established: self.established.into(),
+            refused: self.refused.into(),
+            timed_out: self.timed_out.into(),
+            syn_retransmissions: self.retransmissions.into(),
+        }
+    }
+}
+
+/// Value of the map `vip_connects`: `struct vip_connects`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct VipConnects {
+    vip: VipKey,
+    refused: u32,
+    begun: u64,
+    established: u64,
+    timed_out: u32,
+    retransmissions: u32,
+    latencies: [u32; LATENCIES],
+}
+
+impl VipConnects {
+    /// The beginning, for a service.
+    pub fn of(service: ServiceKey) -> Self {
+        Self { vip: service.into(), ..Self::new_zeroed() }
+    }
+
+    /// Returns the service, unless the element is free.
+    pub fn service(&self) -> Option<ServiceKey> {
+        self.vip.service()
+    }
+
+    pub fn connects(&self) -> ServiceConnects {
+        let bounds = (FIRST_LATENCY..).map(|power| 1 << power).take(LATENCIES - 1).map(Some).chain([None]);
+        let classes = bounds.zip(self.latencies).filter(|(_, connects)| *connects > 0);
+        ServiceConnects {
+            connects: Connects {
+                begun: self.begun,
+                established: self.established,
+                refused: self.refused.into(),
+                timed_out: self.timed_out.into(),
+                syn_retransmissions: self.retransmissions.into(),
+            },
+            latency: classes
+                .map(|(below_us, connects)| LatencyClass { below_us, connects: connects.into() })
+                .collect(),
+        }
+    }
 }
 
 /// Key of the map `networks`: `struct network`.

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
-use super::layout::{self, Keeps, MapLayout, NetworkKey, Slot, SocketServer, TABLES, VipKey};
+use super::layout::{
+    self, Failures, Keeps, MapLayout, NetworkKey, ServerConnects, Slot, SocketServer, TABLES, Troubles,
+    VipConnects, VipKey,
+};
 
 /// Maps that a reading needs, which an earlier version of the programs has as well.
 #[derive(Debug)]
@@ -25,11 +28,19 @@ pub struct Maps {
     pub sockets: Map<u32, SocketServer>,
     pub datagrams: Map<u64, u32>,
     pub active: Map<u32, u32>,
+    pub connects: Map<u32, ServerConnects>,
+    pub vip_connects: Map<u32, VipConnects>,
+    pub failures: Map<u32, Failures>,
     /// Only pinned here, as the next.
     unconnected: Map<u32, Keeps>,
     overflow: Map<[u8; 32], [u8; 52]>,
     replies: Map<[u8; 32], [u8; 20]>,
     exempt: Map<u32, u32>,
+    late: Map<u32, u64>,
+    locks: Map<u32, u64>,
+    troubles: Map<[u8; 32], Troubles>,
+    no_troubles: Map<u32, Troubles>,
+    namespaces: Map<u32, u64>,
 }
 
 impl Tables {
@@ -67,6 +78,14 @@ impl Maps {
             overflow: open(directory, &layout::OVERFLOW)?,
             replies: open(directory, &layout::REPLIES)?,
             exempt: open(directory, &layout::EXEMPT)?,
+            connects: open(directory, &layout::CONNECTS)?,
+            vip_connects: open(directory, &layout::VIP_CONNECTS)?,
+            late: open(directory, &layout::LATE)?,
+            locks: open(directory, &layout::LOCKS)?,
+            failures: open(directory, &layout::FAILURES)?,
+            troubles: open(directory, &layout::TROUBLES)?,
+            no_troubles: open(directory, &layout::NO_TROUBLES)?,
+            namespaces: open(directory, &layout::NAMESPACES)?,
         })
     }
 
@@ -75,7 +94,7 @@ impl Maps {
     /// # Errors
     /// `Foreign` if something else was pinned in a map's place.
     pub fn repair(&self, directory: &Path) -> Result<(), Error> {
-        let Self { tables, sockets, datagrams, active, unconnected, overflow, replies, exempt } = self;
+        let Self { tables, sockets, datagrams, active, unconnected, overflow, replies, exempt, .. } = self;
         let Tables { vips, slots, counts, networks, announcers } = tables;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
@@ -88,7 +107,15 @@ impl Maps {
         repair(directory, &layout::UNCONNECTED, unconnected)?;
         repair(directory, &layout::OVERFLOW, overflow)?;
         repair(directory, &layout::REPLIES, replies)?;
-        repair(directory, &layout::EXEMPT, exempt)
+        repair(directory, &layout::EXEMPT, exempt)?;
+        repair(directory, &layout::CONNECTS, &self.connects)?;
+        repair(directory, &layout::VIP_CONNECTS, &self.vip_connects)?;
+        repair(directory, &layout::LATE, &self.late)?;
+        repair(directory, &layout::LOCKS, &self.locks)?;
+        repair(directory, &layout::FAILURES, &self.failures)?;
+        repair(directory, &layout::TROUBLES, &self.troubles)?;
+        repair(directory, &layout::NO_TROUBLES, &self.no_troubles)?;
+        repair(directory, &layout::NAMESPACES, &self.namespaces)
     }
 }
 

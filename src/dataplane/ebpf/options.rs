@@ -19,4 +19,24 @@ pub struct Options {
     pub pins: PathBuf,
     /// Time without a datagram after which an unconnected UDP socket may get another server.
     pub udp_timeout: Duration,
+    pub ejection: Ejection,
+}
+
+/// Ejection of servers that fail: a network namespace whose connects to a server failed makes none there for a
+/// while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures in a row for which a server is ejected; 0 for never.
+    pub after: u32,
+    /// Time of the first ejection. Each one that follows without a success takes twice as long.
+    pub time: Duration,
+    /// Time of the longest one.
+    pub limit: Duration,
+}
+
+/// Ejection by a daemon without a configuration.
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { after: 3, time: Duration::from_secs(1), limit: Duration::from_secs(30) }
+    }
 }

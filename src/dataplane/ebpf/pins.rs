@@ -64,7 +64,7 @@ impl Pins {
             maps::is_pinned(&directory, map)?;
         }
         allow_locked_memory();
-        let programs = object::load(&directory, options.udp_timeout)?;
+        let programs = object::load(&directory, options)?;
         let maps = Maps::open(&directory)?;
         let mut others =
             directories(&options.pins).map_err(|source| Error::Pin { path: options.pins.clone(), source })?;
@@ -182,6 +182,7 @@ impl Pins {
         let found = match self.programs.program(name) {
             Some(Program::CgroupSockAddr(program)) => program.fd(),
             Some(Program::CgroupSock(program)) => program.fd(),
+            Some(Program::SockOps(program)) => program.fd(),
             _ => return Err(Error::Load(format!("the compiled eBPF object has no program {name}"))),
         };
         Ok(found.map_err(|error| error::load(&error))?.as_fd())

@@ -5,6 +5,7 @@
 //! sockets have kept of a server holds from before that word to after it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -12,10 +13,11 @@ use ipnet::IpNet;
 
 use super::bpf;
 use super::error::Error;
-use super::layout::{self, MapLayout, NetworkKey, VipKey};
+use super::layout::{self, Failures, MapLayout, NetworkKey, VipKey};
 use super::leaving::LeavingServer;
 use super::maps::Maps;
 use super::reading::{Counts, map_error};
+use super::seen::{self, Elements};
 use super::table::{Draft, Exhausted, PlacedService, ServiceTable};
 use crate::dataplane::op::Op;
 use crate::dataplane::state::ServiceKey;
@@ -50,10 +52,10 @@ pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
 
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
-pub fn publish(maps: &Maps, table: &mut ServiceTable, ops: &[&Op]) -> Published {
+pub fn publish(maps: &Maps, table: &mut ServiceTable, elements: &mut Elements, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, ..Published::default() };
-    let mut publisher = Publisher { maps, table, has_reclaimed: false };
+    let mut publisher = Publisher { maps, table, elements, has_reclaimed: false };
     // What is gone makes room before anything is added, and then services that add little come first.
     let added = |(key, draft): &(ServiceKey, Draft)| publisher.table.added(key, draft.servers.as_ref());
     let (shrinking, mut growing): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| added(draft) == 0);
@@ -132,6 +134,7 @@ fn copied(error: &io::Error) -> io::Error {
 struct Publisher<'a> {
     maps: &'a Maps,
     table: &'a mut ServiceTable,
+    elements: &'a mut Elements,
     /// True if retired slots and ids were reclaimed for this call, which takes milliseconds.
     has_reclaimed: bool,
 }
@@ -160,10 +163,19 @@ impl Publisher<'_> {
                 Err(reason) => published.fail(&draft.ops, || reason.error()),
             }
         }
+        // What is counted of a server begins before a socket can be given it.
+        let placed = changes.iter().filter_map(|change| Some((&change.key, change.placed.as_ref()?)));
+        let services = &self.table.services;
+        seen::begin(self.maps, self.elements, placed, |key, address, _, _| {
+            services.get(key).is_some_and(|before| before.servers.contains_key(address))
+        });
         let mut failed = self.write(&changes);
         let mut passive = Vec::new();
         // The table must say what the maps say, so it only changes with what was written.
         for (position, Change { key, placed, ops }) in changes.into_iter().enumerate() {
+            if placed.is_none() && !failed.contains_key(&position) {
+                seen::end(self.maps, self.elements, &key);
+            }
             match (failed.remove(&position), placed) {
                 (None, placed) => {
                     let halted = placed.as_ref().map(|placed| self.table.halted(&key, placed));
@@ -177,6 +189,9 @@ impl Publisher<'_> {
                 (Some((map, source)), placed) => {
                     if let Some(placed) = placed {
                         self.table.forget(&key, &placed);
+                        if !self.table.services.contains_key(&key) {
+                            seen::end(self.maps, self.elements, &key);
+                        }
                     }
                     published.fail(&ops, || match source.raw_os_error() {
                         Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },
@@ -226,11 +241,19 @@ impl Publisher<'_> {
         let mut failed = BTreeMap::new();
         // All slots first, because a program may read them as soon as a word points at them.
         let (mut slots, mut owners, mut active) = (Vec::new(), Vec::new(), Vec::new());
+        let mut failures = Vec::new();
+        let stay = RandomState::new().hash_one(0) as u32;
         for (position, change) in changes.iter().enumerate() {
             let Some(placed) = &change.placed else { continue };
             for (index, slot) in (placed.base..).zip(placed.slots(change.key)) {
                 if slot.weight > 0 {
                     active.push((slot.id, slot.term()));
+                    // It begins to take connections, so what it was before counts no more.
+                    let before = self.table.services.get(&change.key);
+                    let before = before.and_then(|before| before.servers.get(&slot.server()));
+                    if before.is_none_or(|before| before.weight == 0) {
+                        failures.push((slot.id, Failures::none(stay)));
+                    }
                 }
                 slots.push((index, slot));
                 owners.push(position);
@@ -238,6 +261,9 @@ impl Publisher<'_> {
         }
         for (at, error) in self.maps.tables.slots.write(slots) {
             owners.get(at).map(|position| failed.insert(*position, (layout::SLOTS_MAP, error)));
+        }
+        for (_, error) in self.maps.failures.write(failures) {
+            tracing::warn!(%error, "cannot forget how servers failed before: some may stay ejected for a while");
         }
         // A socket that is given a server notes what is here.
         for (_, error) in self.maps.active.write(active) {

@@ -101,6 +101,59 @@ impl Inventory {
     }
 }
 
+/// Links and routes of the node as no pass needs them, beside the [`Inventory`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Routes to networks that do not lead to our link, each with the name of its link; default routes are left
+    /// out.
+    pub routes: BTreeSet<(IpNet, String)>,
+    /// Largest packet of each link that is up, but ours and the loopback one.
+    pub mtus: BTreeMap<String, u32>,
+    /// Names of the links that lead out of the node.
+    pub uplinks: BTreeSet<String>,
+    /// Names of all links, those that are down among them.
+    pub links: BTreeSet<String>,
+}
+
+impl Surroundings {
+    /// Interprets complete dumps of links and routes; `own_link` is the name of our link.
+    pub fn new(own_link: &str, links: &[LinkMessage], routes: &[RouteMessage]) -> Self {
+        let names: BTreeMap<u32, &str> = links
+            .iter()
+            .filter_map(|link| Some((link.header.index, name(link)?)))
+            .filter(|(_, name)| *name != own_link && *name != "lo")
+            .collect();
+        let named = |index: &u32| names.get(index).map(|name| (*name).to_owned());
+        let mtu = |link: &LinkMessage| {
+            link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })
+        };
+        let is_up = |link: &&LinkMessage| link.header.flags.contains(LinkFlags::Up);
+        let mtus = links
+            .iter()
+            .filter(is_up)
+            .filter_map(|link| Some((named(&link.header.index)?, mtu(link)?)))
+            .collect();
+        let unicast = routes.iter().filter(|route| {
+            let header = &route.header;
+            header.kind == RouteType::Unicast && header.destination_prefix_length > 0
+        });
+        let routed = unicast.flat_map(|route| {
+            let links = outputs(&route.attributes).into_iter().filter_map(|index| named(&index));
+            let network = destination(route).filter(is_routed);
+            network.into_iter().flat_map(move |network| links.clone().map(move |link| (network, link)))
+        });
+        Self {
+            routes: routed.collect(),
+            mtus,
+            uplinks: uplinks(links, routes).iter().filter_map(named).collect(),
+            links: names.values().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+}
+
 /// Links that lead out of the node: those with a default route, and hardware with every link on top of it
 /// (a bond, a bridge or a VLAN of a network card). A link on top of another one that has a default route
 /// is left: it may be the node's own end of a container network.

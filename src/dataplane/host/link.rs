@@ -13,7 +13,7 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
-use super::inventory::{Inventory, RT_TABLE_LOCAL};
+use super::inventory::{Inventory, RT_TABLE_LOCAL, Surroundings};
 use crate::dataplane::{Op, Route};
 
 /// An address of each family that no node has (RFC 5737, RFC 3849), to ask the kernel for the source
@@ -31,6 +31,13 @@ pub enum Error {
     Socket(#[from] std::io::Error),
     #[error("{0}")]
     Netlink(#[from] rtnetlink::Error),
+}
+
+/// Complete dumps of one reading.
+struct Dumps {
+    links: Vec<LinkMessage>,
+    addresses: Vec<AddressMessage>,
+    routes: Vec<RouteMessage>,
 }
 
 /// A netlink socket, and the name of our link.
@@ -55,6 +62,20 @@ impl Routing {
     /// # Errors
     /// When the kernel does not answer, or not in full.
     pub async fn read(&self) -> Result<Inventory, Error> {
+        Ok(self.interpreted(&self.dump().await?))
+    }
+
+    /// Reads the same, with what else the links and routes say of the node.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or not in full.
+    pub async fn survey(&self) -> Result<(Inventory, Surroundings), Error> {
+        let dumps = self.dump().await?;
+        let surroundings = Surroundings::new(&self.link, &dumps.links, &dumps.routes);
+        Ok((self.interpreted(&dumps), surroundings))
+    }
+
+    async fn dump(&self) -> Result<Dumps, Error> {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
         let mut routes: Vec<RouteMessage> = Vec::new();
@@ -64,14 +85,18 @@ impl Routing {
         {
             routes.extend(self.handle.route().get(message).execute().try_collect::<Vec<_>>().await?);
         }
-        let mut inventory = Inventory::new(&self.link, &links, &addresses, &routes);
+        Ok(Dumps { links, addresses, routes })
+    }
+
+    fn interpreted(&self, Dumps { links, addresses, routes }: &Dumps) -> Inventory {
+        let mut inventory = Inventory::new(&self.link, links, addresses, routes);
         let node = &mut inventory.node;
         // Rules and source routing can make it another one than that of the default route's link.
         let asked = preferred_source((OUTSIDE4, DISCARD).into());
         node.default_source4 = node.default_source(asked, true);
         let asked = preferred_source((OUTSIDE6, DISCARD).into());
         node.default_source6 = node.default_source(asked, false);
-        Ok(inventory)
+        inventory
     }
 
     /// Carries out an operation on our link, its addresses or its routes; does nothing for any other kind.

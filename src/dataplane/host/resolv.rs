@@ -24,6 +24,15 @@ const MAX_OCTETS: u64 = 64 * 1024;
 /// Nameservers that are taken of a file; resolvers of libc use three.
 const MAX_NAMESERVERS: usize = 64;
 
+/// Search domains that are taken of a file; older resolvers of libc use six.
+const MAX_DOMAINS: usize = 16;
+
+/// Longest name of a domain (RFC 1035).
+const MAX_DOMAIN: usize = 253;
+
+/// Largest value of `ndots` that resolvers of libc take.
+const MAX_NDOTS: usize = 15;
+
 /// Longest name of a link (`IFNAMSIZ` without its end, `linux/if.h`).
 const MAX_LINK_NAME: usize = 15;
 
@@ -107,6 +116,53 @@ pub fn parse(text: &str) -> Vec<Nameserver> {
     text.lines().filter_map(nameserver).take(MAX_NAMESERVERS).collect()
 }
 
+/// A `resolv.conf` as a resolver of libc goes by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverFile {
+    /// Nameservers in their order.
+    pub nameservers: Vec<Nameserver>,
+    /// Domains that are put behind short names, in their order.
+    pub search: Vec<String>,
+    /// Dots from which on a name is asked for as it is first.
+    pub ndots: usize,
+}
+
+impl ResolverFile {
+    /// Parses the text of a file; lines that libc would not understand are passed over.
+    pub fn parse(text: &str) -> Self {
+        let mut file = Self { nameservers: parse(text), search: Vec::new(), ndots: 1 };
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            match words.next() {
+                // The last one of both counts.
+                Some("search") => file.search = domains(words, MAX_DOMAINS),
+                Some("domain") => file.search = domains(words, 1),
+                Some("options") => {
+                    let mut values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    file.ndots = values.next_back().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
+                }
+                _ => {}
+            }
+        }
+        file
+    }
+
+    /// True if systemd-resolved is asked by it.
+    pub fn asks_resolved(&self) -> bool {
+        self.nameservers.iter().any(|nameserver| STUBS.contains(&nameserver.address))
+    }
+
+    /// Reads the resolver's own file of this node; one that cannot be read is empty.
+    pub fn read() -> Self {
+        Self::parse(&read(OWN))
+    }
+}
+
+/// Returns the first of these words that can be domains.
+fn domains<'w>(words: impl Iterator<Item = &'w str>, most: usize) -> Vec<String> {
+    words.filter(|word| word.len() <= MAX_DOMAIN).take(most).map(str::to_owned).collect()
+}
+
 fn read(path: &str) -> String {
     let mut octets = Vec::new();
     // What was read before an error counts.
@@ -158,6 +214,22 @@ mod tests {
         ] {
             assert_eq!(parse(line), [], "{line:?}");
         }
+    }
+
+    #[test]
+    fn resolver_file_has_what_was_said_last() {
+        let file = ResolverFile::parse(
+            "search a.example b.example\noptions ndots:2 timeout:1\nnameserver 10.0.0.2\ndomain c.example d\n\
+             options ndots:5 ndots:x\n",
+        );
+        assert_eq!((file.search.as_slice(), file.ndots), (["c.example".to_owned()].as_slice(), 5));
+        assert_eq!(shown(&file.nameservers), ["10.0.0.2"]);
+        let empty = ResolverFile::parse("options ndots:\nsearch\n");
+        assert_eq!((empty.search.len(), empty.ndots), (0, 1));
+        let huge = "d".repeat(MAX_DOMAIN + 1);
+        let long =
+            ResolverFile::parse(&format!("search {huge} {}\noptions ndots:9999", "d ".repeat(100_000)));
+        assert_eq!((long.search.len(), long.ndots), (MAX_DOMAINS, MAX_NDOTS));
     }
 
     #[test]

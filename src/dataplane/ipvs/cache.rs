@@ -1,114 +1,106 @@
-//! The IPVS table as it should be between full readings, to complete what `/proc` shows.
+//! The IPVS table as far as it is known: what rounds found, with our own operations since.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use crate::cluster::Protocol;
-
-use super::proc::{Identity, ProcEntry, ProcService};
+use super::round::{Kernel, Round, forget_connections, look};
 use super::table::IpvsTable;
 use crate::dataplane::effect::carry_out_service;
 use crate::dataplane::op::Op;
-use crate::dataplane::state::{Foreign, RealServer, Scheduling, Service, ServiceKey};
+use crate::dataplane::state::ServiceKey;
 
 #[cfg(test)]
 mod tests;
 
-/// The services that `/proc` should show, with the attributes that it does not show.
+/// The table as it is known, and the round that looks through it.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    pub services: BTreeMap<ServiceKey, Service>,
-    /// Services that are not ours. Several may look alike: firewall marks of both families.
-    foreign: BTreeMap<ProcEntry, Vec<Foreign>>,
-    /// True if there are services that cannot be recognised in `/proc`, which then is no use.
-    unrecognised: bool,
+    table: IpvsTable,
+    /// Services of which an operation of ours was refused, or took against expectation.
+    doubtful: BTreeSet<ServiceKey>,
+    round: Option<Round>,
+    /// Set when a round has ended since the table was last taken for an audit.
+    is_looked_through: bool,
+    /// Set after the first round.
+    is_known: bool,
 }
 
 impl Cache {
-    /// Remembers a full reading; services that are not ours come with their line in `/proc`, if that is
-    /// known.
-    pub(super) fn new(
-        services: BTreeMap<ServiceKey, Service>,
-        others: Vec<(Foreign, Option<ProcEntry>)>,
-    ) -> Self {
-        let mut cache = Self { services, ..Self::default() };
-        for (foreign, entry) in others {
-            match entry {
-                Some(entry) => cache.foreign.entry(entry).or_default().push(foreign),
-                // Without its line in the file it could not be told from a new one.
-                None => cache.unrecognised = true,
-            }
+    /// Follows an operation that was tried. What its answer leaves open is looked at before the table is used.
+    pub(super) fn apply(&mut self, op: &Op, is_refused: bool) {
+        let Some(key) = op.service() else { return };
+        if let Some(round) = &mut self.round {
+            round.note_change(*key);
         }
-        cache
+        if is_refused || carry_out_service(&mut self.table.services, op).is_err() {
+            self.doubtful.insert(*key);
+            return;
+        }
+        match op {
+            Op::DelServer(key, address) => {
+                self.table.connections.remove(&(*key, *address));
+            }
+            Op::DelService(key) => forget_connections(&mut self.table, key),
+            // A server that is added starts without connections.
+            Op::AddServer(key, address, _) => {
+                self.table.connections.insert((*key, *address), Default::default());
+            }
+            _ => {}
+        }
     }
 
-    /// Follows an operation that the kernel carried out. Returns false if the cache did not let expect that, so
-    /// that it is no longer to be trusted.
-    #[must_use]
-    pub(super) fn apply(&mut self, op: &Op) -> bool {
-        carry_out_service(&mut self.services, op).is_ok()
-    }
-
-    /// Completes the services that `/proc` shows to a table. Returns `None` if it shows anything that is
-    /// not in the cache: a service or real server, another scheduler or forwarding method, or other
-    /// services that are not ours.
+    /// Goes on with a round until its end or until `is_over` says so, but makes one step at least. Returns true at the
+    /// end, and from then on until the table is taken for an audit.
     ///
-    /// Services and real servers that vanished are forgotten.
-    pub(super) fn complete(&mut self, shown: Vec<ProcService>) -> Option<IpvsTable> {
-        let mut table = IpvsTable::default();
-        let mut foreign: BTreeMap<&ProcEntry, usize> = BTreeMap::new();
-        for service in &shown {
-            let Some((key, known)) = self.ours(&service.entry) else {
-                *foreign.entry(&service.entry).or_default() += 1;
-                continue;
+    /// # Errors
+    /// When the kernel does not answer. The next round begins anew.
+    pub(super) fn go_on<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        mut is_over: impl FnMut() -> bool,
+    ) -> Result<bool, K::Error> {
+        while !self.is_looked_through {
+            let mut round = match self.round.take() {
+                Some(round) => round,
+                None => Round::begin(kernel)?,
             };
-            let mut servers = BTreeMap::new();
-            for shown in &service.servers {
-                // A server that is not known was added by another program, with thresholds that the file
-                // lacks.
-                let known = known.servers.get(&shown.address)?;
-                if known.forwarding != shown.forwarding {
-                    return None;
-                }
-                // Another program may have changed the weight, which the file has; thresholds it lacks.
-                let server = RealServer { weight: shown.weight, ..*known };
-                servers.insert(shown.address, server);
-                table.connections.insert((key, shown.address), shown.connections);
+            if round.step(kernel, &mut self.table)? {
+                (self.is_looked_through, self.is_known) = (true, true);
+                break;
             }
-            let service = Service { scheduling: known.scheduling.clone(), servers };
-            // A service twice in the file was moved while it was read.
-            if table.services.insert(key, service).is_some() {
-                return None;
+            self.round = Some(round);
+            if is_over() {
+                return Ok(false);
             }
         }
-        // Foreign services are shown in the status, so a new or changed one has to be read in full.
-        let expected = self.foreign.iter().map(|(entry, foreign)| (entry, foreign.len()));
-        if self.unrecognised || !expected.eq(foreign) {
-            return None;
+        Ok(true)
+    }
+
+    /// Returns everything, read anew.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(super) fn read<K: Kernel>(&mut self, kernel: &mut K) -> Result<&IpvsTable, K::Error> {
+        (self.round, self.is_looked_through) = (None, false);
+        self.go_on(kernel, || false)?;
+        self.current(kernel)
+    }
+
+    /// Returns what the last round and our own operations since tell; reads everything where there was no round yet.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(super) fn current<K: Kernel>(&mut self, kernel: &mut K) -> Result<&IpvsTable, K::Error> {
+        if !self.is_known {
+            self.go_on(kernel, || false)?;
         }
-        table.foreign = self.foreign.values().flatten().cloned().collect();
-        table.foreign.sort();
-        // A server that comes back later was not added by us, and is to be read in full.
-        self.services.clone_from(&table.services);
-        Some(table)
+        while let Some(key) = self.doubtful.first().copied() {
+            let foreign = look(kernel, &mut self.table, key, None)?;
+            self.table.foreign.retain(|known| known.key != Some(key));
+            self.table.foreign.extend(foreign);
+            self.table.foreign.sort();
+            self.doubtful.remove(&key);
+        }
+        self.is_looked_through = false;
+        Ok(&self.table)
     }
-
-    /// Returns our service that appears as `entry`.
-    fn ours(&self, entry: &ProcEntry) -> Option<(ServiceKey, &Service)> {
-        let key = key(&entry.identity)?;
-        let service = self.services.get(&key)?;
-        let Scheduling { scheduler, flags } = &service.scheduling;
-        entry.shows(scheduler, *flags).then_some((key, service))
-    }
-}
-
-fn key(identity: &Identity) -> Option<ServiceKey> {
-    let Identity::Address(protocol, address) = identity else {
-        return None;
-    };
-    let protocol = match protocol.as_str() {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        _ => return None,
-    };
-    Some(ServiceKey { protocol, address: address.ip(), port: address.port() })
 }

@@ -93,6 +93,11 @@ pub(super) fn change(op: &Op) -> Result<IpvsMessage, Refusal> {
     })
 }
 
+/// Returns the request for a service alone.
+pub(super) fn show_service(key: ServiceKey) -> IpvsMessage {
+    IpvsMessage::with_service(IpvsCommand::GetService, identify(key))
+}
+
 /// Returns the request for the real servers of a service.
 pub(super) fn list_servers(key: ServiceKey) -> IpvsMessage {
     IpvsMessage::with_service(IpvsCommand::GetDestination, identify(key))

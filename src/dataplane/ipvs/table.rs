@@ -10,7 +10,6 @@ use crate::netlink::ipvs::{
     AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
 };
 
-use super::proc::{Identity, ProcEntry};
 use crate::dataplane::state::{
     Connections, Foreign, Forwarding, RealServer, Scheduling, Service, ServiceKey,
 };
@@ -29,12 +28,11 @@ pub struct IpvsTable {
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
 }
 
-/// A service in a dump, by its owner.
-#[derive(Debug, PartialEq, Eq)]
+/// A service in a list, by its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DumpedService {
     Ours(ServiceKey, Scheduling),
-    /// Not ours, with its line in `/proc` if that is known.
-    Foreign(Foreign, Option<ProcEntry>),
+    Foreign(Foreign),
 }
 
 /// Attributes of a service that tell identity, owner and scheduling.
@@ -64,13 +62,11 @@ impl DumpedService {
 
     fn from_attributes(attributes: &[ServiceAttribute]) -> Self {
         let raw = Raw::new(attributes);
-        let entry = |identity| ProcEntry::new(identity, raw.scheduler, raw.flags);
         // We make no services by firewall mark. They have no address.
         if raw.mark != 0 {
             let family = if raw.family == Some(AF_INET6) { " IPv6" } else { "" };
             let text = format!("fwmark {}{family}", raw.mark);
-            let entry = entry(Identity::FirewallMark(raw.mark));
-            return Self::Foreign(Foreign { service: text, key: None }, Some(entry));
+            return Self::Foreign(Foreign { service: text, key: None });
         }
         let (Some(protocol), Some(address)) = (raw.protocol, raw.address()) else {
             return Self::unintelligible("no protocol, address or port");
@@ -90,14 +86,13 @@ impl DumpedService {
             }
             _ => {
                 let text = format!("{} {address}", name.to_ascii_lowercase());
-                let entry = entry(Identity::Address(name, address));
-                Self::Foreign(Foreign { service: text, key }, Some(entry))
+                Self::Foreign(Foreign { service: text, key })
             }
         }
     }
 
     fn unintelligible(why: impl std::fmt::Display) -> Self {
-        Self::Foreign(Foreign { service: format!("unintelligible ({why})"), key: None }, None)
+        Self::Foreign(Foreign { service: format!("unintelligible ({why})"), key: None })
     }
 }
 

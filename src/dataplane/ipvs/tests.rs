@@ -2,7 +2,6 @@ use std::net::SocketAddr;
 
 use netlink_packet_core::DecodeError;
 
-use super::proc::{Identity, ProcEntry, ProcServer, ProcService};
 use super::table::DumpedService;
 use super::*;
 use crate::cluster::Protocol;
@@ -10,27 +9,17 @@ use crate::dataplane::{Forwarding, RealServer, Scheduling};
 use crate::netlink::batch::MessageError;
 use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, destination, service};
 
-pub(super) fn address(text: &str) -> SocketAddr {
+fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub(super) fn key(protocol: Protocol, text: &str) -> ServiceKey {
+fn key(protocol: Protocol, text: &str) -> ServiceKey {
     let address = address(text);
     ServiceKey { protocol, address: address.ip(), port: address.port() }
 }
 
-pub(super) fn scheduling(scheduler: &str, flags: u32) -> Scheduling {
+fn scheduling(scheduler: &str, flags: u32) -> Scheduling {
     Scheduling { scheduler: scheduler.to_owned(), flags }
-}
-
-pub(super) fn shown(protocol: &str, text: &str, scheduler: &str, servers: &[ProcServer]) -> ProcService {
-    let identity = Identity::Address(protocol.to_owned(), address(text));
-    ProcService { entry: ProcEntry::new(identity, scheduler, 0), servers: servers.to_vec() }
-}
-
-pub(super) fn server(text: &str, forwarding: Forwarding, weight: u32) -> ProcServer {
-    let connections = Connections::default();
-    ProcServer { address: address(text), forwarding, weight, connections }
 }
 
 /// A service message at 11.0.0.1:80 with some attributes replaced.
@@ -52,7 +41,7 @@ fn entry(service: Vec<ServiceAttribute>) -> DumpedService {
 
 fn foreign_text(entry: DumpedService) -> (String, Option<ServiceKey>) {
     match entry {
-        DumpedService::Foreign(foreign, _) => (foreign.service, foreign.key),
+        DumpedService::Foreign(foreign) => (foreign.service, foreign.key),
         DumpedService::Ours(..) => panic!("{entry:?}"),
     }
 }

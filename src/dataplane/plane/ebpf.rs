@@ -96,7 +96,8 @@ impl Plane for EbpfPlane {
                 "eBPF programs had been detached or unpinned by another program, attached again"
             );
         }
-        ebpf.read().map(PlaneReading::from).map_err(error)
+        let table = ebpf.read().map_err(error)?;
+        Ok(PlaneReading { seen: Some(ebpf.seen().map_err(error)?), ..table.into() })
     }
 
     fn count(
@@ -207,7 +208,12 @@ mod tests {
     use crate::dataplane::ServiceKey;
 
     fn options(pins: std::path::PathBuf) -> Options {
-        Options { cgroup: None, pins, udp_timeout: std::time::Duration::from_secs(60) }
+        Options {
+            cgroup: None,
+            pins,
+            udp_timeout: std::time::Duration::from_secs(60),
+            ejection: crate::dataplane::ebpf::Ejection::default(),
+        }
     }
 
     /// A plane that may attach nothing, where nothing is pinned.

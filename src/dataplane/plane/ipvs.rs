@@ -46,6 +46,10 @@ impl Plane for IpvsPlane {
         op.service().is_some() || matches!(op, Op::SetTimeouts(_))
     }
 
+    fn look_on(&mut self) -> Result<bool, PlaneError> {
+        self.ipvs.look_on().map_err(error)
+    }
+
     fn read(&mut self, depth: Depth) -> Result<PlaneReading, PlaneError> {
         let table = match depth {
             Depth::Audit => self.ipvs.audit(),
@@ -56,6 +60,7 @@ impl Plane for IpvsPlane {
             services,
             foreign,
             connections,
+            seen: None,
             timeouts: Some(self.ipvs.timeouts().map_err(error)?),
             networks: None,
             connection_buckets: self.connection_buckets,

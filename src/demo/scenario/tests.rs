@@ -40,7 +40,7 @@ fn cluster_after(steps: usize) -> ClusterModel {
 }
 
 fn serving(cluster: &ClusterModel) -> BTreeSet<String> {
-    vip(cluster).backends.values().filter(|b| b.weight() > 0).map(|b| b.task.clone()).collect()
+    vip(cluster).backends.values().filter(|b| b.weight() > 0).map(|b| b.task.to_string()).collect()
 }
 
 fn names(numbers: impl IntoIterator<Item = u8>) -> BTreeSet<String> {

@@ -1,11 +1,9 @@
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
+use std::net::IpAddr;
 
 use super::*;
 use crate::cluster::Protocol;
@@ -23,6 +21,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         task: task.into(),
         agent: "S1".into(),
         connections: Some(Connections { active, inactive: 120 }),
+        connects: None,
     }
 }
 
@@ -41,9 +40,10 @@ fn status_of(backends: Vec<Backend>) -> Status {
         address: IpAddr::from([11, 225, 36, 193]),
         port: 80,
         scheduler: None,
+        connects: None,
         backends,
     };
-    Status { vips: Arc::new(vec![vip]), at: Timestamp::UNIX_EPOCH, ..Status::default() }
+    Status { vips: vec![vip], at: Timestamp::UNIX_EPOCH, ..Status::default() }
 }
 
 /// The largest table that the scenario can lead to, with the longest texts.

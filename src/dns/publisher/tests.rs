@@ -1,7 +1,7 @@
 //! Which catalog follows from which parts.
 
 use super::*;
-use crate::cluster::Snapshot;
+use crate::cluster::{Snapshot, TaskKey};
 use crate::dns::protocol::record::RData;
 use crate::dns::protocol::wire::{MessageHeader, Query};
 use crate::dns::settings::DnsSettings;
@@ -21,7 +21,13 @@ fn composer(tasks: bool) -> Composer {
 
 /// The parts before anything is known.
 fn nothing(composer: &Composer) -> Parts {
-    Parts { vips: composer.catalog.vips().clone(), accepted: None, sources: Sources::default() }
+    Parts { sources: Sources::default(), ..parts_of(composer) }
+}
+
+/// The VIPs and the node that a composer knows.
+fn parts_of(composer: &Composer) -> Parts {
+    let sources = Sources { v4: Some([10, 0, 0, 1].into()), v6: None };
+    Parts { vips: composer.catalog.vips().clone(), accepted: None, sources }
 }
 
 fn zone(composer: &Composer, serial: u32, address: [u8; 4]) -> Arc<Zone> {
@@ -77,6 +83,26 @@ fn a_catalog_without_news_is_not_published() {
     let again = Parts { vips: first.vips.clone(), accepted: first.accepted.clone(), sources: first.sources };
     assert!(composer.compose(first, 1).is_some());
     assert!(composer.compose(again, 2).is_none());
+    // Another document of which the same names follow, and others of which others do.
+    let mut compose = |snapshot| {
+        let accepted = accepted(snapshot, SyncState::Synced);
+        composer.compose(Parts { accepted, ..parts_of(&composer) }, 3).is_some()
+    };
+    let mut other = snapshot();
+    other.tasks.clear();
+    other.ended.insert(TaskKey { framework: "F".into(), task: "gone".into() });
+    assert!(!compose(other));
+    let changes: [fn(&mut Snapshot); 4] = [
+        |new| new.agents.clear(),
+        |new| new.frameworks.clear(),
+        |new| new.names = Arc::default(),
+        |new| Arc::make_mut(&mut new.names).leader = None,
+    ];
+    for change in changes {
+        let mut other = snapshot();
+        change(&mut other);
+        assert!(compose(other));
+    }
 }
 
 #[test]

@@ -141,6 +141,14 @@ impl AgentEntry {
 }
 
 impl Directory {
+    /// Returns true if both snapshots give the same directory. Takes as long as they differ in tasks, agents and
+    /// frameworks.
+    pub fn is_same_of(before: &Snapshot, snapshot: &Snapshot) -> bool {
+        before.names == snapshot.names
+            && before.agents == snapshot.agents
+            && before.frameworks == snapshot.frameworks
+    }
+
     /// Indexes the tasks of a snapshot. Tasks of a framework without a name have no name either.
     pub fn new(snapshot: &Snapshot) -> Self {
         let registry = &snapshot.names;

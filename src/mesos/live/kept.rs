@@ -7,54 +7,71 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::packed::{PackedText, Packer};
 use crate::cluster::TaskKey;
 use crate::mesos::cursor::parsed;
+use crate::mesos::texts::Texts;
 use crate::mesos::wire::{Lenient, MesosTask, WrappedText};
 
 /// Updates of one task that are kept. Mesos itself replaces the last one of a state.
 pub const MAX_STATUSES: usize = 16;
 
-/// Tasks in their own JSON, about 2 kB each.
+/// Tasks in their own JSON, of which each has some 2 kB before it is packed.
 pub type KeptTasks = BTreeMap<TaskKey, KeptTask>;
 
 /// A task as it came, with the updates after that.
 #[derive(Clone, Debug)]
 pub struct KeptTask {
-    pub json: Box<str>,
+    json: PackedText,
     /// Id of its agent.
     pub agent: Option<Arc<str>>,
+    /// `None` for most tasks: a whole state has what came before it.
+    updates: Option<Box<Updates>>,
+    /// Set unless a command starts it.
+    pub has_executor: bool,
+}
+
+/// Updates of a task since it came.
+#[derive(Clone, Debug, Default)]
+struct Updates {
     /// The newest state, which may be ahead of the newest status.
-    state: Option<Box<str>>,
-    pub statuses: Vec<Box<str>>,
+    state: Box<str>,
+    statuses: Vec<Box<str>>,
 }
 
 impl KeptTask {
-    pub fn new(json: &str, agent: Option<Arc<str>>) -> Self {
-        Self { json: json.into(), agent, state: None, statuses: Vec::new() }
+    pub fn new(json: PackedText, agent: Option<Arc<str>>, has_executor: bool) -> Self {
+        Self { json, agent, updates: None, has_executor }
     }
 
     /// Adds a status update.
     pub fn update(&mut self, state: &str, status: &RawValue) {
-        self.state = Some(state.into());
+        let Updates { state: newest, statuses } = &mut **self.updates.get_or_insert_default();
+        *newest = state.into();
         // As Mesos does: the last update of a state stands for all of them. A task that changes its
         // state again and again would otherwise grow without end.
-        let replaced = self.statuses.last().is_some_and(|last| state_of(last) == state_of(status.get()));
-        if replaced || self.statuses.len() == MAX_STATUSES {
-            let index = if replaced { self.statuses.len() - 1 } else { 0 };
-            self.statuses.remove(index);
+        let replaced = statuses.last().is_some_and(|last| state_of(last) == state_of(status.get()));
+        if replaced || statuses.len() == MAX_STATUSES {
+            let index = if replaced { statuses.len() - 1 } else { 0 };
+            statuses.remove(index);
         }
-        self.statuses.push(status.get().into());
+        statuses.push(status.get().into());
     }
 
-    /// Returns the task with its updates.
-    pub fn task(&self) -> Option<MesosTask<'_>> {
-        let Lenient::Read(mut task) = read(&self.json) else { return None };
-        if let Some(state) = &self.state {
+    /// Returns the task's own JSON, for [`Self::task`].
+    pub fn json(&self, packer: &Packer) -> String {
+        packer.unpack(&self.json)
+    }
+
+    /// Returns the task in its `json` with its updates.
+    pub fn task<'t>(&'t self, json: &'t str) -> Option<MesosTask<'t>> {
+        let Lenient::Read(mut task) = read(json) else { return None };
+        if let Some(Updates { state, statuses }) = self.updates.as_deref() {
             task.state = Cow::Borrowed(state);
+            // After those that came with the task: of equal times the later in the list counts.
+            let statuses = statuses.iter().filter_map(|status| serde_json::from_str(status).ok());
+            task.statuses.get_or_insert_default().extend(statuses.map(Lenient::Read));
         }
-        // After those that came with the task: of equal times the later in the list counts.
-        let statuses = self.statuses.iter().filter_map(|status| serde_json::from_str(status).ok());
-        task.statuses.get_or_insert_default().extend(statuses.map(Lenient::Read));
         Some(task)
     }
 }
@@ -73,9 +90,9 @@ pub fn read(json: &str) -> Lenient<MesosTask<'_>> {
 }
 
 /// Returns the key of a task in the cluster.
-pub fn key(framework: &Option<WrappedText<'_>>, task: &WrappedText<'_>) -> TaskKey {
+pub fn key(framework: &Option<WrappedText<'_>>, task: &WrappedText<'_>, texts: &mut Texts) -> TaskKey {
     TaskKey {
-        framework: framework.as_ref().map(|id| (*id.0).into()).unwrap_or_default(),
+        framework: framework.as_ref().map(|id| texts.shared(&id.0)).unwrap_or_default(),
         task: (*task.0).into(),
     }
 }

@@ -78,7 +78,7 @@ fn a_full_state_in_between_loses_no_event() {
     }
     let answer = |live: &LiveCluster| -> String {
         // The tasks as they are now, in the form of an answer.
-        let tasks: Vec<&str> = live.tasks.values().map(|kept| &*kept.json).collect();
+        let tasks: Vec<String> = live.tasks.values().map(|kept| kept.json(&live.packer)).collect();
         format!(r#"{{"get_state":{{"get_tasks":{{"tasks":[{}]}}}}}}"#, tasks.join(","))
     };
     let known = |live: &LiveCluster| live.tasks.keys().cloned().collect::<Vec<_>>();
@@ -107,14 +107,16 @@ fn a_real_state_gives_the_same_from_both_ends() {
 
 #[test]
 fn updates_of_one_state_replace_each_other() {
-    let mut kept = KeptTask::new(r#"{"id":"t","state":"TASK_STAGING"}"#, None);
+    let (json, mut packer) = (r#"{"id":"t","state":"TASK_STAGING"}"#, Packer::default());
+    let mut kept = KeptTask::new(packer.pack(json), None, false);
     for n in 0..100 {
         let state = ["TASK_RUNNING", "TASK_UNREACHABLE"][usize::from(n % 7 == 0)];
         let status = format!(r#"{{"state":"{state}","timestamp":{n}.0}}"#);
         kept.update(state, serde_json::from_str(&status).unwrap());
     }
-    assert_eq!(kept.statuses.len(), MAX_STATUSES);
-    let task = kept.task().unwrap();
+    let json = kept.json(&packer);
+    let task = kept.task(&json).unwrap();
+    assert_eq!(task.statuses.as_ref().unwrap().len(), MAX_STATUSES);
     assert_eq!(task.state, "TASK_RUNNING");
     let last = task.statuses.unwrap().pop().unwrap();
     assert_eq!(last.as_read().unwrap().timestamp, Some(99.0));

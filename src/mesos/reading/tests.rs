@@ -8,7 +8,7 @@ use crate::mesos::cursor::Pieces;
 use crate::mesos::{self, Format};
 
 /// Variants of a task: with a VIP, with other parts that matter and that do not, odd ones, and no tasks.
-const TASKS: usize = 18;
+const TASKS: usize = 21;
 
 /// Some of them have an id in common.
 fn task(variant: usize, number: usize) -> String {
@@ -32,7 +32,28 @@ fn task(variant: usize, number: usize) -> String {
         14 => format!(r#"{{{running},{}}}"#, vip.replace("web:80", "w\u{fffd}\\u00e9:80")),
         15 => format!(r#"{{"id":"{}","state":"TASK_RUNNING"}}"#, "x".repeat(2_000)),
         16 => format!(r#" {{ {running} , {vip} }} "#),
-        _ => format!(r#"{{{origin},"state":"TASK_GONE"}}"#),
+        17 => format!(r#"{{{origin},"state":"TASK_GONE"}}"#),
+        18 | 19 => format!(r#"{{{running},"executor_id":"e{}",{vip}}}"#, number % 2),
+        _ => format!(r#"{{{running},"executor_id":"e{}",{}}}"#, number % 2, vip.replace("VIP_0", "x")),
+    }
+}
+
+/// Some of them have an id in common, ports that tasks announce, or no agent.
+fn executor(variant: usize, number: usize) -> String {
+    let origin = format!(r#""executor_id":"e{}","framework_id":"F""#, number % 2);
+    let agent = format!(r#""slave_id":"S{}""#, number % 3);
+    let ports = |ports: &str| format!(r#""resources":{{"cpus":1,"ports":"[{ports}]"}}"#);
+    match variant % 6 {
+        0 => format!("{{{origin},{agent},{}}}", ports("79-81")),
+        1 => format!("{{{origin},{}}}", ports("80")),
+        2 => format!("{{{origin},{agent},{}}}", ports("31000-31001")),
+        3 => format!(r#"{{{origin},{agent},"resources":{{"cpus":{number}}}}}"#),
+        4 => format!(
+            r#"{{"executor_info":{{"executor_id":{{"value":"e0"}},"framework_id":{{"value":"F"}},"resources":[{{"name":
+            "ports","ranges":{{"range":[{{"begin":80,"end":80}}]}}}}]}},"agent_id":{{"value":"S{}"}}}}"#,
+            number % 3
+        ),
+        _ => r#"{"executor_id":[],"resources":7}"#.to_owned(),
     }
 }
 
@@ -60,6 +81,7 @@ struct Model {
     unreachable: Vec<String>,
     /// Tasks that old masters list apart from frameworks.
     orphans: Vec<String>,
+    executors: Vec<String>,
     name: String,
     registered: u32,
     noise: u32,
@@ -68,7 +90,8 @@ struct Model {
 impl Model {
     fn list(&mut self, number: usize) -> &mut Vec<String> {
         let [first, second] = &mut self.tasks;
-        match number % 8 {
+        match number % 9 {
+            8 => &mut self.executors,
             0 | 1 => first,
             2 => second,
             3 => &mut self.agents,
@@ -80,11 +103,22 @@ impl Model {
     }
 
     fn text(&self, format: StateFormat) -> Vec<u8> {
-        let Self { agents, recovered, tasks, completed, unreachable, orphans, name, registered, noise } =
-            self;
+        let Self {
+            agents,
+            recovered,
+            tasks,
+            completed,
+            unreachable,
+            orphans,
+            executors,
+            name,
+            registered,
+            noise,
+        } = self;
         let list = |items: &Vec<String>| format!("[{}]", items.join(","));
         let [first, second] = tasks;
         let (agents, recovered) = (list(agents), list(recovered));
+        let executors = list(executors);
         let (completed, unreachable, orphans) = (list(completed), list(unreachable), list(orphans));
         let text = match format {
             StateFormat::V0 => format!(
@@ -92,14 +126,14 @@ impl Model {
                 "recovered_slaves":{recovered},"orphan_tasks":{orphans},"frameworks":[{{"id":"F","name":"{name}",
                 "registered_time":{registered}.5,"offers":[{{"n":{noise}}}],
                 "tasks":{},"completed_tasks":{completed},"unreachable_tasks":{unreachable}}},
-                {{"id":"G","name":"other","tasks":{},"executors":[{{"tasks":[],"x":{noise}}}]}}]}}"#,
+                {{"id":"G","name":"other","tasks":{},"executors":{executors}}}]}}"#,
                 list(first),
                 list(second)
             ),
             StateFormat::V1 => format!(
                 r#"{{"type":"GET_STATE","get_state":{{"get_tasks":{{"tasks":{},"orphan_tasks":{orphans},
                 "completed_tasks":{completed},"unreachable_tasks":{unreachable}}},"get_agents":{{"agents":{agents},"recovered_agents":{recovered}}},
-                "get_executors":{{}},"get_frameworks":{{"frameworks":[{{"offers":[{noise}],"framework_info":
+                "get_executors":{{"executors":{executors}}},"get_frameworks":{{"frameworks":[{{"offers":[{noise}],"framework_info":
                 {{"id":{{"value":"F"}},"name":"{name}"}},"registered_time":{{"nanoseconds":{registered}000000000}}}},{{"framework_info":7}},{noise}]}}}}}}"#,
                 list(&[first.as_slice(), second.as_slice()].concat())
             ),
@@ -123,22 +157,23 @@ enum Edit {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let item = (0usize..8, any::<Index>(), 0usize..TASKS, 0usize..40);
+    let item = (0usize..9, any::<Index>(), 0usize..TASKS, 0usize..40);
     prop_oneof![
         5 => item.clone().prop_map(|(list, at, variant, number)| Edit::Insert { list, at, variant, number }),
-        3 => (0usize..8, any::<Index>()).prop_map(|(list, at)| Edit::Remove { list, at }),
+        3 => (0usize..9, any::<Index>()).prop_map(|(list, at)| Edit::Remove { list, at }),
         4 => item.prop_map(|(list, at, variant, number)| Edit::Replace { list, at, variant, number }),
-        2 => (0usize..8, any::<Index>(), any::<Index>()).prop_map(|(list, from, to)| Edit::Move { list, from, to }),
-        1 => (0usize..8).prop_map(Edit::Reverse),
+        2 => (0usize..9, any::<Index>(), any::<Index>()).prop_map(|(list, from, to)| Edit::Move { list, from, to }),
+        1 => (0usize..9).prop_map(Edit::Reverse),
         1 => any::<bool>().prop_map(Edit::Rename),
         1 => (0u32..3).prop_map(Edit::Register),
         2 => (0u32..4).prop_map(Edit::Noise),
-        1 => (0usize..8).prop_map(Edit::Clear),
+        1 => (0usize..9).prop_map(Edit::Clear),
     ]
 }
 
 fn apply(model: &mut Model, edit: &Edit) {
-    let item = |list: usize, variant: usize, number: usize| match list % 8 {
+    let item = |list: usize, variant: usize, number: usize| match list % 9 {
+        8 => executor(variant, number),
         3 | 4 => agent(variant, number % 5),
         _ => task(variant, number),
     };

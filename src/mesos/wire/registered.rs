@@ -32,6 +32,15 @@ impl RegisteredTime {
 mod tests {
     use super::*;
 
+    /// Later versions of Mesos may add members.
+    #[test]
+    fn a_time_with_further_members_is_read_from_a_document() {
+        let text = r#"{"get_state":{"get_frameworks":{"frameworks":[{"framework_info":{"id":{"value":"F"},"name":"m"},
+            "registered_time":{"clock":"utc","nanoseconds":7000000000,"zone":[0,0]}}]}}}"#;
+        let snapshot = crate::mesos::parse(text.as_bytes(), None).unwrap();
+        assert_eq!(snapshot.registered.get("F").map(|time| time.as_second()), Some(7));
+    }
+
     #[test]
     fn times_of_both_versions_are_alike_and_bounded() {
         let read = |text: &str| {

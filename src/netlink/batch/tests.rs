@@ -143,6 +143,22 @@ fn requests_end_in_several_ways() {
 }
 
 #[test]
+fn a_list_in_parts_is_the_list_and_leaves_the_connection_free() {
+    let mut connection = GenlConnection::<GenlCtrl>::open().unwrap();
+    let request = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: Vec::new() };
+    let mut parts = connection.begin_dump(&request).unwrap();
+    let whole = connection.dump(&request).unwrap();
+    let mut listed = Vec::new();
+    while let Some(part) = parts.next_part().unwrap() {
+        listed.extend(part);
+        connection.resolve().unwrap();
+    }
+    assert!(!whole.is_empty());
+    assert_eq!(format!("{listed:?}"), format!("{whole:?}"));
+    assert!(parts.next_part().unwrap().is_none());
+}
+
+#[test]
 fn finds_families() {
     let mut connection = GenlConnection::<GenlCtrl>::open().unwrap();
     assert_eq!(connection.family, GENL_ID_CTRL);

@@ -25,7 +25,7 @@ fn scheduling() -> Scheduling {
 }
 
 fn ready(task: &str, drain: Option<Duration>) -> Backend {
-    Backend { task: task.to_owned(), drain, ..Backend::unknown(Condition::Ready) }
+    Backend { task: task.into(), drain, ..Backend::unknown(Condition::Ready) }
 }
 
 /// A plan for one service with these servers.
@@ -106,7 +106,7 @@ fn a_port_can_ask_for_a_deadline_of_its_own() {
     assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(300)));
     let mut shown = desired.clone();
     drain.apply(&mut shown);
-    assert_eq!(shown.services[&key(Protocol::Tcp)].servers[&server(2)].backend.task, "leaving");
+    assert_eq!(&*shown.services[&key(Protocol::Tcp)].servers[&server(2)].backend.task, "leaving");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn udp_servers_leave_at_once() {
 fn one_whose_address_another_task_has_leaves_at_once() {
     let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
     let mut last = plan(Protocol::Tcp, &[1, 2]).services;
-    let backend = Backend { agent: "S".to_owned(), ..ready("leaving", None) };
+    let backend = Backend { agent: "S".into(), ..ready("leaving", None) };
     last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(backend));
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3), (3, 3)]);
     let mut asked = Vec::new();

@@ -8,9 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::belief::{Accepted, SyncState};
-use crate::cluster::{
-    Agent, PortOptions, Protocol, Runtime, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel,
-};
+use crate::cluster::{Agent, Few, Protocol, Runtime, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel};
 use crate::config::Config;
 use crate::daemon::wiring;
 use crate::dataplane::{Actual, Capabilities, Connections, Node, PlaneBounds, State};
@@ -118,7 +116,7 @@ const AGENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 fn task(framework: &str, app: &str, port: u16, labels: impl Iterator<Item = String>) -> Task {
     let labels = labels.map(|value| VipLabel { key: "VIP_0".to_owned(), value });
     let port = TaskPort {
-        name: "http".to_owned(),
+        name: "http".into(),
         protocol: Protocol::Tcp,
         port: None,
         host_port: Some(port),
@@ -126,7 +124,7 @@ fn task(framework: &str, app: &str, port: u16, labels: impl Iterator<Item = Stri
         is_in_container: false,
         is_allocated: true,
         labels: labels.collect(),
-        options: PortOptions::default(),
+        options: None,
     };
     Task {
         key: TaskKey {
@@ -138,9 +136,9 @@ fn task(framework: &str, app: &str, port: u16, labels: impl Iterator<Item = Stri
         state: TaskState::Running,
         healthy: None,
         runtime: Runtime::Mesos,
-        addresses: Vec::new(),
-        resources: [(port.host_port.unwrap(), port.host_port.unwrap())].into(),
-        ports: vec![port],
+        addresses: Few::default(),
+        resources: Few::One([(port.host_port.unwrap(), port.host_port.unwrap())]),
+        ports: Few::One([port]),
     }
 }
 

@@ -134,7 +134,7 @@ impl Node {
         let left_out = |plan: &Plan| (plan.beyond, plan.unplaced, plan.left_out);
         assert_eq!(left_out(&plan), left_out(&expected));
         assert_eq!((&self.planner.owners, self.planner.servers), (&whole.owners, whole.servers));
-        assert_eq!(self.planner.persisted, whole.persisted);
+        assert_eq!(*self.planner.persisted, *whole.persisted);
         let table = |planner: &Planner| planner.cluster.as_ref().unwrap().table.clone();
         assert_eq!(table(&self.planner), table(&whole));
         self.programmed = plan.desired.services.clone();

@@ -296,6 +296,30 @@ async fn certificates_of_the_configured_authority_are_trusted() {
     assert!(text.contains("tls_ca") && text.contains(&other.url()), "{text}");
 }
 
+/// Where a process looks for the authorities of its system is in its environment, so this test runs itself in
+/// another process.
+#[tokio::test]
+async fn a_node_without_authorities_asks_servers_without_tls() {
+    const NOWHERE: &str = "/nowhere/authorities";
+    if std::env::var_os("SSL_CERT_FILE").is_none_or(|file| file != NOWHERE) {
+        let mut itself = tokio::process::Command::new(std::env::current_exe().unwrap());
+        itself.args(["--exact", "source::http::tests::a_node_without_authorities_asks_servers_without_tls"]);
+        itself.env("SSL_CERT_FILE", NOWHERE).env("SSL_CERT_DIR", NOWHERE);
+        let output = itself.output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let client = http(&Access::default());
+    let server = Server::start(|_| "ok".into_response()).await;
+    assert_eq!(ask(&client, &server.url()).await.unwrap(), "ok");
+    let tls = Tls::start(false).await;
+    let text = ask(&client, &tls.url()).await.unwrap_err();
+    assert!(text.contains("tls_ca"), "{text}");
+    let trusting = http(&Access { tls_ca: tls.path("ca.pem"), ..Access::default() });
+    assert_eq!(ask(&trusting, &tls.url()).await.unwrap(), "ok");
+}
+
 #[tokio::test]
 async fn a_server_may_want_a_certificate() {
     let tls = Tls::start(true).await;

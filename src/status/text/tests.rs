@@ -24,6 +24,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         task: format!("web.{last}"),
         agent: format!("S{last}"),
         connections: Some(Connections { active: connections.0, inactive: connections.1 }),
+        connects: None,
     }
 }
 
@@ -34,6 +35,7 @@ fn status() -> Status {
         address: address.into(),
         port: 80,
         scheduler: None,
+        connects: None,
         backends,
     };
     let vips = vec![
@@ -77,7 +79,7 @@ fn status() -> Status {
             ..Pass::default()
         },
         dns: DnsState { addresses: vec!["198.51.100.1:53".parse().unwrap()], ..DnsState::default() },
-        vips: Arc::new(vips),
+        vips,
         at: at(1000),
         ..Status::default()
     }
@@ -143,7 +145,7 @@ fn before_the_first_document() {
 fn text_of_tenants_stays_in_its_line_and_cell() {
     let evil = "\x1b[2J\x07\nok: all is well\u{202e}";
     let mut status = status();
-    let vips = Arc::make_mut(&mut status.vips);
+    let vips = &mut status.vips;
     vips[0].name = Some(format!("日本{evil}"));
     vips[0].backends[0].task = format!("web.1{evil}");
     vips[0].backends[1].agent = format!("S{evil}");

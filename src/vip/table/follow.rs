@@ -135,7 +135,7 @@ fn addresses(task: Option<&Task>) -> Option<BTreeSet<std::net::IpAddr>> {
 fn asked_hosts(task: &Task, snapshot: &Snapshot, hosts: &mut BTreeSet<Host>) -> Option<()> {
     // Its labels are refused, with a reason that is listed.
     let framework = snapshot.frameworks.get(&*task.key.framework)?;
-    for label in task.ports.iter().flat_map(|port| &port.labels) {
+    for label in task.ports.iter().flat_map(|port| port.labels.iter()) {
         match label::parse(&label.value) {
             Ok((LabelHost::Named(written), _)) => {
                 hosts.insert(Host::Named(vip_name(written, framework)));

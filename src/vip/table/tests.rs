@@ -187,7 +187,7 @@ fn of_two_tasks_at_one_address_the_one_that_takes_connections_counts() {
     .unwrap();
     let table = VipTable::new(&snapshot, &LabelPolicy::default());
     let backends: Vec<&Backend> = table.vips.values().flat_map(|vip| vip.backends.values()).collect();
-    assert_eq!(backends.iter().map(|b| (b.task.as_str(), b.weight())).collect::<Vec<_>>(), [("b", 1)]);
+    assert_eq!(backends.iter().map(|b| (&*b.task, b.weight())).collect::<Vec<_>>(), [("b", 1)]);
 }
 
 /// Backends of a task at an agent, or the reason why it has none, with `vips.ports = "allocated"`.
@@ -217,8 +217,8 @@ fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
     let other = r#"[{"ip_addresses":[{"ip_address":"10.0.0.7"}]}]"#;
     let refused = |port: u16| {
         format!(
-            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the task's port resources \
-             nor mapped to its container (vips.ports)"
+            "{AGENT}:{port} is at the address of an agent, and port {port} is neither among the port resources of \
+             the task or its executor nor mapped to its container (vips.ports)"
         )
     };
     assert_eq!(allocated("[31000-31002]", "null", host, 31001, ""), "10.0.0.1:31001");
@@ -240,22 +240,34 @@ fn only_allocated_ports_of_the_own_agent_are_backends_where_that_is_asked() {
     assert_eq!(allocated("[31000-31002]", "null", reported, 22, HOST_SCOPE), refused(22));
 }
 
+#[test]
+fn allocated_ports_include_those_of_the_executor_of_a_pod() {
+    let path = format!("{}/tests/fixtures/captures/master_state_pod.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let rules = LabelPolicy { ports: BackendPorts::Allocated, ..LabelPolicy::default() };
+    // The lab's agent is at loopback.
+    let (text, agent) = (text.replace("127.0.0.1", AGENT), format!("{AGENT}:31500"));
+    let served = |text: &str| served(&VipTable::new(&mesos::parse(text.as_bytes(), None).unwrap(), &rules));
+    assert_eq!(served(&text), [format!("tcp pod.marathon:80 {agent}")]);
+    assert_eq!(served(&text.replace("[31500-31501]", "[31501-31501]")), Vec::<String>::new());
+}
+
 /// Tasks `a`, `b`, ... with these states, health and options, all behind `web:80`.
 fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
     let mut snapshot = Snapshot::default();
     snapshot.frameworks.insert("F".to_owned(), "marathon".to_owned());
     for (name, (state, healthy, options)) in ('a'..).zip(tasks) {
         let key = TaskKey { framework: "F".into(), task: name.to_string().into() };
-        let port = TaskPort {
-            name: "http".to_owned(),
+        let port: TaskPort = TaskPort {
+            name: "http".into(),
             protocol: Protocol::Tcp,
             port: Some(80),
             host_port: None,
             networks: BTreeSet::new(),
             is_in_container: false,
             is_allocated: true,
-            labels: vec![VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }],
-            options: options.clone(),
+            labels: [VipLabel { key: "VIP_0".to_owned(), value: "web:80".to_owned() }].into(),
+            options: options.clone().of_port(),
         };
         let address = IpAddr::from([10, 0, 0, u8::try_from(u32::from(name)).unwrap()]);
         let task = Task {
@@ -265,9 +277,9 @@ fn web(tasks: &[(TaskState, Option<bool>, PortOptions)]) -> VipTable {
             state: *state,
             healthy: *healthy,
             runtime: Runtime::Mesos,
-            addresses: vec![TaskAddress { address, network: None }],
-            ports: vec![port],
-            resources: Box::default(),
+            addresses: vec![TaskAddress { address, network: None }].into(),
+            ports: vec![port].into(),
+            resources: crate::cluster::Few::default(),
         };
         snapshot.tasks.insert(key, task.into());
     }

@@ -291,20 +291,10 @@ pub fn ipv4_on_an_ipv6_socket() {
 }
 
 pub fn multipath_tcp() {
-    const MPTCP: i32 = 262;
     let mut plane = Plane::new();
     let (vip, server) = (tcp("10.99.0.1:80"), tcp_server("127.0.0.1"));
     plane.apply(&service(vip, &[server]));
-    let socket = match Socket::new(Domain::IPV4, Type::STREAM, Some(MPTCP.into())) {
-        // Debian's 5.10 has none.
-        Err(error) if kernel() < (5, 15) => {
-            assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTONOSUPPORT));
-            return;
-        }
-        socket => socket.expect("a kernel with MPTCP"),
-    };
-    socket.connect(&address(vip).into()).unwrap();
-    let mut stream = TcpStream::from(socket);
+    let Some(mut stream) = multipath(address(vip)) else { return };
     assert_eq!(greeting(&mut stream).unwrap(), server.port());
     assert!(is_alive(&mut stream));
 }

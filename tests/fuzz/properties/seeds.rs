@@ -109,7 +109,12 @@ pub fn state_files() -> Vec<Vec<u8>> {
     for document in documents() {
         if let Ok(cluster) = mesos::parse(&document, None) {
             store.save_cluster(&cluster).expect("the directory is writable");
-            files.push(fs::read(directory.path().join("cluster.json")).expect("a file"));
+            for file in ["cluster.json", "cluster.journal"] {
+                files.push(fs::read(directory.path().join(file)).expect("a file"));
+            }
+            // As earlier versions wrote it.
+            let cluster = serde_json::to_string(&cluster).expect("plain data");
+            files.push(format!(r#"{{"version":1,"content":{cluster}}}"#).into_bytes());
         }
     }
     files

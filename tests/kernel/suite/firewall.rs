@@ -20,7 +20,7 @@ tests!["firewall":
 ];
 
 /// A textbook's default.
-const DENIES: &str = "table inet textbook {
+pub const DENIES: &str = "table inet textbook {
     chain incoming {
         type filter hook input priority filter; policy drop
         iif lo accept

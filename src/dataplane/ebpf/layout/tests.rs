@@ -134,4 +134,37 @@ fn types_are_those_of_the_compiled_program() {
     assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
     assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
     assert_eq!(structs["keeps"].size, size_of::<Keeps>());
+    assert_eq!(structs["failures"], layout_of!(Failures { failed, begun }));
+    assert_eq!((structs["client"].size, structs["troubles"].size), (32, size_of::<Troubles>()));
+    assert_eq!(
+        structs["connects"],
+        layout_of!(ServerConnects { begun, established, refused, timed_out, retransmissions, vip })
+    );
+    assert_eq!(
+        structs["vip_connects"],
+        layout_of!(VipConnects { vip, refused, begun, established, timed_out, retransmissions, latencies })
+    );
+}
+
+/// The manual page states it.
+#[test]
+fn what_is_counted_of_connects_takes_less_than_16_megabytes() {
+    let bytes = |map: &MapLayout| u64::from(map.value_size) * u64::from(map.max_entries);
+    let all: u64 = [COUNTS, CONNECTS, VIP_CONNECTS, LOCKS].iter().map(bytes).sum();
+    assert!(all < 16_000_000, "{all}");
+    assert!(
+        [COUNTS, CONNECTS, VIP_CONNECTS, LOCKS]
+            .iter()
+            .all(|map| map.kind == bpf::ARRAY && map.value_size % 8 == 0)
+    );
+}
+
+#[test]
+fn latency_classes_have_their_bounds_and_none_is_listed_without_connects() {
+    let mut found =
+        VipConnects::of(ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 });
+    (found.latencies[0], found.latencies[1], found.latencies[14], found.latencies[15]) = (1, 2, 3, 4);
+    let classes: Vec<_> =
+        found.connects().latency.iter().map(|class| (class.below_us, class.connects)).collect();
+    assert_eq!(classes, [(Some(64), 1), (Some(128), 2), (Some(1_048_576), 3), (None, 4)]);
 }

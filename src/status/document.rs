@@ -1,0 +1,303 @@
+//! The status document as it is sent: piece by piece, from where its parts are.
+//!
+//! 10,000 VIPs with 5 backends each are 12 MB of JSON. So VIPs are kept neither as a list nor as text: a piece has
+//! as many of them as fit, and the next one is made when the client has taken it. Between pieces the daemon goes on
+//! with its work. A document lists the VIPs that there were when it was begun, each as it is when its turn comes; one
+//! that has gone by then is left out.
+//!
+//! ```text
+//! Document::begin ─► text: {"version":...,"vips":[{...},{...}    rest: other VIPs, {"skipped":...}
+//! Rest::go_on     ─► text: ,{...},{...}],"skipped":...}          rest: None
+//! ```
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use jiff::Timestamp;
+
+use super::{Backend, Status, Vip};
+use crate::cluster::Protocol;
+use crate::dataplane::connects::Seen;
+use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey};
+use crate::plan::desired::{Member, Programmed};
+use crate::plan::{Plan, Planner};
+use crate::units::steady::shown;
+use crate::vip::Host;
+
+/// Bytes from which a piece is long enough. Making one takes about a millisecond, in which nothing else happens.
+const PIECE: usize = 512 * 1024;
+
+/// Mark in a document without VIPs of the place where they belong. No text in it can be mistaken for it, because
+/// quotes within text are escaped.
+const PLACE: &str = "\"vips\":[]";
+
+/// Bytes of the mark that come before the VIPs.
+const OPENING: usize = PLACE.len() - 1;
+
+/// Everything that VIPs are shown from.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub plan: &'a Plan,
+    pub planner: &'a Planner,
+    /// `None` where no kernel was asked.
+    pub figures: Option<Figures<'a>>,
+    /// Zone of the VIPs' names.
+    pub origin: &'a str,
+    /// Scheduler of a plane that has only one.
+    pub own_scheduler: Option<&'static str>,
+    /// Readings of the steady and of the system's clock at one moment.
+    pub clocks: (Timestamp, Timestamp),
+}
+
+/// Figures of a reading of the kernel.
+#[derive(Clone, Copy)]
+pub struct Figures<'a> {
+    pub connections: &'a BTreeMap<ServerKey, Connections>,
+    /// What became of connects, if the kernel tells.
+    pub seen: Option<&'a Seen>,
+}
+
+impl<'a> Figures<'a> {
+    /// Returns the figures of a reading.
+    pub fn of(actual: &'a Actual) -> Self {
+        Self { connections: &actual.connections, seen: actual.seen.as_ref() }
+    }
+}
+
+/// A piece of a document, and how to make the next one.
+#[derive(Debug)]
+pub struct Document {
+    pub text: Vec<u8>,
+    /// `None` after the last piece.
+    pub rest: Option<Rest>,
+}
+
+/// Part of a document that is still to be made.
+#[derive(Debug)]
+pub struct Rest {
+    selection: Selection,
+    /// Number of VIPs that had their turn.
+    done: usize,
+    /// Set while no VIP has been written.
+    is_first: bool,
+    /// Text after the VIPs.
+    end: Vec<u8>,
+}
+
+/// VIPs to be listed, in their order, with the connections of their servers.
+#[derive(Debug)]
+pub struct Selection {
+    /// Keys, each with the place of its first server's connections.
+    keys: Vec<(ServiceKey, usize)>,
+    /// Connections in the order of the servers; to look for each server by its address would take as long as all
+    /// the rest of a document.
+    counts: Vec<Connections>,
+    /// Revision of the plan whose servers these are.
+    revision: u64,
+}
+
+impl Document {
+    /// Writes a status with the selected VIPs.
+    ///
+    /// # Errors
+    /// When something cannot be written as JSON.
+    pub fn begin(status: &Status, selection: Selection, view: View<'_>) -> serde_json::Result<Self> {
+        let mut text = serde_json::to_vec(status)?;
+        let place = memchr::memmem::find(&text, PLACE.as_bytes()).map_or(text.len(), |place| place + OPENING);
+        let end = text.split_off(place);
+        Rest { selection, done: 0, is_first: true, end }.continued(text, view)
+    }
+}
+
+impl Rest {
+    /// Writes the next piece.
+    ///
+    /// # Errors
+    /// When something cannot be written as JSON.
+    pub fn go_on(self, view: View<'_>) -> serde_json::Result<Document> {
+        self.continued(Vec::new(), view)
+    }
+
+    fn continued(mut self, mut text: Vec<u8>, view: View<'_>) -> serde_json::Result<Document> {
+        let Selection { keys, counts, revision } = &self.selection;
+        let is_same_plan = *revision == view.plan.revision;
+        let mut keys = keys.iter().skip(self.done);
+        let is_last = loop {
+            if text.len() >= PIECE {
+                break false;
+            }
+            let Some((key, first)) = keys.next() else { break true };
+            self.done += 1;
+            let Some(programmed) = view.plan.desired.services.get(key) else { continue };
+            if !std::mem::take(&mut self.is_first) {
+                text.push(b',');
+            }
+            let known = counts.get(*first..first + programmed.servers.len()).filter(|_| is_same_plan);
+            let vip = match known {
+                Some(counts) => view.vip(key, programmed, counts),
+                None => view.vip(key, programmed, &view.counts(key, programmed)),
+            };
+            serde_json::to_writer(&mut text, &vip)?;
+        };
+        if is_last {
+            text.append(&mut self.end);
+        }
+        Ok(Document { text, rest: (!is_last).then_some(self) })
+    }
+}
+
+impl<'a> View<'a> {
+    /// Selects the VIPs of a name or address as in [`Self::find`], or all of them.
+    pub fn select(&self, wanted: Option<&str>) -> Selection {
+        let services = &self.plan.desired.services;
+        match wanted {
+            None => self.selection(services.iter()),
+            Some(wanted) => {
+                self.selection(self.find(wanted).iter().filter_map(|key| services.get_key_value(key)))
+            }
+        }
+    }
+
+    /// Returns a selection of `services`, which come in the order of their keys.
+    fn selection<'p>(&self, services: impl Iterator<Item = (&'p ServiceKey, &'p Programmed)>) -> Selection {
+        let mut named = Vec::new();
+        let mut counts = Vec::new();
+        let mut counted = self.figures.map(|figures| figures.connections.range(..).peekable());
+        for (key, programmed) in services {
+            named.push((name(programmed), (*key, counts.len())));
+            if let (Some(counted), Some(all)) =
+                (&mut counted, self.figures.map(|figures| figures.connections))
+            {
+                // Both are in the same order, so that a place has to be looked for after a gap only.
+                if counted.peek().is_none_or(|((next, _), _)| next != key) {
+                    *counted = all.range(first_of(key)..).peekable();
+                }
+                counts.extend(counts_of(key, programmed, counted));
+                while counted.next_if(|((next, _), _)| next == key).is_some() {}
+            }
+        }
+        // By name as people look for it.
+        named.sort_unstable_by(|(a, (x, _)), (b, (y, _))| {
+            (a, x.port, x.protocol, x.address).cmp(&(b, y.port, y.protocol, y.address))
+        });
+        let keys = named.into_iter().map(|(_, key)| key).collect();
+        Selection { keys, counts, revision: self.plan.revision }
+    }
+
+    /// Returns the connections of a VIP's servers in the order of these; none where no kernel was asked.
+    fn counts(&self, key: &ServiceKey, programmed: &Programmed) -> Vec<Connections> {
+        let counted = self.figures.map(|figures| figures.connections.range(first_of(key)..).peekable());
+        counted.map(|mut counted| counts_of(key, programmed, &mut counted).collect()).unwrap_or_default()
+    }
+
+    /// Returns the keys of the VIPs with this name or address, in their order: `web.marathon`, with or
+    /// without the zone's name behind it, `/web.marathon`, or `11.225.36.193`, each with or without `:PORT`.
+    pub fn find(&self, wanted: &str) -> Vec<ServiceKey> {
+        let (host, port) = split_port(wanted);
+        let addresses: Vec<IpAddr> = match host.parse() {
+            Ok(address) => vec![address],
+            Err(_) => {
+                let name = host.strip_prefix('/').unwrap_or(host);
+                let name = name.strip_suffix('.').unwrap_or(name);
+                let below = name.strip_suffix(self.origin).and_then(|name| name.strip_suffix('.'));
+                let leases = [&self.planner.persisted.leases4, &self.planner.persisted.leases6];
+                leases.iter().filter_map(|leases| leases.get(below.unwrap_or(name))).collect()
+            }
+        };
+        let services = &self.plan.desired.services;
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let places =
+            protocols.into_iter().flat_map(|protocol| addresses.iter().map(move |ip| (protocol, *ip)));
+        let found: BTreeSet<ServiceKey> = places
+            .flat_map(|(protocol, address)| {
+                let key = |port| ServiceKey { protocol, address, port };
+                services.range(key(port.unwrap_or(0))..=key(port.unwrap_or(u16::MAX))).map(|(key, _)| *key)
+            })
+            .collect();
+        found.into_iter().collect()
+    }
+
+    /// Returns all VIPs, with text of their own.
+    pub fn vips(&self) -> Vec<Vip> {
+        let services = &self.plan.desired.services;
+        let vip = |(key, _): &(ServiceKey, usize)| {
+            let programmed = services.get(key)?;
+            Some(self.vip(key, programmed, &self.counts(key, programmed)).into_owned())
+        };
+        self.select(None).keys.iter().filter_map(vip).collect()
+    }
+
+    /// Returns a VIP, with the connections of its servers in their order.
+    fn vip(&self, key: &ServiceKey, programmed: &'a Programmed, counts: &[Connections]) -> Vip<Cow<'a, str>> {
+        let (steady, now) = self.clocks;
+        let mut counts = counts.iter().copied();
+        let seen = self.figures.and_then(|figures| figures.seen);
+        let backend = |(address, Member { backend, weight }): (&SocketAddr, &'a Member)| Backend {
+            address: address.ip(),
+            port: address.port(),
+            weight: *weight,
+            condition: Some(backend.condition),
+            until: self.planner.deadline(key, address).map(|until| shown(until, steady, now)),
+            task: Cow::Borrowed(&*backend.task),
+            agent: Cow::Borrowed(&*backend.agent),
+            connections: counts.next(),
+            connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
+        };
+        let backends = programmed.servers.iter().map(backend).collect();
+        // A scheduler is shown where it differs, so that a column for all of them is not needed.
+        let usual = self.own_scheduler.unwrap_or(&self.planner.settings.desired.scheduler);
+        let scheduler = programmed.scheduling.scheduler.as_str();
+        Vip {
+            name: name(programmed).map(|name| Cow::Owned(format!("{name}.{}", self.origin))),
+            protocol: key.protocol,
+            address: key.address,
+            port: key.port,
+            scheduler: (scheduler != usual).then_some(Cow::Borrowed(scheduler)),
+            connects: seen.and_then(|seen| seen.services.get(key).cloned()),
+            backends,
+        }
+    }
+}
+
+/// Returns what comes before all servers of a service.
+fn first_of(key: &ServiceKey) -> ServerKey {
+    (*key, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+}
+
+/// Returns the connections of a VIP's servers in their order, from `counted`, which is at the first of them.
+fn counts_of<'c>(
+    key: &ServiceKey,
+    programmed: &Programmed,
+    counted: &mut Peekable<impl Iterator<Item = (&'c ServerKey, &'c Connections)>>,
+) -> impl Iterator<Item = Connections> {
+    programmed.servers.keys().map(move |address| {
+        let server = (*key, *address);
+        while counted.next_if(|(known, _)| **known < server).is_some() {}
+        // A server that was just added has none.
+        counted.next_if(|(known, _)| **known == server).map(|(_, count)| *count).unwrap_or_default()
+    })
+}
+
+/// Returns the name of a VIP below the zone; `None` for one that is an address.
+fn name(programmed: &Programmed) -> Option<&str> {
+    match &programmed.vip.host {
+        Host::Named(name) => Some(name),
+        Host::Literal(_) => None,
+    }
+}
+
+/// Splits `HOST:PORT`, where there is a port. An IPv6 address with one is in brackets.
+fn split_port(text: &str) -> (&str, Option<u16>) {
+    if text.parse::<IpAddr>().is_ok() {
+        return (text, None);
+    }
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, Some(port.parse().ok()?))));
+    let (host, port) = split.unwrap_or((text, None));
+    let within = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    (within.unwrap_or(host), port)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,225 @@
+//! The believed cluster on disk: a file that grows by what changes, and is made anew now and then.
+//!
+//! The cluster of 50,000 tasks takes 20 MB, and an event changes one of them. Each line of the file is a record
+//! with its checksum: a head, the whole cluster in some parts, and then one record for each picture that was
+//! believed after it, with what differs from the one before:
+//!
+//! ```text
+//! {"version":2,"parts":2}             5bbd2b39
+//! {"master":{...},"agents":{...}}     0a3f10c2   ─┐ the whole, written at once and put in place by a rename
+//! {"tasks":{"set":[...]}}             91b60e55   ─┘
+//! {"tasks":{"set":[{...}]}}           77ab01f0   ── a task that became unhealthy
+//! {"tasks":{"gone":[{...}]}}          1b4e...    ── cut off by a crash: left out, with what follows it
+//! ```
+//!
+//! So every file, wherever it is cut off or damaged behind the whole, reads as a picture that was believed. The
+//! changes are a quarter of the whole at most, which bounds what a start reads, and one byte of change costs five
+//! bytes of writing.
+//!
+//! Earlier versions kept the whole cluster in `cluster.json`. A later one has a reference there, so that an
+//! earlier one that meets it says that it is of a later version.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::delta::Delta;
+use super::directory::Directory;
+use crate::cluster::Snapshot;
+
+/// File of the believed cluster.
+pub(super) const JOURNAL: &str = "cluster.journal";
+
+/// File that refers to it, and that has the cluster itself in earlier versions.
+pub(super) const REFERENCE: &str = "cluster.json";
+
+/// Format of the file, and of what refers to it.
+pub(super) const VERSION: u32 = 2;
+
+/// Part of the whole that the changes behind it may take.
+const SHARE: u64 = 4;
+
+/// Bytes that the changes may take in any case: a small cluster need not be written whole all the time.
+const LEAST: u64 = 256 * 1024;
+
+/// Octets of a line behind its record: a tab, the checksum in hexadecimal digits, and the line end.
+const END: usize = 10;
+
+/// First record of the file.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    /// Number of records after this one that make the whole cluster.
+    parts: usize,
+}
+
+/// The believed cluster as this run writes it.
+#[derive(Debug)]
+pub struct Journal {
+    /// Cluster as the file has it; `None` where that is in doubt.
+    kept: Option<Arc<Snapshot>>,
+    /// The file, once this run has made it. One of an earlier run is only read: what it is, and whose, is not to
+    /// be relied on.
+    open: Option<Open>,
+}
+
+/// Extent of a writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Nothing,
+    Change,
+    Everything,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Bytes that more changes may take.
+    left: u64,
+}
+
+impl Journal {
+    /// Goes on from the cluster that an earlier run left.
+    pub fn new(kept: Option<Arc<Snapshot>>) -> Self {
+        Self { kept, open: None }
+    }
+
+    /// Makes the file say `cluster`. Writes what has changed, or nothing, and returns which.
+    ///
+    /// # Errors
+    /// When the directory cannot be written. The next call writes everything.
+    pub fn save(
+        &mut self,
+        directory: impl FnOnce() -> io::Result<Directory>,
+        cluster: &Arc<Snapshot>,
+    ) -> io::Result<Written> {
+        // Without it after an error, when it is not known what the file says.
+        let delta = self.kept.take().map(|kept| Delta::between(&kept, cluster));
+        let written = match delta {
+            Some(delta) if delta.is_empty() => Written::Nothing,
+            delta => {
+                let directory = directory()?;
+                let is_appended = match delta {
+                    Some(delta) => self.append(&directory, &delta)?,
+                    None => false,
+                };
+                if !is_appended {
+                    self.open = None;
+                    self.open = Some(Self::begin(&directory, cluster)?);
+                }
+                if is_appended { Written::Change } else { Written::Everything }
+            }
+        };
+        // The newer of two equal ones is held elsewhere anyway, so that the older one can be freed.
+        self.kept = Some(Arc::clone(cluster));
+        Ok(written)
+    }
+
+    /// Appends a change; returns false where everything is to be written instead.
+    fn append(&mut self, directory: &Directory, delta: &Delta) -> io::Result<bool> {
+        // An operator may have put it away.
+        let Some(mut open) = self.open.take().filter(|open| directory.has(JOURNAL, &open.file)) else {
+            return Ok(false);
+        };
+        let record = record(delta)?;
+        let Some(left) = open.left.checked_sub(record.len() as u64) else { return Ok(false) };
+        open.file.write_all(&record)?;
+        open.file.sync_data()?;
+        self.open = Some(Open { left, ..open });
+        Ok(true)
+    }
+
+    /// Replaces the file by one with the whole cluster.
+    fn begin(directory: &Directory, cluster: &Snapshot) -> io::Result<Open> {
+        let parts = Delta::parts(cluster);
+        let mut bytes = 0;
+        let file = directory.replace_by(JOURNAL, |file| {
+            let mut write = |record: Vec<u8>| {
+                bytes += record.len() as u64;
+                file.write_all(&record)
+            };
+            write(record(&Head { version: VERSION, parts })?)?;
+            // One after the other: all of them at once would take as much memory as the cluster.
+            Delta::whole(cluster).try_for_each(|part| write(record(&part)?))
+        })?;
+        // Behind the journal: a crash between the two leaves what an earlier version believed.
+        let reference = format!("{{\"version\":{VERSION},\"content\":\"{JOURNAL}\"}}");
+        directory.replace(REFERENCE, reference.as_bytes()).map_err(|error| {
+            io::Error::new(error.kind(), format!("{REFERENCE}, which refers to it: {error}"))
+        })?;
+        Ok(Open { file, left: (bytes / SHARE).max(LEAST) })
+    }
+}
+
+/// Returns the line of a record.
+fn record(content: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(content)?;
+    let sum = crc32fast::hash(&line);
+    writeln!(line, "\t{sum:08x}")?;
+    Ok(line)
+}
+
+/// Reason why a file has no cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    Damaged(String),
+    /// Format of a later version.
+    Later(u32),
+}
+
+/// A cluster that was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub cluster: Snapshot,
+    /// Octets at the end of the file that are of no use.
+    pub lost: usize,
+}
+
+/// Reads a file up to what is damaged.
+pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
+    let damaged = |what: &str| Unreadable::Damaged(what.to_owned());
+    let mut records = Records(bytes);
+    let head = records.next().ok_or_else(|| damaged("its first line is not whole"))?;
+    let head: Head = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
+    if head.version > VERSION {
+        return Err(Unreadable::Later(head.version));
+    }
+    let mut cluster = Snapshot::default();
+    for part in 0..head.parts {
+        let record = records.next().ok_or_else(|| {
+            Unreadable::Damaged(format!("part {} of the cluster's {} is not whole", part + 1, head.parts))
+        })?;
+        let delta: Delta = serde_json::from_slice(record).map_err(|error| damaged(&error.to_string()))?;
+        delta.apply(&mut cluster);
+    }
+    let mut lost = records.0.len();
+    while let Some(record) = records.next()
+        && let Ok(delta) = serde_json::from_slice::<Delta>(record)
+    {
+        delta.apply(&mut cluster);
+        lost = records.0.len();
+    }
+    Ok(Read { cluster, lost })
+}
+
+/// Records of a file up to the first one that is damaged.
+struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (line, rest) = self.0.split_at_checked(memchr::memchr(b'\n', self.0)? + 1)?;
+        let (record, end) = line.split_at_checked(line.len().checked_sub(END)?)?;
+        let sum = end.strip_prefix(b"\t")?.strip_suffix(b"\n")?;
+        let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+        (sum == crc32fast::hash(record)).then_some(())?;
+        self.0 = rest;
+        Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests;
