@@ -19,6 +19,7 @@
 //! All processes share one processor. The variants alternate within each round, and each round starts
 //! with another one. A ratio compares two figures of the same round; the output has medians and quartiles.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -36,7 +37,7 @@ use l4lbd::cluster::Protocol;
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
-use l4lbd::dataplane::ebpf::{Ebpf, Options, SCHEDULER, cgroup_tree};
+use l4lbd::dataplane::ebpf::{Ebpf, Ejection, Options, SCHEDULER, cgroup_tree};
 use l4lbd::dataplane::kernel::{Access, Kernel, KernelOptions};
 use l4lbd::dataplane::{DataPlane, Depth, Op, PlaneKind, RealServer, Route, Scheduling, ServiceKey};
 use l4lbd::plan::desired::{Sources, beside_services};
@@ -96,8 +97,12 @@ fn run(rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
 }
 
 fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> anyhow::Result<()> {
-    let options =
-        Options { cgroup: Some(with.clone()), pins: Path::new(BPF).join("l4lbd"), udp_timeout: UDP_TIMEOUT };
+    let options = Options {
+        cgroup: Some(with.clone()),
+        pins: Path::new(BPF).join("l4lbd"),
+        udp_timeout: UDP_TIMEOUT,
+        ejection: Ejection::default(),
+    };
     let far = Namespace::new()?;
     ip(&format!("address add {SERVER}/32 dev lo"))?;
     let (mut echoes, mut datagrams, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
@@ -173,9 +178,62 @@ fn measure([without, with]: &[PathBuf; 2], rounds: usize, kinds: &[String]) -> a
             println!("  {name:<16} {:.3} ({:.3} to {:.3})", part(2), part(1), part(3));
         }
     }
+    if kinds.is_empty() || kinds.iter().any(|wanted| wanted == "tcp-new") {
+        measure_programs(&mut inside, rounds)?;
+    }
     drop((outside, inside, through_ipvs));
     timed("purge", || Ebpf::purge(&options))?;
     Ok(())
+}
+
+/// Measures how long the programs run for one TCP connection to a VIP, from its connect to its end.
+fn measure_programs(inside: &mut Client, rounds: usize) -> anyhow::Result<()> {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+    let before = fs::read_to_string(SWITCH)?;
+    fs::write(SWITCH, "1")?;
+    let start = runs()?;
+    for _ in 0..rounds {
+        inside.ask(&format!("tcp-new {EBPF_VIP}"))?;
+    }
+    let end = runs()?;
+    fs::write(SWITCH, before)?;
+    println!("programs for one TCP connection to a VIP, with what measuring takes:");
+    let connections = u64::from(rounds as u32 * REQUESTS);
+    for (kind, (time, count)) in end {
+        let (time_before, count_before) = start.get(&kind).copied().unwrap_or_default();
+        let (time, count): (u64, u64) = (time - time_before, count - count_before);
+        if count > 0 {
+            println!(
+                "  {kind:<16} {} ns in {:.1} runs",
+                time / connections,
+                count as f64 / connections as f64
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Returns how long programs of each type have run, in nanoseconds, and how often.
+fn runs() -> anyhow::Result<BTreeMap<&'static str, (u64, u64)>> {
+    let mut runs: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        // The descriptor of the directory itself is gone by now.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let field = |name: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+        };
+        // `enum bpf_prog_type` of `linux/bpf.h`.
+        let kind = match field("prog_type") {
+            Some(9) => "socket's end",
+            Some(13) => "TCP events",
+            Some(18) => "connect",
+            _ => continue,
+        };
+        let sum = runs.entry(kind).or_default();
+        sum.0 += field("run_time_ns").unwrap_or(0);
+        sum.1 += field("run_cnt").unwrap_or(0);
+    }
+    Ok(runs)
 }
 
 /// Client that a variant runs in.
@@ -221,7 +279,12 @@ fn balance(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
     let options = KernelOptions {
         plane: Some(PlaneKind::Ipvs),
         link: "minuteman".to_owned(),
-        ebpf: Options { cgroup: None, pins: Path::new(BPF).join("none"), udp_timeout: UDP_TIMEOUT },
+        ebpf: Options {
+            cgroup: None,
+            pins: Path::new(BPF).join("none"),
+            udp_timeout: UDP_TIMEOUT,
+            ejection: Ejection::default(),
+        },
         access: Access::Program,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -686,6 +686,11 @@ static __always_inline int uncount(struct taken *taken)
 {
 	if (!taken->counted)
 		return 0;
+	// Only its own calls end the count of a datagram socket.
+	if (taken->vip.protocol != IPPROTO_TCP) {
+		taken->counted = 0;
+		return 1;
+	}
 	// A connection may be reset while its descriptor is closed, and only one of both may take it from the count.
 	struct lock *lock = lock_of(taken->id);
 	if (!lock)
