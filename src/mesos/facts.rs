@@ -103,6 +103,11 @@ pub struct AgentFacts {
     pub is_in_use: bool,
 }
 
+/// Returns a value that is known, with its key, if another one is equal to it and not the same.
+fn equal<K: Clone, V: PartialEq>((key, value): (&K, &Arc<V>), known: &Arc<V>) -> Option<(K, Arc<V>)> {
+    (!Arc::ptr_eq(value, known) && value == known).then(|| (key.clone(), Arc::clone(known)))
+}
+
 impl Facts {
     /// Returns the records in it.
     pub fn skipped(&self) -> &[Skipped] {
@@ -185,6 +190,22 @@ impl Facts {
             let with_ports = ports.and_then(|ports| executors::registered_with_ports(task, ports));
             let task = with_ports.map_or_else(|| Arc::clone(task), Arc::new);
             Arc::make_mut(&mut snapshot.names).add(key.clone(), task);
+        }
+    }
+
+    /// Replaces the task in a snapshot by that of an earlier one, if they are equal.
+    pub fn share_task(&self, snapshot: &mut Snapshot, before: &Snapshot) {
+        let Self::Task { task, registered, .. } = self else { return };
+        let key = task.as_ref().map(|task| &task.key);
+        let known = key.and_then(|key| equal((key, snapshot.tasks.get(key)?), before.tasks.get(key)?));
+        if let Some((key, task)) = known {
+            snapshot.tasks.insert(key, task);
+        }
+        let key = registered.as_ref().map(|(key, _)| key);
+        let known =
+            key.and_then(|key| equal((key, snapshot.names.tasks.get(key)?), before.names.tasks.get(key)?));
+        if let Some((key, task)) = known {
+            Arc::make_mut(&mut snapshot.names).add(key, task);
         }
     }
 

@@ -287,6 +287,7 @@ impl Change<'_> {
         }
         for facts in self.added() {
             facts.add_to(&mut snapshot, executors);
+            facts.share_task(&mut snapshot, before);
         }
         // An item that has come may have the key of one that stays; which of them counts, all items decide.
         if Tally::of(&snapshot) != Tally::sum(self.facts()) {
@@ -296,6 +297,7 @@ impl Change<'_> {
         if *executors != self.reader.executors {
             for facts in self.facts().filter(|facts| facts.is_concerned(&self.reader.executors, executors)) {
                 facts.add_task_to(&mut snapshot, executors);
+                facts.share_task(&mut snapshot, before);
             }
         }
         let mut differing = self.removed().chain(self.added());
