@@ -93,6 +93,7 @@ impl Args {
             }
             Err(error) => {
                 let settings = DoctorSettings {
+                    // A daemon may run with an earlier version of the file, whose socket is mostly the same.
                     socket: socket::find(self.config.config.as_deref())?.path,
                     ..wiring::doctor(&Config::defaults()?)
                 };

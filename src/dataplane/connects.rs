@@ -71,6 +71,7 @@ impl Seen {
 
     /// Returns the sum over all VIPs.
     pub fn total(&self) -> Connects {
+        // Of the services alone, which include their servers and keep what lost ones had.
         self.services.values().fold(Connects::default(), |mut sum, service| {
             sum += service.connects;
             sum

@@ -107,11 +107,13 @@ impl Firewall {
             Self::Firewalld => {
                 let source = |net: &IpNet| format!("firewall-cmd --permanent --zone=trusted --add-source={net}");
                 let mut commands: Vec<String> = passage.sources.iter().take(SHOWN).map(source).collect();
+                // A permanent rule holds only from the next reload on.
                 commands.push("firewall-cmd --reload".to_owned());
                 commands
             }
             Self::Iptables { is_ipv4 } => passage.each(|link, is_of_ipv4, destinations| {
                 let program = if *is_ipv4 { "iptables" } else { "ip6tables" };
+                // In front of the chain, because a rule behind one that drops is never reached.
                 let command = || format!("{program} -I INPUT -i {link} -d {} -j ACCEPT", listed(destinations, ","));
                 (is_of_ipv4 == *is_ipv4).then(command).into_iter().collect()
             }),
@@ -162,6 +164,7 @@ pub fn short(network: &IpNet) -> String {
 /// Returns what containers must be let through to: the networks of VIPs, unless no packet has a VIP's address, and
 /// the addresses of the DNS server.
 pub fn destinations(vips: Option<Vec<IpNet>>, listeners: &[SocketAddr]) -> Vec<IpNet> {
+    // A loopback address is that of the container itself, and leads to no server of the node.
     let listeners = listeners.iter().map(SocketAddr::ip).filter(|address| !address.is_loopback());
     vips.into_iter().flatten().chain(listeners.map(IpNet::from)).collect()
 }
@@ -228,6 +231,7 @@ impl Chains {
     /// iptables beside those of nftables.
     pub fn firewalls(&self, has_old_tables: bool) -> Vec<Firewall> {
         let mut found = self.denying();
+        // nft does not list these tables, so that their policies are not known.
         if found.is_empty() && has_old_tables {
             found.extend([true, false].map(|is_ipv4| Firewall::Iptables { is_ipv4 }));
         }

@@ -50,6 +50,7 @@ impl std::str::FromStr for Target {
 
     /// Reads `NAME:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
     fn from_str(text: &str) -> Result<Self, String> {
+        // Before the split at a colon: an IPv6 address has colons of its own.
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self { host: address.ip().to_string(), port: address.port() });
         }
@@ -123,6 +124,7 @@ async fn name(
             Some(address),
         );
     }
+    // DNS does not tell upper from lower case, and a dot at the end stands for the root.
     let is_meant = |vip: &&Vip| {
         vip.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(target.host.trim_end_matches('.')))
     };
@@ -161,11 +163,13 @@ async fn name(
 
 /// Asks the node's own resolver, which goes by more than its file.
 async fn resolve(place: &Place, host: String, ipv4: bool) -> Option<Known<Vec<IpAddr>>> {
+    // libc goes by the files of this node, which say nothing of what another place gets.
     if *place != Place::Node {
         return None;
     }
     let lookup = move || {
         let found = (host.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string())?;
+        // getaddrinfo(3) gives addresses of both families, and a VIP is compared with its own one.
         Ok(found.map(|address| address.ip()).filter(|address| address.is_ipv4() == ipv4).collect())
     };
     Some(apart("the node's resolver", LOOKUP, lookup).await.and_then(|found| found))
@@ -191,6 +195,7 @@ fn answer(
 fn unknown(target: &Target, status: Option<&Status>) -> String {
     let Some(status) = status else { return String::new() };
     let label = target.host.split('.').next().unwrap_or_default();
+    // A label has the name between a slash and a port, as in `/web:80`.
     let is_like = |value: &str| !label.is_empty() && value.contains(&format!("/{label}:"));
     let mut skipped =
         status.skipped.iter().filter_map(|skipped| Some((skipped.value.as_deref()?, &skipped.reason)));
@@ -223,6 +228,7 @@ async fn service(settings: &DoctorSettings, daemon: &DaemonFacts, address: Socke
         Ok(table) => table.services.contains_key(&key(protocol)),
         Err(_) => of_address.iter().any(|vip| vip.port == address.port() && vip.protocol == protocol),
     };
+    // One port may have a service of each protocol, and only one of TCP can be dialled.
     let protocol = match (has(Protocol::Tcp), has(Protocol::Udp)) {
         (false, true) => Protocol::Udp,
         _ => Protocol::Tcp,
@@ -333,6 +339,7 @@ async fn dial_each(backends: &[Backend]) -> Vec<Finding> {
                         _ => format!("no answer in {} s", DIAL.as_secs()),
                     };
                     match backend.weight {
+                        // No new client is sent there, so that its silence does no harm.
                         0 => Finding::ok(
                             STEP,
                             format!("gets no new connections, and does not answer: {why}{task}"),
@@ -382,6 +389,7 @@ async fn connect(place: &Place, address: SocketAddr, backends: &[Backend], has_s
             };
         }
     };
+    // With eBPF the socket itself has the backend for its peer; with IPVS only the kernel's table tells.
     let server = match dialled.peer.filter(|peer| *peer != address) {
         Some(peer) => Some(peer),
         None => chosen(dialled.local, address).await,

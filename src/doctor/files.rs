@@ -94,6 +94,7 @@ fn read_below(root: BorrowedFd<'_>, path: &Path) -> Result<String, String> {
     let shown = path.display();
     let file = open_below(root, path, OFlag::empty()).map_err(|error| match error {
         Errno::ENOENT => format!("there is no {shown}"),
+        // The kernel's answer for a UNIX socket, which cannot be opened.
         Errno::ENXIO => format!("{shown} is no regular file"),
         error => format!("{shown}: {}", error.desc()),
     })?;

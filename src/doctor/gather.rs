@@ -60,6 +60,7 @@ const OLD_TABLES: &str = "/proc/net/ip_tables_names";
 
 /// Reads everything.
 pub async fn facts(settings: &DoctorSettings, config: ConfigFacts) -> Facts {
+    // Before the rest: its status tells the plane and the name that the other parts are about.
     let daemon = daemon(&settings.socket).await;
     let status = daemon.status.as_ref().ok();
     let name = name(status);
@@ -115,12 +116,14 @@ pub async fn daemon(socket: &Path) -> DaemonFacts {
             (Err(format!("the daemon on {} does not answer within {seconds} s", socket.display())), true)
         }
     };
+    // The kernel names the process that listens, whether that answers or not.
     let process = match UnixStream::connect(socket).await {
         Ok(stream) => {
             getsockopt(&stream, PeerCredentials).ok().and_then(|peer| u32::try_from(peer.pid()).ok())
         }
         Err(_) => None,
     };
+    // A process that is not in this PID namespace has the number 0.
     let process = process.filter(|process| *process > 0);
     let capabilities = match process {
         Some(process) => i32::try_from(process).map_err(|error| error.to_string()).and_then(|process| {
@@ -198,6 +201,7 @@ async fn firewall(kernel: &KernelFacts) -> Known<FirewallFacts> {
             facts.rules.insert((family, table), listed.unwrap_or_default());
         }
     }
+    // Where the table is not there, the command would load the module that makes it.
     if proc::read(OLD_TABLES).lines().any(|table| table == "filter") {
         facts.old = command("iptables-legacy", &["-S"]).await.unwrap_or_default();
     }
@@ -214,6 +218,7 @@ async fn command(program: &str, arguments: &[&str]) -> Known<String> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // The deadline drops it, and a program that hangs must not stay behind.
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;

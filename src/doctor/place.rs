@@ -102,6 +102,7 @@ where
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let done = runtime.block_on(work(files));
+        // Dropping it would wait for work that blocks, for ever if that hangs.
         runtime.shutdown_background();
         Ok(done)
     });
@@ -131,6 +132,7 @@ fn enter(place: &Place) -> Result<PlaceFiles, String> {
             let container = Container::open(*process)?;
             let text = container.read(RESOLV_CONF);
             let libc = container.libc();
+            // By the descriptor, because the number may be that of another process by now.
             setns(container.process(), CloneFlags::CLONE_NEWNET).map_err(refused)?;
             Ok(PlaceFiles { libc, file: text.map(|text| ResolverFile::parse(&text)) })
         }
@@ -140,6 +142,7 @@ fn enter(place: &Place) -> Result<PlaceFiles, String> {
 /// Returns the file that `ip netns exec` would show in a namespace: its own one, or the node's.
 fn file_of_namespace(path: &Path) -> ResolverFile {
     let own = path.file_name().map(|name| Path::new(NETNS_FILES).join(name).join("resolv.conf"));
+    // Nothing but a regular file: reading a FIFO would wait for its writer.
     let text = own.filter(|path| path.is_file()).and_then(|path| std::fs::read_to_string(path).ok());
     text.map_or_else(ResolverFile::read, |text| ResolverFile::parse(&text))
 }

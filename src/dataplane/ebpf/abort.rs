@@ -96,6 +96,7 @@ impl Targets {
 
     /// Returns the states of the sockets that have to be listed.
     fn states(&self) -> u32 {
+        // Only connects in progress end at a halted server, and a list of those alone is short.
         if self.deleted.is_empty() { sock_diag::SYN_SENT } else { sock_diag::ANY_STATE }
     }
 
@@ -226,6 +227,7 @@ impl Search<'_> {
                 if socket.is_none() {
                     continue;
                 }
+                // Most processes have no socket that is new here, and need not be opened.
                 let opened =
                     opened.get_or_insert_with(|| number(process).and_then(descriptors::open_process));
                 let namespace = match opened {
@@ -298,6 +300,7 @@ impl Search<'_> {
     /// Lists the sockets of this namespace and ends those of the targets.
     fn list_here(&mut self) -> Result<(), Error> {
         let (targets, storage) = (self.targets, self.storage);
+        // A netlink socket stays in the namespace that it was made in, so each has one of its own.
         let mut kernel = KernelSocket::open(NETLINK_SOCK_DIAG).map_err(Error::List)?;
         for (protocol, ports) in &targets.ports {
             let is_any = ports.contains(&sock_diag::ANY_PORT);
@@ -307,6 +310,7 @@ impl Search<'_> {
                 ports.iter().copied().collect()
             };
             for port in asked {
+                // A socket of IPv6 may be connected to an IPv4 server as well.
                 for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
                     let request = sock_diag::list_request(
                         family,
@@ -326,6 +330,7 @@ impl Search<'_> {
                         // storage, and its port is 0.
                         let peer = socket.peer_port();
                         let Some(id) = self.server_of(&socket) else { continue };
+                        // Found, even if it cannot be ended: what is missing then is in other namespaces.
                         if let Some(missing) = self.missing.get_mut(&id) {
                             *missing = missing.saturating_sub(1);
                         }

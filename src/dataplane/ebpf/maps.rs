@@ -138,6 +138,7 @@ fn repair<K: Element, V: Element>(
         Err(error) => Err(error),
     };
     match found {
+        // The map's id is compared as well: one of the same shape is not the one in use.
         Ok(info) if info == *map.info() => Ok(()),
         Ok(_) => Err(Error::Foreign(path)),
         Err(source) => Err(Error::Pin { path, source }),

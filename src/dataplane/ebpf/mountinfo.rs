@@ -23,6 +23,7 @@ fn cgroup_root(mounts: &str) -> Option<PathBuf> {
 /// Returns the mounted directory of the file system, and the mount point, of a line of `mountinfo` that is of
 /// this kind of file system.
 fn mounted<'l>(line: &'l str, kind: &str) -> Option<(&'l str, PathBuf)> {
+    // Any number of optional fields is in front of this dash.
     let (mount, filesystem) = line.split_once(" - ")?;
     (filesystem.split(' ').next()? == kind).then_some(())?;
     let mut fields = mount.split(' ').skip(3);

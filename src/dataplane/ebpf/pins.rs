@@ -82,6 +82,7 @@ impl Pins {
     /// Attaches a program again that was detached. Returns true if it had to.
     pub fn repair(&mut self, hook: &Hook) -> Result<bool, Error> {
         let held = self.links.get(hook.name).and_then(|link| bpf::link_info(link.as_fd()).ok());
+        // The kernel tells 0 of a link that was detached, or whose cgroup was removed.
         if held.is_some_and(|info| info.cgroup == self.cgroup.id) {
             return Ok(false);
         }
@@ -191,6 +192,7 @@ impl Pins {
     /// Detaches the programs of other layouts. The caller has filled our maps.
     pub fn retire_others(&mut self) -> Result<(), Error> {
         while let Some(other) = self.others.last() {
+            // It stays in the list until it is gone, so that a failure is followed by another attempt.
             remove(other)?;
             self.others.pop();
         }

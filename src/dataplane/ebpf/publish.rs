@@ -156,6 +156,7 @@ impl Publisher<'_> {
                 let (added, others): (Vec<_>, Vec<_>) = draft.ops.iter().copied().partition(is_added);
                 published.fail(&added, || reason.error());
                 draft.ops = others;
+                // Servers that stay have their ids, so that only slots can be lacking now.
                 placed = self.place(&key, servers).map(Some);
             }
             match placed {
@@ -178,6 +179,7 @@ impl Publisher<'_> {
             }
             match (failed.remove(&position), placed) {
                 (None, placed) => {
+                    // Before the commit, because it is told by what the service was.
                     let halted = placed.as_ref().map(|placed| self.table.halted(&key, placed));
                     published.halted.extend(halted.unwrap_or_default());
                     passive.extend(placed.as_ref().into_iter().flat_map(PlacedService::passive_ids));
@@ -189,11 +191,13 @@ impl Publisher<'_> {
                 (Some((map, source)), placed) => {
                     if let Some(placed) = placed {
                         self.table.forget(&key, &placed);
+                        // The service was given an element above, and is not in the maps.
                         if !self.table.services.contains_key(&key) {
                             seen::end(self.maps, self.elements, &key);
                         }
                     }
                     published.fail(&ops, || match source.raw_os_error() {
+                        // The kernel's answer when a hash is full.
                         Some(libc::E2BIG) => Error::Full { what: "services", limit: layout::SERVICES },
                         _ => map_error(&map, copied(&source)),
                     });
@@ -242,6 +246,7 @@ impl Publisher<'_> {
         // All slots first, because a program may read them as soon as a word points at them.
         let (mut slots, mut owners, mut active) = (Vec::new(), Vec::new(), Vec::new());
         let mut failures = Vec::new();
+        // By a new number the programs forget what clients remember of an earlier stay.
         let stay = RandomState::new().hash_one(0) as u32;
         for (position, change) in changes.iter().enumerate() {
             let Some(placed) = &change.placed else { continue };

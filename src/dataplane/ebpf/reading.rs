@@ -42,6 +42,7 @@ impl EbpfReading {
 /// Reads all services.
 pub fn services(maps: &Tables) -> Result<BTreeMap<ServiceKey, PlacedService>, Error> {
     let (keys, regions) = maps.vips.read(usize::MAX).map_err(|source| map_error(&layout::VIPS, source))?;
+    // After the words, because slots are written before the word that points at them.
     let (_, slots) = maps
         .slots
         .read(table::slots_in_use(&regions))

@@ -97,6 +97,7 @@ pub fn begin<'a>(
             vips.push((element, VipConnects::of(*key)));
         }
         for (address, server) in &placed.servers {
+            // The element may have been another service's, so that its servers are counted anew with it.
             if is_new || !is_counted(key, address, server.id, element) {
                 servers.push((server.id, ServerConnects::of(element)));
             }
@@ -129,6 +130,7 @@ pub fn read(maps: &Maps, elements: &Elements, table: &ServiceTable) -> Result<Se
     for (key, placed) in &table.services {
         let Some(element) = elements.of.get(key).copied() else { continue };
         let vip = vips.get(element as usize).map(VipConnects::connects);
+        // A VIP's counts include those of its servers, which are all 0 as well.
         let Some(vip) = vip.filter(|vip| vip.connects != Connects::default()) else { continue };
         seen.services.insert(*key, vip);
         for (address, server) in &placed.servers {

@@ -46,6 +46,7 @@ impl SlotAllocator {
 
     /// Takes the first free region of `length` slots; `None` if there is none.
     pub fn take(&mut self, length: u32) -> Option<u32> {
+        // The lowest one, because a reading takes all slots up to the highest in use.
         let (start, free) =
             self.free.iter().find(|(_, free)| **free >= length).map(|(start, free)| (*start, *free))?;
         self.free.remove(&start);

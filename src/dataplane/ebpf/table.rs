@@ -140,6 +140,7 @@ fn decode_servers(
     for (position, slot) in slots.iter().enumerate() {
         let active = position < usize::from(region.active);
         let server = slot.server();
+        // Servers with the same id would share their number of connections.
         let sound = slot.service() == Some(key)
             && server.is_ipv4() == key.address.is_ipv4()
             && (slot.weight > 0) == active
@@ -233,6 +234,7 @@ impl ServiceTable {
         servers: &BTreeMap<SocketAddr, u32>,
     ) -> Result<PlacedService, Exhausted> {
         let length = servers.len() as u32;
+        // A service without servers needs no slot, and must not fail for want of one.
         let base = if length == 0 { 0 } else { self.slots.take(length).ok_or(Exhausted::Slots)? };
         let before = self.services.get(key);
         let mut placed = BTreeMap::new();

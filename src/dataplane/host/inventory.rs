@@ -76,6 +76,7 @@ impl Inventory {
         let uplinks = uplinks(links, routes);
         // Routes of our link are state as well, whatever they say of networks.
         for message in routes {
+            // Before the link is asked for: a route with several next hops has none of its own.
             node.gateways.extend(gateways(&message.attributes));
             let Some(output) = output(&message.attributes) else { continue };
             if Some(output) == our_index {
@@ -136,6 +137,7 @@ impl Surroundings {
             .filter(is_up)
             .filter_map(|link| Some((named(&link.header.index)?, mtu(link)?)))
             .collect();
+        // A default route has every range in it, and a local one is of the node itself.
         let unicast = routes.iter().filter(|route| {
             let header = &route.header;
             header.kind == RouteType::Unicast && header.destination_prefix_length > 0
@@ -326,6 +328,7 @@ fn destination(message: &RouteMessage) -> Option<IpNet> {
         RouteAttribute::Destination(address) => ip(address),
         _ => None,
     });
+    // The kernel leaves the destination of a default route out of the message.
     let any = match message.header.address_family {
         AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv6Addr::UNSPECIFIED),

@@ -135,6 +135,7 @@ impl Routing {
                 self.handle.address().del(message).execute().await?;
             }
             Op::AddLocalRoute(address) => {
+                // As in the route that the kernel makes, which has a source for IPv4 alone.
                 let source = Some(*address).filter(IpAddr::is_ipv4);
                 let mut message = self.route(&Route { destination: (*address).into(), source }).await?;
                 // As the kernel makes it, which takes it away with the address.
@@ -173,6 +174,7 @@ impl Routing {
             IpNet::V4(destination) => {
                 let builder = RouteMessageBuilder::<Ipv4Addr>::new()
                     .destination_prefix(destination.network(), length)
+                    // The kernel refuses a local route of a wider scope.
                     .scope(RouteScope::Host);
                 match route.source {
                     Some(IpAddr::V4(source)) => local(builder.pref_source(source), index),

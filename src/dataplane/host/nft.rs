@@ -93,6 +93,7 @@ impl Netfilter {
         let generation = generations.current().ok();
         let (vips, dns) = self.watch.take(&arrived, &reached, generation, Instant::now());
         if !vips && !dns {
+            // Forgotten, so that the next loss is warned of again.
             self.firewalls = None;
             return None;
         }
@@ -108,6 +109,7 @@ impl Netfilter {
                          l4lbd status has the commands that let it pass"
                     );
                 }
+                // A loss is told even where the firewall cannot be named.
                 let listing = nft(&["-j", "list", "chains"], "").await.unwrap_or_default();
                 Chains::parse(&listing).firewalls(Path::new(OLD_TABLES).exists())
             }

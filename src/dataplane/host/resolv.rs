@@ -138,6 +138,7 @@ impl ResolverFile {
                 Some("search") => file.search = domains(words, MAX_DOMAINS),
                 Some("domain") => file.search = domains(words, 1),
                 Some("options") => {
+                    // libc reads them in turn, so that the last one counts.
                     let mut values = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
                     file.ndots = values.next_back().map_or(file.ndots, |ndots: usize| ndots.min(MAX_NDOTS));
                 }

@@ -28,6 +28,7 @@ impl Cache {
     /// Follows an operation that was tried. What its answer leaves open is looked at before the table is used.
     pub(super) fn apply(&mut self, op: &Op, is_refused: bool) {
         let Some(key) = op.service() else { return };
+        // Whatever became of it: an operation without an answer may have been carried out.
         if let Some(round) = &mut self.round {
             round.note_change(*key);
         }
@@ -59,6 +60,7 @@ impl Cache {
         mut is_over: impl FnMut() -> bool,
     ) -> Result<bool, K::Error> {
         while !self.is_looked_through {
+            // Taken out, so that an error leaves no round behind that is half done.
             let mut round = match self.round.take() {
                 Some(round) => round,
                 None => Round::begin(kernel)?,
@@ -98,6 +100,7 @@ impl Cache {
             self.table.foreign.retain(|known| known.key != Some(key));
             self.table.foreign.extend(foreign);
             self.table.foreign.sort();
+            // Only now, so that after a failure it is looked at again.
             self.doubtful.remove(&key);
         }
         self.is_looked_through = false;

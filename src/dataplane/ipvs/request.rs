@@ -134,6 +134,7 @@ fn describe(key: ServiceKey, scheduling: &Scheduling) -> Result<Vec<ServiceAttri
         ServiceAttribute::Flags(Flags { flags: *flags, mask: u32::MAX }),
         // The kernel keeps it unused, because the service is not persistent.
         ServiceAttribute::Timeout(OWNER_TAG),
+        // Of use to persistent services alone, but the kernel makes no service without it.
         ServiceAttribute::Netmask(service::netmask(key.address)),
     ]);
     Ok(attributes)
@@ -152,6 +153,7 @@ fn identify_server(address: SocketAddr) -> Vec<DestinationAttribute> {
 fn describe_server(address: SocketAddr, server: &RealServer) -> Vec<DestinationAttribute> {
     let mut attributes = identify_server(address);
     attributes.extend([
+        // The kernel refuses a server that lacks any of these four.
         DestinationAttribute::ForwardMethod(match server.forwarding {
             Forwarding::Masquerade => destination::FORWARD_MASQUERADE,
             Forwarding::Local => destination::FORWARD_LOCAL,

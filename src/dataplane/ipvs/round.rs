@@ -116,6 +116,7 @@ impl Round {
         left.extend(table.services.keys());
         for foreign in missing {
             match foreign.key {
+                // The list may lack one that is still there, so it is asked for by its key.
                 Some(key) => {
                     left.insert(key);
                 }
@@ -154,12 +155,14 @@ pub(super) fn look<K: Kernel>(
         // its place.
         Some(DumpedService::Foreign(foreign)) => {
             let known = table.services.get(&key).map(|service| &service.servers);
+            // Without servers there is nothing by which it could be known.
             let is_ours = !servers.is_empty()
                 && known.is_some_and(|known| servers.iter().map(|(address, ..)| address).eq(known.keys()));
             if is_ours { (Some(Scheduling::unknown()), None) } else { (None, Some(foreign)) }
         }
         None => (None, None),
     };
+    // Before the new counts, so that servers that are gone leave none behind.
     forget_connections(table, &key);
     match scheduling {
         Some(scheduling) => {

@@ -79,6 +79,7 @@ impl DumpedService {
             port: address.port(),
         });
         match key {
+            // In a persistent service the timeout has a meaning of its own, and so is no mark.
             Some(key) if raw.flags & service::FLAG_PERSISTENT == 0 && raw.timeout == OWNER_TAG => {
                 // The kernel's own bit is no part of what was asked for.
                 let flags = raw.flags & !service::FLAG_HASHED;

@@ -170,6 +170,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
         Ok(octets) => IpAddr::from(Ipv4Addr::from(octets)),
         Err(_) => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets.as_slice()).ok()?)),
     };
+    // A socket of IPv6 that is used for IPv4 has its addresses in their IPv6 form.
     Some(SocketAddr::new(address.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
@@ -196,6 +197,7 @@ pub fn bound_sockets(is_wanted: impl Fn(SocketAddr) -> bool) -> Vec<BoundSocket>
 fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, (u32, String)> {
     let (mut found, mut looked_at) = (BTreeMap::new(), 0);
     for process in processes() {
+        // Only root may list the descriptors of other users' processes.
         let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
         for file in files {
             looked_at += 1;
@@ -277,6 +279,7 @@ pub fn namespaces(most: usize) -> (Vec<u32>, usize) {
         let files = || fs::metadata(format!("/proc/{process}/ns/mnt")).ok().map(|metadata| metadata.ino());
         if let Some(pair) = network.and_then(|network| Some((network, files()?))) {
             let first = found.entry(pair).or_insert(process);
+            // The smallest number is mostly that of the first process, which lasts as long as the container.
             *first = process.min(*first);
         }
     }

@@ -32,6 +32,7 @@ const MAX_CLOCKS: usize = 8;
 pub async fn ask(doctor: &DoctorSettings) -> Vec<ServerFacts> {
     // One document rather than events, of which a master can serve few clients.
     let mode = if doctor.source.mode == Mode::Agent { Mode::Agent } else { Mode::Poll };
+    // However long the daemon may wait, a slow server must not hold up the other checks.
     let timeout = crate::units::Span(doctor.source.timeout.0.min(STATE));
     let source = settings::Source { mode, timeout, ..doctor.source.clone() };
     let (mut states, clocks) =
@@ -135,6 +136,7 @@ async fn clock(
     let client = HttpClient::new(access, servers, CLOCK).map_err(|error| error.to_string())?;
     let sent = SystemTime::now();
     let (_, response) = client.stream(&below(url, path), Call::Get, Accept::Json).await?;
+    // The server has written its time about halfway between question and answer.
     let half = sent.elapsed().unwrap_or_default() / 2;
     let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
     let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()).ok_or("it tells no time")?;

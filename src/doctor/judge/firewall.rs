@@ -98,6 +98,7 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         Err(finding) => return finding,
     };
     let mut denying = firewall.chains.denying();
+    // nft does not list the older tables, which drop beside those of nftables.
     if denying.is_empty() && old_policy_drops(&firewall.old, "INPUT") {
         denying.push(Firewall::Iptables { is_ipv4: true });
     }
@@ -112,6 +113,7 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             "a firewall drops what it has no rule for, and there are no containers",
         )];
     };
+    // The policy of this chain need not drop: its last rule refuses.
     let own = [("inet", "firewalld", "filter_INPUT")];
     let entered = firewall.chains.dropping(Hook::Input).chain(own);
     let mut rules: String = entered.map(|chain| rules_of(firewall, chain)).collect();
@@ -119,6 +121,7 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     let sources = node.container_networks();
     let links = node.container_links();
     let is_opened = match denying.as_slice() {
+        // firewalld is opened by the networks of sources, and the rest by destinations.
         [Firewall::Firewalld] => sources.iter().all(|network| names(&rules, network)),
         _ => links.iter().all(|(link, ipv4)| {
             let of_family = wanted.iter().filter(|network| network.addr().is_ipv4() == *ipv4);
@@ -161,6 +164,7 @@ pub fn forward(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             continue;
         }
         let what = "drops the answers of tasks to containers: no rule accepts established connections";
+        // Without containers there are no answers yet that it could drop.
         let finding = match node.container_links().is_empty() {
             true => Finding::warning(CHECK, what),
             false => Finding::fault(CHECK, what),
@@ -214,6 +218,7 @@ pub fn output(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             }
             let iptables = if ipv4 { "iptables" } else { "ip6tables" };
             let ip = if ipv4 { "ip" } else { "ip6" };
+            // ufw writes its chains anew from its files on each reload, so that a rule alone does not last.
             let (inserted, rest) = match (is_ufw, table, chain) {
                 (true, "filter", "OUTPUT") => {
                     let own = if ipv4 { "ufw-before-output" } else { "ufw6-before-output" };
@@ -228,6 +233,7 @@ pub fn output(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
                     format!("drops what it has no rule for, and none names connections to VIPs in {range}"),
                 )
                 .at(format!("{family} {table} {chain}"))
+                // By the original destination: behind IPVS a packet has the address of its task.
                 .mended_by(match inserted {
                     Some(own) => {
                         format!("{iptables} -I {own} -m conntrack --ctorigdst {range} -j ACCEPT{rest}")
@@ -258,6 +264,7 @@ pub fn docker(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         .map(|(link, _)| *link)
         .filter(|link| *link == "docker0" || link.starts_with("br-"))
         .collect();
+    // The chain that keeps networks apart has other names in other versions of Docker.
     let isolates = ["DOCKER-ISOLATION-STAGE-2", "DOCKER-INTERNAL", "DOCKER-BRIDGE"];
     let is_apart = networks.len() > 1
         && firewall.chains.has("DOCKER-USER")

@@ -49,6 +49,7 @@ pub fn modules(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
         return vec![Finding::ok(CHECK, "the data plane ebpf needs none")];
     }
     let scheduler = format!("ip_vs_{}", settings.scheduler);
+    // The list has the default scheduler, in whose place another one may be configured.
     let wanted = MODULES.into_iter().filter(|module| *module != "ip_vs_wlc").chain([scheduler.as_str()]);
     // Those that are in use are there, whatever the lists say.
     let not_loaded: Vec<&str> = wanted
@@ -85,6 +86,7 @@ pub fn modules(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             ),
         ];
     }
+    // The kernel loads the rest on demand, for the first rule or service that needs them.
     let is_needed = not_loaded.contains(&"ip_vs");
     vec![if is_needed {
         Finding::warning(CHECK, format!("not loaded yet: {}", not_loaded.join(", ")))
@@ -117,6 +119,7 @@ pub fn sysctls(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             None => {}
             Some(current) if current == value => {}
             Some(current) => {
+                // Without root every setting seems to be read-only.
                 let is_readonly = facts.is_root && facts.kernel.readonly.contains(path);
                 let what = format!("{name} is {current} and must be {value}");
                 found.push(
@@ -166,6 +169,7 @@ pub fn sysctls(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
 
 pub fn rp_filter(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "rp_filter";
+    // 1 is strict; 2 drops only packets of sources to which no link leads.
     let strict: Vec<&String> =
         facts.kernel.rp_filter.iter().filter(|(_, value)| **value == 1).map(|(link, _)| link).collect();
     let uplinks =
@@ -180,6 +184,7 @@ pub fn rp_filter(facts: &Facts) -> Vec<Finding> {
         let settings: Vec<String> = plain.map(|link| format!("net/ipv4/conf/{link}/rp_filter=2")).collect();
         format!("sysctl -w {}", settings.join(" "))
     };
+    // The kernel has one counter for all links, which says nothing where no filter is strict.
     vec![if !strict.is_empty() && drops > 0 {
         Finding::warning(
             CHECK,

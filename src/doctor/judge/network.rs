@@ -77,6 +77,7 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
         Err(reason) => return vec![Finding::skipped(CHECK, reason.as_str())],
     };
     let uplinks = surroundings.mtus.iter().filter(|(link, _)| surroundings.uplinks.contains(*link));
+    // A packet may leave by any of them, so that the narrowest one decides.
     let Some((narrow, least)) = uplinks.min_by_key(|(_, mtu)| **mtu) else {
         return vec![Finding::skipped(CHECK, "no link leads out of this node")];
     };
@@ -92,6 +93,7 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
                 ),
             );
             let finding = finding.at(link);
+            // A link may have almost any name, and only a plain one may go into a command for a shell.
             found.push(match crate::dataplane::firewall::is_plain(link) {
                 true => finding.mended_by(format!(
                     "ip link set dev {link} mtu {least}; and the same for new containers (Docker: \"mtu\" in \

@@ -185,6 +185,7 @@ pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     // The one that answers on the socket is the one that should run.
     let others: Vec<&Program> =
         of(ProgramKind::L4lbd).filter(|program| Some(program.process) != facts.daemon.process).collect();
+    // Where the daemon is not known, a single process may be the daemon itself.
     for other in others.iter().filter(|_| facts.daemon.process.is_some() || others.len() > 1) {
         found.push(
             Finding::fault(
@@ -205,6 +206,7 @@ pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             .mended_by("systemctl disable --now dcos-net"),
         );
     }
+    // kube-proxy makes this link in its mode ipvs alone.
     let is_ipvs = settings.has_packets(facts.plane) && has_link(facts, "kube-ipvs0");
     for other in of(ProgramKind::KubeProxy) {
         let finding = match is_ipvs {
@@ -253,6 +255,7 @@ pub fn foreign(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
             }
         };
         let finding = finding.at(foreign.service.as_str());
+        // Outside the range it may well be wanted, so that no command is given against it.
         found.push(match flag.filter(|_| is_vip) {
             Some(flag) => finding.mended_by(format!("ipvsadm -D {flag}")),
             None => finding,
