@@ -81,6 +81,7 @@ struct Access {
 impl Api {
     /// Binds the socket; replaces one that an ended daemon left behind.
     pub async fn bind(path: &Path) -> Result<Self, Error> {
+        // The file alone says nothing: a daemon that was killed leaves it behind.
         if UnixStream::connect(path).await.is_ok() {
             return Err(Error::InUse { path: path.to_owned() });
         }
@@ -104,6 +105,7 @@ impl Api {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                // Ended connections count until they are taken out, and would use up the limit.
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                     Ok((stream, _)) => {
@@ -136,6 +138,7 @@ async fn serve_connection(stream: UnixStream, router: Router, shutdown: Cancella
         () = shutdown.cancelled() => {}
         () = tokio::time::sleep(LIFETIME) => {}
     }
+    // An answer that is under way goes on, and a connection that waits for a request ends at once.
     connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(GRACE, connection).await;
 }
@@ -200,6 +203,7 @@ impl Access {
                 let _ = passed.await;
             }
         };
+        // No error: the status that follows tells when the kernel was compared last.
         let _ = tokio::time::timeout(PATIENCE, asked).await;
     }
 
@@ -253,11 +257,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
+    // A socket cannot be bound to a path that exists, even if nothing listens there.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    // After the bind, whose mode depends on the umask.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     Ok(listener)
 }

@@ -91,6 +91,7 @@ async fn send(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, reqw
     install_tls_provider();
     // A Unix socket has no certificates, and reading those of the system takes long.
     let client = Client::builder().unix_socket(socket).tls_certs_only([]).timeout(TIMEOUT).build()?;
+    // The host has no meaning on a Unix socket, and HTTP wants one.
     let response = client.request(method, format!("http://l4lbd{path}")).send().await?.error_for_status()?;
     Ok(response.bytes().await?.into())
 }

@@ -200,6 +200,7 @@ impl LogWriter {
         let lost = self.lost.load(Ordering::Relaxed);
         let told = format!(" WARN {lost} lines of this log were lost, because standard error took no more\n");
         if lost > 0 && self.write(&told).is_ok() {
+            // Not set to 0: more may have been lost meanwhile.
             self.lost.fetch_sub(lost, Ordering::Relaxed);
         }
     }

@@ -247,6 +247,7 @@ impl Forwarder {
 
     /// Keeps what an answer says about its question, unless it is so long that it takes the room of many.
     fn remember(&self, query: &Query, mut message: Message) {
+        // Only records of the names on the way are passed on, and the rest would take room in vain.
         message.additionals.clear();
         message.authorities.retain(|record| record.record_type() == RecordType::SOA);
         if message.to_vec().map_or(true, |octets| octets.len() > MAX_KEPT) {
@@ -284,6 +285,7 @@ impl Forwarder {
 fn at_home(catalog: &Catalog, query: &Query) -> Option<Message> {
     let mut reply = Vec::new();
     let packet = exchange::packet(query)?;
+    // As over TCP: the target of an alias is taken in whole, and cut only for the client's own transport.
     match respond(catalog, &packet, Transport::Tcp, &mut reply) {
         ResponseKind::Answered => Message::from_vec(&reply).ok(),
         ResponseKind::Elsewhere | ResponseKind::Ignored => None,

@@ -65,6 +65,7 @@ pub async fn run(
 ) {
     let mut composer = Composer::new(settings, Catalog::clone(&catalogs.borrow()));
     loop {
+        // Before the work: what comes meanwhile counts as unseen, and ends the wait below at once.
         let parts = inputs.take();
         // An index of 100,000 tasks takes longer than other tasks of this thread may wait.
         let composing = tokio::task::spawn_blocking(move || {

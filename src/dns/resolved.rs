@@ -140,6 +140,7 @@ pub async fn run(
                      \"off\" ends that"
                 ),
             }
+            // Only where it differs, because each change of the state wakes this very loop.
             publisher.send_if_modified(|state| {
                 let before = std::mem::replace(&mut state.resolved, told.clone().err());
                 before != state.resolved

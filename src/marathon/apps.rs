@@ -29,6 +29,7 @@ pub fn add(view: &mut MarathonView, app: &MarathonApp) {
         |task: &&Lenient<MarathonTask>| task.as_read().is_some_and(|task| state(task) != TaskState::Terminal);
     let count = tasks.iter().filter(is_present).count();
     let instances = app.instances.as_ref().and_then(Lenient::as_read).copied();
+    // With a task that cannot be read the number is in doubt, and no absent task counts as ended.
     view.add_count(&app.id, is_read.then_some(count), instances);
     let networks = networks(view, app);
     for task in app.tasks.iter().flatten() {
@@ -256,6 +257,7 @@ fn ports(
         // The task's ports are those of its mapped ports, in order; on the host's network and on a bridge
         // all are mapped.
         let is_mapped = networks.mode != NetworkMode::Container || definition.is_mapped;
+        // Taken for a port without labels as well, whose number the next one would get otherwise.
         let host_port = if is_mapped { Some(host_ports.next()) } else { None };
         if !asks_for_vip(definition.labels.as_ref()) {
             continue;

@@ -58,6 +58,7 @@ impl DepartedTasks {
         self.known.retain(|key| {
             let is_listed = view.snapshot.tasks.contains_key(key);
             let is_complete = || complete.get(app_of(&key.task, None)).copied().unwrap_or(false);
+            // What an event said of a listed task waits, because the answer may be older than the event.
             let has_ended = !is_listed && (told.remove(&*key.task).is_some() || is_complete());
             if has_ended {
                 ended.insert(key.clone(), now);
@@ -65,6 +66,7 @@ impl DepartedTasks {
             !has_ended && !ended_before.contains(key)
         });
         self.known.extend(view.snapshot.tasks.keys().cloned());
+        // A task that is listed again has not ended, whatever was concluded before.
         self.ended.retain(|key, at| {
             now.duration_since(*at).unsigned_abs() < RETENTION && !view.snapshot.tasks.contains_key(key)
         });

@@ -42,6 +42,7 @@ impl EventStream {
             } else {
                 self.line.extend_from_slice(part);
             }
+            // Of a line that was passed over as well: the next event begins behind it.
             if part.ends_with(b"\n") {
                 ended.extend(ended_task(&self.line));
                 self.line.clear();

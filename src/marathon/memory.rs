@@ -68,6 +68,7 @@ impl MarathonMemory {
     /// Returns what is known without an answer: verdicts, and no tasks.
     pub fn view(&self, now: Timestamp) -> MarathonView {
         let mut view = MarathonView { framework: self.framework.as_str().into(), ..MarathonView::default() };
+        // On a copy: this is no answer that could leave tasks out of its list.
         self.verdicts.clone().judge(&mut view, now);
         view
     }

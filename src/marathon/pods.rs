@@ -35,6 +35,7 @@ pub fn add(view: &mut MarathonView, pod: &Pod) {
             }
         }
     }
+    // For the records alone: once for each instance, and not for each container of the specification too.
     for instance in read(view, &pod.instances, name, "instance") {
         read(view, &instance.containers, instance.id.as_deref().unwrap_or(name), "container");
     }

@@ -93,6 +93,7 @@ impl VerdictMemory {
             if *is_checked {
                 self.apps.insert(app.clone(), None);
             } else {
+                // A deployment may have taken the checks away, and then no task waits for a result.
                 self.apps.remove(app);
             }
         }

@@ -42,6 +42,7 @@ pub fn facts(agent: Lenient<MesosAgent<'_>>, is_recovered: bool) -> Facts {
     if let Some(oversized) = oversized(Kind::Agent, [&*id.0, &*hostname]) {
         return oversized;
     }
+    // An agent in use, in a document without tasks, tells that they are hidden from this client.
     let used = used_resources.as_ref().and_then(Lenient::as_read);
     let is_in_use = used.is_some_and(|used| used.cpus > 0.0 || used.mem > 0.0)
         || allocated_resources.is_some_and(|allocated| !allocated.is_empty());

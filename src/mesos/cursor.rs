@@ -199,6 +199,7 @@ impl<R: Read> Cursor<R> {
                 };
             }
         }
+        // From its beginning: the search has only looked at the value.
         self.skip()?;
         Ok(None)
     }

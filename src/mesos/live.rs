@@ -197,6 +197,7 @@ impl LiveCluster {
     fn subscribe(&mut self, subscribed: Option<&RawValue>) -> Result<Option<Duration>, serde_json::Error> {
         // The event does not name the master, which was asked beforehand.
         let master = self.snapshot.master.take();
+        // All of it: what happened between two subscriptions is not known.
         *self = Self { subscribed: true, ..Self::default() };
         self.snapshot.master = master;
         let Some(subscribed) = subscribed else { return Ok(None) };

@@ -86,6 +86,7 @@ impl<R: Read, I: Items> AnswerWalk<'_, R, I> {
             };
             match key.as_str() {
                 "get_tasks" | "get_agents" | "get_frameworks" | "get_executors" if !is_inner => {
+                    // A value that is no object was passed over, and a comma follows it as any member.
                     is_inner = self.walk.enter_object()?;
                     is_first = is_inner;
                 }

@@ -140,6 +140,7 @@ impl DocumentReader {
         let walked = walk(document, format, &mut items);
         let (is_in_use, work) = (items.is_in_use(), items.work);
         let (order, fresh, taken) = (items.order, items.fresh, items.taken);
+        // Before the error is looked at, which must not cost the texts that are known.
         self.texts = texts;
         let head = walked?;
         // Without rights to see tasks a document looks like that of an empty cluster, and every VIP would go.

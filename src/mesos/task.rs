@@ -93,6 +93,7 @@ pub fn ended(task: Lenient<EndedTask<'_>>, is_unreachable: bool, texts: &mut Tex
     let Lenient::Read(EndedTask { id, framework_id: Some(framework), state }) = task else {
         return Facts::Nothing;
     };
+    // A task with longer ids was never taken in, so that its end is no news.
     if id.0.len().max(framework.0.len()) > MAX_NAME {
         return Facts::Nothing;
     }

@@ -176,6 +176,7 @@ fn beyond_share(
             _ => continue,
         };
         let of_vip = of_vip.cloned().unwrap_or_default();
+        // A name has a place if any of the apps behind its VIPs has room for it.
         tenants.entry(name).and_modify(|known| known.join(&of_vip)).or_insert(of_vip);
     }
     // Of one app names that have an address keep it before new ones get one.

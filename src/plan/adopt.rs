@@ -80,6 +80,7 @@ impl Adopted {
             for (address, server) in &held.servers {
                 let unknown = || {
                     inherited.insert((key.protocol, *address));
+                    // A weight that no server has, so that the kernel's takes its place below.
                     Member { backend: backend(last, key, address), weight: u32::MAX }
                 };
                 let member = programmed.servers.entry(*address).or_insert_with(unknown);
@@ -91,6 +92,7 @@ impl Adopted {
                 }
             }
         }
+        // After all services, because a claim may come before the inherited server in their order.
         self.refuse_claims(desired, &inherited);
     }
 

@@ -93,6 +93,7 @@ impl Bounds {
         if table.vips.len() + vacant.len() <= self.vips {
             return None;
         }
+        // Of one app the first items get places, so that this order decides which of its VIPs stay.
         let (known, new): (Vec<_>, Vec<_>) =
             table.vips.iter().partition(|(key, _)| persisted.vips.contains_key(key));
         let serving: Vec<(&VipKey, &Vip)> = known.into_iter().chain(new).collect();
@@ -128,6 +129,7 @@ impl Bounds {
     pub fn confine_servers(&self, desired: &mut Desired) -> usize {
         let Some(PlaneBounds { servers, servers_per_service, .. }) = self.plane else { return 0 };
         let per_service = servers_per_service - reserve(servers_per_service);
+        // Each VIP first: backends that it cannot have anyway take no share of the room for all.
         let mut left_out = 0;
         for (key, programmed) in &mut desired.services {
             if programmed.servers.len() > per_service {

@@ -324,6 +324,7 @@ impl Inputs<'_> {
                 true => backend.seen_from(seen, &self.node.addresses),
                 false => seen,
             };
+            // Two ports of the agent may be mapped to one of a container, and are one server from here.
             match servers.entry(here) {
                 Entry::Occupied(mut known) => known.get_mut().meet(backend.clone()),
                 Entry::Vacant(free) => drop(free.insert(Member::new(backend.clone()))),

@@ -165,6 +165,7 @@ impl Drain {
                 next.insert(server, leaving);
             }
         }
+        // All with one question, because the answer takes a walk over all running tasks.
         let places: Vec<Place> =
             next.iter().map(|((_, address), leaving)| leaving.backend.place(*address)).collect();
         let mut taken = are_taken(&places).into_iter();

@@ -68,6 +68,7 @@ impl Division<'_> {
         let mut left_out: BTreeMap<&Tenant, (usize, String, String)> = BTreeMap::new();
         for (_, (tenants, task, name)) in self.admitted.iter().zip(items).filter(|(admitted, _)| !**admitted)
         {
+            // For its first tenant alone, so that the numbers of all records add up.
             let Some(tenant) = tenants.iter().next() else { continue };
             left_out.entry(tenant).or_insert((0, task, name)).0 += 1;
         }
@@ -161,6 +162,7 @@ fn fill(wanted: &[usize], room: usize) -> Vec<usize> {
     // The level up to which each gets what it wants.
     let (mut rest, mut level) = (room, usize::MAX);
     for (index, want) in ascending.iter().enumerate() {
+        // In ascending order: once a want exceeds an even part of the rest, all after it do.
         let many = ascending.len() - index;
         if want.saturating_mul(many) > rest {
             level = rest / many;

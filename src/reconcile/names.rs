@@ -33,6 +33,7 @@ impl PublishedNames {
     /// The result is that of [`held_names`](crate::status::build::held_names), but only what has changed is
     /// copied.
     pub fn follow(&mut self, desired: &Desired, errors: &[OpError]) -> NameChanges {
+        // A name known by its address alone comes back with its port, if the kernel holds its service.
         let mut changes = NameChanges {
             removed: std::mem::take(&mut self.addresses).into_iter().collect(),
             added: Vec::new(),
@@ -53,6 +54,7 @@ impl PublishedNames {
             }
         }
         gone.extend(known.map(|(before, _)| *before));
+        // In this order: a service that has changed is both gone and new, under one key.
         changes.removed.extend(gone.iter().filter_map(|key| self.services.remove(key)));
         for (key, service) in new {
             changes.added.push(service.clone());

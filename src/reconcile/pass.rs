@@ -147,6 +147,7 @@ impl<D: DataPlane> Passes<D> {
             // Comparing costs a fraction of making the table and the plan anew.
             let is_same =
                 !has_moved && known.is_some_and(|known| self.planner.gives_same_table(known, accepted));
+            // Whatever VIPs follow of it: the next start goes on from the cluster and not from the table.
             self.saver.note_cluster(&accepted.snapshot);
             if is_same {
                 self.planner.learn_same(accepted);
@@ -230,6 +231,7 @@ impl<D: DataPlane> Passes<D> {
     /// by a reading.
     async fn look(&mut self, cause: Cause) -> Result<(Actual, Knowledge), Error> {
         let is_reading = !matches!(cause, Cause::Cluster | Cause::Due);
+        // Taken, so that a pass which fails leaves no book behind that may be wrong.
         if let Some(mut book) = self.book.take() {
             if !is_reading {
                 self.count_leaving(&mut book).await?;
@@ -256,6 +258,7 @@ impl<D: DataPlane> Passes<D> {
     async fn count_leaving(&mut self, actual: &mut Actual) -> Result<(), Error> {
         let leaving = self.planner.leaving();
         let counted = self.dataplane.count(&leaving).await?;
+        // A server that the kernel does not hold any more is not among the counted, and has no connections.
         for server in leaving {
             actual.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
         }
@@ -332,6 +335,7 @@ impl<D: DataPlane> Passes<D> {
         report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.unreached = self.dataplane.unreached();
         report.connects = actual.seen.as_ref().map(Seen::total);
+        // By the system's clock and not the steady one: people read it.
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);
         report.operations = ops;
@@ -346,6 +350,7 @@ impl<D: DataPlane> Passes<D> {
             Reach::Everything => self.publisher.is_outdated(&plan, is_complete),
             Reach::Services { names, .. } => names,
         };
+        // Under the same plan the kernel may have refused other services than the last time.
         if are_names_outdated || !is_complete {
             self.publisher.publish_names(&plan.desired, &report.failed);
         }

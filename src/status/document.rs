@@ -134,6 +134,7 @@ impl Rest {
             if !std::mem::take(&mut self.is_first) {
                 text.push(b',');
             }
+            // Counts of another plan may be those of other servers.
             let known = counts.get(*first..first + programmed.servers.len()).filter(|_| is_same_plan);
             let vip = match known {
                 Some(counts) => view.vip(key, programmed, counts),
@@ -290,6 +291,7 @@ fn name(programmed: &Programmed) -> Option<&str> {
 
 /// Splits `HOST:PORT`, where there is a port. An IPv6 address with one is in brackets.
 fn split_port(text: &str) -> (&str, Option<u16>) {
+    // First, because the end of an IPv6 address looks like a port.
     if text.parse::<IpAddr>().is_ok() {
         return (text, None);
     }

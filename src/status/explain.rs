@@ -44,6 +44,7 @@ pub struct Situation {
 pub fn explain(document: Snapshot, situation: Situation, now: Timestamp) -> Explanation {
     let Situation { settings, persisted, node, zone, origin } = situation;
     let mut planner = Planner::new(settings, persisted);
+    // As a confirmed picture: there is no earlier one that could hold something back.
     let accepted = Accepted { snapshot: Arc::new(document), sync: SyncState::Synced, ..Accepted::default() };
     planner.learn(&accepted);
     let actual = SimulatedKernel::new(State::default(), node).read_now();

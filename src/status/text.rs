@@ -165,6 +165,7 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
 pub fn condition(backend: &Backend, now: Timestamp) -> String {
     let left = |until| format!("gone, kept for {}", age(now, until));
     match backend.condition {
+        // An older daemon tells no condition, but the weight that follows from it.
         None if backend.weight > 0 => "ready".to_owned(),
         None => "no new connections".to_owned(),
         Some(Condition::Ready) => "ready".to_owned(),

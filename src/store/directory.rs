@@ -110,8 +110,10 @@ impl Directory {
                 fchown(&new, Some(directory.uid()), Some(directory.gid()))?;
             }
             write(&mut new)?;
+            // A rename may be on disk before the content, and a crash would leave an empty file.
             new.sync_all()?;
             renameat(&self.file, temporary.as_str(), &self.file, name)?;
+            // A rename lasts only once the directory itself is on disk.
             self.file.sync_all()?;
             Ok(new)
         };
@@ -125,6 +127,7 @@ impl Directory {
     pub fn has(&self, name: &str, file: &File) -> bool {
         let named = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         let (Ok(named), Ok(open)) = (named, file.metadata()) else { return false };
+        // As long as the file is open, no other one gets its inode number.
         (named.st_dev, named.st_ino) == (open.dev(), open.ino())
     }
 

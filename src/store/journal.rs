@@ -106,6 +106,7 @@ impl Journal {
                     None => false,
                 };
                 if !is_appended {
+                    // Before the attempt: if it fails, the old file must not be written further.
                     self.open = None;
                     self.open = Some(Self::begin(&directory, cluster)?);
                 }
@@ -124,9 +125,12 @@ impl Journal {
             return Ok(false);
         };
         let record = record(delta)?;
+        // A start reads all changes, so that they may only take a share of the whole.
         let Some(left) = open.left.checked_sub(record.len() as u64) else { return Ok(false) };
         open.file.write_all(&record)?;
+        // fdatasync(2) includes the file's new length, without which the record cannot be read.
         open.file.sync_data()?;
+        // Only now: after an error the record may be there in part, and nothing may follow that.
         self.open = Some(Open { left, ..open });
         Ok(true)
     }
@@ -183,6 +187,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
     let mut records = Records(bytes);
     let head = records.next().ok_or_else(|| damaged("its first line is not whole"))?;
     let head: Head = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
+    // Before any part is read, which a later version may write in another form.
     if head.version > VERSION {
         return Err(Unreadable::Later(head.version));
     }
@@ -194,6 +199,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
         let delta: Delta = serde_json::from_slice(record).map_err(|error| damaged(&error.to_string()))?;
         delta.apply(&mut cluster);
     }
+    // From here on a damaged record ends the reading and is no error: a crash leaves such an end.
     let mut lost = records.0.len();
     while let Some(record) = records.next()
         && let Ok(delta) = serde_json::from_slice::<Delta>(record)
@@ -211,6 +217,7 @@ impl<'a> Iterator for Records<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
+        // JSON on one line: line ends within its texts are escaped.
         let (line, rest) = self.0.split_at_checked(memchr::memchr(b'\n', self.0)? + 1)?;
         let (record, end) = line.split_at_checked(line.len().checked_sub(END)?)?;
         let sum = end.strip_prefix(b"\t")?.strip_suffix(b"\n")?;

@@ -114,6 +114,7 @@ impl Saver {
         if !persisted.is_touched() {
             return;
         }
+        // An access need not have changed anything, and a writing waits for the disk.
         if **persisted == self.saved {
             persisted.settle();
             self.error = None;
@@ -151,6 +152,7 @@ impl Saver {
         }
         if persisted.vips.values().any(Option::is_some) {
             persisted.touch();
+            // Unequal to anything with VIPs, so that it is written although nothing has changed.
             self.saved = Persisted::default();
         }
         self.flush(persisted);

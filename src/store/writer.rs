@@ -87,6 +87,7 @@ impl Writer {
         // A thread that has something to write is awake, or wakes in time.
         let is_asleep = state.unsaved.is_empty();
         set(&mut state.unsaved);
+        // A thread that is woken while the lock is held would wait for it at once.
         drop(state);
         if is_asleep {
             self.shared.changed.notify_all();
@@ -185,6 +186,7 @@ impl Shared {
                     // A client of the error has it now.
                     state.hurries = false;
                     self.changed.notify_all();
+                    // No second attempt at the end: a full disk must not hold up a shutdown.
                     if state.ends {
                         return;
                     }
@@ -199,6 +201,7 @@ impl Shared {
         loop {
             let until_due = due.saturating_duration_since(Instant::now());
             if state.unsaved.is_empty() {
+                // All is written: only this thread takes contents, and it has come back for more.
                 if std::mem::take(&mut state.hurries) {
                     self.changed.notify_all();
                 }

@@ -285,6 +285,7 @@ fn number(address: IpAddr) -> u128 {
 fn modulo(bytes: &[u8], divisor: u128) -> u128 {
     let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |shift| u128::from(byte >> shift & 1)));
     bits.fold(0, |rest, bit| {
+        // The doubled rest may need more bits than there are, so that the divisor is taken off before.
         let doubled = if rest >= divisor - rest { rest - (divisor - rest) } else { rest + rest };
         if bit > divisor - 1 - doubled { 0 } else { doubled + bit }
     })

@@ -175,6 +175,7 @@ impl VipTable {
     pub fn after(snapshot: &Snapshot, rules: &LabelPolicy, memory: &TableMemory<'_>) -> Self {
         let mut builder = TableBuilder::new(snapshot, rules, memory);
         let ports = builder.place();
+        // What was recorded with the addresses stays; what labels record comes anew with a second round.
         let skipped = builder.table.skipped.len();
         ports.iter().for_each(|placed| builder.add(placed));
         let contests = std::mem::take(&mut builder.claims).contests(snapshot, &memory.registered);
@@ -524,6 +525,7 @@ impl<'a> TableBuilder<'a> {
         };
         let (kept, refused): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|(address, _)| refuse(address).is_none());
+        // As long as one address is left the port serves, which is worth no record.
         match refused.first().and_then(|(address, _)| refuse(address)).filter(|_| kept.is_empty()) {
             Some(reason) => Err(reason),
             None => Ok(kept),

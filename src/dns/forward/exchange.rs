@@ -84,6 +84,7 @@ async fn over_udp(
     let any: IpAddr =
         if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
+    // The kernel then drops what other senders send, and reports an upstream without a listener.
     socket.connect(upstream).await?;
     socket.send(octets).await?;
     let mut buffer = [0; 4096];
@@ -130,6 +131,7 @@ fn ignore(upstream: SocketAddr, forged: &Tally) {
 async fn over_tcp(upstream: SocketAddr, request: &Message, octets: &[u8]) -> Result<Message, Failure> {
     let mut stream = TcpStream::connect(upstream).await?;
     let length = u16::try_from(octets.len()).map_err(io::Error::other)?;
+    // In one write, as RFC 7766 section 8 asks for: some servers expect both together.
     stream.write_all(&[&length.to_be_bytes(), octets].concat()).await?;
     let length = stream.read_u16().await?;
     let mut answer = vec![0; length.into()];

@@ -77,6 +77,7 @@ impl ForwardRoute {
                     code = code.into_iter().chain([said]).max_by_key(|code| telling(*code));
                 }
                 Ok(Err(Failure::Io(_) | Failure::Garbage)) => {}
+                // Behind the upstreams that were not asked yet: silence may be no more than a lost datagram.
                 Err(_) if number < ATTEMPTS => waiting.push_back((place, number + 1)),
                 Err(_) => {}
             }

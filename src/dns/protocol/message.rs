@@ -87,6 +87,7 @@ pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &m
     // Room for our OPT record is kept from the start, because it must never be cut off.
     let limit = usize::from(limit(transport, query.edns)) - if query.edns.is_some() { OPT } else { 0 };
     let mut writer = ReplyWriter::new(reply, header, query.question);
+    // Before the question is looked at, whose meaning in a later version is not known.
     if query.edns.is_some_and(|edns| edns.version > 0) {
         writer.finish(code::BAD_VERS, false, query.edns);
         return ResponseKind::Answered;
@@ -102,6 +103,7 @@ pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &m
     };
     let zone = AnswerWriter { place, query: &query, ttl: catalog.ttl };
     let code = zone.answer(&mut writer, limit);
+    // A zone of which nothing is known yet has no authority.
     writer.finish(code, code != code::SERV_FAIL, query.edns);
     ResponseKind::Answered
 }
@@ -322,6 +324,7 @@ impl AnswerWriter<'_, '_, '_> {
                 writer.u16(*port);
                 // Names in SRV records are not compressed (RFC 2782).
                 let (_, origin) = self.query.name.split_at_end(self.place.depth);
+                // Where it does not fit below a long alias, the root alone says: no service (RFC 2782).
                 if target.len() + origin.len() < MAX_NAME {
                     writer.octets(target);
                     writer.octets(origin);

@@ -142,6 +142,7 @@ impl QueryName {
             let room = name.octets.get_mut(name.length..=name.length + length)?;
             let (first, rest) = room.split_first_mut()?;
             *first = u8::try_from(length).ok()?;
+            // Case plays no part in a look-up (RFC 4343), and the reply repeats the question as it came.
             for (to, from) in rest.iter_mut().zip(label) {
                 *to = from.to_ascii_lowercase();
             }

@@ -52,6 +52,7 @@ pub(super) async fn follow_link(name: String, changed: Arc<Notify>, shutdown: Ca
             if index.is_some() && index != last {
                 changed.notify_one();
             }
+            // Also where the link has gone: one that comes back is new, even with the same number.
             last = index;
         }
     };

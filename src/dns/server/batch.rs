@@ -98,6 +98,7 @@ impl DatagramBatch {
                 MsgFlags::MSG_DONTWAIT,
             );
             match results {
+                // One at least, so that a call which sends nothing is not repeated for ever.
                 Ok(results) => sent += results.count().max(1),
                 // An error is that of the first reply, whose client may be unreachable. The rest goes on.
                 Err(error) if sent + 1 >= self.ready => return Err(error.into()),

@@ -103,6 +103,7 @@ impl ClientFilter {
 /// number of networks.
 fn covers(networks: &BTreeSet<IpNet>, address: IpAddr) -> bool {
     let longest = if address.is_ipv4() { 32 } else { 128 };
+    // Not from 0: a network of all addresses would let every stranger in.
     (1..=longest)
         .rev()
         .any(|length| IpNet::new(address, length).is_ok_and(|network| networks.contains(&network.trunc())))

@@ -135,6 +135,7 @@ fn victim<I>(open: impl Fn() -> I, newcomer: Owner, limit: usize) -> Option<u64>
 where
     I: Iterator<Item = (u64, Owner, u64)>,
 {
+    // The newcomer counts, so that a client which has most makes room for itself.
     let mut counts: HashMap<Owner, usize> = HashMap::from([(newcomer, 1)]);
     for (_, owner, _) in open() {
         *counts.entry(owner).or_default() += 1;

@@ -136,6 +136,7 @@ impl BoundAddress {
             let bound = tcp.local_addr()?;
             match (0..threads()).map(|_| bind_udp(bound)).collect() {
                 Ok(udp) => return Ok(Self { address: bound, udp, tcp }),
+                // The kernel chose the port for TCP alone, and on UDP it may be taken.
                 Err(error)
                     if address.port() == 0
                         && io::Error::kind(&error) == io::ErrorKind::AddrInUse

@@ -116,6 +116,7 @@ fn forward(
     let Some(forwarder) = &responder.forwarder else { return };
     let socket = socket.clone();
     forwarder.spawn(query, (peer.ip(), Transport::Udp), catalog, async move |reply: Vec<u8>| {
+        // Sent at once or dropped: where the buffer is full, clients repeat their questions.
         if let Err(error) = socket.try_send_to(&reply, peer) {
             debug!(%peer, %error, "cannot send the dns reply of an upstream");
         }

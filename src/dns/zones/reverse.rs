@@ -103,6 +103,7 @@ pub fn find(vips: &Zone, name: &[u8]) -> Option<Vec<RData>> {
     if first != last {
         return Some(Vec::new());
     }
+    // Below the configured origin: aliases give an address no further names.
     let absolute = |name: &[u8]| RData::Ptr([name, vips.origin()].concat().into());
     Some(vips.names(first).map(absolute).collect())
 }

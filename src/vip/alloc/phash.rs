@@ -9,6 +9,7 @@ const BINARY: u32 = 0x08d1_2e65;
 
 /// Hash of `bytes`.
 pub fn phash2(bytes: &[u8]) -> u32 {
+    // Erlang gives an empty binary its start value, without mixing.
     if bytes.is_empty() {
         return BINARY;
     }

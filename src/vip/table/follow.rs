@@ -50,6 +50,7 @@ impl VipTable {
             if self.depends_on_names && addresses(old) != addresses(new) {
                 return None;
             }
+            // The names from before as well: one that a task does not ask for any more loses a backend.
             for task in old.into_iter().chain(new) {
                 asked_hosts(task, before, &mut hosts)?;
             }
@@ -151,5 +152,6 @@ fn asked_hosts(task: &Task, snapshot: &Snapshot, hosts: &mut BTreeSet<Host>) -> 
 /// Returns the snapshot with these tasks alone.
 fn part(snapshot: &Snapshot, tasks: &BTreeSet<TaskKey>) -> Snapshot {
     let tasks = tasks.iter().filter_map(|key| Some((key.clone(), snapshot.tasks.get(key)?.clone())));
+    // Without the document's own records, with which no part would look plain.
     Snapshot { tasks: tasks.collect(), skipped: Vec::new(), ..snapshot.clone() }
 }
