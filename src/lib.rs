@@ -146,7 +146,7 @@
 //!
 //! **A check of `l4lbd doctor`**:
 //!
-//! - `doctor/facts.rs::Facts`: what it goes by; `doctor/gather.rs::facts` reads it, and changes nothing
+//! - `doctor/facts.rs::NodeFacts`: what it goes by; `doctor/gather.rs::facts` reads it, and changes nothing
 //! - `doctor/judge.rs::findings`: its line, with a pure function in a module below
 //! - `systemd/man/l4lbd.8`: the section DOCTOR
 //!

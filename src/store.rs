@@ -31,7 +31,7 @@ mod tracked;
 mod writer;
 
 use directory::Directory;
-use journal::{JOURNAL, Journal, REFERENCE, Unreadable, Written};
+use journal::{JOURNAL, Journal, JournalWritten, REFERENCE, Unreadable};
 pub use tracked::Tracked;
 
 /// File of the names' addresses and the known VIPs.
@@ -234,7 +234,7 @@ impl Store {
         let written = journal
             .save(|| Directory::create(&self.directory), cluster)
             .map_err(|error| Error::Write { path: self.directory.join(JOURNAL), error })?;
-        Ok(written != Written::Nothing)
+        Ok(written != JournalWritten::Nothing)
     }
 
     /// Reads the deadlines that were kept; none where there is no file.

@@ -14,7 +14,7 @@ use crate::daemon::wiring;
 use crate::doctor::connect::{self, Target};
 use crate::doctor::facts::ConfigFacts;
 use crate::doctor::finding::{Finding, Verdict};
-use crate::doctor::place::Place;
+use crate::doctor::place::NetworkPlace;
 use crate::doctor::{examine, settings::DoctorSettings};
 use crate::status::text::line;
 
@@ -44,7 +44,7 @@ pub struct Args {
 
 /// All findings, for programs.
 #[derive(Serialize)]
-struct Report<'f> {
+struct DoctorReport<'f> {
     version: &'static str,
     faults: usize,
     warnings: usize,
@@ -59,9 +59,9 @@ impl Args {
             settings.socket = socket;
         }
         let place = match (self.netns, self.container) {
-            (Some(path), _) => Place::Netns(path),
-            (None, Some(process)) => Place::Container(process),
-            (None, None) => Place::Node,
+            (Some(path), _) => NetworkPlace::Netns(path),
+            (None, Some(process)) => NetworkPlace::Container(process),
+            (None, None) => NetworkPlace::Node,
         };
         let runtime = super::runtime()?;
         let findings = match &self.connect {
@@ -114,7 +114,7 @@ fn count(findings: &[Finding], verdict: Verdict) -> usize {
 }
 
 fn write_json(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<()> {
-    let report = Report {
+    let report = DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         faults: count(findings, Verdict::Fault),
         warnings: count(findings, Verdict::Warning),

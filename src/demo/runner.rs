@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use self::agents::AgentFleet;
 use self::daemon::DaemonProcess;
 use self::event::{EventSender, RunnerEvent};
-use self::journal::Journal;
+use self::journal::ClientJournal;
 use self::playback::{Due, NodeState, Playback};
 use super::agent::{AgentCommand, AgentReport};
 use super::daemon::config;
@@ -58,7 +58,7 @@ pub async fn run(sandbox: Sandbox, scenario: Scenario, plane: PlaneKind) -> Resu
     let played = runner.play().await;
     let elapsed = runner.journal.now();
     runner.stop().await;
-    let Journal { output, tally, .. } = runner.journal;
+    let ClientJournal { output, tally, .. } = runner.journal;
     match played {
         // A user who quits early gets the result so far, if there is one.
         Err(Error::Interrupted) if tally.made > 0 => {}
@@ -75,7 +75,7 @@ struct Runner {
     agents: AgentFleet,
     daemon: DaemonProcess,
     client: Option<ChildProcess>,
-    journal: Journal,
+    journal: ClientJournal,
     requests: UserRequests,
     sender: EventSender,
     events: mpsc::UnboundedReceiver<RunnerEvent>,
@@ -96,7 +96,7 @@ impl Runner {
             agents: AgentFleet::default(),
             daemon: DaemonProcess::default(),
             client: None,
-            journal: Journal::new(output),
+            journal: ClientJournal::new(output),
             requests,
             sender,
             events,
@@ -213,7 +213,7 @@ impl Runner {
 
     fn show(&mut self) -> Result<(), Error> {
         let elapsed = self.journal.now();
-        let Journal { output, tally, .. } = &mut self.journal;
+        let ClientJournal { output, tally, .. } = &mut self.journal;
         output.show(&ViewState {
             phase: self.playback.phase,
             elapsed,

@@ -64,7 +64,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &ViewState<'_>, events: &VecDeque<Stri
         Some(phase) => phase.to_string(),
         None => "Setting up: agents with instances, the daemon, then a client".to_owned(),
     };
-    let mut page = Page { rest: frame.area(), frame };
+    let mut page = ScreenPage { rest: frame.area(), frame };
     page.lines(vec![heading(state), Line::default(), Line::from(title).bold(), Line::default()]);
     // There is no status before the daemon is ready.
     if let Some((status, vip)) = state.status.and_then(|status| Some((status, vip(status)?))) {
@@ -86,13 +86,13 @@ pub fn draw(frame: &mut Frame<'_>, state: &ViewState<'_>, events: &VecDeque<Stri
 }
 
 /// A frame that is filled from the top; what no longer fits is left out.
-struct Page<'a, 'b> {
+struct ScreenPage<'a, 'b> {
     frame: &'a mut Frame<'b>,
     /// Area that is still empty.
     rest: Rect,
 }
 
-impl Page<'_, '_> {
+impl ScreenPage<'_, '_> {
     fn lines(&mut self, lines: Vec<Line<'_>>) {
         let area = self.take_rows(lines.len());
         self.frame.render_widget(Text::from(lines), area);

@@ -15,8 +15,8 @@ use super::facts::{DaemonFacts, Known, PlaceFacts};
 use super::finding::Finding;
 use super::gather::{self, proc};
 use super::judge::names::why;
-use super::place::{Place, apart, probe, visit};
-use super::resolver::{Outcome, lookup};
+use super::place::{NetworkPlace, apart, probe, visit};
+use super::resolver::{AskOutcome, lookup};
 use super::settings::DoctorSettings;
 use crate::cluster::Protocol;
 use crate::dataplane::{PlaneKind, ServiceKey};
@@ -76,7 +76,7 @@ struct Dialled {
 }
 
 /// Walks the path of a connection from a place.
-pub async fn walk(settings: &DoctorSettings, place: &Place, target: &Target) -> Vec<Finding> {
+pub async fn walk(settings: &DoctorSettings, place: &NetworkPlace, target: &Target) -> Vec<Finding> {
     let daemon = gather::daemon(&settings.socket).await;
     let status = daemon.status.as_ref().ok();
     let mut steps = Vec::new();
@@ -113,7 +113,7 @@ pub async fn walk(settings: &DoctorSettings, place: &Place, target: &Target) -> 
 /// The first step: what the name is here.
 async fn name(
     settings: &DoctorSettings,
-    place: &Place,
+    place: &NetworkPlace,
     target: &Target,
     status: Option<&Status>,
 ) -> (Finding, Option<IpAddr>) {
@@ -162,9 +162,9 @@ async fn name(
 }
 
 /// Asks the node's own resolver, which goes by more than its file.
-async fn resolve(place: &Place, host: String, ipv4: bool) -> Option<Known<Vec<IpAddr>>> {
+async fn resolve(place: &NetworkPlace, host: String, ipv4: bool) -> Option<Known<Vec<IpAddr>>> {
     // libc goes by the files of this node, which say nothing of what another place gets.
-    if *place != Place::Node {
+    if *place != NetworkPlace::Node {
         return None;
     }
     let lookup = move || {
@@ -186,7 +186,7 @@ fn answer(
     }
     let found = facts.file.as_ref().ok().map(|file| lookup(facts.libc, file, &target.host, &facts.replies));
     match found {
-        Some(Outcome::Found { addresses, server }) => (addresses.first().copied(), server.to_string()),
+        Some(AskOutcome::Found { addresses, server }) => (addresses.first().copied(), server.to_string()),
         _ => (None, String::new()),
     }
 }
@@ -374,7 +374,12 @@ fn dial_error(error: &std::io::Error) -> String {
 }
 
 /// The last step: the connection itself, from its place.
-async fn connect(place: &Place, address: SocketAddr, backends: &[Backend], has_service: bool) -> Finding {
+async fn connect(
+    place: &NetworkPlace,
+    address: SocketAddr,
+    backends: &[Backend],
+    has_service: bool,
+) -> Finding {
     const STEP: &str = "connect";
     let dialled = visit(place, move |_| dial(address)).await;
     let shown = format!("{address} from {place}");

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use caps::CapsHashSet;
 
-use super::resolver::{Libc, Reply};
+use super::resolver::{Libc, NameReply};
 use crate::dataplane::firewall::Chains;
 use crate::dataplane::host::inventory::Surroundings;
 use crate::dataplane::host::resolv::ResolverFile;
@@ -20,7 +20,7 @@ pub type Known<T> = Result<T, String>;
 
 /// Everything that the checks go by.
 #[derive(Debug)]
-pub struct Facts {
+pub struct NodeFacts {
     pub is_root: bool,
     pub config: ConfigFacts,
     pub daemon: DaemonFacts,
@@ -154,7 +154,7 @@ pub struct PlaceFacts {
     /// The file, or why it is not read.
     pub file: Known<ResolverFile>,
     /// Server and asked name to what it says.
-    pub replies: BTreeMap<(SocketAddr, String), Reply>,
+    pub replies: BTreeMap<(SocketAddr, String), NameReply>,
 }
 
 /// A master, an agent or a Marathon.

@@ -17,9 +17,9 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::facts::{
-    ConfigFacts, DaemonFacts, Facts, FirewallFacts, KernelFacts, Known, PlaceFacts, ResolverFacts,
+    ConfigFacts, DaemonFacts, FirewallFacts, KernelFacts, Known, NodeFacts, PlaceFacts, ResolverFacts,
 };
-use super::place::{Place, apart, probe, visit};
+use super::place::{NetworkPlace, apart, probe, visit};
 use super::settings::DoctorSettings;
 use crate::api::client::{self, ClientError};
 use crate::dataplane::ebpf::Ebpf;
@@ -59,7 +59,7 @@ const RESOLVED: &str = "/run/systemd/resolve";
 const OLD_TABLES: &str = "/proc/net/ip_tables_names";
 
 /// Reads everything.
-pub async fn facts(settings: &DoctorSettings, config: ConfigFacts) -> Facts {
+pub async fn facts(settings: &DoctorSettings, config: ConfigFacts) -> NodeFacts {
     // Before the rest: its status tells the plane and the name that the other parts are about.
     let daemon = daemon(&settings.socket).await;
     let status = daemon.status.as_ref().ok();
@@ -85,7 +85,7 @@ pub async fn facts(settings: &DoctorSettings, config: ConfigFacts) -> Facts {
     );
     drop(exemption);
     kernel.nft = nft.err();
-    Facts {
+    NodeFacts {
         is_root: geteuid().is_root(),
         config,
         kernel,
@@ -265,7 +265,7 @@ async fn resolver(name: Option<&(String, IpAddr)>) -> Known<ResolverFacts> {
     };
     let (resolved, place) = tokio::join!(
         apart("the node's resolver", READING, resolve),
-        visit(&Place::Node, move |files| probe(files, name, ipv4))
+        visit(&NetworkPlace::Node, move |files| probe(files, name, ipv4))
     );
     Ok(ResolverFacts {
         resolved: resolved.and_then(|resolved| resolved),
@@ -286,7 +286,8 @@ async fn containers(name: Option<&(String, IpAddr)>) -> Known<Vec<(String, Known
     for process in processes {
         let name = name.clone();
         visits.spawn(async move {
-            let visited = visit(&Place::Container(process), move |files| probe(files, name, ipv4)).await;
+            let visited =
+                visit(&NetworkPlace::Container(process), move |files| probe(files, name, ipv4)).await;
             (process, visited)
         });
     }

@@ -1,9 +1,9 @@
 //! From what was read to what is wrong: one function for each check, all of them pure.
 //!
 //! A check that cannot be made says so, with the reason. A new check is a function here or in a module below,
-//! and its line in [`findings`]; what it goes by is a field of [`Facts`], which [`super::gather`] fills in.
+//! and its line in [`findings`]; what it goes by is a field of [`NodeFacts`], which [`super::gather`] fills in.
 
-use super::facts::Facts;
+use super::facts::NodeFacts;
 use super::finding::Finding;
 use super::settings::DoctorSettings;
 
@@ -15,7 +15,7 @@ mod network;
 mod others;
 
 /// Judges everything that was read, in the order in which causes come before what follows from them.
-pub fn findings(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn findings(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     let checks: [&dyn Fn() -> Vec<Finding>; 24] = [
         &|| others::config(facts),
         &|| others::daemon(facts),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::facts::{Known, PlaceFacts};
 use super::files::Container;
-use super::resolver::{self, Libc, Reply, Said};
+use super::resolver::{self, Libc, NameReply, Said};
 use crate::dataplane::host::resolv::ResolverFile;
 use crate::dns::forward::{Failure, Tally, ask};
 
@@ -39,7 +39,7 @@ const NETNS_FILES: &str = "/etc/netns";
 
 /// Place of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum NetworkPlace {
     Node,
     /// A network namespace that is mounted or pinned at a path.
     Netns(PathBuf),
@@ -47,7 +47,7 @@ pub enum Place {
     Container(u32),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NetworkPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node => f.write_str("this node"),
@@ -90,7 +90,10 @@ pub struct PlaceFiles {
 ///
 /// # Errors
 /// When the place cannot be entered, or it took too long.
-pub async fn visit<T, F>(place: &Place, work: impl FnOnce(PlaceFiles) -> F + Send + 'static) -> Known<T>
+pub async fn visit<T, F>(
+    place: &NetworkPlace,
+    work: impl FnOnce(PlaceFiles) -> F + Send + 'static,
+) -> Known<T>
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -110,15 +113,15 @@ where
 }
 
 /// Has this thread enter the place, and reads its files.
-fn enter(place: &Place) -> Result<PlaceFiles, String> {
+fn enter(place: &NetworkPlace) -> Result<PlaceFiles, String> {
     let refused = |error: nix::Error| match error {
         nix::Error::EPERM => "not allowed to enter it: run as root".to_owned(),
         nix::Error::EINVAL => "it is no network namespace".to_owned(),
         error => format!("cannot enter it: {}", error.desc()),
     };
     match place {
-        Place::Node => Ok(PlaceFiles { libc: Libc::Glibc, file: Ok(ResolverFile::read()) }),
-        Place::Netns(path) => {
+        NetworkPlace::Node => Ok(PlaceFiles { libc: Libc::Glibc, file: Ok(ResolverFile::read()) }),
+        NetworkPlace::Netns(path) => {
             // Whatever else is at the path, opening it does not wait.
             let namespace: File = OpenOptions::new()
                 .read(true)
@@ -128,7 +131,7 @@ fn enter(place: &Place) -> Result<PlaceFiles, String> {
             setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(refused)?;
             Ok(PlaceFiles { libc: Libc::Glibc, file: Ok(file_of_namespace(path)) })
         }
-        Place::Container(process) => {
+        NetworkPlace::Container(process) => {
             let container = Container::open(*process)?;
             let text = container.read(RESOLV_CONF);
             let libc = container.libc();
@@ -169,7 +172,7 @@ pub async fn probe(files: PlaceFiles, name: String, ipv4: bool) -> PlaceFacts {
 }
 
 /// Asks one server for the addresses of a name.
-pub async fn question(server: SocketAddr, name: &str, ipv4: bool) -> Reply {
+pub async fn question(server: SocketAddr, name: &str, ipv4: bool) -> NameReply {
     let started = Instant::now();
     let said = match Name::from_ascii(format!("{}.", name.trim_end_matches('.'))) {
         Ok(name) => {
@@ -182,7 +185,7 @@ pub async fn question(server: SocketAddr, name: &str, ipv4: bool) -> Reply {
         }
         Err(error) => Said::Unreachable(format!("{name} is no name: {error}")),
     };
-    Reply { said, millis: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX) }
+    NameReply { said, millis: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX) }
 }
 
 fn said(answered: Result<Message, Failure>) -> Said {
@@ -233,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_is_no_namespace_is_told() {
         for path in ["/nowhere", "/dev/null", "/proc/self/ns/uts"] {
-            let visited = visit(&Place::Netns(path.into()), async |_| ()).await;
+            let visited = visit(&NetworkPlace::Netns(path.into()), async |_| ()).await;
             assert!(visited.is_err(), "{path}");
         }
     }

@@ -40,14 +40,14 @@ pub enum Said {
 
 /// Answer of a server, with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct NameReply {
     pub said: Said,
     pub millis: u64,
 }
 
 /// Result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AskOutcome {
     Found {
         addresses: Vec<IpAddr>,
         server: SocketAddr,
@@ -99,14 +99,14 @@ pub fn lookup(
     libc: Libc,
     file: &ResolverFile,
     name: &str,
-    replies: &BTreeMap<(SocketAddr, String), Reply>,
-) -> Outcome {
+    replies: &BTreeMap<(SocketAddr, String), NameReply>,
+) -> AskOutcome {
     let servers = servers(file);
-    let mut last = Outcome::Silent("no nameserver answers".to_owned());
+    let mut last = AskOutcome::Silent("no nameserver answers".to_owned());
     for candidate in candidates(libc, file, name) {
         let said = |server: &SocketAddr| replies.get(&(*server, candidate.clone()));
         let is_conclusive =
-            |reply: &&Reply| matches!(reply.said, Said::Addresses(_) | Said::NoData | Said::NoName);
+            |reply: &&NameReply| matches!(reply.said, Said::Addresses(_) | Said::NoData | Said::NoName);
         let mut answers =
             servers.iter().filter_map(|server| Some((server, said(server).filter(is_conclusive)?)));
         let taken = match libc {
@@ -116,25 +116,27 @@ pub fn lookup(
             Libc::Glibc | Libc::Unknown => answers.next(),
         };
         match taken {
-            Some((server, Reply { said: Said::Addresses(addresses), .. })) => {
-                return Outcome::Found { addresses: addresses.clone(), server: *server };
+            Some((server, NameReply { said: Said::Addresses(addresses), .. })) => {
+                return AskOutcome::Found { addresses: addresses.clone(), server: *server };
             }
             Some((server, _)) => {
-                last = Outcome::NotThere { server: *server, name: candidate };
+                last = AskOutcome::NotThere { server: *server, name: candidate };
             }
             None => {
                 let mut codes = servers.iter().filter_map(|server| match said(server) {
-                    Some(Reply { said: Said::Code(code), .. }) => Some((*server, code.clone())),
+                    Some(NameReply { said: Said::Code(code), .. }) => Some((*server, code.clone())),
                     _ => None,
                 });
                 let unreachable = servers.iter().find_map(|server| match said(server) {
-                    Some(Reply { said: Said::Unreachable(error), .. }) => Some(format!("{server}: {error}")),
+                    Some(NameReply { said: Said::Unreachable(error), .. }) => {
+                        Some(format!("{server}: {error}"))
+                    }
                     _ => None,
                 });
                 last = match codes.next() {
-                    Some((server, code)) => Outcome::Refused { server, name: candidate, code },
+                    Some((server, code)) => AskOutcome::Refused { server, name: candidate, code },
                     None => {
-                        Outcome::Silent(unreachable.unwrap_or_else(|| "no nameserver answers".to_owned()))
+                        AskOutcome::Silent(unreachable.unwrap_or_else(|| "no nameserver answers".to_owned()))
                     }
                 };
                 // The whole lookup ends there.
@@ -155,12 +157,12 @@ mod tests {
 
     const NAME: &str = "web.marathon.l4lb.thisdcos.directory";
 
-    fn reply(said: Said, millis: u64) -> Reply {
-        Reply { said, millis }
+    fn reply(said: Said, millis: u64) -> NameReply {
+        NameReply { said, millis }
     }
 
     /// Replies of a server that knows the name alone, and refuses the rest.
-    fn refusing(file: &ResolverFile, server: &str) -> BTreeMap<(SocketAddr, String), Reply> {
+    fn refusing(file: &ResolverFile, server: &str) -> BTreeMap<(SocketAddr, String), NameReply> {
         let server: SocketAddr = server.parse().unwrap();
         let said = |name: &String| match name == NAME {
             true => Said::Addresses(vec!["11.0.0.7".parse().unwrap()]),
@@ -174,12 +176,14 @@ mod tests {
     fn musl_fails_at_a_refused_search_domain_and_glibc_does_not() {
         let file = ResolverFile::parse("nameserver 198.51.100.1\nsearch svc.cluster.local\noptions ndots:5");
         let replies = refusing(&file, "198.51.100.1:53");
-        let Outcome::Refused { name, code, .. } = lookup(Libc::Musl, &file, NAME, &replies) else { panic!() };
+        let AskOutcome::Refused { name, code, .. } = lookup(Libc::Musl, &file, NAME, &replies) else {
+            panic!()
+        };
         assert_eq!((name, code.as_str()), (format!("{NAME}.svc.cluster.local"), "REFUSED"));
-        assert!(matches!(lookup(Libc::Glibc, &file, NAME, &replies), Outcome::Found { .. }));
+        assert!(matches!(lookup(Libc::Glibc, &file, NAME, &replies), AskOutcome::Found { .. }));
         // With enough dots it is asked for as it is.
         let plain = ResolverFile { ndots: 1, ..file };
-        assert!(matches!(lookup(Libc::Musl, &plain, NAME, &replies), Outcome::Found { .. }));
+        assert!(matches!(lookup(Libc::Musl, &plain, NAME, &replies), AskOutcome::Found { .. }));
     }
 
     #[test]
@@ -188,15 +192,15 @@ mod tests {
         let mut replies = refusing(&file, "198.51.100.1:53");
         let other: SocketAddr = "10.0.0.2:53".parse().unwrap();
         replies.insert((other, NAME.to_owned()), reply(Said::NoName, 20));
-        let refused = Outcome::NotThere { server: other, name: NAME.to_owned() };
+        let refused = AskOutcome::NotThere { server: other, name: NAME.to_owned() };
         assert_eq!(lookup(Libc::Glibc, &file, NAME, &replies), refused);
-        assert!(matches!(lookup(Libc::Musl, &file, NAME, &replies), Outcome::Found { .. }));
+        assert!(matches!(lookup(Libc::Musl, &file, NAME, &replies), AskOutcome::Found { .. }));
         replies.insert((other, NAME.to_owned()), reply(Said::NoName, 0));
         assert_eq!(lookup(Libc::Musl, &file, NAME, &replies), refused);
         // One that is silent hides nothing, and one that refuses has glibc ask the next one.
         for said in [Said::Silence, Said::Code("REFUSED".to_owned())] {
             replies.insert((other, NAME.to_owned()), reply(said, 2500));
-            assert!(matches!(lookup(Libc::Glibc, &file, NAME, &replies), Outcome::Found { .. }));
+            assert!(matches!(lookup(Libc::Glibc, &file, NAME, &replies), AskOutcome::Found { .. }));
         }
     }
 

@@ -425,7 +425,7 @@ async fn a_flushed_table_is_repaired_the_most_used_first() {
 
 /// One step of a daemon's life.
 #[derive(Clone, Debug)]
-enum Step {
+enum PassStep {
     /// A document with the tasks `a`, `b`, ... whose bit is set, while these operations fail.
     Document(u8, Vec<usize>),
     /// The same, while nothing but the cluster is known to have changed.
@@ -440,15 +440,15 @@ enum Step {
     Flush,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<PassStep>> {
     let faults = || prop::collection::vec(0..20usize, 0..6);
     let step = prop_oneof![
-        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| Step::Document(tasks & 0x1f, faults)),
-        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| Step::Cluster(tasks & 0x1f, faults)),
-        2 => faults().prop_map(Step::Pass),
-        1 => Just(Step::Due),
-        2 => (0..20usize).prop_map(Step::Crash),
-        1 => Just(Step::Flush),
+        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| PassStep::Document(tasks & 0x1f, faults)),
+        4 => (any::<u8>(), faults()).prop_map(|(tasks, faults)| PassStep::Cluster(tasks & 0x1f, faults)),
+        2 => faults().prop_map(PassStep::Pass),
+        1 => Just(PassStep::Due),
+        2 => (0..20usize).prop_map(PassStep::Crash),
+        1 => Just(PassStep::Flush),
     ];
     prop::collection::vec(step, 1..12)
 }
@@ -479,13 +479,13 @@ impl Bench {
     }
 
     /// `wanted` is what takes new connections according to the last document.
-    async fn live(mut self, step: &Step, wanted: &mut BTreeSet<(ServiceKey, SocketAddr)>) -> Self {
+    async fn live(mut self, step: &PassStep, wanted: &mut BTreeSet<(ServiceKey, SocketAddr)>) -> Self {
         // What stays in the cluster never leaves the kernel.
         let before = taking(&self.kernel().state);
         match step {
-            Step::Document(tasks, faults) | Step::Cluster(tasks, faults) => {
+            PassStep::Document(tasks, faults) | PassStep::Cluster(tasks, faults) => {
                 self.fail(faults);
-                let cause = if matches!(step, Step::Cluster(..)) { Cause::Cluster } else { Cause::Audit };
+                let cause = if matches!(step, PassStep::Cluster(..)) { Cause::Cluster } else { Cause::Audit };
                 self.learn_by(cause, &keyed_document(&labels(*tasks))).await;
                 let plan = self
                     .reconciler
@@ -494,24 +494,24 @@ impl Bench {
                     .plan(&self.reconciler.passes.dataplane.read_now(), Timestamp::now());
                 *wanted = taking(&plan.unwrap().state);
             }
-            Step::Pass(faults) => {
+            PassStep::Pass(faults) => {
                 self.fail(faults);
                 self.pass().await;
             }
-            Step::Due => self.reconciler.pass(Cause::Due).await,
-            Step::Crash(operation) => {
+            PassStep::Due => self.reconciler.pass(Cause::Due).await,
+            PassStep::Crash(operation) => {
                 self.fail(&(*operation..*operation + 200).collect::<Vec<_>>());
                 self.pass().await;
                 self = self.restart();
                 self.fail(&[]);
                 self.pass().await;
             }
-            Step::Flush => {
+            PassStep::Flush => {
                 self.is_foreign |= self.kernel().state.services.pop_first().is_some();
                 return self;
             }
         }
-        self.is_foreign &= matches!(step, Step::Cluster(..) | Step::Due);
+        self.is_foreign &= matches!(step, PassStep::Cluster(..) | PassStep::Due);
         // Passes for new facts don't read, and know all the same what the kernel holds.
         let Passes { book, dataplane, .. } = &self.reconciler.passes;
         if let Some(book) = book.as_ref().filter(|_| !self.is_foreign) {

@@ -49,7 +49,7 @@ const END: usize = 10;
 
 /// First record of the file.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct JournalHead {
     version: u32,
     /// Number of records after this one that make the whole cluster.
     parts: usize,
@@ -67,7 +67,7 @@ pub struct Journal {
 
 /// Extent of a writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum JournalWritten {
     Nothing,
     Change,
     Everything,
@@ -94,11 +94,11 @@ impl Journal {
         &mut self,
         directory: impl FnOnce() -> io::Result<Directory>,
         cluster: &Arc<Snapshot>,
-    ) -> io::Result<Written> {
+    ) -> io::Result<JournalWritten> {
         // Without it after an error, when it is not known what the file says.
         let delta = self.kept.take().map(|kept| Delta::between(&kept, cluster));
         let written = match delta {
-            Some(delta) if delta.is_empty() => Written::Nothing,
+            Some(delta) if delta.is_empty() => JournalWritten::Nothing,
             delta => {
                 let directory = directory()?;
                 let is_appended = match delta {
@@ -110,7 +110,7 @@ impl Journal {
                     self.open = None;
                     self.open = Some(Self::begin(&directory, cluster)?);
                 }
-                if is_appended { Written::Change } else { Written::Everything }
+                if is_appended { JournalWritten::Change } else { JournalWritten::Everything }
             }
         };
         // The newer of two equal ones is held elsewhere anyway, so that the older one can be freed.
@@ -144,7 +144,7 @@ impl Journal {
                 bytes += record.len() as u64;
                 file.write_all(&record)
             };
-            write(record(&Head { version: VERSION, parts })?)?;
+            write(record(&JournalHead { version: VERSION, parts })?)?;
             // One after the other: all of them at once would take as much memory as the cluster.
             Delta::whole(cluster).try_for_each(|part| write(record(&part)?))
         })?;
@@ -184,9 +184,9 @@ pub(super) struct Read {
 /// Reads a file up to what is damaged.
 pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
     let damaged = |what: &str| Unreadable::Damaged(what.to_owned());
-    let mut records = Records(bytes);
+    let mut records = JournalRecords(bytes);
     let head = records.next().ok_or_else(|| damaged("its first line is not whole"))?;
-    let head: Head = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
+    let head: JournalHead = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
     // Before any part is read, which a later version may write in another form.
     if head.version > VERSION {
         return Err(Unreadable::Later(head.version));
@@ -211,9 +211,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
 }
 
 /// Records of a file up to the first one that is damaged.
-struct Records<'a>(&'a [u8]);
+struct JournalRecords<'a>(&'a [u8]);
 
-impl<'a> Iterator for Records<'a> {
+impl<'a> Iterator for JournalRecords<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {

@@ -48,14 +48,14 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
     changed: Condvar,
     /// Held by the thread for as long as it runs.
     files: Mutex<Files>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     unsaved: Contents,
     /// Set to write without a pause, until all is written or a writing has failed.
     hurries: bool,
@@ -68,7 +68,7 @@ struct State {
 
 impl Shared {
     /// A panic of a holder leaves whole values behind.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 use super::roff::{Font, Glyph, NO_BREAK};
 
 /// The text so far, and the paragraph that is being filled.
-pub struct Layout {
+pub struct PageLayout {
     width: usize,
     /// True where bold and italic are shown, by escape sequences of a terminal.
     styled: bool,
@@ -16,7 +16,7 @@ pub struct Layout {
     separated: bool,
 }
 
-impl Layout {
+impl PageLayout {
     pub fn new(width: usize, styled: bool) -> Self {
         Self { width, styled, text: String::new(), line: Vec::new(), indent: 0, separated: true }
     }

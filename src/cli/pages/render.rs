@@ -1,6 +1,6 @@
 //! Renders a manual page as plain text, for terminals without man(1).
 
-use super::layout::Layout;
+use super::layout::PageLayout;
 use super::roff::{Error, Font, Glyph, Line, glyphs};
 
 /// Columns that text is indented by below a section's heading, and by a paragraph with a tag.
@@ -23,7 +23,7 @@ pub struct Format {
 /// # Errors
 /// At the first macro or escape that is not among those that our pages use.
 pub fn render(source: &str, format: Format) -> Result<String, Error> {
-    let layout = Layout::new(format.width, format.styled);
+    let layout = PageLayout::new(format.width, format.styled);
     let mut renderer = Renderer { layout, width: format.width, margins: vec![0], filled: true, tagged: None };
     for (index, line) in source.lines().enumerate() {
         match Line::parse(line) {
@@ -36,7 +36,7 @@ pub fn render(source: &str, format: Format) -> Result<String, Error> {
 }
 
 struct Renderer {
-    layout: Layout,
+    layout: PageLayout,
     width: usize,
     /// Left margins, of which the last one holds; `.RS` adds one.
     margins: Vec<usize>,

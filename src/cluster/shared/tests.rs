@@ -24,27 +24,27 @@ fn sane<K: Ord + Clone + fmt::Debug, V: Clone>(map: &SharedMap<K, V>) {
 }
 
 #[derive(Clone, Debug)]
-enum Edit {
+enum MapEdit {
     Insert(u16, u8),
     Remove(u16),
     RemoveMany(u16),
 }
 
-fn edits(count: usize) -> impl Strategy<Value = Vec<Edit>> {
+fn edits(count: usize) -> impl Strategy<Value = Vec<MapEdit>> {
     let edit = prop_oneof![
-        6 => (0u16..2_000, 0u8..4).prop_map(|(key, value)| Edit::Insert(key, value)),
-        3 => (0u16..2_000).prop_map(Edit::Remove),
-        1 => (1u16..6).prop_map(Edit::RemoveMany),
+        6 => (0u16..2_000, 0u8..4).prop_map(|(key, value)| MapEdit::Insert(key, value)),
+        3 => (0u16..2_000).prop_map(MapEdit::Remove),
+        1 => (1u16..6).prop_map(MapEdit::RemoveMany),
     ];
     prop::collection::vec(edit, 0..count)
 }
 
-fn apply(map: &mut SharedMap<u16, u8>, model: &mut BTreeMap<u16, u8>, edits: &[Edit]) {
+fn apply(map: &mut SharedMap<u16, u8>, model: &mut BTreeMap<u16, u8>, edits: &[MapEdit]) {
     for edit in edits {
         match *edit {
-            Edit::Insert(key, value) => assert_eq!(map.insert(key, value), model.insert(key, value)),
-            Edit::Remove(key) => assert_eq!(map.remove(&key), model.remove(&key)),
-            Edit::RemoveMany(part) => {
+            MapEdit::Insert(key, value) => assert_eq!(map.insert(key, value), model.insert(key, value)),
+            MapEdit::Remove(key) => assert_eq!(map.remove(&key), model.remove(&key)),
+            MapEdit::RemoveMany(part) => {
                 map.retain(|key, _| key % part != 0);
                 model.retain(|key, _| key % part != 0);
             }

@@ -14,7 +14,7 @@ use crate::demo::tally::Tally;
 const SHOWN_FAILURES: u64 = 10;
 
 /// Everything that is recorded and shown.
-pub struct Journal {
+pub struct ClientJournal {
     pub output: Output,
     pub tally: Tally,
     /// Start of the clock, later by every time that the demonstration was stopped.
@@ -23,7 +23,7 @@ pub struct Journal {
     next_show: Duration,
 }
 
-impl Journal {
+impl ClientJournal {
     pub fn new(output: Output) -> Self {
         Self { output, tally: Tally::default(), began: Instant::now(), next_show: Duration::ZERO }
     }

@@ -1,6 +1,6 @@
 //! Checks of masters, agent and Marathon, and of the clocks.
 
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::NodeFacts;
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
 
@@ -10,7 +10,7 @@ const NEAR: u64 = 5;
 /// Seconds from which on tokens and certificates are refused.
 const FAR: u64 = 60;
 
-pub fn source(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn source(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "source";
     let asked = facts.servers.iter().filter_map(|server| Some((server, server.state.as_ref()?)));
     let mut found: Vec<Finding> = asked
@@ -61,7 +61,7 @@ fn remedy(error: &str, key: &'static str, settings: &DoctorSettings) -> String {
     }
 }
 
-pub fn clocks(facts: &Facts) -> Vec<Finding> {
+pub fn clocks(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "clock";
     let mut found = Vec::new();
     let mut compared = 0;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::dataplane::Node;
 use crate::dataplane::firewall::{Firewall, Hook, destinations, short};
-use crate::doctor::facts::{Facts, FirewallFacts};
+use crate::doctor::facts::{FirewallFacts, NodeFacts};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
 use crate::status::build::{DROPPED, passage_text};
@@ -73,7 +73,7 @@ fn opens(rules: &str, link: &str) -> bool {
 fn known<'f>(
     check: &'static str,
     settings: &DoctorSettings,
-    facts: &'f Facts,
+    facts: &'f NodeFacts,
     of_packets: bool,
 ) -> Result<(&'f FirewallFacts, &'f Node), Vec<Finding>> {
     if of_packets && !settings.has_packets(facts.plane) {
@@ -91,7 +91,7 @@ fn rules_of(firewall: &FirewallFacts, (family, table, chain): (&str, &str, &str)
     rules.map_or_else(String::new, |rules| reachable(rules, chain))
 }
 
-pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn input(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "firewall-input";
     let (firewall, node) = match known(CHECK, settings, facts, false) {
         Ok(known) => known,
@@ -151,7 +151,7 @@ pub fn input(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-pub fn forward(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn forward(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "firewall-forward";
     let (firewall, node) = match known(CHECK, settings, facts, true) {
         Ok(known) => known,
@@ -195,7 +195,7 @@ pub fn forward(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     found
 }
 
-pub fn output(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn output(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "firewall-output";
     let (firewall, _) = match known(CHECK, settings, facts, true) {
         Ok(known) => known,
@@ -252,7 +252,7 @@ pub fn output(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
 }
 
 /// Docker keeps its networks apart, and so the answer of a task in another one from its client.
-pub fn docker(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn docker(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "docker";
     let (firewall, node) = match known(CHECK, settings, facts, true) {
         Ok(known) => known,

@@ -1,7 +1,7 @@
 //! Checks of the kernel: release, modules, settings, mounts and tables.
 
 use crate::dataplane::rules;
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::NodeFacts;
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
 use crate::status::build::conntab_text;
@@ -27,7 +27,7 @@ pub const MODULES: [&str; 11] = [
 /// The module without which a bridge without ports takes the place of the dummy link.
 const OPTIONAL: &str = "dummy";
 
-pub fn release(facts: &Facts) -> Vec<Finding> {
+pub fn release(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "kernel";
     let release = &facts.kernel.release;
     let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().ok());
@@ -43,7 +43,7 @@ pub fn release(facts: &Facts) -> Vec<Finding> {
     vec![finding]
 }
 
-pub fn modules(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn modules(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "modules";
     if !settings.has_packets(facts.plane) {
         return vec![Finding::ok(CHECK, "the data plane ebpf needs none")];
@@ -96,7 +96,7 @@ pub fn modules(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-pub fn nft(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn nft(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "nft";
     if !settings.has_packets(facts.plane) {
         return vec![Finding::ok(CHECK, "the data plane ebpf needs none")];
@@ -108,7 +108,7 @@ pub fn nft(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-pub fn sysctls(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn sysctls(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "sysctls";
     let wanted = rules::sysctls(crate::dataplane::kernel::capabilities(facts.plane), false);
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ pub fn sysctls(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     found
 }
 
-pub fn rp_filter(facts: &Facts) -> Vec<Finding> {
+pub fn rp_filter(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "rp_filter";
     // 1 is strict; 2 drops only packets of sources to which no link leads.
     let strict: Vec<&String> =
@@ -208,7 +208,7 @@ pub fn rp_filter(facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-pub fn mounts(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn mounts(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     if settings.has_packets(facts.plane) {
         return ["cgroup", "bpf"].map(|check| Finding::ok(check, "the data plane ipvs needs none")).to_vec();
     }
@@ -231,7 +231,7 @@ pub fn mounts(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     vec![cgroup, bpf]
 }
 
-pub fn conntrack(facts: &Facts) -> Vec<Finding> {
+pub fn conntrack(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "conntrack";
     let Some((count, most)) = facts.kernel.conntrack.filter(|(_, most)| *most > 0) else {
         return vec![Finding::skipped(CHECK, "connections are not tracked yet: nf_conntrack is not loaded")];
@@ -247,7 +247,7 @@ pub fn conntrack(facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-pub fn conn_tab(facts: &Facts) -> Vec<Finding> {
+pub fn conn_tab(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "conn_tab";
     let table = match &facts.table {
         Ok(table) => table,

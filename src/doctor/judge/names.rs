@@ -3,16 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dataplane::host::resolv::ResolverFile;
-use crate::doctor::facts::{Facts, PlaceFacts};
+use crate::doctor::facts::{NodeFacts, PlaceFacts};
 use crate::doctor::finding::Finding;
-use crate::doctor::resolver::{Outcome, Said, lookup, servers};
+use crate::doctor::resolver::{AskOutcome, Said, lookup, servers};
 use crate::doctor::settings::DoctorSettings;
 
 /// Command that puts forwarding on, where musl takes a refusal for silence.
 const FORWARD: &str =
     "set dns.forward = \"system\" in /etc/l4lbd/l4lbd.toml, then: l4lbd check && systemctl restart l4lbd";
 
-pub fn node(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn node(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "resolver";
     let Some(listener) = settings.listen.first() else {
         return vec![Finding::skipped(CHECK, "the DNS server is switched off (dns.listen = [])")];
@@ -68,23 +68,23 @@ pub fn why(place: &PlaceFacts, name: &str, address: Option<IpAddr>, settings: &D
     let order: Vec<String> = servers(file).iter().map(|server| server.ip().to_string()).collect();
     let order = order.join(", ");
     match lookup(place.libc, file, name, &place.replies) {
-        Outcome::Found { addresses, .. } if address.is_none_or(|address| addresses.contains(&address)) => {
+        AskOutcome::Found { addresses, .. } if address.is_none_or(|address| addresses.contains(&address)) => {
             format!("its nameservers know it ({order}), but programs do not ask them (nsswitch.conf, nscd)")
         }
-        Outcome::Found { addresses, server } => {
+        AskOutcome::Found { addresses, server } => {
             format!("{server} gives {} (nameservers: {order})", listed(&addresses))
         }
-        Outcome::NotThere { server, name } => {
+        AskOutcome::NotThere { server, name } => {
             let place = order_of(&servers(file), settings);
             format!(
                 "{server} says that there is no {name}{place} (nameservers: {order}; ndots: {})",
                 file.ndots
             )
         }
-        Outcome::Refused { server, name, code } => {
+        AskOutcome::Refused { server, name, code } => {
             format!("{server} answers {code} to {name} (nameservers: {order})")
         }
-        Outcome::Silent(reason) => format!("{reason} (nameservers: {order})"),
+        AskOutcome::Silent(reason) => format!("{reason} (nameservers: {order})"),
     }
 }
 
@@ -97,7 +97,7 @@ fn order_of(servers: &[SocketAddr], settings: &DoctorSettings) -> &'static str {
     }
 }
 
-pub fn containers(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn containers(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "containers";
     if settings.listen.is_empty() {
         return vec![Finding::skipped(CHECK, "the DNS server is switched off (dns.listen = [])")];
@@ -126,11 +126,11 @@ pub fn of_container(settings: &DoctorSettings, place: &PlaceFacts, name: &str, a
     let listed = servers(file);
     let ours = listed.iter().find(|server| settings.listen.contains(server));
     match lookup(place.libc, file, name, &place.replies) {
-        Outcome::Found { addresses, .. } if addresses.contains(&address) => {
+        AskOutcome::Found { addresses, .. } if addresses.contains(&address) => {
             Finding::ok(CHECK, format!("resolves {name}"))
         }
         // The container asks this daemon, which refuses the name with the search domain.
-        Outcome::Refused { server, name: asked, code } if Some(&server) == ours && asked != *name => Finding::fault(
+        AskOutcome::Refused { server, name: asked, code } if Some(&server) == ours && asked != *name => Finding::fault(
             CHECK,
             format!(
                 "even names of VIPs fail after 5 s: musl asks for {asked} first (ndots: {}, search: {}), {server} \

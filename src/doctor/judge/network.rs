@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::NodeFacts;
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
 
@@ -13,7 +13,7 @@ use crate::doctor::settings::DoctorSettings;
 const SHOWN: usize = 8;
 
 /// VIPs are addresses that nothing else may have: what is in a range cannot be reached from this node.
-pub fn ranges(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn ranges(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "ranges";
     let (node, surroundings) = match &facts.network {
         Ok(network) => network,
@@ -70,7 +70,7 @@ pub fn ranges(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
 }
 
 /// A container whose packets are larger than those of the links that lead out depends on being told.
-pub fn mtu(facts: &Facts) -> Vec<Finding> {
+pub fn mtu(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "mtu";
     let (node, surroundings) = match &facts.network {
         Ok(network) => network,

@@ -6,7 +6,7 @@ use caps::Capability;
 
 use crate::dataplane::PlaneKind;
 use crate::dataplane::ebpf::{capability_names, lacking_for_ebpf};
-use crate::doctor::facts::{BoundSocket, Facts, Program, ProgramKind};
+use crate::doctor::facts::{BoundSocket, NodeFacts, Program, ProgramKind};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::DoctorSettings;
 
@@ -16,7 +16,7 @@ const FIRST_FREE_PORT: u16 = 1024;
 /// Foreign services and warnings that are shown.
 const SHOWN: usize = 8;
 
-pub fn config(facts: &Facts) -> Vec<Finding> {
+pub fn config(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "config";
     let config = &facts.config;
     // A path that a shell would read otherwise is left to its author.
@@ -32,7 +32,7 @@ pub fn config(facts: &Facts) -> Vec<Finding> {
     if found.is_empty() { vec![Finding::ok(CHECK, "is valid").at(config.file.as_str())] } else { found }
 }
 
-pub fn daemon(facts: &Facts) -> Vec<Finding> {
+pub fn daemon(facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "daemon";
     let status = match &facts.daemon.status {
         Ok(status) => status,
@@ -52,7 +52,7 @@ pub fn daemon(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-pub fn capabilities(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn capabilities(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "capabilities";
     let held = match (&facts.daemon.process, &facts.daemon.capabilities) {
         (Some(_), Ok(held)) => held,
@@ -89,7 +89,7 @@ fn is_in_the_way(socket: &BoundSocket, wanted: &SocketAddr) -> bool {
     address.port() == wanted.port() && (is_same || is_any)
 }
 
-pub fn listeners(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn listeners(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "listeners";
     let sockets = match &facts.sockets {
         Ok(sockets) => sockets,
@@ -174,7 +174,7 @@ fn other_addresses(socket: &BoundSocket, settings: &DoctorSettings, wanted: &Soc
     }
 }
 
-pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn programs(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "programs";
     let programs = match &facts.programs {
         Ok(programs) => programs,
@@ -228,12 +228,12 @@ pub fn programs(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn has_link(facts: &Facts, link: &str) -> bool {
+fn has_link(facts: &NodeFacts, link: &str) -> bool {
     // The link of kube-proxy is down for ever, and so is not among those that carry packets.
     facts.network.as_ref().is_ok_and(|(_, surroundings)| surroundings.links.contains(link))
 }
 
-pub fn foreign(settings: &DoctorSettings, facts: &Facts) -> Vec<Finding> {
+pub fn foreign(settings: &DoctorSettings, facts: &NodeFacts) -> Vec<Finding> {
     const CHECK: &str = "foreign";
     let table = match &facts.table {
         Ok(table) => table,

@@ -16,7 +16,7 @@ use crate::doctor::facts::{
     ResolverFacts, ServerFacts,
 };
 use crate::doctor::finding::Verdict;
-use crate::doctor::resolver::{Libc, Reply, Said};
+use crate::doctor::resolver::{Libc, NameReply, Said};
 use crate::status::Status;
 
 const VIP: &str = "web.marathon.l4lb.thisdcos.directory";
@@ -36,7 +36,10 @@ fn address(text: &str) -> IpAddr {
 
 fn place(libc: Libc, file: &str, replies: &[(&str, &str, Said)]) -> PlaceFacts {
     let replies = replies.iter().map(|(server, name, said)| {
-        ((server.parse::<SocketAddr>().unwrap(), (*name).to_owned()), Reply { said: said.clone(), millis: 1 })
+        (
+            (server.parse::<SocketAddr>().unwrap(), (*name).to_owned()),
+            NameReply { said: said.clone(), millis: 1 },
+        )
     });
     PlaceFacts { libc, file: Ok(ResolverFile::parse(file)), replies: replies.collect() }
 }
@@ -46,7 +49,7 @@ fn right() -> Said {
 }
 
 /// A node of which every part is read, and nothing is wrong.
-fn healthy() -> Facts {
+fn healthy() -> NodeFacts {
     let own = "nameserver 198.51.100.1\n";
     let modules: BTreeSet<String> =
         kernel::MODULES.iter().map(|module| (*module).to_owned()).chain(["ip_vs_wlc".to_owned()]).collect();
@@ -64,7 +67,7 @@ fn healthy() -> Facts {
         links: BTreeSet::from(["eth0".to_owned(), "docker0".to_owned()]),
     };
     let held = [caps::Capability::CAP_NET_ADMIN, caps::Capability::CAP_NET_BIND_SERVICE];
-    Facts {
+    NodeFacts {
         is_root: true,
         config: ConfigFacts { file: "/etc/l4lbd/l4lbd.toml".to_owned(), ..ConfigFacts::default() },
         daemon: DaemonFacts {
@@ -110,7 +113,7 @@ fn healthy() -> Facts {
 }
 
 /// Breaks a healthy node, and returns what is found then.
-fn broken_by(settings: &DoctorSettings, break_it: impl FnOnce(&mut Facts)) -> Vec<Finding> {
+fn broken_by(settings: &DoctorSettings, break_it: impl FnOnce(&mut NodeFacts)) -> Vec<Finding> {
     let mut facts = healthy();
     break_it(&mut facts);
     findings(settings, &facts).into_iter().filter(|finding| finding.verdict != Verdict::Ok).collect()
@@ -118,7 +121,7 @@ fn broken_by(settings: &DoctorSettings, break_it: impl FnOnce(&mut Facts)) -> Ve
 
 /// Breaks a healthy node in one way, and requires one finding of this check.
 #[track_caller]
-fn one(check: &str, verdict: Verdict, break_it: impl FnOnce(&mut Facts)) -> Finding {
+fn one(check: &str, verdict: Verdict, break_it: impl FnOnce(&mut NodeFacts)) -> Finding {
     let found = broken_by(&settings(), break_it);
     let [finding] = found.as_slice() else { panic!("{found:#?}") };
     assert_eq!((finding.check, finding.verdict), (check, verdict), "{finding:?}");
@@ -209,12 +212,12 @@ fn a_daemon_without_a_capability_is_told() {
 #[test]
 fn the_kernel_s_release_and_modules_are_looked_at() {
     one("kernel", Verdict::Fault, |facts| facts.kernel.release = "4.19.0-26-amd64".to_owned());
-    let missing = |facts: &mut Facts| {
+    let missing = |facts: &mut NodeFacts| {
         facts.kernel.available.as_mut().unwrap().remove("nft_masq");
         facts.kernel.loaded.remove("nft_masq");
     };
     assert!(one("modules", Verdict::Fault, missing).what.contains("nft_masq"));
-    let unloaded = |facts: &mut Facts| {
+    let unloaded = |facts: &mut NodeFacts| {
         facts.kernel.loaded.remove("ip_vs");
         facts.kernel.has_ipvs = false;
     };
@@ -269,7 +272,7 @@ fn a_reverse_path_filter_that_drops_is_told() {
 
 #[test]
 fn mounts_matter_to_ebpf_alone() {
-    let without = |facts: &mut Facts| {
+    let without = |facts: &mut NodeFacts| {
         facts.kernel.cgroup = Some("no control groups".to_owned());
         facts.kernel.bpf = Some("no BPF file system".to_owned());
     };
@@ -322,8 +325,9 @@ fn another_program_at_the_listener_is_named() {
 
 #[test]
 fn other_load_balancers_are_named() {
-    let with =
-        |kind| move |facts: &mut Facts| facts.programs.as_mut().unwrap().push(Program { process: 99, kind });
+    let with = |kind| {
+        move |facts: &mut NodeFacts| facts.programs.as_mut().unwrap().push(Program { process: 99, kind })
+    };
     assert_eq!(one("programs", Verdict::Fault, with(ProgramKind::L4lbd)).mend.as_deref(), Some("kill 99"));
     let finding = one("programs", Verdict::Fault, with(ProgramKind::DcosNet));
     assert_eq!(finding.mend.as_deref(), Some("systemctl disable --now dcos-net"));
@@ -451,7 +455,7 @@ fn chains_that_drop_answers_and_what_goes_to_tasks_are_told() {
 
 #[test]
 fn networks_that_docker_keeps_apart_are_told() {
-    let apart = |facts: &mut Facts| {
+    let apart = |facts: &mut NodeFacts| {
         let (node, _) = facts.network.as_mut().unwrap();
         node.connected.insert(("172.18.0.0/16".parse().unwrap(), "br-1234".to_owned()));
         node.inside.insert("172.18.0.0/16".parse().unwrap());
@@ -489,7 +493,7 @@ fn clocks_that_are_apart_are_told() {
 fn a_resolver_that_does_not_ask_l4lbd_is_told_with_its_order() {
     let file = "nameserver 10.0.0.2\nnameserver 198.51.100.1\noptions ndots:2\n";
     let replies = [("10.0.0.2:53", VIP, Said::NoName), (LISTENER, VIP, right())];
-    let broken = |facts: &mut Facts| {
+    let broken = |facts: &mut NodeFacts| {
         let resolver = facts.resolver.as_mut().unwrap();
         resolver.resolved = Err("Name or service not known".to_owned());
         resolver.place = place(Libc::Glibc, file, &replies);
@@ -518,7 +522,7 @@ fn musl_with_a_search_domain_is_told_unless_names_are_forwarded() {
     let file = "nameserver 198.51.100.1\nsearch svc.cluster.local\noptions ndots:5\n";
     let searched = format!("{VIP}.svc.cluster.local");
     let container = |libc, said| {
-        move |facts: &mut Facts| {
+        move |facts: &mut NodeFacts| {
             let replies = [(LISTENER, searched.as_str(), said), (LISTENER, VIP, right())];
             facts.containers = Ok(vec![("process 7 (sh)".to_owned(), Ok(place(libc, file, &replies)))]);
         }

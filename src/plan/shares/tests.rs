@@ -153,13 +153,13 @@ fn snapshot(tasks: impl IntoIterator<Item = Task>) -> Snapshot {
 }
 
 /// A node whose plane holds so many servers.
-struct Bench {
+struct ShareBench {
     planner: Planner,
     actual: Actual,
     now: i64,
 }
 
-impl Bench {
+impl ShareBench {
     fn new(config: &str, servers: usize) -> Self {
         let config = Config::parse(Path::new("test"), config).unwrap();
         let bounds = PlaneBounds { services: 1 << 16, servers, servers_per_service: 65_535 };
@@ -207,7 +207,7 @@ fn a_replaced_task_and_a_new_vip_find_room_beside_the_largest_tenant() {
             .map(|number| task("F", "evil", 1_024 + number, (0..256).map(|label| format!("/evil{label}:80"))))
     };
     let web = |app: &str, port| task("F", app, port, std::iter::once(format!("/{app}:80")));
-    let mut bench = Bench::new("", 32_768);
+    let mut bench = ShareBench::new("", 32_768);
     assert_eq!(ready(&bench.plan(vec![web("web", 31_000)]), "web")["tcp web.marathon:80"], at(31_000));
     let full = bench.plan(evil().chain([web("web", 31_000)]).collect());
     assert_eq!(servers(&full), 32_768 / 8 * 7);
@@ -234,7 +234,7 @@ proptest! {
     fn a_tenant_never_keeps_anothers_tasks_from_their_vips(
         steps in prop::collection::vec((0..40_u16, 1..12_u16, 0..6_u16, any::<bool>()), 1..6),
     ) {
-        let mut bench = Bench::new("", 160);
+        let mut bench = ShareBench::new("", 160);
         for (tasks, labels, web, is_same_framework) in steps {
             let framework = if is_same_framework { "F" } else { "G" };
             let evil = (0..tasks).map(|number| {
@@ -257,12 +257,12 @@ proptest! {
 
 #[test]
 fn servers_that_leave_have_a_bounded_part_in_fair_shares() {
-    let mut bench = Bench::new("", 80);
+    let mut bench = ShareBench::new("", 80);
     let evil = |first: u16| {
         (0..60).map(move |number| task("F", "evil", first + number, std::iter::once("/evil:80".to_owned())))
     };
     let web = |port| task("F", "web", port, std::iter::once("/web:80".to_owned()));
-    let busy = |bench: &mut Bench| {
+    let busy = |bench: &mut ShareBench| {
         let services = bench.actual.state.services.clone();
         for (key, service) in services {
             for server in service.servers.into_keys() {
@@ -286,7 +286,7 @@ fn servers_that_leave_have_a_bounded_part_in_fair_shares() {
 
 #[test]
 fn vips_are_shared_and_vacant_ones_count() {
-    let mut bench = Bench::new("[vips]\nmax = 8", 1_000);
+    let mut bench = ShareBench::new("[vips]\nmax = 8", 1_000);
     let evil = |first: u16| {
         std::iter::once(task("F", "evil", 1, (first..first + 20).map(|label| format!("/evil{label}:80"))))
     };
@@ -309,10 +309,10 @@ fn vips_are_shared_and_vacant_ones_count() {
 
 #[test]
 fn addresses_are_shared() {
-    let mut bench = Bench::new("[vips]\nrange4 = \"11.0.0.0-11.0.0.7\"", 1_000);
+    let mut bench = ShareBench::new("[vips]\nrange4 = \"11.0.0.0-11.0.0.7\"", 1_000);
     let evil = || std::iter::once(task("F", "evil", 1, (0..20).map(|label| format!("/evil{label}:80"))));
     let web = |app: &str| task("F", app, 31_000, std::iter::once(format!("/{app}:80")));
-    let held = |bench: &Bench| bench.planner.persisted.leases4.iter().count();
+    let held = |bench: &ShareBench| bench.planner.persisted.leases4.iter().count();
     bench.plan(evil().collect());
     assert_eq!(held(&bench), 8);
     let plan = bench.plan(evil().chain([web("web")]).collect());

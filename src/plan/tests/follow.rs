@@ -5,7 +5,7 @@ use crate::dataplane::diff::diff_services;
 use crate::dataplane::{Capabilities, PlaneBounds};
 
 /// A task of a random cluster: place among the names, machine, port, and what is odd about it.
-type AnyTask = (u8, u8, u8, u8);
+type FollowedTask = (u8, u8, u8, u8);
 
 /// Labels that ask for few names, so that tasks share them; some are refused or meant otherwise.
 const LABELS: [&str; 12] = [
@@ -25,7 +25,7 @@ const LABELS: [&str; 12] = [
 
 /// Mostly tasks of labels that are accepted, which come and go, and are healthy or not: with others the whole plan is
 /// made.
-fn any_task() -> impl Strategy<Value = AnyTask> {
+fn any_task() -> impl Strategy<Value = FollowedTask> {
     let label = prop_oneof![12 => 0..6_u8, 1 => 6..12_u8];
     let odd = prop_oneof![4 => Just(0), 2 => Just(64), 1 => any::<u8>()];
     (label, any::<u8>(), any::<u8>(), odd)
@@ -33,8 +33,8 @@ fn any_task() -> impl Strategy<Value = AnyTask> {
 
 /// A document with these tasks by number, of three apps, on three machines; each task has its ports among its
 /// resources unless it is odd.
-fn document_of(tasks: &BTreeMap<u8, AnyTask>) -> Snapshot {
-    let text = |(number, (label, machine, port, odd)): (&u8, &AnyTask)| {
+fn document_of(tasks: &BTreeMap<u8, FollowedTask>) -> Snapshot {
+    let text = |(number, (label, machine, port, odd)): (&u8, &FollowedTask)| {
         let (ip, port) = (1 + machine % 3, 31000 + u16::from(port % 4));
         let resources = if odd % 16 == 1 { 0 } else { port };
         let state =
@@ -185,7 +185,7 @@ proptest! {
 }
 
 /// Tasks 0 and 1 of `/web:80` and task 2 of `/api:443`.
-fn small() -> BTreeMap<u8, AnyTask> {
+fn small() -> BTreeMap<u8, FollowedTask> {
     BTreeMap::from([(0, (0, 0, 0, 0)), (1, (1, 1, 1, 0)), (2, (3, 2, 2, 0))])
 }
 
@@ -201,7 +201,7 @@ fn what_happens_all_the_time_is_followed() {
             ServiceKey { protocol: Protocol::Tcp, address, port }
         };
         let web = BTreeSet::from([key(&node, "web.marathon")]);
-        type Happen = fn(&mut BTreeMap<u8, AnyTask>);
+        type Happen = fn(&mut BTreeMap<u8, FollowedTask>);
         let happenings: [(&str, Happen); 6] = [
             ("unhealthy", |tasks| tasks.get_mut(&0).unwrap().3 = 64),
             ("healthy", |tasks| tasks.get_mut(&0).unwrap().3 = 0),
@@ -247,7 +247,7 @@ fn a_change_is_followed_up_to_three_quarters_of_what_is_shared() {
             let task = |number: u8| {
                 (number, (labels[usize::from(number) % labels.len()], number % 3, number / 3, 0))
             };
-            let mut tasks: BTreeMap<u8, AnyTask> = (0..tasks).map(task).collect();
+            let mut tasks: BTreeMap<u8, FollowedTask> = (0..tasks).map(task).collect();
             // What is vacant is forgotten before the change.
             for pause in [1, 2 * LINGER] {
                 second += pause;

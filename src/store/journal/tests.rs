@@ -11,7 +11,7 @@ use crate::store::{Error, Store};
 
 /// A step from one picture of a cluster to the next.
 #[derive(Clone, Debug)]
-enum Step {
+enum JournalStep {
     Task(u8, bool),
     End(u8),
     Agent(u8, u8),
@@ -22,16 +22,16 @@ enum Step {
     Empty,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = JournalStep> {
     prop_oneof![
-        6 => (any::<u8>(), any::<bool>()).prop_map(|(task, health)| Step::Task(task, health)),
-        3 => any::<u8>().prop_map(Step::End),
-        2 => (0u8..8, any::<u8>()).prop_map(|(agent, address)| Step::Agent(agent, address)),
-        1 => (0u8..8).prop_map(Step::Leave),
-        1 => (0u8..4, any::<u8>()).prop_map(|(framework, name)| Step::Framework(framework, name)),
-        1 => (0u8..8).prop_map(Step::Recover),
-        1 => prop::option::of(any::<u8>()).prop_map(Step::Elect),
-        1 => Just(Step::Empty),
+        6 => (any::<u8>(), any::<bool>()).prop_map(|(task, health)| JournalStep::Task(task, health)),
+        3 => any::<u8>().prop_map(JournalStep::End),
+        2 => (0u8..8, any::<u8>()).prop_map(|(agent, address)| JournalStep::Agent(agent, address)),
+        1 => (0u8..8).prop_map(JournalStep::Leave),
+        1 => (0u8..4, any::<u8>()).prop_map(|(framework, name)| JournalStep::Framework(framework, name)),
+        1 => (0u8..8).prop_map(JournalStep::Recover),
+        1 => prop::option::of(any::<u8>()).prop_map(JournalStep::Elect),
+        1 => Just(JournalStep::Empty),
     ]
 }
 
@@ -39,9 +39,9 @@ fn key(task: u8) -> TaskKey {
     TaskKey { framework: "F".into(), task: format!("web.{task}").into() }
 }
 
-fn take(cluster: &mut Snapshot, step: &Step) {
+fn take(cluster: &mut Snapshot, step: &JournalStep) {
     match *step {
-        Step::Task(number, healthy) => {
+        JournalStep::Task(number, healthy) => {
             let task = Task {
                 key: key(number),
                 app: "app".into(),
@@ -55,8 +55,8 @@ fn take(cluster: &mut Snapshot, step: &Step) {
             };
             cluster.tasks.insert(key(number), Arc::new(task));
         }
-        Step::End(number) => drop(cluster.tasks.remove(&key(number))),
-        Step::Agent(number, address) => {
+        JournalStep::End(number) => drop(cluster.tasks.remove(&key(number))),
+        JournalStep::Agent(number, address) => {
             let agent = Agent {
                 hostname: "line\nend\ttab".to_owned(),
                 address: Some([10, 0, 0, address].into()),
@@ -65,28 +65,28 @@ fn take(cluster: &mut Snapshot, step: &Step) {
             cluster.agents.insert(format!("S{number}"), agent);
             cluster.recovered.remove(&format!("S{number}"));
         }
-        Step::Leave(number) => drop(cluster.agents.remove(&format!("S{number}"))),
-        Step::Framework(number, name) => {
+        JournalStep::Leave(number) => drop(cluster.agents.remove(&format!("S{number}"))),
+        JournalStep::Framework(number, name) => {
             cluster.frameworks.insert(format!("F{number}"), format!("marathon{name}"));
             cluster.registered.insert(format!("F{number}"), jiff::Timestamp::UNIX_EPOCH);
         }
-        Step::Recover(number) => drop(cluster.recovered.insert(format!("S{number}"))),
-        Step::Elect(number) => {
+        JournalStep::Recover(number) => drop(cluster.recovered.insert(format!("S{number}"))),
+        JournalStep::Elect(number) => {
             cluster.master = number.map(|number| Master {
                 id: format!("M{number}"),
                 elected_time: 1_736_845_354.996_335_8,
                 address: None,
             });
         }
-        Step::Empty => *cluster = Snapshot::default(),
+        JournalStep::Empty => *cluster = Snapshot::default(),
     }
 }
 
 /// Writes the pictures of a history one after the other, and returns them with the file.
-fn history(directory: &Path, start: u8, steps: &[Step]) -> (Vec<Snapshot>, Vec<u8>) {
+fn history(directory: &Path, start: u8, steps: &[JournalStep]) -> (Vec<Snapshot>, Vec<u8>) {
     let open = || Directory::open(directory);
     let mut cluster = Snapshot::default();
-    (0..start).for_each(|task| take(&mut cluster, &Step::Task(task, true)));
+    (0..start).for_each(|task| take(&mut cluster, &JournalStep::Task(task, true)));
     let mut journal = Journal::new(None);
     let mut believed = vec![cluster.clone()];
     journal.save(open, &Arc::new(cluster.clone())).unwrap();
@@ -94,7 +94,7 @@ fn history(directory: &Path, start: u8, steps: &[Step]) -> (Vec<Snapshot>, Vec<u
         take(&mut cluster, step);
         let is_same = believed.last() == Some(&cluster);
         let written = journal.save(open, &Arc::new(cluster.clone())).unwrap();
-        assert_eq!(written, if is_same { Written::Nothing } else { Written::Change });
+        assert_eq!(written, if is_same { JournalWritten::Nothing } else { JournalWritten::Change });
         believed.push(cluster.clone());
     }
     (believed, fs::read(directory.join(JOURNAL)).unwrap())
@@ -163,7 +163,7 @@ fn a_change_costs_what_has_changed_until_changes_are_a_part_of_the_whole() {
     let open = || Directory::open(directory.path());
     let mut journal = Journal::new(None);
     let mut cluster = Snapshot::clone(&with_tasks(0..10_000));
-    assert_eq!(journal.save(open, &Arc::new(cluster.clone())).unwrap(), Written::Everything);
+    assert_eq!(journal.save(open, &Arc::new(cluster.clone())).unwrap(), JournalWritten::Everything);
     let whole = size(directory.path());
     let mut everything = 0;
     let mut last = whole;
@@ -172,14 +172,14 @@ fn a_change_costs_what_has_changed_until_changes_are_a_part_of_the_whole() {
         Arc::make_mut(cluster.tasks.get_mut(&key).unwrap()).healthy = Some(step % 2 == 0);
         let now = Arc::new(cluster.clone());
         match journal.save(open, &now).unwrap() {
-            Written::Change => {
+            JournalWritten::Change => {
                 let size = size(directory.path());
                 assert!(size - last < 400, "{size} after {last}");
                 assert!(size < whole * 3 / 2);
                 last = size;
             }
             written => {
-                assert_eq!(written, Written::Everything);
+                assert_eq!(written, JournalWritten::Everything);
                 everything += 1;
                 last = size(directory.path());
             }
@@ -220,7 +220,7 @@ fn a_journal_of_a_later_version_is_set_aside_with_a_word_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(directory.path());
     store.save_cluster(&with_tasks(0..3)).unwrap();
-    let later = record(&Head { version: 3, parts: 0 }).unwrap();
+    let later = record(&JournalHead { version: 3, parts: 0 }).unwrap();
     fs::write(directory.path().join(JOURNAL), &later).unwrap();
     let error = store.set_aside(store.cluster().unwrap_err());
     let Error::Later { version: 3, newest: 2, aside: Some(aside), .. } = &error else { panic!("{error}") };
@@ -240,15 +240,15 @@ fn only_a_file_that_this_run_has_made_is_written_further() {
     let mut journal = Journal::new(None);
     journal.save(open, &with_tasks(0..3)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-    assert_eq!(journal.save(open, &with_tasks(0..4)).unwrap(), Written::Change);
+    assert_eq!(journal.save(open, &with_tasks(0..4)).unwrap(), JournalWritten::Change);
     fs::remove_file(&path).unwrap();
     symlink(&target, &path).unwrap();
-    assert_eq!(journal.save(open, &with_tasks(0..5)).unwrap(), Written::Everything);
+    assert_eq!(journal.save(open, &with_tasks(0..5)).unwrap(), JournalWritten::Everything);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     // One of an earlier run.
     let mut journal = Journal::new(Some(with_tasks(0..5)));
-    assert_eq!(journal.save(open, &with_tasks(0..5)).unwrap(), Written::Nothing);
-    assert_eq!(journal.save(open, &with_tasks(0..6)).unwrap(), Written::Everything);
+    assert_eq!(journal.save(open, &with_tasks(0..5)).unwrap(), JournalWritten::Nothing);
+    assert_eq!(journal.save(open, &with_tasks(0..6)).unwrap(), JournalWritten::Everything);
     assert_eq!(read(&fs::read(&path).unwrap()).unwrap().cluster, *with_tasks(0..6));
 }
 
@@ -261,7 +261,7 @@ fn after_an_error_everything_is_written() {
     let fails = || Err(io::Error::other("full"));
     journal.save(fails, &with_tasks(0..4)).unwrap_err();
     // Also the cluster that was the last one in the file: what the file says is in doubt.
-    assert_eq!(journal.save(open, &with_tasks(0..3)).unwrap(), Written::Everything);
+    assert_eq!(journal.save(open, &with_tasks(0..3)).unwrap(), JournalWritten::Everything);
     // And where the reference to it could not be written.
     let reference = directory.path().join(REFERENCE);
     fs::remove_file(&reference).unwrap();
@@ -270,6 +270,6 @@ fn after_an_error_everything_is_written() {
     let error = journal.save(open, &with_tasks(0..4)).unwrap_err();
     assert!(error.to_string().starts_with("cluster.json, which refers to it: "), "{error}");
     fs::remove_dir(&reference).unwrap();
-    assert_eq!(journal.save(open, &with_tasks(0..4)).unwrap(), Written::Everything);
+    assert_eq!(journal.save(open, &with_tasks(0..4)).unwrap(), JournalWritten::Everything);
     assert_eq!(Store::new(directory.path()).cluster().unwrap().as_ref(), Some(&*with_tasks(0..4)));
 }

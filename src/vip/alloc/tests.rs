@@ -55,11 +55,11 @@ struct Mapping {
 struct OutOfIps {
     min_named_ip: IpAddr,
     max_named_ip: IpAddr,
-    one_by_one: Vec<Step>,
+    one_by_one: Vec<AllocStep>,
 }
 
 #[derive(Deserialize)]
-struct Step {
+struct AllocStep {
     label: String,
     framework: String,
     result: String,

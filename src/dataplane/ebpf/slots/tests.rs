@@ -8,19 +8,19 @@ const CAPACITY: u32 = 64;
 
 /// Call of the allocator.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum SlotStep {
     Take(u32),
     Retire(usize),
     PutBack(usize),
     Reclaim,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<SlotStep>> {
     let step = prop_oneof![
-        4 => (1_u32..12).prop_map(Step::Take),
-        2 => any::<usize>().prop_map(Step::Retire),
-        1 => any::<usize>().prop_map(Step::PutBack),
-        1 => Just(Step::Reclaim),
+        4 => (1_u32..12).prop_map(SlotStep::Take),
+        2 => any::<usize>().prop_map(SlotStep::Retire),
+        1 => any::<usize>().prop_map(SlotStep::PutBack),
+        1 => Just(SlotStep::Reclaim),
     ];
     prop::collection::vec(step, 0..80)
 }
@@ -37,19 +37,19 @@ proptest! {
         let mut used: Vec<(u32, u32)> = Vec::new();
         for step in steps {
             match step {
-                Step::Take(length) => match slots.take(length) {
+                SlotStep::Take(length) => match slots.take(length) {
                     Some(start) => used.push((start, length)),
                     None => prop_assert!(slots.free.values().all(|free| *free < length)),
                 },
-                Step::Retire(at) if !used.is_empty() => {
+                SlotStep::Retire(at) if !used.is_empty() => {
                     let (start, length) = used.swap_remove(at % used.len());
                     slots.retire(start, length);
                 }
-                Step::PutBack(at) if !used.is_empty() => {
+                SlotStep::PutBack(at) if !used.is_empty() => {
                     let (start, length) = used.swap_remove(at % used.len());
                     slots.put_back(start, length);
                 }
-                Step::Reclaim => slots.reclaim(),
+                SlotStep::Reclaim => slots.reclaim(),
                 _ => {}
             }
             let free = slots.free.iter().map(|(start, length)| (*start, *length));

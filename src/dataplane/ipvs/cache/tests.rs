@@ -22,7 +22,7 @@ struct Held {
 /// A table with the answers of the kernel: the list goes by position, so that changes between its parts make it lack
 /// services or have them twice.
 #[derive(Clone, Debug, Default)]
-struct Table {
+struct ListedTable {
     held: BTreeMap<ServiceKey, Held>,
     marks: BTreeMap<u32, ()>,
     position: usize,
@@ -31,7 +31,7 @@ struct Table {
     questions: usize,
 }
 
-impl Kernel for Table {
+impl Kernel for ListedTable {
     type Error = Infallible;
 
     fn begin(&mut self) -> Result<(), Infallible> {
@@ -76,7 +76,7 @@ fn dumped(key: ServiceKey, held: &Held) -> DumpedService {
     }
 }
 
-impl Table {
+impl ListedTable {
     /// Everything in the table, as a reading has to find it whose `known` is what was ours before.
     fn expected(&self, known: &BTreeMap<ServiceKey, Service>) -> IpvsTable {
         let mut table = IpvsTable::default();
@@ -132,7 +132,7 @@ fn scheduling(number: u8) -> Scheduling {
 
 /// An event between two steps.
 #[derive(Clone, Debug)]
-enum Event {
+enum KernelEvent {
     Step,
     /// An operation of ours.
     Ours(Op),
@@ -156,33 +156,33 @@ fn op() -> impl Strategy<Value = Op> {
     })
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = KernelEvent> {
     prop_oneof![
-        4 => Just(Event::Step),
-        2 => op().prop_map(Event::Ours),
-        2 => op().prop_map(Event::Theirs),
-        1 => (0u32..3).prop_map(Event::Mark),
+        4 => Just(KernelEvent::Step),
+        2 => op().prop_map(KernelEvent::Ours),
+        2 => op().prop_map(KernelEvent::Theirs),
+        1 => (0u32..3).prop_map(KernelEvent::Mark),
     ]
 }
 
 /// A daemon beside a table.
 #[derive(Default)]
-struct Bench {
-    table: Table,
+struct CacheBench {
+    table: ListedTable,
     cache: Cache,
 }
 
-impl Bench {
-    fn live(&mut self, event: &Event) {
+impl CacheBench {
+    fn live(&mut self, event: &KernelEvent) {
         match event {
-            Event::Step => {
+            KernelEvent::Step => {
                 self.cache.go_on(&mut self.table, || true).unwrap();
             }
-            Event::Ours(op) => {
+            KernelEvent::Ours(op) => {
                 let is_refused = self.table.carry_out(op);
                 self.cache.apply(op, is_refused);
             }
-            Event::Theirs(op) => {
+            KernelEvent::Theirs(op) => {
                 self.table.carry_out(op);
                 if let (Op::AddService(..) | Op::SetService(..), Some(key)) = (op, op.service())
                     && let Some(held) = self.table.held.get_mut(key)
@@ -190,7 +190,7 @@ impl Bench {
                     held.is_tagged = false;
                 }
             }
-            Event::Mark(mark) => {
+            KernelEvent::Mark(mark) => {
                 if self.table.marks.remove(mark).is_none() {
                     self.table.marks.insert(*mark, ());
                 }
@@ -214,7 +214,7 @@ proptest! {
         events in prop::collection::vec(event(), 0..60),
         part in 1usize..4,
     ) {
-        let mut bench = Bench::default();
+        let mut bench = CacheBench::default();
         bench.table.part = part;
         for event in &events {
             bench.live(event);
@@ -233,13 +233,13 @@ proptest! {
     #[test]
     fn our_own_changes_are_known_at_once(
         first in prop::collection::vec(op(), 0..20),
-        events in prop::collection::vec(prop_oneof![Just(Event::Step), op().prop_map(Event::Ours)], 0..60),
+        events in prop::collection::vec(prop_oneof![Just(KernelEvent::Step), op().prop_map(KernelEvent::Ours)], 0..60),
         part in 1usize..4,
     ) {
-        let mut bench = Bench::default();
+        let mut bench = CacheBench::default();
         bench.table.part = part;
         for op in first {
-            bench.live(&Event::Ours(op));
+            bench.live(&KernelEvent::Ours(op));
         }
         bench.audit();
         for event in &events {
@@ -259,21 +259,21 @@ proptest! {
         ours in prop::collection::vec(prop::option::of(op()), 0..40),
         part in 1usize..4,
     ) {
-        let mut bench = Bench::default();
+        let mut bench = CacheBench::default();
         bench.table.part = part;
         for op in first {
-            bench.live(&Event::Ours(op));
+            bench.live(&KernelEvent::Ours(op));
         }
         bench.audit();
         let known = bench.cache.table.services.clone();
         let touched: BTreeSet<ServiceKey> = theirs.iter().filter_map(Op::service).copied().collect();
         for op in theirs {
-            bench.live(&Event::Theirs(op));
+            bench.live(&KernelEvent::Theirs(op));
         }
         let mut is_over = false;
         for op in ours {
             let op = op.filter(|op| op.service().is_some_and(|key| !touched.contains(key)));
-            op.into_iter().for_each(|op| bench.live(&Event::Ours(op)));
+            op.into_iter().for_each(|op| bench.live(&KernelEvent::Ours(op)));
             if is_over {
                 break;
             }
@@ -293,24 +293,24 @@ proptest! {
 /// The kernel's list is quadratic where each part begins at the first service; servers are asked for once.
 #[test]
 fn a_round_asks_once_for_each_service_and_no_change_asks_at_all() {
-    let mut bench = Bench::default();
+    let mut bench = CacheBench::default();
     bench.table.part = 100;
     for number in 0..200 {
-        bench.live(&Event::Ours(Op::AddService(key(number), scheduling(0))));
-        bench.live(&Event::Ours(Op::AddServer(key(number), server(1), RealServer::masquerade(1))));
+        bench.live(&KernelEvent::Ours(Op::AddService(key(number), scheduling(0))));
+        bench.live(&KernelEvent::Ours(Op::AddServer(key(number), server(1), RealServer::masquerade(1))));
     }
     bench.audit();
     bench.table.questions = 0;
     bench.audit();
     assert_eq!(bench.table.questions, 200 + 3, "servers, parts of the list and its end");
     bench.table.questions = 0;
-    bench.live(&Event::Ours(Op::SetServer(key(7), server(1), RealServer::masquerade(0))));
+    bench.live(&KernelEvent::Ours(Op::SetServer(key(7), server(1), RealServer::masquerade(0))));
     let known = bench.cache.current(&mut bench.table).unwrap();
     assert_eq!(known.services[&key(7)].servers[&server(1)].weight, 0);
     assert_eq!(bench.table.questions, 0);
     // A refusal costs a look at that service.
     bench.table.held.remove(&key(7));
-    bench.live(&Event::Ours(Op::DelServer(key(7), server(1))));
+    bench.live(&KernelEvent::Ours(Op::DelServer(key(7), server(1))));
     let known = bench.cache.current(&mut bench.table).unwrap();
     assert!(!known.services.contains_key(&key(7)));
     assert_eq!(bench.table.questions, 1);
