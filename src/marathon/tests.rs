@@ -397,18 +397,9 @@ fn extreme_numbers_are_no_panic() {
     }
 }
 
-/// As a short compressed answer may be.
 #[test]
-fn answers_stop_at_a_million_and_an_item_beyond_its_bounds_costs_itself() {
+fn an_item_beyond_its_bounds_costs_itself() {
     let error = |apps: String| MarathonView::parse(&info(), apps.as_bytes(), None).unwrap_err().to_string();
-    let empty = |count: usize| vec!["{}"; count].join(",");
-    let many = error(format!(r#"{{"apps":[{}]}}"#, empty(1_000_001)));
-    assert!(many.contains("more than 1000000 apps, pods or tasks"), "{many}");
-    let tasks = error(format!(
-        r#"{{"apps":[{}]}}"#,
-        vec![format!(r#"{{"id":"/a","tasks":[{}]}}"#, empty(100_000)); 11].join(",")
-    ));
-    assert!(tasks.contains("more than 1000000"), "{tasks}");
     let long = format!(r#"{{"apps":[{{"id":"/a","x":[{}0]}},{{"id":"/b"}}]}}"#, "0,".repeat(ITEM.values + 1));
     let view = MarathonView::parse(&info(), long.as_bytes(), None).unwrap();
     assert_eq!(view.apps.keys().collect::<Vec<_>>(), ["b"]);

@@ -1,6 +1,5 @@
 //! Documents of a real Mesos, one test for each thing that a reader can get wrong.
 
-mod bounds;
 mod extremes;
 
 use std::net::IpAddr;

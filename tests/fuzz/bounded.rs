@@ -4,6 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod millions;
 mod properties;
 
 use proptest::collection::vec;
