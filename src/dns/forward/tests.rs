@@ -20,6 +20,17 @@ struct Fake {
     asked: Arc<AtomicUsize>,
 }
 
+/// Sockets of both kinds with one port. The kernel chooses it for UDP alone, and with TCP another test may have it.
+async fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        match TcpListener::bind(udp.local_addr().unwrap()).await {
+            Ok(tcp) => return (udp, tcp),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
+        }
+    }
+}
+
 impl Fake {
     async fn start() -> Self {
         Self::start_as("good").await
@@ -27,9 +38,8 @@ impl Fake {
 
     /// An upstream that has only one kind of answer, unless it is `good`.
     async fn start_as(way: &'static str) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = sockets().await;
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
         tokio::spawn(async move {
