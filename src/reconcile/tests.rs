@@ -49,6 +49,34 @@ fn state_directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
+/// Everything that talks to a reconciler while it runs.
+struct Outside {
+    feeds: watch::Sender<Feed>,
+    requests: mpsc::Sender<PassRequest>,
+    questions: mpsc::Sender<Question>,
+    pings: mpsc::Sender<Ping>,
+    network: Arc<Notify>,
+    _dns: watch::Sender<DnsState>,
+}
+
+fn outside() -> (Outside, Inputs) {
+    let (feeds, feed_receiver) = watch::channel(Feed::default());
+    let (requests, request_receiver) = mpsc::channel(1);
+    let (questions, question_receiver) = mpsc::channel(1);
+    let (pings, ping_receiver) = mpsc::channel(1);
+    let (dns, dns_receiver) = watch::channel(DnsState::default());
+    let network = Arc::new(Notify::new());
+    let inputs = Inputs {
+        feeds: feed_receiver,
+        requests: request_receiver,
+        questions: question_receiver,
+        pings: ping_receiver,
+        network: Arc::clone(&network),
+        dns: dns_receiver,
+    };
+    (Outside { feeds, requests, questions, pings, network, _dns: dns }, inputs)
+}
+
 impl Bench {
     fn new() -> Self {
         Self::with("")
@@ -738,18 +766,8 @@ async fn nobody_waits_for_the_network_to_settle() {
     let mut bench = Bench::new();
     let pass = Duration::from_secs(5);
     bench.kernel().delay = pass;
-    let (feeds, feed_receiver) = watch::channel(Feed::default());
-    let (requests, request_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(DnsState::default());
-    let network = Arc::new(Notify::new());
-    let inputs = Inputs {
-        feeds: feed_receiver,
-        requests: request_receiver,
-        questions: mpsc::channel(1).1,
-        pings: mpsc::channel(1).1,
-        network: Arc::clone(&network),
-        dns: dns_receiver,
-    };
+    let (outside, inputs) = outside();
+    let Outside { feeds, requests, network, .. } = outside;
     let shutdown = CancellationToken::new();
     let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
     let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
@@ -785,18 +803,8 @@ async fn nobody_waits_for_the_network_to_settle() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_together_share_a_pass() {
     let bench = Bench::new();
-    let (_feeds, feed_receiver) = watch::channel(Feed::default());
-    let (requests, request_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(DnsState::default());
-    let network = Arc::new(Notify::new());
-    let inputs = Inputs {
-        feeds: feed_receiver,
-        requests: request_receiver,
-        questions: mpsc::channel(1).1,
-        pings: mpsc::channel(1).1,
-        network,
-        dns: dns_receiver,
-    };
+    let (outside, inputs) = outside();
+    let Outside { requests, .. } = outside;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(bench.reconciler.run(inputs, shutdown.clone()));
 
@@ -888,18 +896,8 @@ async fn only_leaving_servers_are_counted_while_they_drain() {
 async fn a_confirmed_poll_makes_no_pass() {
     let bench = Bench::new();
     let audit = bench.reconciler.passes.audit;
-    let (feeds, feed_receiver) = watch::channel(Feed::default());
-    let (_requests, request_receiver) = mpsc::channel(1);
-    let (pings, ping_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(DnsState::default());
-    let inputs = Inputs {
-        feeds: feed_receiver,
-        requests: request_receiver,
-        questions: mpsc::channel(1).1,
-        pings: ping_receiver,
-        network: Arc::default(),
-        dns: dns_receiver,
-    };
+    let (outside, inputs) = outside();
+    let Outside { feeds, pings, .. } = outside;
     let shutdown = CancellationToken::new();
     let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
     let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
@@ -1127,17 +1125,8 @@ async fn a_server_that_leaves_has_what_was_left_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_told_without_a_pass_and_a_new_document_makes_one() {
     let bench = Bench::new();
-    let (feeds, feed_receiver) = watch::channel(Feed::default());
-    let (_requests, request_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(DnsState::default());
-    let inputs = Inputs {
-        feeds: feed_receiver,
-        requests: request_receiver,
-        questions: mpsc::channel(1).1,
-        pings: mpsc::channel(1).1,
-        network: Arc::default(),
-        dns: dns_receiver,
-    };
+    let (outside, inputs) = outside();
+    let Outside { feeds, .. } = outside;
     let shutdown = CancellationToken::new();
     let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
     let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
@@ -1239,18 +1228,8 @@ async fn changes_and_questions_go_between_the_slices_of_an_audit() {
     bench.kernel().slices = usize::MAX;
     bench.kernel().delay = Duration::from_millis(20);
     let audit = bench.reconciler.passes.audit;
-    let (feeds, feed_receiver) = watch::channel(Feed::default());
-    let (requests, request_receiver) = mpsc::channel(1);
-    let (questions, question_receiver) = mpsc::channel(1);
-    let (_dns, dns_receiver) = watch::channel(DnsState::default());
-    let inputs = Inputs {
-        feeds: feed_receiver,
-        requests: request_receiver,
-        questions: question_receiver,
-        pings: mpsc::channel(1).1,
-        network: Arc::default(),
-        dns: dns_receiver,
-    };
+    let (outside, inputs) = outside();
+    let Outside { feeds, requests, questions, .. } = outside;
     let shutdown = CancellationToken::new();
     let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
     let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));

@@ -173,6 +173,17 @@ struct CacheBench {
 }
 
 impl CacheBench {
+    /// Carries out operations of ours on a table that is listed in parts of this size, and audits it.
+    fn audited(ours: Vec<Op>, part: usize) -> Self {
+        let mut bench = Self::default();
+        bench.table.part = part;
+        for op in ours {
+            bench.live(&KernelEvent::Ours(op));
+        }
+        bench.audit();
+        bench
+    }
+
     fn live(&mut self, event: &KernelEvent) {
         match event {
             KernelEvent::Step => {
@@ -236,12 +247,7 @@ proptest! {
         events in prop::collection::vec(prop_oneof![Just(KernelEvent::Step), op().prop_map(KernelEvent::Ours)], 0..60),
         part in 1usize..4,
     ) {
-        let mut bench = CacheBench::default();
-        bench.table.part = part;
-        for op in first {
-            bench.live(&KernelEvent::Ours(op));
-        }
-        bench.audit();
+        let mut bench = CacheBench::audited(first, part);
         for event in &events {
             bench.live(event);
             let expected = bench.table.expected(&BTreeMap::new());
@@ -259,12 +265,7 @@ proptest! {
         ours in prop::collection::vec(prop::option::of(op()), 0..40),
         part in 1usize..4,
     ) {
-        let mut bench = CacheBench::default();
-        bench.table.part = part;
-        for op in first {
-            bench.live(&KernelEvent::Ours(op));
-        }
-        bench.audit();
+        let mut bench = CacheBench::audited(first, part);
         let known = bench.cache.table.services.clone();
         let touched: BTreeSet<ServiceKey> = theirs.iter().filter_map(Op::service).copied().collect();
         for op in theirs {
