@@ -40,6 +40,9 @@ pub struct Drain {
     leaving: BTreeMap<ServerKey, Leaving>,
     /// Servers that were leaving when an earlier run ended, until they are found or wanted again.
     resumed: BTreeMap<ServerKey, Leaving>,
+    /// Servers that are done with leaving, and that the kernel held in the last update. They start no second time
+    /// where one pass plans twice, or where the kernel refuses to delete them.
+    done: BTreeSet<ServerKey>,
     /// Most servers that are kept; what is more goes at once, in fair shares. `None` without a bound.
     pub room: Option<usize>,
 }
@@ -152,7 +155,7 @@ impl Drain {
             })
         });
         // A server that is wanted again is not in the surplus, and by that no longer leaves.
-        for server in servers {
+        for server in servers.iter().copied().filter(|server| !self.done.contains(server)) {
             let known = self.leaving.get(&server).cloned().or_else(|| self.resumed.remove(&server));
             let leaving = known.unwrap_or_else(|| {
                 // Only the plan before can name the task; after a start there is none, and the limit is the
@@ -177,6 +180,7 @@ impl Drain {
         }
         // Connection counts are not compared: they change all the time, and the table does not.
         let changed = !next.keys().eq(self.leaving.keys());
+        self.done = servers.into_iter().filter(|server| !next.contains_key(server)).collect();
         self.leaving = next;
         changed
     }

@@ -119,6 +119,22 @@ fn a_connection_in_the_making_is_not_cut_off() {
 }
 
 #[test]
+fn one_that_is_done_does_not_start_again_while_the_kernel_holds_it() {
+    let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
+    let first = kernel(Protocol::Tcp, &[(1, 9), (2, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &first, 0), [(1, 1), (2, 0)]);
+    // The other one leaves a second later, so that something is leaving when the first is done.
+    let both = kernel(Protocol::Tcp, &[(1, 9), (2, 0), (3, 5)]);
+    assert_eq!(weights(&mut drain, &desired, &both, 1), [(1, 1), (2, 0), (3, 0)]);
+    for seconds in [2, 2, 3] {
+        assert_eq!(weights(&mut drain, &desired, &both, seconds), [(1, 1), (3, 0)]);
+    }
+    assert_eq!(weights(&mut drain, &plan(Protocol::Tcp, &[1, 2]), &both, 4), [(1, 1), (2, 1), (3, 0)]);
+    assert_eq!(weights(&mut drain, &desired, &both, 5), [(1, 1), (2, 0), (3, 0)]);
+    assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(65)));
+}
+
+#[test]
 fn one_that_returns_is_used_again() {
     let mut drain = Drain::default();
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
