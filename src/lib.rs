@@ -109,7 +109,8 @@
 //!
 //! - `cli/NAME.rs`: its `Args`, with a method `run`; its module is declared in `cli.rs`
 //! - `cli.rs::Command`: a variant, whose doc comment is the help; `cli.rs::run`: its arm
-//! - `L4LBD_WRITE=1 cargo test --test pages` writes its part of l4lbd(8)
+//! - `L4LBD_WRITE=1 cargo test --test pages` writes its part of l4lbd(8), and `L4LBD_WRITE=1 cargo test --test
+//!   package` the completions
 //!
 //! **A configuration key**:
 //!
