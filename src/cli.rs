@@ -19,6 +19,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod help;
+mod import_dcos;
 mod log;
 pub mod pages;
 mod plan;
@@ -92,6 +93,11 @@ enum Command {
     Plan(plan::Args),
     /// Check a configuration file and the files that it names; prints every error, exit code 64
     Check(check::Args),
+    /// Print the configuration of dcos-net as one of l4lbd
+    ///
+    /// Reads the files of DC/OS' own load balancer and DNS server and changes nothing. The configuration goes to
+    /// standard output, and what it does not take over to standard error. See l4lbd-migrate(7).
+    ImportDcos(import_dcos::Args),
     /// Find out what is wrong with this node, and show the command that mends it; exit code 1 if something is
     ///
     /// Looks at the kernel, its settings and tables, firewalls, other programs, routes, resolvers of the node and of
@@ -146,6 +152,7 @@ impl Cli {
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::ImportDcos(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Purge(args) => args.run(),
             Command::Help(args) => args.run(),

@@ -1,7 +1,7 @@
 //! The configuration file: one TOML document, every key optional.
 //!
 //! What belongs here: the sections put together, reading a file (`read`), names that keys had before (`renamed`),
-//! suggestions for misspelt ones (`suggest`), the socket by a broken file ([`socket`]), checks of keys against each
+//! suggestions for misspelt ones (`suggest`), dcos-net's configuration ([`dcos`]), the socket by a broken file ([`socket`]), checks of keys against each
 //! other (`check`), and the documentation of all keys ([`mod@reference`]).
 //!
 //! A section is a struct whose fields are its keys: the doc comment of a field is the help of the key, the attribute
@@ -21,6 +21,7 @@ use crate::units;
 use crate::vip::settings::VipSettings;
 
 mod check;
+pub mod dcos;
 mod read;
 pub mod reference;
 mod renamed;

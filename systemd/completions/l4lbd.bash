@@ -34,6 +34,9 @@ _l4lbd() {
             l4lbd,help)
                 cmd="l4lbd__subcmd__help"
                 ;;
+            l4lbd,import-dcos)
+                cmd="l4lbd__subcmd__import__subcmd__dcos"
+                ;;
             l4lbd,plan)
                 cmd="l4lbd__subcmd__plan"
                 ;;
@@ -53,7 +56,7 @@ _l4lbd() {
 
     case "${cmd}" in
         l4lbd)
-            opts="-h --help demo run status accept-loss explain plan check doctor purge help"
+            opts="-h --help demo run status accept-loss explain plan check import-dcos doctor purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -201,6 +204,20 @@ _l4lbd() {
             return 0
             ;;
         l4lbd__subcmd__help)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        l4lbd__subcmd__import__subcmd__dcos)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

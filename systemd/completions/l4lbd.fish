@@ -32,6 +32,7 @@ complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "accept-loss" -d 'Give u
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "explain" -d 'Show which VIPs this node would make of a state document; needs no root and no kernel'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "plan" -d 'Show what the next pass would change in the kernel, and change nothing'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "check" -d 'Check a configuration file and the files that it names; prints every error, exit code 64'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "import-dcos" -d 'Print the configuration of dcos-net as one of l4lbd'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "doctor" -d 'Find out what is wrong with this node, and show the command that mends it; exit code 1 if something is'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "purge" -d 'Remove everything of l4lbd from the kernel, and nothing else'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "help" -d 'Show the help of a command, or the manual page of a topic'
@@ -63,6 +64,7 @@ complete -c l4lbd -n "__fish_l4lbd_using_subcommand plan" -l config -d 'Configur
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand check" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand check" -s h -l help -d 'Print help'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand import-dcos" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand doctor" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand doctor" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand doctor" -l connect -d 'Walk the path of one TCP connection instead: name, address, service, backends, and who answers' -r
