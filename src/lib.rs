@@ -33,7 +33,7 @@
 //!
 //! Data and codecs, which know nothing of the rest:
 //!
-//! 1. [`units`]: times, rates and addresses as people write them, and the clock of deadlines
+//! 1. [`units`]: times, rates and addresses as people write them, the clock of deadlines, and programs of the node
 //! 2. [`cluster`]: the cluster as every source reports it, and how much of a new picture is believed
 //! 3. [`netlink`]: wire formats and sockets of the kernel
 //!

@@ -1,5 +1,5 @@
 //! Values as people write them in the configuration: times such as `2s` or `10m`, rates such as `50MB` or
-//! `512kB`, addresses and networks. [`steady`] is the clock of deadlines.
+//! `512kB`, addresses and networks. [`steady`] is the clock of deadlines, and [`program`] runs programs of the node.
 //!
 //! Every error repeats the value and shows a valid one.
 
@@ -13,6 +13,7 @@ use jiff::SignedDuration;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub mod program;
 pub mod steady;
 
 /// A length of time, written like `2s`, `10m` or `24h`.

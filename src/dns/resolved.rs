@@ -8,17 +8,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DnsState;
+use crate::units::program::{self, Failure};
 
 mod events;
 
@@ -37,9 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest wait for `resolvectl` at the end, which does not wait for a resolved that hangs.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Bytes of an error of `resolvectl` that are read.
-const MAX_SAID: u64 = 4096;
 
 /// Directory that exists while resolved runs.
 const RUNNING: &str = "/run/systemd/resolve";
@@ -171,35 +166,14 @@ async fn tell(settings: &ResolvedSettings, servers: &[SocketAddr]) -> Result<(),
     Ok(())
 }
 
-/// Runs `resolvectl`; an error names the command and the beginning of what it said. It is killed when it takes
-/// longer than `patience`, and when the caller stops waiting.
+/// Runs `resolvectl`; an error names the command and the beginning of what it said.
 async fn call(program: &Path, arguments: &[String], patience: Duration) -> Result<(), String> {
     let shown = format!("resolvectl {}", arguments.join(" "));
-    let failed = |error: std::io::Error| format!("{shown}: {error}");
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let ended = async {
-        let mut said = Vec::new();
-        // With the end of this block the pipe is closed, so that more output ends the program.
-        if let Some(stderr) = child.stderr.take() {
-            stderr.take(MAX_SAID).read_to_end(&mut said).await?;
-        }
-        Ok((child.wait().await?, said))
+    let said = match program::run(program, arguments, "", patience).await {
+        Ok(_) => return Ok(()),
+        Err(Failure::Says(said)) => said,
+        Err(failure) => return Err(format!("{shown}: {failure}")),
     };
-    let (status, said) = match tokio::time::timeout(patience, ended).await {
-        Ok(ended) => ended.map_err(failed)?,
-        Err(_) => return Err(format!("{shown}: no answer within {} s", patience.as_secs())),
-    };
-    if status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&said);
     // resolved asks polkit, which refuses a service that no rule names.
     let denied = said.contains("authentication") || said.contains("denied");
     let hint = if denied { " (is systemd/polkit-1/l4lbd.rules installed?)" } else { "" };
@@ -229,21 +203,6 @@ mod tests {
                 "default-route minuteman no",
             ]
         );
-    }
-
-    #[tokio::test]
-    async fn a_call_that_hangs_is_given_up() {
-        let error =
-            call(Path::new("sleep"), &["1000".to_owned()], Duration::from_millis(20)).await.unwrap_err();
-        assert!(error.starts_with("resolvectl 1000: no answer"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn the_beginning_of_what_a_call_says_is_enough() {
-        let script = "head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 1";
-        let error = call(Path::new("sh"), &["-c".to_owned(), script.to_owned()], PATIENCE).await.unwrap_err();
-        assert!(error.len() < 2 * MAX_SAID as usize, "{}", error.len());
-        assert!(error.ends_with("xxx"), "{error}");
     }
 
     /// With or without resolved: it takes no server for the loopback link.

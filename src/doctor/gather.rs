@@ -5,15 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use reqwest::Method;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::facts::{
@@ -30,6 +27,7 @@ use crate::dataplane::plane::ipvs::IpvsPlane;
 use crate::dataplane::plane::{Plane, PlaneReading};
 use crate::dataplane::{Depth, Node, PlaneKind};
 use crate::status::Status;
+use crate::units::program::{self, Failure};
 
 pub mod proc;
 mod servers;
@@ -42,9 +40,6 @@ const READING: Duration = Duration::from_secs(8);
 
 /// Longest search for processes before they are visited.
 const SEARCH: Duration = Duration::from_secs(3);
-
-/// Octets that are read of what a program prints.
-const MAX_PRINTED: u64 = 16 << 20;
 
 /// Containers that are visited.
 const MAX_CONTAINERS: usize = 16;
@@ -210,40 +205,10 @@ async fn firewall(kernel: &KernelFacts) -> Known<FirewallFacts> {
 
 /// Runs a program of the node that lists something, and returns what it prints.
 async fn command(program: &str, arguments: &[&str]) -> Known<String> {
-    let failed = |error: std::io::Error| format!("cannot run {program}: {error}");
-    let run = async {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // The deadline drops it, and a program that hangs must not stay behind.
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        // Both at once, so that a program that complains at length is not held up.
-        let (printed, said) =
-            tokio::join!(read_bounded(child.stdout.take()), read_bounded(child.stderr.take()));
-        let (printed, said) = (printed.map_err(failed)?, said.map_err(failed)?);
-        let status = child.wait().await.map_err(failed)?;
-        match status.success() {
-            true => Ok(String::from_utf8_lossy(&printed).into_owned()),
-            false => {
-                let said = String::from_utf8_lossy(&said);
-                Err(format!("{program} says: {}", said.lines().next().unwrap_or("nothing, and fails")))
-            }
-        }
-    };
-    timeout(READING, run).await.unwrap_or_else(|_| Err(format!("{program} does not end")))
-}
-
-async fn read_bounded(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
-    if let Some(stream) = stream {
-        stream.take(MAX_PRINTED).read_to_end(&mut octets).await?;
-    }
-    Ok(octets)
+    program::run(program, arguments, "", READING).await.map_err(|failure| match failure {
+        Failure::Says(_) => format!("{program} says: {failure}"),
+        failure => format!("{program}: {failure}"),
+    })
 }
 
 /// Returns a function that tells the sockets that matter: on ports of the DNS server, and on addresses of VIPs.

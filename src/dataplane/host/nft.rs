@@ -5,18 +5,18 @@
 //! process, so the table is listed again only when the generation of the rules has changed.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Instant;
-
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::dataplane::firewall::{Chains, Dropped, Firewall, Watch};
 use crate::dataplane::rules::{RuleSet, TABLE};
 use crate::netlink::nftables::Generations;
+use crate::units::program::{self, Failure};
 
 /// Names of the tables of iptables that are not in nftables. There without the module is no such file.
 const OLD_TABLES: &str = "/proc/net/ip_tables_names";
+
+/// Longest time for one call of `nft`, also on a busy node with many rules of others.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Failure to list or replace the rules.
 #[derive(Debug, thiserror::Error)]
@@ -167,25 +167,9 @@ async fn list() -> Result<Option<RuleSet>, Error> {
 }
 
 async fn nft(arguments: &[&str], script: &str) -> Result<String, Error> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        // A missing table is told from other errors by its English text.
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that ends early says why on its own.
-        let _ = stdin.write_all(script.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        // The first line has the cause. Below it nft quotes the script, which is long and ours.
-        let text = String::from_utf8_lossy(&output.stderr);
-        Err(Error::Nft(text.lines().next().unwrap_or("no message").to_owned()))
-    }
+    program::run("nft", arguments, script, PATIENCE).await.map_err(|failure| match failure {
+        Failure::Run(error) => Error::Run(error),
+        // Below the first line nft quotes the script, which is long and ours.
+        refused => Error::Nft(refused.to_string()),
+    })
 }
