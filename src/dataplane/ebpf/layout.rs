@@ -13,12 +13,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha1::{Digest, Sha1};
 use zerocopy::byteorder::{BigEndian, U16};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::bpf::{self, MapInfo};
 use crate::cluster::Protocol;
-use crate::dataplane::connects::{Connects, LatencyClass, ServiceConnects};
 use crate::dataplane::state::ServiceKey;
+
+mod connects;
+
+pub use connects::{ServerConnects, VipConnects};
 
 /// Name of the directory for the pins of this layout.
 pub const VERSION: &str = "v1";
@@ -331,89 +334,6 @@ impl Failures {
     /// The beginning, for a server that has been given this number.
     pub fn none(begun: u32) -> Self {
         Self { failed: 0, begun }
-    }
-}
-
-/// Classes of the time that a connect took. The first has those below 64 microseconds, each other one those
-/// that took up to twice as long, and the last one the rest.
-pub const LATENCIES: usize = 16;
-/// Bound of the first class, as a power of 2 of microseconds.
-const FIRST_LATENCY: u32 = 6;
-
-/// Value of the map `connects`: `struct connects`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub struct ServerConnects {
-    begun: u32,
-    established: u32,
-    refused: u32,
-    timed_out: u32,
-    retransmissions: u32,
-    /// Number of the VIP's element in `vip_connects`, counted from 1; 0 if it has none.
-    pub vip: u32,
-}
-
-impl ServerConnects {
-    /// The beginning, for a server of the VIP with this element.
-    pub fn of(element: u32) -> Self {
-        Self { vip: element + 1, ..Self::default() }
-    }
-
-    /// True if this is for a server of the VIP with this element.
-    pub fn is_of(&self, element: u32) -> bool {
-        self.vip == element + 1
-    }
-
-    pub fn connects(&self) -> Connects {
-        Connects {
-            begun: self.begun.into(),
-            established: self.established.into(),
-            refused: self.refused.into(),
-            timed_out: self.timed_out.into(),
-            syn_retransmissions: self.retransmissions.into(),
-        }
-    }
-}
-
-/// Value of the map `vip_connects`: `struct vip_connects`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub struct VipConnects {
-    vip: VipKey,
-    refused: u32,
-    begun: u64,
-    established: u64,
-    timed_out: u32,
-    retransmissions: u32,
-    latencies: [u32; LATENCIES],
-}
-
-impl VipConnects {
-    /// The beginning, for a service.
-    pub fn of(service: ServiceKey) -> Self {
-        Self { vip: service.into(), ..Self::new_zeroed() }
-    }
-
-    /// Returns the service, unless the element is free.
-    pub fn service(&self) -> Option<ServiceKey> {
-        self.vip.service()
-    }
-
-    pub fn connects(&self) -> ServiceConnects {
-        let bounds = (FIRST_LATENCY..).map(|power| 1 << power).take(LATENCIES - 1).map(Some).chain([None]);
-        let classes = bounds.zip(self.latencies).filter(|(_, connects)| *connects > 0);
-        ServiceConnects {
-            connects: Connects {
-                begun: self.begun,
-                established: self.established,
-                refused: self.refused.into(),
-                timed_out: self.timed_out.into(),
-                syn_retransmissions: self.retransmissions.into(),
-            },
-            latency: classes
-                .map(|(below_us, connects)| LatencyClass { below_us, connects: connects.into() })
-                .collect(),
-        }
     }
 }
 
