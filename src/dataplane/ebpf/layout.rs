@@ -38,6 +38,8 @@ pub const SLOTS: u32 = 524_288;
 pub const SERVERS: u32 = 262_144;
 /// Most services.
 pub const SERVICES: u32 = 65_536;
+/// Most connected UDP sockets that one run of the iterator lists.
+pub const LISTED_AT_ONCE: u32 = 65_536;
 /// Most servers of one service.
 pub const SERVERS_PER_SERVICE: usize = 65_535;
 
@@ -82,16 +84,18 @@ pub const COUNTS: MapLayout = map::<u32, i64>("counts", bpf::ARRAY, SERVERS, 0);
 pub const NETWORKS: MapLayout = map::<NetworkKey, u32>("networks", bpf::LPM_TRIE, 65_536, bpf::NO_PREALLOC);
 /// Storage of connected sockets.
 pub const SOCKETS: MapLayout = map::<u32, SocketServer>("sockets", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
-/// Cookie of a connected UDP socket to the id of its server.
-pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
+/// Storage of connected UDP sockets. Only the programs use it, and an iterator.
+pub const CONNECTED: MapLayout =
+    map::<u32, ConnectedDatagram>("connected", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+/// Result of a listing of these sockets, and its one [`Listing`].
+pub const LISTED: MapLayout = map::<u32, ConnectedDatagram>("listed", bpf::ARRAY, LISTED_AT_ONCE, 0);
+pub const LISTING: MapLayout = map::<u32, Listing>("listing", bpf::ARRAY, 1, 0);
 /// Server id to [`Slot::term`], or 0 if that server takes no datagrams of unconnected sockets.
 pub const ACTIVE: MapLayout = map::<u32, u32>("active", bpf::ARRAY, SERVERS, 0);
 /// Storage of unconnected UDP sockets: the servers that they keep. Only the programs use it.
 pub const UNCONNECTED: MapLayout = map::<u32, Keeps>("unconnected", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
-/// Servers of the VIPs for which a socket's storage has no place. Only the programs use it.
-pub const OVERFLOW: MapLayout = map::<[u8; 32], [u8; 52]>("overflow", bpf::LRU_HASH, 32_768, 0);
-/// Sender of a datagram to the VIP that the receiver is shown instead. Only the programs use it.
-pub const REPLIES: MapLayout = map::<[u8; 32], [u8; 20]>("replies", bpf::LRU_HASH, 65_536, 0);
+/// Storage of those of them that have more VIPs than that has places for. Only the programs use it.
+pub const MORE: MapLayout = map::<u32, More>("more", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 /// Processes whose sockets never pass a VIP: process id in the root namespace to number of announcers.
 /// Only the programs use it.
 pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
@@ -108,23 +112,26 @@ pub const LOCKS: MapLayout = map::<u32, u64>("locks", bpf::ARRAY, 64, 0);
 
 /// Server id to its last failure, of any client.
 pub const FAILURES: MapLayout = map::<u32, Failures>("failures", bpf::ARRAY, SERVERS, 0);
-/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next two.
+/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next three.
 pub const TROUBLES: MapLayout = map::<[u8; 32], Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
+/// Cookie of a network namespace to what it has begun there.
+pub const SHARES: MapLayout = map::<u64, u64>("shares", bpf::LRU_HASH, 4096, 0);
 pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRAY, 1, 0);
 /// Storage of connecting sockets: the cookie of their network namespace.
 pub const NAMESPACES: MapLayout = map::<u32, u64>("namespaces", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 
-pub const MAPS: [MapLayout; 20] = [
+pub const MAPS: [MapLayout; 22] = [
     VIPS,
     SLOTS_MAP,
     COUNTS,
     NETWORKS,
     SOCKETS,
-    DATAGRAMS,
+    CONNECTED,
+    LISTED,
+    LISTING,
     ACTIVE,
     UNCONNECTED,
-    OVERFLOW,
-    REPLIES,
+    MORE,
     EXEMPT,
     ANNOUNCERS,
     CONNECTS,
@@ -133,15 +140,25 @@ pub const MAPS: [MapLayout; 20] = [
     LOCKS,
     FAILURES,
     TROUBLES,
+    SHARES,
     NO_TROUBLES,
     NAMESPACES,
 ];
+
+/// Cookie of a connected UDP socket to the id of its server, as an earlier version has it. What it noted of sockets
+/// that are still open holds as long as they are connected.
+pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
+/// Maps that only earlier versions use.
+pub const UNUSED: [&str; 2] = ["overflow", "replies"];
 
 /// Maps that every version of this layout has, for those who only look.
 pub const TABLES: [MapLayout; 5] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, ANNOUNCERS];
 
 /// Value of the map `unconnected`: `struct keeps`.
 pub type Keeps = [u8; 904];
+
+/// Value of the map `more`: `struct more`.
+pub type More = [u8; 3344];
 
 /// Value of the map `troubles`: `struct troubles`.
 pub type Troubles = [u8; 384];
@@ -173,6 +190,9 @@ pub const HOOKS: [Hook; 10] = [
     hook("sendmsg4", 14),
     hook("sendmsg6", 15),
 ];
+
+/// Iterator over the map `connected`, which is attached to nothing.
+pub const LIST_DATAGRAMS: &str = "list_datagrams";
 
 /// IPv6 address, or IPv4 address in its IPv6 form: `struct address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -318,6 +338,28 @@ pub struct SocketServer {
     counted: u16,
     /// Index into the map `counts`.
     pub id: u32,
+}
+
+/// Value of the maps `connected` and `listed`, a connected UDP socket: `struct datagram`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct ConnectedDatagram {
+    pub cookie: u64,
+    /// Index into the map `counts`.
+    pub id: u32,
+    zero: u32,
+}
+
+/// Value of the map `listing`: `struct listing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Listing {
+    /// Sockets that are passed over, because they have been listed.
+    pub skipped: u32,
+    /// Sockets that were found, with these.
+    pub found: u32,
+    /// 1 if those are listed as well whose server takes new sockets, or that have none any more.
+    pub all: u32,
 }
 
 /// Value of the map `failures`: `struct failures`.
