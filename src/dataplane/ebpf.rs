@@ -35,8 +35,8 @@
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` and `seen` read the maps, `abort` ends connections, and `exempt` keeps this
-//! process's own sockets from all that.
+//! `publish` writes them, `reading` and `seen` read the maps, `abort` ends connections, those of `datagrams` too, and
+//! `exempt` keeps this process's own sockets from all that.
 //!
 //! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
 //! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
@@ -53,6 +53,7 @@ use super::op::Op;
 use super::reading::Unreached;
 use super::state::{Connections, ServerKey};
 use abort::Targets;
+use datagrams::Datagrams;
 use leaving::LeavingServer;
 use pins::Pins;
 use reading::Counts;
@@ -62,6 +63,7 @@ use table::ServiceTable;
 mod abort;
 mod bpf;
 mod capabilities;
+mod datagrams;
 mod descriptors;
 mod error;
 mod exempt;
@@ -346,19 +348,30 @@ impl Ebpf {
             targets.add_deleted(server, counts.of(server.id).unwrap_or(0));
         }
         self.halted.iter().for_each(|server| targets.add_halted(server));
-        let maps = &self.pins.maps;
-        let ended = abort::end(&targets, maps.sockets.as_fd(), &maps.datagrams).map_err(Error::Sockets)?;
+        let sockets = self.pins.maps.sockets.as_fd().try_clone_to_owned();
+        let sockets = sockets.map_err(|source| reading::map_error(&layout::SOCKETS, source))?;
+        let datagrams = match targets.have_datagrams() {
+            true => self.pins.datagrams(),
+            false => Ok(Datagrams::default()),
+        };
+        // TCP connections end all the same.
+        let (datagrams, unlisted) = match datagrams {
+            Ok(datagrams) => (datagrams, None),
+            Err(error) => (Datagrams::default(), Some(error)),
+        };
+        let ended = abort::end(&targets, sockets.as_fd(), &datagrams).map_err(Error::Sockets)?;
         tracing::debug!(ended = ended.connections, "ended connections to deleted servers");
         let deleted = std::mem::take(&mut self.deleted);
         self.halted.clear();
-        if let Some((failures, error)) = ended.obstacle
+        let reason = ended.obstacle.map(|(failures, error)| obstacle(failures, &error));
+        let reason = unlisted.map(|error| error.to_string()).or(reason);
+        if let Some(reason) = reason
             && !ended.missing.is_empty()
         {
             let missing = deleted.into_iter().filter_map(|server| {
                 let connections = ended.missing.get(&server.id)?;
                 Some((server.id, (server, *connections)))
             });
-            let reason = obstacle(failures, &error);
             self.unreached = Some(Search { missing: missing.collect(), reason, ended: Instant::now() });
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Other processes of a test: this program, started with [`ARGUMENT`].
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use l4lbd::dataplane::Op;
 use l4lbd::dataplane::ebpf::{Ebpf, Ejection, Options};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{place, toolkit};
 
@@ -58,6 +59,12 @@ impl Drop for Helper {
     }
 }
 
+/// One of many VIPs.
+pub fn vip_of_flood(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::from(([10, 98, high, low], 80))
+}
+
 fn say(text: impl std::fmt::Display) {
     println!("{text}");
 }
@@ -76,6 +83,15 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
         ["fail-elsewhere", vip, count, lo] => {
             fail_elsewhere(vip.parse().unwrap(), count.parse().unwrap(), *lo == "up");
+        }
+        ["flood-elsewhere", vip, sockets] => {
+            flood_elsewhere(vip.parse().unwrap(), sockets.parse().unwrap());
+        }
+        ["fail-at-many-elsewhere", vips] => {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            place::loopback_up().unwrap();
+            let failed = |number: &u16| TcpStream::connect(vip_of_flood(*number)).is_err();
+            say(format!("{} failed", (0..vips.parse().unwrap()).filter(failed).count()));
         }
         ["exempt", pins, vip] => exempt(pins, vip.parse().unwrap()),
         ["elsewhere", vip, backend] => elsewhere(vip.parse().unwrap(), backend.parse().unwrap()),
@@ -117,6 +133,27 @@ fn fail_elsewhere(vip: SocketAddr, count: usize, has_loopback: bool) {
     }
     let failed = (0..count).filter(|_| TcpStream::connect(vip).is_err()).count();
     say(format!("{failed} failed"));
+}
+
+/// Connects UDP sockets in a network namespace of its own. For each line that it gets it prints how many were ended.
+fn flood_elsewhere(vip: SocketAddr, sockets: u64) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    place::loopback_up().unwrap();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let files = sockets + 100;
+    setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files)).unwrap();
+    let sockets: Vec<UdpSocket> = (0..sockets)
+        .map(|_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(vip).unwrap();
+            socket
+        })
+        .collect();
+    say("ready");
+    loop {
+        wait();
+        say(sockets.iter().filter(|socket| socket.take_error().unwrap().is_some()).count());
+    }
 }
 
 /// Exempts itself, then connects, prints the result and waits.

@@ -5,6 +5,7 @@ mod eject;
 mod object;
 mod pins;
 mod seen;
+mod shared;
 mod spread;
 mod traffic;
 
@@ -59,6 +60,14 @@ pub const TESTS: &[Test] = &[
     ("seen::of_a_connection_that_was_reset", seen::of_a_connection_that_was_reset),
     ("seen::outlives_the_daemon", seen::outlives_the_daemon),
     ("seen::after_an_upgrade", seen::after_an_upgrade),
+    (
+        "shared::connected_udp_is_told_however_many_others_there_are",
+        shared::connected_udp_is_told_however_many_others_there_are,
+    ),
+    (
+        "shared::failures_are_remembered_however_many_others_there_are",
+        shared::failures_are_remembered_however_many_others_there_are,
+    ),
     ("eject::a_server_that_refuses", eject::a_server_that_refuses),
     ("eject::comes_back_by_itself", eject::comes_back_by_itself),
     ("eject::a_server_that_does_not_answer", eject::a_server_that_does_not_answer),
@@ -71,6 +80,7 @@ pub const TESTS: &[Test] = &[
     ("pins::a_killed_daemon", pins::a_killed_daemon),
     ("pins::an_upgrade_in_place", pins::an_upgrade_in_place),
     ("pins::of_a_version_that_has_fewer_maps", pins::of_a_version_that_has_fewer_maps),
+    ("pins::of_a_version_that_noted_datagrams_elsewhere", pins::of_a_version_that_noted_datagrams_elsewhere),
     ("pins::that_were_removed", pins::that_were_removed),
     ("pins::whose_file_system_goes_away", pins::whose_file_system_goes_away),
     ("pins::that_are_only_looked_at", pins::that_are_only_looked_at),

@@ -4,8 +4,8 @@
 //! no new connections, a connect is ended that still waits for the server's answer: it has nothing to drain,
 //! and a server that is gone may never answer. Sockets that were
 //! connected to the same address without a VIP are left alone. The id of a TCP socket is in its storage,
-//! which the kernel lists with the socket. For UDP it lists no storage, so the programs keep the ids in a
-//! map of their own, by the socket's cookie.
+//! which the kernel lists with the socket. For UDP it lists no storage; [`super::datagrams`] knows the ids by the
+//! sockets' cookies.
 //!
 //! The kernel lists the sockets of one network namespace. So a thread enters the namespaces of the node, one
 //! after the other, and ends in the last one. The further away a namespace is, the more there is to look
@@ -29,7 +29,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::sched::{CloneFlags, setns};
 use zerocopy::FromBytes;
 
-use super::bpf::Map;
+use super::datagrams::Datagrams;
 use super::layout::{self, SocketServer};
 use super::leaving::LeavingServer;
 use super::{descriptors, mountinfo};
@@ -90,6 +90,11 @@ impl Targets {
         self.add_port(Protocol::Tcp, server.origin.map_or(sock_diag::ANY_PORT, |(_, port)| port));
     }
 
+    /// Returns true if connected UDP sockets may have to be ended.
+    pub fn have_datagrams(&self) -> bool {
+        self.ports.contains_key(&layout::protocol_number(Protocol::Udp))
+    }
+
     fn add_port(&mut self, protocol: Protocol, port: u16) {
         self.ports.entry(layout::protocol_number(protocol)).or_default().insert(port);
     }
@@ -118,12 +123,11 @@ pub struct Ended {
 }
 
 /// Ends the connections to the targets in all network namespaces that can be entered, and goes on
-/// after a failure. `storage` is the map of the sockets' servers, `datagrams` that of the ids of
-/// connected UDP sockets.
+/// after a failure. `storage` is the map of the sockets' servers.
 ///
 /// # Errors
 /// The first failure, unless all connections that were found were ended.
-pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32>) -> Result<Ended, Error> {
+pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Datagrams<'_>) -> Result<Ended, Error> {
     let mut search = Search {
         targets,
         storage,
@@ -158,7 +162,7 @@ pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Map<u64, u32>
 struct Search<'a> {
     targets: &'a Targets,
     storage: BorrowedFd<'a>,
-    datagrams: &'a Map<u64, u32>,
+    datagrams: &'a Datagrams<'a>,
     /// Namespaces that were entered or cannot be.
     seen: BTreeSet<(u64, u64)>,
     /// Connections of deleted servers that are still to be found.
@@ -356,7 +360,7 @@ impl Search<'_> {
         let stored = socket.storage.as_deref().and_then(|value| SocketServer::read_from_prefix(value).ok());
         match stored {
             Some((server, _)) => Some(server.id),
-            None => self.datagrams.lookup(&socket.cookie()).ok().flatten(),
+            None => self.datagrams.server_of(socket.cookie()),
         }
     }
 }

@@ -9,8 +9,8 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -46,7 +46,11 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
+const ITER_CREATE: u32 = 33;
 const LINK_DETACH: u32 = 34;
+
+/// Attach type `BPF_TRACE_ITER`.
+const TRACE_ITER: u32 = 28;
 
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_GLOBAL: libc::c_int = 1;
@@ -145,6 +149,20 @@ struct LinkAttributes {
     flags: u32,
 }
 
+/// Attributes of `BPF_LINK_CREATE` for an iterator over a map.
+#[derive(IntoBytes)]
+#[repr(C)]
+struct IteratorAttributes {
+    program: u32,
+    target: u32,
+    kind: u32,
+    flags: u32,
+    /// Address of the map's descriptor, and its size.
+    information: u64,
+    size: u32,
+    _padding: u32,
+}
+
 /// # Safety
 /// Every address in `attributes` must be valid for what `command` reads and writes there.
 unsafe fn bpf<T: IntoBytes>(command: u32, attributes: &mut T) -> io::Result<RawFd> {
@@ -218,6 +236,36 @@ pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = descriptor(link);
     // SAFETY: no addresses are passed.
     unsafe { bpf(LINK_DETACH, &mut attributes).map(drop) }
+}
+
+/// Runs an iterator's program for each element of a map, and once more at the end. What the program writes into maps
+/// is its result.
+pub fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    let map = descriptor(map);
+    let mut attributes = IteratorAttributes {
+        program: descriptor(program),
+        target: 0,
+        kind: TRACE_ITER,
+        flags: 0,
+        information: from_ref(&map) as u64,
+        size: size_of_val(&map) as u32,
+        _padding: 0,
+    };
+    // SAFETY: the address is that of `size` bytes, and the call returns a new descriptor.
+    let link = unsafe { bpf(LINK_CREATE, &mut attributes).map(|fd| OwnedFd::from_raw_fd(fd))? };
+    let mut attributes: [u32; 2] = [descriptor(link.as_fd()), 0];
+    // SAFETY: no addresses are passed, and the call returns a new descriptor.
+    let run = unsafe { bpf(ITER_CREATE, &mut attributes).map(|fd| OwnedFd::from_raw_fd(fd))? };
+    let mut run = File::from(run);
+    loop {
+        match run.read(&mut [0; 8]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            // The kernel wants to be asked again after a million elements.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Waits until every program run that began before this call has ended, so that none of them still

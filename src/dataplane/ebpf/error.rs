@@ -62,6 +62,11 @@ pub enum Error {
     Exclusive { hook: &'static str, cgroup: PathBuf, source: io::Error },
     #[error("cannot attach the program {hook} to the cgroup {}: {source}", cgroup.display())]
     Attach { hook: &'static str, cgroup: PathBuf, source: io::Error },
+    #[error(
+        "connected UDP sockets of deleted servers cannot be found: {0} (the kernel must be built with \
+         CONFIG_DEBUG_INFO_BTF)"
+    )]
+    Iterator(String),
     #[error("cannot read or write the eBPF map {map}: {source}")]
     Map { map: &'static str, source: io::Error },
     #[error("the eBPF maps are full: they hold {limit} {what} at most")]

@@ -23,13 +23,15 @@
 #define MAX_SLOTS 524288
 #define MAX_SERVERS 262144
 #define MAX_NETWORKS 65536
-#define MAX_REPLIES 65536
-#define MAX_DATAGRAMS 65536
-#define MAX_OVERFLOW 32768
+#define MAX_LISTED 65536
 #define MAX_EXEMPT 1024
 #define LOCKS 64
 #define ATTEMPTS 6
 #define MAX_TROUBLES 8192
+#define MAX_SHARES 4096
+// New elements of `troubles` that one network namespace may have while they matter, so that a single client does not
+// wash out what others have there.
+#define SHARE (MAX_TROUBLES / 8)
 
 // Servers of a VIP that are remembered to have failed for a network namespace, and so the most that are ejected.
 #define FAILING 16
@@ -40,9 +42,11 @@
 // Time that the kernel waits for an answer before it sends a SYN again.
 #define FIRST_TIMEOUT 1000000000ull
 
-// Servers that an unconnected UDP socket keeps in its storage, and questions that it waits for answers to.
+// Servers that an unconnected UDP socket keeps, questions that it waits for answers to, and servers that it keeps
+// beyond the first.
 #define KEPT 12
 #define QUESTIONS 32
+#define MORE 64
 
 // Times are in units of 2^20 nanoseconds, which is about a millisecond.
 #define TIME_SHIFT 20
@@ -142,6 +146,12 @@ struct troubles {
 	struct failing failing[FAILING];
 };
 
+// Elements of `troubles` that a network namespace has begun since a time.
+struct share {
+	__u32 since;
+	__u32 begun;
+};
+
 struct lock {
 	struct bpf_spin_lock lock;
 	__u32 zero;
@@ -186,7 +196,7 @@ struct keeps {
 	// Number of questions that were ever asked, and of the first that may be open.
 	__u32 asked;
 	__u32 first;
-	// 1 if the socket had no place for a VIP, so that the maps `overflow` and `replies` have more of it.
+	// 1 if the socket had no place for a VIP, so that the map `more` has servers of it.
 	__u32 overflows;
 	// Results of the loops below. The verifier does not follow what is stored here, so that it looks at each
 	// turn of a loop once and not once for every way that leads there. A socket is locked while a program runs.
@@ -195,19 +205,32 @@ struct keeps {
 	volatile __u32 newest;
 };
 
-// VIP that an unconnected UDP socket sends to.
-struct sender {
+// Servers that an unconnected UDP socket keeps beyond the first.
+struct more {
+	struct kept kept[MORE];
+	// As in `keeps`.
+	volatile __u32 place;
+	__u32 zero;
+	volatile __u64 best;
+};
+
+// Connected UDP socket: its cookie, and the id of its server, or NOWHERE.
+struct datagram {
 	__u64 cookie;
-	struct vip vip;
+	__u32 id;
 	__u32 zero;
 };
 
-// Sender of datagrams to an unconnected socket, which is identified by its cookie.
-struct reply {
-	__u64 cookie;
-	struct address address;
-	__u32 port;
-	__u32 zero;
+#define NOWHERE 0xffffffff
+
+// Numbers of a listing, see list_datagrams().
+struct listing {
+	// Sockets that earlier runs of the listing have told.
+	__u32 skipped;
+	// Sockets that were found, those that were skipped included.
+	__u32 found;
+	// 1 if those are to be told as well whose server takes new sockets, or that have none any more.
+	__u32 all;
 };
 
 // Address that an unconnected socket is shown as the sender.
@@ -258,14 +281,29 @@ struct {
 	__type(value, struct taken);
 } sockets SEC(".maps");
 
-// Ids of the servers of connected UDP sockets, by the socket's cookie. The daemon needs them to end such
-// sockets: the kernel's socket diagnostics list the storage of TCP sockets only.
+// Connected UDP sockets. The daemon lists them to end those of deleted servers: the kernel's socket diagnostics tell
+// the storage of TCP sockets only. The storage goes with its socket, so sockets take it from no other ones.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_DATAGRAMS);
-	__type(key, __u64);
-	__type(value, __u32);
-} datagrams SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct datagram);
+} connected SEC(".maps");
+
+// Result of list_datagrams().
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_LISTED);
+	__type(key, __u32);
+	__type(value, struct datagram);
+} listed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct listing);
+} listing SEC(".maps");
 
 // Servers that take datagrams of unconnected sockets, by their ids: a number that stands for VIP and server,
 // or 0 if the server of that id takes none. What a socket has kept of an id holds while this is the same.
@@ -285,22 +323,14 @@ struct {
 	__type(value, struct keeps);
 } unconnected SEC(".maps");
 
-// Servers of the VIPs for which a socket's storage has no place.
+// Servers of the VIPs for which that storage has no place. A socket that has too many VIPs for this as well forgets
+// those that it used least recently.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_OVERFLOW);
-	__type(key, struct sender);
-	__type(value, struct kept);
-} overflow SEC(".maps");
-
-// VIPs of these sockets and servers, to be shown as the senders of answers. Earlier versions of these programs
-// have all of them here.
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_REPLIES);
-	__type(key, struct reply);
-	__type(value, struct shown);
-} replies SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct more);
+} more SEC(".maps");
 
 // Processes whose sockets never pass a VIP: the process's id in the root namespace, and the number of its
 // announcers that are open.
@@ -370,6 +400,14 @@ struct {
 	__type(key, struct client);
 	__type(value, struct troubles);
 } troubles SEC(".maps");
+
+// What network namespaces have begun there.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_SHARES);
+	__type(key, __u64);
+	__type(value, struct share);
+} shares SEC(".maps");
 
 // The beginning of each element of `troubles`, which would not fit on the stack. Nothing is written here.
 struct {
@@ -703,13 +741,21 @@ static __always_inline int uncount(struct taken *taken)
 }
 
 // Stops counting a socket.
-static __always_inline void release(struct taken *taken, __u64 cookie)
+static __always_inline void release(struct taken *taken)
 {
-	if (!uncount(taken))
+	if (uncount(taken))
+		add(taken->id, -1);
+}
+
+// Notes the server of a connected UDP socket, or NOWHERE. The latter is noted of each socket that had a server: what
+// an earlier version of these programs has noted elsewhere holds no more then.
+static __always_inline void note_server(struct bpf_sock *sk, __u64 cookie, __u32 id)
+{
+	struct datagram *datagram = bpf_sk_storage_get(&connected, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!datagram)
 		return;
-	add(taken->id, -1);
-	if (taken->vip.protocol == IPPROTO_UDP)
-		bpf_map_delete_elem(&datagrams, &cookie);
+	datagram->cookie = cookie;
+	datagram->id = id;
 }
 
 // Returns 1 if a kept server still takes datagrams for its VIP.
@@ -812,14 +858,24 @@ static __always_inline void note_otherwise(struct keeps *keeps, const struct add
 	}
 }
 
+// Servers that a socket keeps beyond the first; NULL if it has none of them.
+static __always_inline struct more *more_of(struct bpf_sock *sk, const struct keeps *keeps)
+{
+	return keeps->overflows ? bpf_sk_storage_get(&more, sk, NULL, 0) : NULL;
+}
+
 // Notes that a socket turns to an address which is no VIP, but may be that of a server that it keeps.
-static __always_inline void note_direct(struct bpf_sock_addr *context, struct keeps *keeps, const struct vip *to)
+static __always_inline void note_direct(struct bpf_sock *sk, struct keeps *keeps, const struct vip *to)
 {
 	note_otherwise(keeps, &to->address, to->port);
-	if (!keeps->overflows)
+	struct more *more = more_of(sk, keeps);
+	if (!more)
 		return;
-	struct reply reply = { bpf_get_socket_cookie(context), to->address, to->port, 0 };
-	bpf_map_delete_elem(&replies, &reply);
+	for (__u32 i = 0; i < MORE; i++) {
+		struct kept *kept = &more->kept[i];
+		if (is_at(kept, &to->address, to->port))
+			kept->asked = 0;
+	}
 }
 
 // Takes the first open question that a datagram may be the answer to, of those to the kept servers in
@@ -850,61 +906,87 @@ static __always_inline __u32 take_question(struct keeps *keeps, __u32 mark, __u3
 	return keeps->place;
 }
 
-// Notes a question to the VIP of a server that has no place in the socket's storage.
-static __always_inline void note_reply(struct keeps *keeps, const struct sender *sender, const struct kept *kept,
-				       __u32 time)
+// Returns one of the servers beyond the first by its place; NULL if there is no such place.
+static __always_inline struct kept *more_at(struct more *more, __u64 place)
 {
-	if (keeps) {
-		note_otherwise(keeps, &kept->address, kept->port);
-		note_question(keeps, mark_of(&kept->address, kept->port), time);
+	if (place >= MORE)
+		return NULL;
+	asm volatile("" : "+r"(place));
+	return &more->kept[place];
+}
+
+// Finds the server of a VIP among those beyond the first, or else a place for one: a free one, or that which was used
+// least recently. `is_kept` tells which.
+static __always_inline struct kept *place_beyond(struct more *more, const struct keeps *keeps, const struct vip *vip,
+						 __u32 time, int *is_kept)
+{
+	more->place = MORE;
+	more->best = 0;
+	for (__u32 i = 0; i < MORE; i++) {
+		struct kept *kept = &more->kept[i];
+		if (is_for(kept, vip) && is_recent(kept, time) && is_serving(kept)) {
+			more->place = i;
+			break;
+		}
+		// Many may have been used within one unit of time, and the numbers of their questions tell them apart.
+		__u64 age = (__u64)(time - kept->used) << 32 | (keeps->asked - kept->asked);
+		if (!kept->port)
+			age = 0xffffffffffffffff;
+		if (age < more->best)
+			continue;
+		more->best = age;
+		more->place = i;
 	}
-	struct reply reply = { sender->cookie, kept->address, kept->port, 0 };
-	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
-	// A lookup is far cheaper than an update, and most datagrams are not the first to their server.
-	if (known && known->port == kept->vip_port && same(&known->address, &kept->vip))
-		return;
-	struct shown shown = { kept->vip, kept->vip_port };
-	bpf_map_update_elem(&replies, &reply, &shown, BPF_ANY);
+	struct kept *kept = more_at(more, more->place);
+	*is_kept = kept && is_for(kept, vip) && is_recent(kept, time) && is_serving(kept);
+	return kept;
+}
+
+// Notes a question to the VIP of a server beyond the first.
+static __always_inline void note_beyond(struct keeps *keeps, struct kept *kept, __u32 time)
+{
+	note_otherwise(keeps, &kept->address, kept->port);
+	note_question(keeps, mark_of(&kept->address, kept->port), time);
+	kept->asked = keeps->asked;
+	kept->used = time;
 }
 
 // Finds the server that an unconnected socket keeps for a VIP, or lets it keep the one in `slot`.
-static __always_inline void keep(struct bpf_sock_addr *context, struct keeps *keeps, const struct vip *vip,
+static __always_inline void keep(struct bpf_sock *sk, struct keeps *keeps, const struct vip *vip,
 				 const struct slot *slot, struct target *target)
 {
 	__u32 time = now();
 	*target = (struct target){ &slot->address, slot->port };
-	if (keeps) {
-		struct kept *kept = kept_for(keeps, vip, time);
-		if (kept) {
-			note_asked(keeps, kept, keeps->place, time);
-			*target = (struct target){ &kept->address, kept->port };
-			return;
-		}
-	}
-	struct sender sender = { 0, *vip, 0 };
-	if (!keeps || keeps->overflows) {
-		sender.cookie = bpf_get_socket_cookie(context);
-		struct kept *kept = bpf_map_lookup_elem(&overflow, &sender);
-		if (kept && is_recent(kept, time) && is_serving(kept)) {
-			kept->used = time;
-			note_reply(keeps, &sender, kept, time);
-			*target = (struct target){ &kept->address, kept->port };
-			return;
-		}
+	struct kept *kept = kept_for(keeps, vip, time);
+	if (kept) {
+		note_asked(keeps, kept, keeps->place, time);
+		*target = (struct target){ &kept->address, kept->port };
+		return;
 	}
 	struct kept chosen = { vip->address, slot->address, vip->port, slot->port, slot->id, term_of(slot->id), time, 0 };
-	if (keeps) {
-		struct kept *kept = place_for(keeps, vip, time);
+	// A VIP that is kept beyond the first stays there, as long as its server does.
+	struct more *rest = more_of(sk, keeps);
+	int is_kept = 0;
+	struct kept *beyond = rest ? place_beyond(rest, keeps, vip, time, &is_kept) : NULL;
+	if (!is_kept) {
+		kept = place_for(keeps, vip, time);
 		if (kept) {
 			*kept = chosen;
 			note_asked(keeps, kept, keeps->place, time);
 			return;
 		}
-		keeps->overflows = 1;
+		if (!rest) {
+			keeps->overflows = 1;
+			rest = bpf_sk_storage_get(&more, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+			beyond = rest ? place_beyond(rest, keeps, vip, time, &is_kept) : NULL;
+		}
+		if (beyond)
+			*beyond = chosen;
 	}
-	sender.cookie = bpf_get_socket_cookie(context);
-	bpf_map_update_elem(&overflow, &sender, &chosen, BPF_ANY);
-	note_reply(keeps, &sender, &chosen, time);
+	if (!beyond)
+		return;
+	note_beyond(keeps, beyond, time);
+	*target = (struct target){ &beyond->address, beyond->port };
 }
 
 // Lets a UDP socket that was connected keep its server. No program runs when it disconnects, or is ended.
@@ -924,7 +1006,8 @@ static __always_inline void settle(struct bpf_sock_addr *context, struct bpf_soc
 			note_asked(keeps, kept, ANSWERED, time);
 		}
 	}
-	release(taken, bpf_get_socket_cookie(context));
+	release(taken);
+	note_server(sk, bpf_get_socket_cookie(context), NOWHERE);
 	bpf_sk_storage_delete(&sockets, sk);
 }
 
@@ -1008,7 +1091,7 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 		return verdict;
 	struct keeps *keeps = is_udp ? bpf_sk_storage_get(&unconnected, sk, NULL, 0) : NULL;
 	if (keeps && !slot) {
-		note_direct(context, keeps, &vip);
+		note_direct(sk, keeps, &vip);
 		// No program sees what a connected socket asks, so the next answer may be one to that.
 		keeps->first = keeps->asked;
 	} else if (keeps) {
@@ -1024,9 +1107,11 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 		bpf_sk_storage_get(&sockets, sk, NULL, verdict == SEND ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (!taken)
 		return verdict;
-	__u64 cookie = bpf_get_socket_cookie(context);
-	release(taken, cookie);
-	if (verdict != SEND || !target->address) {
+	release(taken);
+	int is_sent = verdict == SEND && target->address;
+	if (is_udp)
+		note_server(sk, bpf_get_socket_cookie(context), is_sent ? id : NOWHERE);
+	if (!is_sent) {
 		bpf_sk_storage_delete(&sockets, sk);
 		return verdict;
 	}
@@ -1041,8 +1126,6 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *context, st
 			*namespace = bpf_get_netns_cookie(context);
 	}
 	add(taken->id, 1);
-	if (is_udp)
-		bpf_map_update_elem(&datagrams, &cookie, &taken->id, BPF_ANY);
 	return verdict;
 }
 
@@ -1071,14 +1154,17 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *context, struc
 	struct keeps *keeps = sk ? bpf_sk_storage_get(&unconnected, sk, NULL, 0) : NULL;
 	if (!slot) {
 		if (keeps) {
-			note_direct(context, keeps, &vip);
+			note_direct(sk, keeps, &vip);
 			note_question(keeps, mark_of(&vip.address, vip.port), now());
 		}
 		return verdict;
 	}
 	if (sk && !keeps)
 		keeps = bpf_sk_storage_get(&unconnected, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	keep(context, keeps, &vip, slot, target);
+	if (keeps)
+		keep(sk, keeps, &vip, slot, target);
+	else
+		*target = (struct target){ &slot->address, slot->port };
 	return verdict;
 }
 
@@ -1097,7 +1183,7 @@ static __always_inline struct taken *peer_of(struct bpf_sock_addr *context, cons
 // Finds the VIP by which an unconnected socket asked the sender of a datagram; returns 0 if it asked the sender
 // itself, or none is known. Answers come in the order of the questions; a datagram that answers none is of whom
 // was asked last.
-static __always_inline struct kept *asked_by(struct keeps *keeps, const struct address *from, __u16 port, int *is_known)
+static __always_inline struct kept *asked_by(struct keeps *keeps, const struct address *from, __u16 port)
 {
 	__u32 time = now();
 	keeps->places = 0;
@@ -1116,11 +1202,32 @@ static __always_inline struct kept *asked_by(struct keeps *keeps, const struct a
 	}
 	__u32 last = keeps->place;
 	__u32 of = take_question(keeps, mark_of(from, port), time);
-	*is_known = keeps->places || of != ANSWERED;
 	struct kept *kept = kept_at(keeps, of == ANSWERED ? last : of);
 	if (!kept)
 		return NULL;
 	if (is_serving(kept))
+		kept->used = time;
+	return kept;
+}
+
+// The same among the servers beyond the first, of which one was asked last.
+static __always_inline struct kept *asked_beyond(struct more *more, const struct address *from, __u16 port)
+{
+	__u32 time = now();
+	more->place = MORE;
+	more->best = 0;
+	for (__u32 i = 0; i < MORE; i++) {
+		struct kept *kept = &more->kept[i];
+		if (kept->asked <= more->best || !is_at(kept, from, port))
+			continue;
+		// Another task may have the address of a server that is gone.
+		if (!is_recent(kept, time) && !is_serving(kept))
+			continue;
+		more->best = kept->asked;
+		more->place = i;
+	}
+	struct kept *kept = more_at(more, more->place);
+	if (kept && is_serving(kept))
 		kept->used = time;
 	return kept;
 }
@@ -1141,19 +1248,15 @@ static __always_inline int from_vip(struct bpf_sock_addr *context, const struct 
 		return 1;
 	}
 	struct keeps *keeps = bpf_sk_storage_get(&unconnected, sk, NULL, 0);
-	if (keeps) {
-		int is_known = 0;
-		struct kept *kept = asked_by(keeps, from, port, &is_known);
-		if (kept)
-			*shown = (struct shown){ kept->vip, kept->vip_port };
-		if (kept || (is_known && !keeps->overflows))
-			return kept != NULL;
-	}
-	struct reply reply = { bpf_get_socket_cookie(context), *from, port, 0 };
-	struct shown *known = bpf_map_lookup_elem(&replies, &reply);
-	if (!known)
+	if (!keeps)
 		return 0;
-	*shown = *known;
+	struct kept *kept = asked_by(keeps, from, port);
+	struct more *more = kept ? NULL : more_of(sk, keeps);
+	if (more)
+		kept = asked_beyond(more, from, port);
+	if (!kept)
+		return 0;
+	*shown = (struct shown){ kept->vip, kept->vip_port };
 	return 1;
 }
 
@@ -1275,7 +1378,7 @@ int sock_release(struct bpf_sock *sk)
 {
 	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	if (taken)
-		release(taken, bpf_get_socket_cookie(sk));
+		release(taken);
 	withdraw(sk);
 	return 1;
 }
@@ -1314,6 +1417,26 @@ static __always_inline __u64 namespace_of(struct bpf_sock_ops *context, struct b
 	return namespace ? *namespace : 0;
 }
 
+// Returns 1 if a network namespace may begin another element of `troubles`.
+static __always_inline int takes_share(__u64 namespace, __u32 time)
+{
+	struct share *share = bpf_map_lookup_elem(&shares, &namespace);
+	if (!share) {
+		struct share first = { time, 1 };
+		bpf_map_update_elem(&shares, &namespace, &first, BPF_ANY);
+		return 1;
+	}
+	// What is older is remembered no more.
+	if (!is_remembered(share->since, time)) {
+		share->since = time;
+		share->begun = 0;
+	}
+	if (share->begun >= SHARE)
+		return 0;
+	__sync_fetch_and_add(&share->begun, 1);
+	return 1;
+}
+
 // Servers that have failed for the client of a socket.
 static __always_inline struct troubles *troubles_of(struct bpf_sock_ops *context, struct bpf_sock *sk,
 						    const struct taken *taken, int create)
@@ -1326,7 +1449,7 @@ static __always_inline struct troubles *troubles_of(struct bpf_sock_ops *context
 		return own;
 	__u32 first = 0;
 	struct troubles *none = bpf_map_lookup_elem(&no_troubles, &first);
-	if (!none)
+	if (!none || !takes_share(client.namespace, now()))
 		return NULL;
 	bpf_map_update_elem(&troubles, &client, none, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&troubles, &client);
@@ -1358,11 +1481,14 @@ static __always_inline void note_failure(struct bpf_sock_ops *context, struct bp
 		return;
 	__u64 *word = bpf_map_lookup_elem(&vips, &taken->vip);
 	struct failures *known = bpf_map_lookup_elem(&failures, &id);
+	__u32 serving = word ? (*word >> 32) & 0xffff : 0;
+	// The last one is never ejected.
+	if (serving < 2 || !known)
+		return;
 	struct troubles *own = troubles_of(context, sk, taken, 1);
-	if (!own || !word || !known)
+	if (!own)
 		return;
 	known->failed = time;
-	__u32 serving = (*word >> 32) & 0xffff;
 	forget_failing(own, time);
 	struct lock *lock = lock_of_vip(&taken->vip);
 	if (!lock)
@@ -1473,6 +1599,39 @@ int sock_ops(struct bpf_sock_ops *context)
 		}
 	}
 	return 1;
+}
+
+// What an iterator over the storage of sockets gives to its program.
+struct stored {
+	__u64 meta;
+	__u64 map;
+	__u64 socket;
+	// NULL at the end.
+	struct datagram *value;
+};
+
+// Lists connected UDP sockets whose server takes nothing new. The sockets themselves are not looked at, which the
+// kernel allows to GPL programs alone.
+SEC("iter/bpf_sk_storage_map")
+int list_datagrams(struct stored *context)
+{
+	struct datagram *datagram = context->value;
+	__u32 first = 0;
+	struct listing *own = bpf_map_lookup_elem(&listing, &first);
+	if (!datagram || !own)
+		return 0;
+	if (!own->all && (datagram->id == NOWHERE || term_of(datagram->id)))
+		return 0;
+	__u32 index = own->found - own->skipped;
+	own->found++;
+	if (own->found <= own->skipped)
+		return 0;
+	struct datagram *place = bpf_map_lookup_elem(&listed, &index);
+	if (place) {
+		place->cookie = datagram->cookie;
+		place->id = datagram->id;
+	}
+	return 0;
 }
 
 char licence[] SEC("license") = "Apache-2.0";

@@ -13,12 +13,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha1::{Digest, Sha1};
 use zerocopy::byteorder::{BigEndian, U16};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::bpf::{self, MapInfo};
 use crate::cluster::Protocol;
-use crate::dataplane::connects::{Connects, LatencyClass, ServiceConnects};
 use crate::dataplane::state::ServiceKey;
+
+mod connects;
+
+pub use connects::{ServerConnects, VipConnects};
 
 /// Name of the directory for the pins of this layout.
 pub const VERSION: &str = "v1";
@@ -35,6 +38,8 @@ pub const SLOTS: u32 = 524_288;
 pub const SERVERS: u32 = 262_144;
 /// Most services.
 pub const SERVICES: u32 = 65_536;
+/// Most connected UDP sockets that one run of the iterator lists.
+pub const LISTED_AT_ONCE: u32 = 65_536;
 /// Most servers of one service.
 pub const SERVERS_PER_SERVICE: usize = 65_535;
 
@@ -79,16 +84,18 @@ pub const COUNTS: MapLayout = map::<u32, i64>("counts", bpf::ARRAY, SERVERS, 0);
 pub const NETWORKS: MapLayout = map::<NetworkKey, u32>("networks", bpf::LPM_TRIE, 65_536, bpf::NO_PREALLOC);
 /// Storage of connected sockets.
 pub const SOCKETS: MapLayout = map::<u32, SocketServer>("sockets", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
-/// Cookie of a connected UDP socket to the id of its server.
-pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
+/// Storage of connected UDP sockets. Only the programs use it, and an iterator.
+pub const CONNECTED: MapLayout =
+    map::<u32, ConnectedDatagram>("connected", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
+/// Result of a listing of these sockets, and its one [`Listing`].
+pub const LISTED: MapLayout = map::<u32, ConnectedDatagram>("listed", bpf::ARRAY, LISTED_AT_ONCE, 0);
+pub const LISTING: MapLayout = map::<u32, Listing>("listing", bpf::ARRAY, 1, 0);
 /// Server id to [`Slot::term`], or 0 if that server takes no datagrams of unconnected sockets.
 pub const ACTIVE: MapLayout = map::<u32, u32>("active", bpf::ARRAY, SERVERS, 0);
 /// Storage of unconnected UDP sockets: the servers that they keep. Only the programs use it.
 pub const UNCONNECTED: MapLayout = map::<u32, Keeps>("unconnected", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
-/// Servers of the VIPs for which a socket's storage has no place. Only the programs use it.
-pub const OVERFLOW: MapLayout = map::<[u8; 32], [u8; 52]>("overflow", bpf::LRU_HASH, 32_768, 0);
-/// Sender of a datagram to the VIP that the receiver is shown instead. Only the programs use it.
-pub const REPLIES: MapLayout = map::<[u8; 32], [u8; 20]>("replies", bpf::LRU_HASH, 65_536, 0);
+/// Storage of those of them that have more VIPs than that has places for. Only the programs use it.
+pub const MORE: MapLayout = map::<u32, More>("more", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 /// Processes whose sockets never pass a VIP: process id in the root namespace to number of announcers.
 /// Only the programs use it.
 pub const EXEMPT: MapLayout = map::<u32, u32>("exempt", bpf::HASH, 1024, 0);
@@ -105,23 +112,26 @@ pub const LOCKS: MapLayout = map::<u32, u64>("locks", bpf::ARRAY, 64, 0);
 
 /// Server id to its last failure, of any client.
 pub const FAILURES: MapLayout = map::<u32, Failures>("failures", bpf::ARRAY, SERVERS, 0);
-/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next two.
+/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next three.
 pub const TROUBLES: MapLayout = map::<[u8; 32], Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
+/// Cookie of a network namespace to what it has begun there.
+pub const SHARES: MapLayout = map::<u64, u64>("shares", bpf::LRU_HASH, 4096, 0);
 pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRAY, 1, 0);
 /// Storage of connecting sockets: the cookie of their network namespace.
 pub const NAMESPACES: MapLayout = map::<u32, u64>("namespaces", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 
-pub const MAPS: [MapLayout; 20] = [
+pub const MAPS: [MapLayout; 22] = [
     VIPS,
     SLOTS_MAP,
     COUNTS,
     NETWORKS,
     SOCKETS,
-    DATAGRAMS,
+    CONNECTED,
+    LISTED,
+    LISTING,
     ACTIVE,
     UNCONNECTED,
-    OVERFLOW,
-    REPLIES,
+    MORE,
     EXEMPT,
     ANNOUNCERS,
     CONNECTS,
@@ -130,15 +140,25 @@ pub const MAPS: [MapLayout; 20] = [
     LOCKS,
     FAILURES,
     TROUBLES,
+    SHARES,
     NO_TROUBLES,
     NAMESPACES,
 ];
+
+/// Cookie of a connected UDP socket to the id of its server, as an earlier version has it. What it noted of sockets
+/// that are still open holds as long as they are connected.
+pub const DATAGRAMS: MapLayout = map::<u64, u32>("datagrams", bpf::LRU_HASH, 65_536, 0);
+/// Maps that only earlier versions use.
+pub const UNUSED: [&str; 2] = ["overflow", "replies"];
 
 /// Maps that every version of this layout has, for those who only look.
 pub const TABLES: [MapLayout; 5] = [VIPS, SLOTS_MAP, COUNTS, NETWORKS, ANNOUNCERS];
 
 /// Value of the map `unconnected`: `struct keeps`.
 pub type Keeps = [u8; 904];
+
+/// Value of the map `more`: `struct more`.
+pub type More = [u8; 3344];
 
 /// Value of the map `troubles`: `struct troubles`.
 pub type Troubles = [u8; 384];
@@ -170,6 +190,9 @@ pub const HOOKS: [Hook; 10] = [
     hook("sendmsg4", 14),
     hook("sendmsg6", 15),
 ];
+
+/// Iterator over the map `connected`, which is attached to nothing.
+pub const LIST_DATAGRAMS: &str = "list_datagrams";
 
 /// IPv6 address, or IPv4 address in its IPv6 form: `struct address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -317,6 +340,28 @@ pub struct SocketServer {
     pub id: u32,
 }
 
+/// Value of the maps `connected` and `listed`, a connected UDP socket: `struct datagram`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct ConnectedDatagram {
+    pub cookie: u64,
+    /// Index into the map `counts`.
+    pub id: u32,
+    zero: u32,
+}
+
+/// Value of the map `listing`: `struct listing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Listing {
+    /// Sockets that are passed over, because they have been listed.
+    pub skipped: u32,
+    /// Sockets that were found, with these.
+    pub found: u32,
+    /// 1 if those are listed as well whose server takes new sockets, or that have none any more.
+    pub all: u32,
+}
+
 /// Value of the map `failures`: `struct failures`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -331,89 +376,6 @@ impl Failures {
     /// The beginning, for a server that has been given this number.
     pub fn none(begun: u32) -> Self {
         Self { failed: 0, begun }
-    }
-}
-
-/// Classes of the time that a connect took. The first has those below 64 microseconds, each other one those
-/// that took up to twice as long, and the last one the rest.
-pub const LATENCIES: usize = 16;
-/// Bound of the first class, as a power of 2 of microseconds.
-const FIRST_LATENCY: u32 = 6;
-
-/// Value of the map `connects`: `struct connects`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub struct ServerConnects {
-    begun: u32,
-    established: u32,
-    refused: u32,
-    timed_out: u32,
-    retransmissions: u32,
-    /// Number of the VIP's element in `vip_connects`, counted from 1; 0 if it has none.
-    pub vip: u32,
-}
-
-impl ServerConnects {
-    /// The beginning, for a server of the VIP with this element.
-    pub fn of(element: u32) -> Self {
-        Self { vip: element + 1, ..Self::default() }
-    }
-
-    /// True if this is for a server of the VIP with this element.
-    pub fn is_of(&self, element: u32) -> bool {
-        self.vip == element + 1
-    }
-
-    pub fn connects(&self) -> Connects {
-        Connects {
-            begun: self.begun.into(),
-            established: self.established.into(),
-            refused: self.refused.into(),
-            timed_out: self.timed_out.into(),
-            syn_retransmissions: self.retransmissions.into(),
-        }
-    }
-}
-
-/// Value of the map `vip_connects`: `struct vip_connects`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub struct VipConnects {
-    vip: VipKey,
-    refused: u32,
-    begun: u64,
-    established: u64,
-    timed_out: u32,
-    retransmissions: u32,
-    latencies: [u32; LATENCIES],
-}
-
-impl VipConnects {
-    /// The beginning, for a service.
-    pub fn of(service: ServiceKey) -> Self {
-        Self { vip: service.into(), ..Self::new_zeroed() }
-    }
-
-    /// Returns the service, unless the element is free.
-    pub fn service(&self) -> Option<ServiceKey> {
-        self.vip.service()
-    }
-
-    pub fn connects(&self) -> ServiceConnects {
-        let bounds = (FIRST_LATENCY..).map(|power| 1 << power).take(LATENCIES - 1).map(Some).chain([None]);
-        let classes = bounds.zip(self.latencies).filter(|(_, connects)| *connects > 0);
-        ServiceConnects {
-            connects: Connects {
-                begun: self.begun,
-                established: self.established,
-                refused: self.refused.into(),
-                timed_out: self.timed_out.into(),
-                syn_retransmissions: self.retransmissions.into(),
-            },
-            latency: classes
-                .map(|(below_us, connects)| LatencyClass { below_us, connects: connects.into() })
-                .collect(),
-        }
     }
 }
 

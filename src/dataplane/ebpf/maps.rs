@@ -7,8 +7,8 @@ use std::path::Path;
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{
-    self, Failures, Keeps, MapLayout, NetworkKey, ServerConnects, Slot, SocketServer, TABLES, Troubles,
-    VipConnects, VipKey,
+    self, ConnectedDatagram, Failures, Keeps, Listing, MapLayout, More, NetworkKey, ServerConnects, Slot,
+    SocketServer, TABLES, Troubles, VipConnects, VipKey,
 };
 
 /// Maps that a reading needs, which an earlier version of the programs has as well.
@@ -26,19 +26,23 @@ pub struct Tables {
 pub struct Maps {
     pub tables: Tables,
     pub sockets: Map<u32, SocketServer>,
-    pub datagrams: Map<u64, u32>,
+    pub connected: Map<u32, ConnectedDatagram>,
+    pub listed: Map<u32, ConnectedDatagram>,
+    pub listing: Map<u32, Listing>,
+    /// Ids of the servers of connected UDP sockets that an earlier version connected, by their cookies.
+    pub earlier: Option<Map<u64, u32>>,
     pub active: Map<u32, u32>,
     pub connects: Map<u32, ServerConnects>,
     pub vip_connects: Map<u32, VipConnects>,
     pub failures: Map<u32, Failures>,
     /// Only pinned here, as the next.
     unconnected: Map<u32, Keeps>,
-    overflow: Map<[u8; 32], [u8; 52]>,
-    replies: Map<[u8; 32], [u8; 20]>,
+    more: Map<u32, More>,
     exempt: Map<u32, u32>,
     late: Map<u32, u64>,
     locks: Map<u32, u64>,
     troubles: Map<[u8; 32], Troubles>,
+    shares: Map<u64, u64>,
     no_troubles: Map<u32, Troubles>,
     namespaces: Map<u32, u64>,
 }
@@ -72,11 +76,16 @@ impl Maps {
         Ok(Self {
             tables: Tables::open(directory)?,
             sockets: open(directory, &layout::SOCKETS)?,
-            datagrams: open(directory, &layout::DATAGRAMS)?,
+            connected: open(directory, &layout::CONNECTED)?,
+            listed: open(directory, &layout::LISTED)?,
+            listing: open(directory, &layout::LISTING)?,
+            earlier: match is_pinned(directory, &layout::DATAGRAMS)? {
+                true => Some(open(directory, &layout::DATAGRAMS)?),
+                false => None,
+            },
             active: open(directory, &layout::ACTIVE)?,
             unconnected: open(directory, &layout::UNCONNECTED)?,
-            overflow: open(directory, &layout::OVERFLOW)?,
-            replies: open(directory, &layout::REPLIES)?,
+            more: open(directory, &layout::MORE)?,
             exempt: open(directory, &layout::EXEMPT)?,
             connects: open(directory, &layout::CONNECTS)?,
             vip_connects: open(directory, &layout::VIP_CONNECTS)?,
@@ -84,6 +93,7 @@ impl Maps {
             locks: open(directory, &layout::LOCKS)?,
             failures: open(directory, &layout::FAILURES)?,
             troubles: open(directory, &layout::TROUBLES)?,
+            shares: open(directory, &layout::SHARES)?,
             no_troubles: open(directory, &layout::NO_TROUBLES)?,
             namespaces: open(directory, &layout::NAMESPACES)?,
         })
@@ -94,19 +104,24 @@ impl Maps {
     /// # Errors
     /// `Foreign` if something else was pinned in a map's place.
     pub fn repair(&self, directory: &Path) -> Result<(), Error> {
-        let Self { tables, sockets, datagrams, active, unconnected, overflow, replies, exempt, .. } = self;
+        let Self { tables, sockets, connected, listed, listing, active, unconnected, more, exempt, .. } =
+            self;
         let Tables { vips, slots, counts, networks, announcers } = tables;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
         repair(directory, &layout::COUNTS, counts)?;
         repair(directory, &layout::NETWORKS, networks)?;
         repair(directory, &layout::SOCKETS, sockets)?;
-        repair(directory, &layout::DATAGRAMS, datagrams)?;
+        repair(directory, &layout::CONNECTED, connected)?;
+        repair(directory, &layout::LISTED, listed)?;
+        repair(directory, &layout::LISTING, listing)?;
+        if let Some(earlier) = &self.earlier {
+            repair(directory, &layout::DATAGRAMS, earlier)?;
+        }
         repair(directory, &layout::ANNOUNCERS, announcers)?;
         repair(directory, &layout::ACTIVE, active)?;
         repair(directory, &layout::UNCONNECTED, unconnected)?;
-        repair(directory, &layout::OVERFLOW, overflow)?;
-        repair(directory, &layout::REPLIES, replies)?;
+        repair(directory, &layout::MORE, more)?;
         repair(directory, &layout::EXEMPT, exempt)?;
         repair(directory, &layout::CONNECTS, &self.connects)?;
         repair(directory, &layout::VIP_CONNECTS, &self.vip_connects)?;
@@ -114,6 +129,7 @@ impl Maps {
         repair(directory, &layout::LOCKS, &self.locks)?;
         repair(directory, &layout::FAILURES, &self.failures)?;
         repair(directory, &layout::TROUBLES, &self.troubles)?;
+        repair(directory, &layout::SHARES, &self.shares)?;
         repair(directory, &layout::NO_TROUBLES, &self.no_troubles)?;
         repair(directory, &layout::NAMESPACES, &self.namespaces)
     }

@@ -23,6 +23,7 @@ use aya::programs::Program;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::bpf::{self, LinkInfo};
+use super::datagrams::Datagrams;
 use super::error::{self, Error};
 use super::layout::{self, HOOKS, Hook, MAPS};
 use super::maps::{self, Maps};
@@ -76,7 +77,22 @@ impl Pins {
         for hook in &HOOKS {
             pins.take_over(hook)?;
         }
+        for unused in layout::UNUSED {
+            // No program has them any more. One that stays pinned costs memory until the next boot.
+            let _ = fs::remove_file(pins.directory.join(unused));
+        }
         Ok(pins)
+    }
+
+    /// Lists connected UDP sockets whose server takes nothing new.
+    ///
+    /// # Errors
+    /// If the kernel cannot list them.
+    pub fn datagrams(&mut self) -> Result<Datagrams<'_>, Error> {
+        match self.programs.program_mut(layout::LIST_DATAGRAMS) {
+            Some(Program::Iter(program)) => Datagrams::list(program, &self.maps),
+            _ => Err(no_program(layout::LIST_DATAGRAMS)),
+        }
     }
 
     /// Attaches a program again that was detached. Returns true if it had to.
@@ -184,7 +200,7 @@ impl Pins {
             Some(Program::CgroupSockAddr(program)) => program.fd(),
             Some(Program::CgroupSock(program)) => program.fd(),
             Some(Program::SockOps(program)) => program.fd(),
-            _ => return Err(Error::Load(format!("the compiled eBPF object has no program {name}"))),
+            _ => return Err(no_program(name)),
         };
         Ok(found.map_err(|error| error::load(&error))?.as_fd())
     }
@@ -198,6 +214,10 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+fn no_program(name: &str) -> Error {
+    Error::Load(format!("the compiled eBPF object has no program {name}"))
 }
 
 /// Detaches all programs and removes all pins below `root`; succeeds if there are none.

@@ -47,6 +47,7 @@ fn code(bytes: &[u8]) -> Vec<Section> {
     for section in file.sections() {
         let name = section.name().unwrap();
         if !name.starts_with("cgroup/")
+            && !name.starts_with("iter/")
             && !["sockops", ".rodata", ".maps", "license", ".text"].contains(&name)
         {
             continue;

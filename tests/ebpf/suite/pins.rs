@@ -1,9 +1,12 @@
 //! Pins: what stays when the daemon ends, and what the next one does with it.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::ErrorKind;
+use std::net::{TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -89,7 +92,7 @@ pub fn of_a_version_that_has_fewer_maps() {
     let connected = udp_socket(address(datagrams));
     connected.connect(address(datagrams)).unwrap();
     let table = plane.read();
-    for name in ["active", "unconnected", "overflow"] {
+    for name in ["active", "unconnected", "more", "connected"] {
         fs::remove_file(plane.options.pins.join("v1").join(name)).unwrap();
     }
     // What only looks at it changes nothing.
@@ -104,6 +107,67 @@ pub fn of_a_version_that_has_fewer_maps() {
     assert_eq!(ask_at(&unconnected, address(datagrams)).unwrap().1, address(datagrams));
     plane.apply(&[Op::DelService(vip)]);
     assert!(!is_alive(&mut held.0));
+}
+
+/// Earlier versions remember the servers of connected UDP sockets in a map of their own, and have two more.
+pub fn of_a_version_that_noted_datagrams_elsewhere() {
+    let mut plane = Plane::new();
+    let (vip, server) = (udp("10.99.0.1:53"), udp_server("127.0.0.1"));
+    plane.apply(&service(vip, &[server]));
+    let sockets = [(); 3].map(|()| udp_socket(address(vip)));
+    sockets.iter().for_each(|socket| socket.connect(address(vip)).unwrap());
+    let directory = plane.options.pins.join("v1");
+    let pin = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let bpftool = |line: &[&str]| {
+        let output = Command::new("bpftool").args(line).output().expect("bpftool, from tests/setup");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    fs::remove_file(pin("connected")).unwrap();
+    let shape = ["type", "lru_hash", "key", "8", "value", "4", "entries"];
+    bpftool(
+        &[&["map", "create", &pin("datagrams")], shape.as_slice(), &["65536", "name", "datagrams"]].concat(),
+    );
+    for (unused, entries) in [("overflow", "32768"), ("replies", "65536")] {
+        bpftool(&[&["map", "create", &pin(unused)], shape.as_slice(), &[entries, "name", unused]].concat());
+    }
+    // The first server of all has the id 0.
+    for socket in &sockets {
+        let cookie: Vec<String> = cookie(socket).to_ne_bytes().iter().map(u8::to_string).collect();
+        let cookie: Vec<&str> = cookie.iter().map(String::as_str).collect();
+        let pinned = pin("datagrams");
+        let update = [&["map", "update", "pinned", &pinned, "key"], cookie.as_slice()].concat();
+        bpftool(&[update.as_slice(), &["value", "0", "0", "0", "0"]].concat());
+    }
+    plane.reopen();
+    let [stays, leaves, returns] = &sockets;
+    // What these programs see of such a socket is newer.
+    leaves.connect(server).unwrap();
+    returns.connect(server).unwrap();
+    returns.connect(address(vip)).unwrap();
+    plane.apply(&[Op::DelServer(vip, server)]);
+    for told in [stays, returns] {
+        assert_eq!(told.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    }
+    assert_eq!(ask(leaves).unwrap(), server.port());
+    // Nothing uses the others any more, and they need not stay in memory.
+    assert!(!directory.join("overflow").exists() && !directory.join("replies").exists());
+}
+
+/// Returns the number of a socket that programs know it by.
+fn cookie(socket: &UdpSocket) -> u64 {
+    let (mut cookie, mut size) = (0_u64, size_of::<u64>() as u32);
+    // SAFETY: the kernel writes at most `size` bytes.
+    let result = unsafe {
+        nix::libc::getsockopt(
+            socket.as_raw_fd(),
+            nix::libc::SOL_SOCKET,
+            nix::libc::SO_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &mut size,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    cookie
 }
 
 pub fn that_were_removed() {

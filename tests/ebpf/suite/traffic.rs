@@ -163,10 +163,12 @@ pub fn unconnected_udp_that_has_rested() {
 pub fn unconnected_udp_with_very_many_vips() {
     let mut plane = Plane::new();
     let servers: Vec<SocketAddr> = (0..4).map(|_| udp_server("127.0.0.1")).collect();
-    let keys: Vec<ServiceKey> = (0..40).map(|port| udp(&format!("10.99.0.1:{}", 1000 + port))).collect();
-    keys.iter().for_each(|key| plane.apply(&service(*key, &servers)));
+    // As many as have a place, and others.
+    let keys: Vec<ServiceKey> = (0..96).map(|port| udp(&format!("10.99.0.1:{}", 1000 + port))).collect();
+    plane.apply(&keys.iter().flat_map(|key| service(*key, &servers)).collect::<Vec<_>>());
+    let (keys, others) = keys.split_at(76);
     let socket = udp_socket(address(keys[0]));
-    let ask_all = || -> Vec<u16> {
+    let ask_all = |keys: &[ServiceKey]| -> Vec<u16> {
         let each = keys.iter().map(|key| {
             let (port, from) = ask_at(&socket, address(*key)).unwrap();
             assert_eq!(from, address(*key));
@@ -174,13 +176,18 @@ pub fn unconnected_udp_with_very_many_vips() {
         });
         each.collect()
     };
-    let kept = ask_all();
+    let kept = ask_all(keys);
     assert!(tally(kept.iter().copied()).len() > 1);
-    assert_eq!(ask_all(), kept);
+    assert_eq!(ask_all(keys), kept);
     servers.iter().for_each(|server| {
         assert_eq!(ask_at(&socket, *server).unwrap(), (server.port(), *server));
     });
-    assert_eq!(ask_all(), kept);
+    assert_eq!(ask_all(keys), kept);
+    // What was used least recently makes room.
+    let of_others = ask_all(others);
+    let kept = ask_all(&keys[others.len() + 12..]);
+    assert_eq!(ask_all(others), of_others);
+    assert_eq!(ask_all(&keys[others.len() + 12..]), kept);
 }
 
 /// Each answer comes from the address that was asked.

@@ -108,7 +108,7 @@ fn maps_are_those_of_the_compiled_program() {
 fn hooks_are_those_of_the_compiled_program() {
     let object = aya_obj::Object::parse(OBJECT).unwrap();
     let mut names: Vec<&str> = object.programs.keys().map(String::as_str).collect();
-    let mut ours = HOOKS.map(|hook| hook.name);
+    let mut ours: Vec<&str> = HOOKS.iter().map(|hook| hook.name).chain([LIST_DATAGRAMS]).collect();
     names.sort_unstable();
     ours.sort_unstable();
     assert_eq!(names, ours);
@@ -133,7 +133,9 @@ fn types_are_those_of_the_compiled_program() {
     assert_eq!(structs["slot"], layout_of!(Slot { vip, address, port, zero, id, weight }));
     assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
     assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
-    assert_eq!(structs["keeps"].size, size_of::<Keeps>());
+    assert_eq!((structs["keeps"].size, structs["more"].size), (size_of::<Keeps>(), size_of::<More>()));
+    assert_eq!(structs["datagram"], layout_of!(ConnectedDatagram { cookie, id, zero }));
+    assert_eq!(structs["listing"], layout_of!(Listing { skipped, found, all }));
     assert_eq!(structs["failures"], layout_of!(Failures { failed, begun }));
     assert_eq!((structs["client"].size, structs["troubles"].size), (32, size_of::<Troubles>()));
     assert_eq!(
@@ -144,6 +146,13 @@ fn types_are_those_of_the_compiled_program() {
         structs["vip_connects"],
         layout_of!(VipConnects { vip, refused, begun, established, timed_out, retransmissions, latencies })
     );
+}
+
+/// An element that one client adds there takes the place of another's. What is remembered of sockets goes with them.
+#[test]
+fn clients_share_nothing_but_what_is_remembered_of_failures() {
+    let shared: Vec<&str> = MAPS.iter().filter(|map| map.kind == bpf::LRU_HASH).map(|map| map.name).collect();
+    assert_eq!(shared, ["troubles", "shares"]);
 }
 
 /// The manual page states it.
