@@ -32,9 +32,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cluster::{SharedSet, Snapshot};
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
-use crate::cluster::claims::{Holder, Place, holders};
+use crate::cluster::claims::{Holder, Place, TasksByAgent, holders};
+use crate::cluster::{SharedSet, Snapshot};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
@@ -567,7 +567,8 @@ impl Planner {
             if old.or(new).is_some_and(|programmed| !changed.contains(&programmed.vip)) {
                 return None;
             }
-            let are_needed = |programmed: &Arc<Programmed>| are_packets && needs_settings(&programmed.scheduling);
+            let are_needed =
+                |programmed: &Arc<Programmed>| are_packets && needs_settings(&programmed.scheduling);
             if old.is_some_and(are_needed) != new.is_some_and(are_needed) {
                 return None;
             }
@@ -764,21 +765,27 @@ impl PlanCheck {
     }
 }
 
-/// Answers to the question who has a place, which hold until the next document.
+/// Answers to the question who has a place, as long as they are asked for, which hold until the next document.
 #[derive(Clone, Debug, Default)]
-struct ClaimMemory(BTreeMap<Place, bool>);
+struct ClaimMemory {
+    answers: BTreeMap<Place, bool>,
+    /// Tasks by where they run, from the first question on.
+    by_agent: Option<TasksByAgent>,
+}
 
 impl ClaimMemory {
     /// Keeps the answers that a change of the cluster leaves as they are.
     fn follow(&mut self, before: &Snapshot, after: &Snapshot) {
-        if self.0.is_empty() {
+        let Some(by_agent) = &mut self.by_agent else { return };
+        by_agent.follow(before, after);
+        if self.answers.is_empty() {
             return;
         }
         // A task that had a place may have ended.
-        self.0.retain(|_, is_taken| !*is_taken);
-        let open: Vec<Place> = self.0.keys().cloned().collect();
-        let found = holders(&after.news(before), &open).into_iter();
-        self.0.extend(open.iter().cloned().zip(found.map(|holder| holder.is_some())));
+        self.answers.retain(|_, is_taken| !*is_taken);
+        let open: Vec<Place> = self.answers.keys().cloned().collect();
+        let found = by_agent.are_taken_by(&after.news(before), &open);
+        self.answers.extend(open.into_iter().zip(found));
     }
 
     /// Returns true for each place that a running task has by its agent's word.
@@ -787,11 +794,20 @@ impl ClaimMemory {
         if cluster.sync == SyncState::Cold {
             return vec![false; places.len()];
         }
-        // A server that leaves is asked about in every pass, and a large cluster is searched once.
-        let new: Vec<Place> = places.iter().filter(|place| !self.0.contains_key(place)).cloned().collect();
-        let found = holders(&cluster.snapshot, &new);
-        self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
-        places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
+        // A server that leaves is asked about in every pass, and only the first time its machine's tasks are looked at.
+        let is_new = |place: &&Place| !self.answers.contains_key(place);
+        let new: Vec<Place> = places.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let by_agent = self.by_agent.get_or_insert_with(|| TasksByAgent::new(&cluster.snapshot));
+            let found = by_agent.are_taken(&cluster.snapshot, &new);
+            self.answers.extend(new.into_iter().zip(found));
+        }
+        // What is not asked about any more has left, and each change would look at it.
+        if self.answers.len() > places.len() {
+            let asked: BTreeSet<&Place> = places.iter().collect();
+            self.answers.retain(|place, _| asked.contains(place));
+        }
+        places.iter().map(|place| self.answers.get(place).copied().unwrap_or_default()).collect()
     }
 }
 

@@ -98,8 +98,11 @@ impl Adopted {
                 // kill.
                 if known.is_none_or(|known| known.weight() != server.weight) {
                     let known = known.cloned().unwrap_or_else(|| backend(last, key, address));
-                    let inherited =
-                        Backend { condition: Condition::Inherited, held_weight: Some(server.weight), ..known };
+                    let inherited = Backend {
+                        condition: Condition::Inherited,
+                        held_weight: Some(server.weight),
+                        ..known
+                    };
                     programmed.servers.insert(*address, inherited);
                 }
             }

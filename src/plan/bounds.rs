@@ -134,7 +134,9 @@ impl Bounds {
         let mut left_out = 0;
         let Desired { services, skipped, .. } = desired;
         let large = services.iter().filter(|(_, programmed)| programmed.servers.len() > per_service);
-        for (key, programmed) in large.map(|(key, programmed)| (*key, Arc::clone(programmed))).collect::<Vec<_>>() {
+        for (key, programmed) in
+            large.map(|(key, programmed)| (*key, Arc::clone(programmed))).collect::<Vec<_>>()
+        {
             let text = format!("a VIP can have {per_service} backends with eBPF");
             left_out += confine(skipped, services, &[(key, programmed)], per_service, &text);
         }

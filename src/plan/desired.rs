@@ -106,7 +106,8 @@ pub struct Desired {
 impl Desired {
     /// Returns the state to compare with the kernel.
     pub fn state(&self) -> State {
-        let service = |(key, programmed): (&ServiceKey, &Arc<Programmed>)| (*key, programmed.service().into());
+        let service =
+            |(key, programmed): (&ServiceKey, &Arc<Programmed>)| (*key, programmed.service().into());
         let services = self.services.iter().map(service).collect();
         State { services, ..self.beside_services.clone() }
     }
@@ -378,11 +379,7 @@ fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
 }
 
 /// Networks whose traffic is ours: the ranges, and literal VIPs outside of them.
-fn vip_networks(
-    services: &Services,
-    settings: &DesiredSettings,
-    node: &Node,
-) -> BTreeSet<IpNet> {
+fn vip_networks(services: &Services, settings: &DesiredSettings, node: &Node) -> BTreeSet<IpNet> {
     let has_ipv6 = node.addresses.iter().any(IpAddr::is_ipv6);
     let ranges = [&settings.range4, &settings.range6];
     // Without IPv6 a route for its range would fail in every pass.

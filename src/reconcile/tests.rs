@@ -679,8 +679,7 @@ async fn a_crash_in_a_fail_over_takes_nothing_away() {
 async fn a_small_table_of_many_connections_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
-    let (key, service) =
-        bench.kernel().state.services.iter().next().map(|(k, s)| (*k, s.clone())).unwrap();
+    let (key, service) = bench.kernel().state.services.iter().next().map(|(k, s)| (*k, s.clone())).unwrap();
     let server = *service.servers.keys().next().unwrap();
     for (buckets, active, warned) in
         [(1 << 12, 15_000, false), (1 << 20, 25_000, false), (1 << 12, 25_000, true)]

@@ -147,7 +147,8 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
 
 /// Counts the VIPs of a plan, and those of which no backend takes new connections.
 pub fn counts(desired: &Desired) -> Counts {
-    let is_dead = |programmed: &&Arc<Programmed>| programmed.servers.values().all(|backend| backend.weight() == 0);
+    let is_dead =
+        |programmed: &&Arc<Programmed>| programmed.servers.values().all(|backend| backend.weight() == 0);
     let dead = desired.services.values().filter(is_dead).count();
     Counts { vips: desired.services.len(), dead }
 }

@@ -163,7 +163,10 @@ impl<'a> View<'a> {
     }
 
     /// Returns a selection of `services`, which come in the order of their keys.
-    fn selection<'p>(&self, services: impl Iterator<Item = (&'p ServiceKey, &'p Arc<Programmed>)>) -> Selection {
+    fn selection<'p>(
+        &self,
+        services: impl Iterator<Item = (&'p ServiceKey, &'p Arc<Programmed>)>,
+    ) -> Selection {
         let mut named = Vec::new();
         let mut counts = Vec::new();
         let mut counted = self.figures.map(|figures| figures.connections.range(..).peekable());

@@ -19,7 +19,8 @@ use super::tenant::{Tenant, Tenants};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
 use crate::cluster::{
-    Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel, shortened,
+    Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel,
+    shortened,
 };
 
 mod follow;

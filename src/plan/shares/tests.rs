@@ -278,7 +278,10 @@ fn servers_that_leave_have_a_bounded_part_in_fair_shares() {
     let leaving = |app: &str| {
         let programmed = plan.desired.services.values();
         let of_app = programmed.filter(|programmed| programmed.vip.to_string().contains(app));
-        of_app.flat_map(|programmed| programmed.servers.values()).filter(|backend| backend.weight() == 0).count()
+        of_app
+            .flat_map(|programmed| programmed.servers.values())
+            .filter(|backend| backend.weight() == 0)
+            .count()
     };
     assert_eq!((leaving("web"), leaving("evil")), (1, 9));
     assert!(servers(&plan) <= 80);

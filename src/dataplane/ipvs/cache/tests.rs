@@ -84,7 +84,8 @@ impl ListedTable {
         for (key, held) in &self.held {
             let servers = &held.service.servers;
             // One that has lost its tag and kept exactly our servers is ours.
-            let is_same = |known: &Arc<Service>| !servers.is_empty() && known.servers.keys().eq(servers.keys());
+            let is_same =
+                |known: &Arc<Service>| !servers.is_empty() && known.servers.keys().eq(servers.keys());
             let scheduling = match held.is_tagged {
                 true => held.service.scheduling.clone(),
                 false if known.get(key).is_some_and(is_same) => Scheduling::unknown(),
