@@ -32,16 +32,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cluster::Snapshot;
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
-use crate::cluster::claims::{Holder, Place, holders};
+use crate::cluster::claims::{Holder, Place, TasksByAgent, holders};
+use crate::cluster::{SharedSet, Snapshot};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
 use addresses::{assign, assign_to, forget, note_owners, remember, sources};
 use adopt::Adopted;
 use bounds::{Bounds, Used};
-use desired::{Desired, DesiredSettings, Inputs, Programmed, Sources, desired, needs_settings};
+use desired::{Desired, DesiredSettings, Inputs, Programmed, Services, Sources, desired, needs_settings};
 use drain::Drain;
 use shares::SharedUse;
 use warnings::{address_warnings, warnings};
@@ -166,7 +166,7 @@ impl ClusterView {
     }
 
     /// Returns the VIPs that are kept although all their backends are on lost agents.
-    pub fn unreachable(&self) -> &BTreeSet<VipKey> {
+    pub fn unreachable(&self) -> &SharedSet<VipKey> {
         &self.table.unreachable
     }
 }
@@ -202,7 +202,7 @@ impl Plan {
     fn project(&mut self, services: &BTreeSet<ServiceKey>) {
         for key in services {
             match self.desired.services.get(key) {
-                Some(programmed) => self.state.services.insert(*key, programmed.service()),
+                Some(programmed) => self.state.services.insert(*key, programmed.service().into()),
                 None => self.state.services.remove(key),
             };
         }
@@ -214,7 +214,7 @@ impl Plan {
 struct Patch {
     services: BTreeSet<ServiceKey>,
     /// Services of `services` as they were before, as far as there were any.
-    before: BTreeMap<ServiceKey, Programmed>,
+    before: Services,
     /// Set when which services there are has changed, or what their ports are called.
     names: bool,
 }
@@ -413,7 +413,7 @@ impl Planner {
             if services.insert(key)
                 && let Some(programmed) = self.plan.desired.services.get(&key)
             {
-                before.insert(key, programmed.clone());
+                before.insert(key, Arc::clone(programmed));
             }
         }
         let are_taken = |places: &[Place]| match &self.cluster {
@@ -438,24 +438,34 @@ impl Planner {
         Some((Arc::clone(&self.plan), Reach::Services { services, names }))
     }
 
-    /// Compares table and plan with ones that are made as a whole, where they have followed changes since, and
-    /// goes by the whole ones. Returns false if they differ, which is a defect. To be called after a plan for the
-    /// same `actual` and `now`.
-    pub fn verify(&mut self, actual: &Actual, now: Timestamp) -> bool {
+    /// Returns table and plan as they are now, to be compared with ones that are made as a whole; `None` where they
+    /// have been made as a whole since they were last asked for. To be called after a plan for the same `actual` and
+    /// `now`.
+    pub fn check(&mut self, actual: &Actual, now: Timestamp) -> Option<PlanCheck> {
         let is_current = self.changed.is_empty() && self.is_current(actual, now);
         if !std::mem::take(&mut self.has_followed) || !is_current {
-            return true;
+            return None;
         }
+        // Of 50,000 servers only those that are leaving are asked about.
+        let leaving = self.drain.leaving();
+        let counts = leaving.iter().filter_map(|server| Some((*server, *actual.connections.get(server)?)));
+        let actual = Actual {
+            state: actual.state.clone(),
+            foreign: actual.foreign.clone(),
+            connections: counts.collect(),
+            node: actual.node.clone(),
+            ..Actual::default()
+        };
+        Some(PlanCheck { planner: self.clone(), actual, now })
+    }
+
+    /// Makes the table as a whole, and the next plan from it.
+    pub fn begin_anew(&mut self) {
         let memory = memory(&self.persisted);
-        let Some(cluster) = &mut self.cluster else { return true };
-        let table = VipTable::after(&cluster.snapshot, &self.settings.policy, &memory);
-        // Both are kept apart until here, so that a defect of one does not hide that of the other.
-        let is_same = table == cluster.table;
-        cluster.table = table;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.table = VipTable::after(&cluster.snapshot, &self.settings.policy, &memory);
+        }
         self.basis = None;
-        let revision = self.plan.revision;
-        self.plan(actual, now);
-        is_same && self.plan.revision == revision
     }
 
     /// Returns true if the plan is still good but for the VIPs that have changed.
@@ -557,7 +567,8 @@ impl Planner {
             if old.or(new).is_some_and(|programmed| !changed.contains(&programmed.vip)) {
                 return None;
             }
-            let are_needed = |programmed: &Programmed| are_packets && needs_settings(&programmed.scheduling);
+            let are_needed =
+                |programmed: &Arc<Programmed>| are_packets && needs_settings(&programmed.scheduling);
             if old.is_some_and(are_needed) != new.is_some_and(are_needed) {
                 return None;
             }
@@ -570,7 +581,7 @@ impl Planner {
         }
         self.servers = servers;
         let plan = Arc::make_mut(&mut self.plan);
-        let mut before = BTreeMap::new();
+        let mut before = Services::default();
         let mut part = part.services;
         for key in &services {
             let old = match part.remove(key) {
@@ -727,21 +738,54 @@ impl Planner {
     }
 }
 
-/// Answers to the question who has a place, which hold until the next document.
+/// Table and plan of one moment, which followed changes of the cluster. A copy that shares all large parts with the
+/// planner's own: changes that come meanwhile wait for nothing, and make no difference to it.
+#[derive(Debug)]
+pub struct PlanCheck {
+    planner: Planner,
+    actual: Actual,
+    now: Timestamp,
+}
+
+impl PlanCheck {
+    /// Returns true if table and plan are those that are made as a whole. Anything else is a defect. Takes time
+    /// with the size of the cluster.
+    pub fn is_right(self) -> bool {
+        let Self { mut planner, actual, now } = self;
+        let memory = memory(&planner.persisted);
+        let Some(cluster) = &mut planner.cluster else { return true };
+        let table = VipTable::after(&cluster.snapshot, &planner.settings.policy, &memory);
+        // Both are kept apart until here, so that a defect of one does not hide that of the other.
+        let is_same = table == cluster.table;
+        cluster.table = table;
+        planner.basis = None;
+        let revision = planner.plan.revision;
+        planner.plan(&actual, now);
+        is_same && planner.plan.revision == revision
+    }
+}
+
+/// Answers to the question who has a place, as long as they are asked for, which hold until the next document.
 #[derive(Clone, Debug, Default)]
-struct ClaimMemory(BTreeMap<Place, bool>);
+struct ClaimMemory {
+    answers: BTreeMap<Place, bool>,
+    /// Tasks by where they run, from the first question on.
+    by_agent: Option<TasksByAgent>,
+}
 
 impl ClaimMemory {
     /// Keeps the answers that a change of the cluster leaves as they are.
     fn follow(&mut self, before: &Snapshot, after: &Snapshot) {
-        if self.0.is_empty() {
+        let Some(by_agent) = &mut self.by_agent else { return };
+        by_agent.follow(before, after);
+        if self.answers.is_empty() {
             return;
         }
         // A task that had a place may have ended.
-        self.0.retain(|_, is_taken| !*is_taken);
-        let open: Vec<Place> = self.0.keys().cloned().collect();
-        let found = holders(&after.news(before), &open).into_iter();
-        self.0.extend(open.iter().cloned().zip(found.map(|holder| holder.is_some())));
+        self.answers.retain(|_, is_taken| !*is_taken);
+        let open: Vec<Place> = self.answers.keys().cloned().collect();
+        let found = by_agent.are_taken_by(&after.news(before), &open);
+        self.answers.extend(open.into_iter().zip(found));
     }
 
     /// Returns true for each place that a running task has by its agent's word.
@@ -750,17 +794,26 @@ impl ClaimMemory {
         if cluster.sync == SyncState::Cold {
             return vec![false; places.len()];
         }
-        // A server that leaves is asked about in every pass, and a large cluster is searched once.
-        let new: Vec<Place> = places.iter().filter(|place| !self.0.contains_key(place)).cloned().collect();
-        let found = holders(&cluster.snapshot, &new);
-        self.0.extend(new.iter().cloned().zip(found.iter().map(Option::is_some)));
-        places.iter().map(|place| self.0.get(place).copied().unwrap_or_default()).collect()
+        // A server that leaves is asked about in every pass, and only the first time its machine's tasks are looked at.
+        let is_new = |place: &&Place| !self.answers.contains_key(place);
+        let new: Vec<Place> = places.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let by_agent = self.by_agent.get_or_insert_with(|| TasksByAgent::new(&cluster.snapshot));
+            let found = by_agent.are_taken(&cluster.snapshot, &new);
+            self.answers.extend(new.into_iter().zip(found));
+        }
+        // What is not asked about any more has left, and each change would look at it.
+        if self.answers.len() > places.len() {
+            let asked: BTreeSet<&Place> = places.iter().collect();
+            self.answers.retain(|place, _| asked.contains(place));
+        }
+        places.iter().map(|place| self.answers.get(place).copied().unwrap_or_default()).collect()
     }
 }
 
 /// Returns the number of a service's servers that are not leaving.
-fn staying(programmed: &Programmed) -> usize {
-    let conditions = programmed.servers.values().map(|member| member.backend.condition);
+fn staying(programmed: &Arc<Programmed>) -> usize {
+    let conditions = programmed.servers.values().map(|backend| backend.condition);
     conditions.filter(|condition| *condition != Condition::Gone).count()
 }
 

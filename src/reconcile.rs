@@ -9,8 +9,9 @@
 //!
 //! A pass for a new snapshot, or for a server that may have drained, takes the kernel to be as the last pass
 //! left it; every other pass reads it. Before an audit everything is looked through in slices, and a change waits for
-//! one of them at most. What another program changes is therefore found by the next audit, or at
-//! once where the kernel tells of it. A poll that brings nothing new makes no pass.
+//! one of them at most. After it the plan is compared with one that is made as a whole, by another thread. What
+//! another program changes is therefore found by the next audit, or at once where the kernel tells of it. A poll
+//! that brings nothing new makes no pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,6 +165,10 @@ impl<D: DataPlane> Reconciler<D> {
                     }
                     Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                     Ok(()) = inputs.dns.changed() => break Cause::Dns,
+                    // The next pass goes by the book: what is wrong is the plan.
+                    is_wrong = self.passes.end_check() => if is_wrong {
+                        break Cause::Cluster;
+                    },
                     () = inputs.network.notified() => break Cause::Network,
                 }
             };
@@ -257,11 +262,14 @@ impl<D: DataPlane> Reconciler<D> {
         self.passes.take_feed(feed)
     }
 
-    /// Makes one pass.
+    /// Makes one pass, and another one if its plan turns out to be wrong.
     pub async fn pass(&mut self, cause: Cause) {
         // Nothing can ask.
         let (_, mut questions) = mpsc::channel(1);
         self.passes.pass(cause, &mut questions).await;
+        if self.passes.is_checking() && self.passes.end_check().await {
+            self.passes.pass(Cause::Cluster, &mut questions).await;
+        }
     }
 }
 

@@ -242,7 +242,7 @@ fn programmed(number: u32) -> (ServiceKey, Programmed) {
     let programmed = Programmed {
         vip: VipKey { host: Host::Named(name(number)), protocol: Protocol::Tcp, port: 80 },
         scheduling: Scheduling { scheduler: "wlc".to_owned(), flags: 0 },
-        servers: BTreeMap::new(),
+        servers: SharedMap::default(),
         port_names: ["http".to_owned()].into(),
     };
     (key, programmed)

@@ -22,9 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::registry::{RegisteredKey, RegisteredTask, short_id};
-use super::{Snapshot, Task};
+use super::shared::{Change, Changes};
+use super::{SharedMap, Snapshot, Task, TaskKey};
 
 /// Address and port of a backend, with the task that has or had it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,16 +100,123 @@ pub fn holders<'a>(snapshot: &'a Snapshot, places: &'a [Place]) -> Vec<Option<Ho
     if places.is_empty() {
         return Vec::new();
     }
-    let mut search = Search::new(snapshot, places);
-    let running =
-        snapshot.tasks.values().filter(|task| task.state.is_serving() && !snapshot.kept.contains(&task.key));
-    for task in running {
-        search.task(snapshot, task);
-    }
-    for (key, task) in snapshot.names.tasks.iter().filter(|(_, task)| !task.is_kept) {
-        search.registered(snapshot, key, task);
-    }
+    let addresses: BTreeSet<IpAddr> = snapshot.agents.values().filter_map(|agent| agent.address).collect();
+    let mut search = Search::new(snapshot, places, |address| addresses.contains(address));
+    search.all(snapshot);
     search.found
+}
+
+/// Running tasks by their agents. Who has a place is on its machine, so that not all tasks are looked at for each
+/// task that ends.
+#[derive(Clone, Debug, Default)]
+pub struct TasksByAgent {
+    /// Tasks with VIPs by the ids of their agents, in their order.
+    tasks: SharedMap<Arc<str>, Arc<[TaskKey]>>,
+    /// All running tasks likewise.
+    names: SharedMap<Arc<str>, Arc<[RegisteredKey]>>,
+    /// Ids of the agents at each address.
+    agents: BTreeMap<IpAddr, Vec<String>>,
+}
+
+impl TasksByAgent {
+    pub fn new(snapshot: &Snapshot) -> Self {
+        let mut by_agent = Self::default();
+        by_agent.follow(&Snapshot::default(), snapshot);
+        by_agent
+    }
+
+    /// Goes on from the tasks of `before` to those of `after`.
+    pub fn follow(&mut self, before: &Snapshot, after: &Snapshot) {
+        let tasks = before.tasks.changes(&after.tasks);
+        note_changes(&mut self.tasks, tasks, |task| &task.agent_id);
+        let names = before.names.tasks.changes(&after.names.tasks);
+        note_changes(&mut self.names, names, |task| &task.agent);
+        if before.agents != after.agents {
+            self.agents.clear();
+            for (id, agent) in &after.agents {
+                let Some(address) = agent.address else { continue };
+                self.agents.entry(address).or_default().push(id.clone());
+            }
+        }
+    }
+
+    /// Returns true for each of the places that a running task has, as [`holders`] finds it.
+    pub fn are_taken(&self, snapshot: &Snapshot, places: &[Place]) -> Vec<bool> {
+        let mut search = self.search(snapshot, places);
+        for machine in
+            places.iter().flat_map(|place| self.machines(snapshot, place)).collect::<BTreeSet<&str>>()
+        {
+            let tasks = self.tasks.get(machine).into_iter().flat_map(|keys| keys.iter());
+            tasks.filter_map(|key| snapshot.tasks.get(key)).for_each(|task| search.task(snapshot, task));
+            let names = self.names.get(machine).into_iter().flat_map(|keys| keys.iter());
+            let names = names.filter_map(|key| snapshot.names.tasks.get_key_value(key));
+            names.for_each(|(key, task)| search.registered(snapshot, key, task));
+        }
+        search.found.iter().map(Option::is_some).collect()
+    }
+
+    /// Returns true for each of the places that a running task of `news` has: some tasks of the snapshot that was
+    /// followed last.
+    pub fn are_taken_by(&self, news: &Snapshot, places: &[Place]) -> Vec<bool> {
+        let mut search = self.search(news, places);
+        search.all(news);
+        search.found.iter().map(Option::is_some).collect()
+    }
+
+    fn search<'a>(&self, snapshot: &'a Snapshot, places: &'a [Place]) -> Search<'a> {
+        Search::new(snapshot, places, |address| self.agents.contains_key(address))
+    }
+
+    /// Returns the ids of the agents whose tasks can have a place.
+    fn machines<'a>(
+        &'a self,
+        snapshot: &Snapshot,
+        place: &'a Place,
+    ) -> impl Iterator<Item = &'a str> + use<'a> {
+        let at_agent = self.agents.get(&place.address.ip());
+        // Elsewhere it is the same agent as before, by its id or by its address.
+        let own = at_agent.is_none().then_some(&*place.agent).filter(|agent| !agent.is_empty());
+        let address = own.and_then(|own| snapshot.agents.get(own)?.address);
+        let alike = at_agent.or_else(|| self.agents.get(&address?));
+        own.into_iter().chain(alike.into_iter().flatten().map(String::as_str))
+    }
+}
+
+/// Takes changed tasks over into the lists of their agents.
+fn note_changes<'s, K: Ord + Clone, T: PartialEq + 's>(
+    lists: &mut SharedMap<Arc<str>, Arc<[K]>>,
+    changes: Changes<'s, K, Arc<T>>,
+    agent: impl Fn(&T) -> &Arc<str>,
+) {
+    // Collected first, so that the first picture makes each list once.
+    let mut by_agent: BTreeMap<&Arc<str>, (BTreeSet<&K>, Vec<K>)> = BTreeMap::new();
+    for change in changes {
+        let (key, gone, come) = match change {
+            Change::Added(key, come) => (key, None, Some(come)),
+            Change::Changed(key, gone, come) => (key, Some(gone), Some(come)),
+            Change::Removed(key, gone) => (key, Some(gone), None),
+        };
+        if let (Some(gone), Some(come)) = (gone, come)
+            && agent(gone) == agent(come)
+        {
+            continue;
+        }
+        if let Some(gone) = gone {
+            by_agent.entry(agent(gone)).or_default().0.insert(key);
+        }
+        if let Some(come) = come {
+            by_agent.entry(agent(come)).or_default().1.push(key.clone());
+        }
+    }
+    for (agent, (gone, come)) in by_agent {
+        let known = lists.get(agent).into_iter().flat_map(|keys| keys.iter());
+        let mut keys: Vec<K> = known.filter(|key| !gone.contains(key)).cloned().chain(come).collect();
+        keys.sort_unstable();
+        match keys.is_empty() {
+            true => drop(lists.remove(agent)),
+            false => drop(lists.insert(Arc::clone(agent), keys.into())),
+        }
+    }
 }
 
 /// An agent, by its address and by its id.
@@ -155,7 +264,8 @@ impl<'c> Claimant<'c> {
 }
 
 impl<'a> Search<'a> {
-    fn new(snapshot: &'a Snapshot, places: &'a [Place]) -> Self {
+    /// `is_agents` tells the addresses of agents.
+    fn new(snapshot: &'a Snapshot, places: &'a [Place], is_agents: impl Fn(&IpAddr) -> bool) -> Self {
         let mut search = Self {
             places,
             ids: places.iter().map(|place| short_id(&place.task)).collect(),
@@ -164,11 +274,9 @@ impl<'a> Search<'a> {
             elsewhere: BTreeMap::new(),
             containers: BTreeMap::new(),
         };
-        let addresses: BTreeSet<IpAddr> =
-            snapshot.agents.values().filter_map(|agent| agent.address).collect();
         for (number, place) in places.iter().enumerate() {
             let (address, port) = (place.address.ip(), place.address.port());
-            if addresses.contains(&address) {
+            if is_agents(&address) {
                 search.on_agents.entry(address).or_default().entry(port).or_default().push(number);
                 continue;
             }
@@ -190,7 +298,17 @@ impl<'a> Search<'a> {
         search
     }
 
+    /// Looks at all tasks.
+    fn all(&mut self, snapshot: &'a Snapshot) {
+        snapshot.tasks.values().for_each(|task| self.task(snapshot, task));
+        snapshot.names.tasks.iter().for_each(|(key, task)| self.registered(snapshot, key, task));
+    }
+
     fn task(&mut self, snapshot: &'a Snapshot, task: &'a Task) {
+        // Those that are kept have given way.
+        if !task.state.is_serving() || snapshot.kept.contains(&task.key) {
+            return;
+        }
         let address = snapshot.agents.get(&*task.agent_id).and_then(|agent| agent.address);
         // Most tasks of a cluster have none of the places.
         if !self.is_concerned(address, task.addresses.iter().map(|reported| reported.address)) {
@@ -212,6 +330,9 @@ impl<'a> Search<'a> {
     }
 
     fn registered(&mut self, snapshot: &'a Snapshot, key: &'a RegisteredKey, task: &'a RegisteredTask) {
+        if task.is_kept {
+            return;
+        }
         let (agent, framework) = (&*task.agent, &*key.framework);
         let address = snapshot.agents.get(agent).and_then(|agent| agent.address);
         if !self.is_concerned(address, task.addresses.iter().copied()) {

@@ -114,11 +114,26 @@ impl<K: Ord, V> SharedMap<K, V> {
         self.chunks.get(chunk)?.get(place).map(|(_, value)| value)
     }
 
+    /// Returns the entry of `key`.
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        let (chunk, Ok(place)) = self.find(key) else { return None };
+        self.chunks.get(chunk)?.get(place).map(|(key, value)| (key, value))
+    }
+
     /// Returns the first entry whose key is `key` or greater.
     pub fn first_from(&self, key: &K) -> Option<(&K, &V)> {
+        self.iter_from(key).next()
+    }
+
+    /// Iterates over the entries whose keys are `key` or greater, in their order.
+    pub fn iter_from<'m>(&'m self, key: &K) -> impl Iterator<Item = (&'m K, &'m V)> + use<'m, K, V> {
         let (chunk, within) = self.find(key);
         let within = within.unwrap_or_else(|place| place);
-        self.chunks.get(chunk)?.get(within).map(|(key, value)| (key, value))
+        let chunks = self.chunks.get(chunk..).unwrap_or_default();
+        chunks.iter().flat_map(|chunk| chunk.iter()).skip(within).map(|(key, value)| (key, value))
     }
 
     /// Returns true if there is an entry for `key`.
@@ -249,6 +264,13 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         let chunks = Arc::make_mut(&mut self.chunks).iter_mut();
         chunks.flat_map(|chunk| Arc::make_mut(chunk).iter_mut().map(|(_, value)| value))
+    }
+
+    /// Iterates over the entries in the order of their keys, with values to be changed. Copies all of them that
+    /// another map has as well.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        let chunks = Arc::make_mut(&mut self.chunks).iter_mut();
+        chunks.flat_map(|chunk| Arc::make_mut(chunk).iter_mut().map(|(key, value)| (&*key, value)))
     }
 
     /// Removes the entries for which `is_kept` does not hold. Chunks of which all entries stay remain shared.
@@ -416,12 +438,29 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     }
 }
 
+/// Keeps the last one of equal keys.
+impl<K: Ord + Clone, V: Clone, const N: usize> From<[(K, V); N]> for SharedMap<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
 impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = Box<dyn Iterator<Item = (&'a K, &'a V)> + 'a>;
 
     fn into_iter(self) -> Self::IntoIter {
         Box::new(self.iter())
+    }
+}
+
+/// Tests look for what they know is there.
+#[cfg(test)]
+impl<K: Ord, V> std::ops::Index<&K> for SharedMap<K, V> {
+    type Output = V;
+
+    fn index(&self, key: &K) -> &V {
+        self.get(key).unwrap()
     }
 }
 
@@ -490,6 +529,11 @@ impl<K> SharedSet<K> {
 }
 
 impl<K: Ord> SharedSet<K> {
+    /// Iterates over the members that are `first` or greater, in their order.
+    pub fn iter_from<'m>(&'m self, first: &K) -> impl Iterator<Item = &'m K> + use<'m, K> {
+        self.0.iter_from(first).map(|(member, ())| member)
+    }
+
     /// Returns true for a member.
     pub fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where

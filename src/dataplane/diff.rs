@@ -8,9 +8,11 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::op::Op;
 use super::state::{Connections, Link, RealServer, Service, ServiceKey, State};
+use crate::cluster::SharedMap;
 
 /// Lists the operations that lead from `actual` to `desired`, in an order in which no client sees a
 /// half-made change:
@@ -108,7 +110,7 @@ fn delete<'s>(found: impl Iterator<Item = &'s ServiceKey>, desired: &State, ops:
 
 fn add_and_change<'s>(
     actual: &State,
-    wanted: impl Iterator<Item = (&'s ServiceKey, &'s Service)>,
+    wanted: impl Iterator<Item = (&'s ServiceKey, &'s Arc<Service>)>,
     seed: u64,
     ops: &mut Vec<Op>,
 ) {
@@ -117,6 +119,7 @@ fn add_and_change<'s>(
         wanted.servers.keys().any(|server| found.is_none_or(|found| !found.servers.contains_key(server)))
     };
     let (growing, others): (Vec<_>, Vec<_>) = wanted.partition(|(key, wanted)| grows(key, wanted));
+    let none = SharedMap::default();
     for (key, wanted) in others.into_iter().chain(growing) {
         let servers = match actual.services.get(key) {
             Some(found) => {
@@ -128,7 +131,7 @@ fn add_and_change<'s>(
             }
             None => {
                 ops.push(Op::AddService(*key, wanted.scheduling.clone()));
-                &BTreeMap::new()
+                &none
             }
         };
         real_servers(*key, servers, wanted, seed, ops);
@@ -137,7 +140,7 @@ fn add_and_change<'s>(
 
 fn real_servers(
     key: ServiceKey,
-    found: &BTreeMap<SocketAddr, RealServer>,
+    found: &SharedMap<SocketAddr, RealServer>,
     wanted: &Service,
     seed: u64,
     ops: &mut Vec<Op>,

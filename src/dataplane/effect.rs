@@ -1,10 +1,11 @@
 //! Effects of operations on a state, as the kernel has them: one definition for the simulated kernel, and for
 //! what the reconciler knows of the real one between two readings.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::op::Op;
 use super::state::{Foreign, Link, Service, ServiceKey, State};
+use crate::cluster::SharedMap;
 
 /// Carries out one operation on `state`, beside services that are not ours.
 ///
@@ -64,12 +65,12 @@ pub fn carry_out(state: &mut State, foreign: &[Foreign], op: &Op) -> Result<(), 
 ///
 /// # Errors
 /// The refusal that the kernel would answer with; nothing is changed then.
-pub fn carry_out_service(services: &mut BTreeMap<ServiceKey, Service>, op: &Op) -> Result<(), String> {
+pub fn carry_out_service(services: &mut SharedMap<ServiceKey, Arc<Service>>, op: &Op) -> Result<(), String> {
     match op {
         Op::AddService(key, scheduling) => {
             absent(!services.contains_key(key))?;
-            let service = Service { scheduling: scheduling.clone(), servers: BTreeMap::new() };
-            services.insert(*key, service);
+            let service = Service { scheduling: scheduling.clone(), servers: SharedMap::default() };
+            services.insert(*key, service.into());
         }
         Op::SetService(key, scheduling) => service(services, key)?.scheduling = scheduling.clone(),
         Op::DelService(key) => present(services.remove(key).is_some())?,
@@ -90,10 +91,10 @@ pub fn carry_out_service(services: &mut BTreeMap<ServiceKey, Service>, op: &Op) 
 }
 
 fn service<'s>(
-    services: &'s mut BTreeMap<ServiceKey, Service>,
+    services: &'s mut SharedMap<ServiceKey, Arc<Service>>,
     key: &ServiceKey,
 ) -> Result<&'s mut Service, String> {
-    services.get_mut(key).ok_or_else(|| "no such service".to_owned())
+    services.get_mut(key).map(Arc::make_mut).ok_or_else(|| "no such service".to_owned())
 }
 
 fn absent(condition: bool) -> Result<(), String> {

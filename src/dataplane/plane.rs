@@ -6,12 +6,14 @@
 //! plane and belong to [`super::host`]. [`super::kernel`] chooses and opens a plane.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::connects::Seen;
 use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::{Depth, Unreached};
 use super::state::{Connections, Foreign, Route, ServerKey, Service, ServiceKey, Timeouts};
+use crate::cluster::SharedMap;
 
 pub mod ebpf;
 pub mod ipvs;
@@ -86,7 +88,7 @@ pub trait Plane: Send {
 /// Everything that a plane holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlaneReading {
-    pub services: BTreeMap<ServiceKey, Service>,
+    pub services: SharedMap<ServiceKey, Arc<Service>>,
     /// Services in the same table that are not ours.
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<ServerKey, Connections>,

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::rules::RuleSet;
-use crate::cluster::Protocol;
+use crate::cluster::{Protocol, SharedMap};
 
 /// Identity of a virtual service: protocol, address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ impl Scheduling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub scheduling: Scheduling,
-    pub servers: BTreeMap<SocketAddr, RealServer>,
+    pub servers: SharedMap<SocketAddr, RealServer>,
 }
 
 /// A `local` route on our link: packets for `destination` are the node's own.
@@ -114,7 +115,8 @@ impl fmt::Display for Route {
 /// Everything of ours in a kernel; the desired and the actual state have this one type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    pub services: BTreeMap<ServiceKey, Service>,
+    /// A copy of the state shares them.
+    pub services: SharedMap<ServiceKey, Arc<Service>>,
     /// State of our link.
     pub link: Link,
     /// Host addresses on our link (the DNS listener's).

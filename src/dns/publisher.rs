@@ -122,7 +122,10 @@ impl Composer {
             let indexed = self.indexed.as_ref().map(|indexed| &indexed.snapshot);
             // Most changes are of the health of a task, which its names do not depend on.
             if !indexed.is_some_and(|indexed| Directory::is_same_of(indexed, &accepted.snapshot)) {
-                let directory = Directory::new(&accepted.snapshot);
+                let known = indexed.zip(catalog.tasks());
+                let followed =
+                    known.and_then(|(indexed, zone)| zone.directory().follow(indexed, &accepted.snapshot));
+                let directory = followed.unwrap_or_else(|| Directory::new(&accepted.snapshot));
                 let zone = TaskZone::new(directory, &self.settings.masters, serial);
                 catalog = catalog.with_tasks(Arc::new(zone));
                 is_new = true;

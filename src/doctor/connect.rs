@@ -282,8 +282,8 @@ async fn service(settings: &DoctorSettings, daemon: &DaemonFacts, address: Socke
     let backends: Vec<Backend> = match &table {
         Ok(table) => {
             let servers = table.services.get(&key(protocol)).map(|service| service.servers.clone());
-            let servers = servers.unwrap_or_default().into_iter();
-            servers.map(|(server, real)| of_kernel(server, real.weight, known)).collect()
+            let servers = servers.unwrap_or_default();
+            servers.iter().map(|(server, real)| of_kernel(*server, real.weight, known)).collect()
         }
         Err(_) => known.map(|vip| vip.backends.clone()).unwrap_or_default(),
     };

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -111,7 +112,7 @@ pub fn assign(
 /// names for which none was free.
 pub fn assign_to<'t>(
     persisted: &mut Persisted,
-    vips: impl Iterator<Item = (&'t VipKey, &'t Vip)>,
+    vips: impl Iterator<Item = (&'t VipKey, &'t Arc<Vip>)>,
     range4: &AddressRange,
     range6: &AddressRange,
     literals: Option<AddressRange>,
@@ -124,10 +125,10 @@ pub fn assign_to<'t>(
 
 /// VIPs in the order in which their names take addresses: it decides which of two names with the same hash gets the
 /// address that Minuteman gives it.
-struct Ranked<'t>(Vec<(&'t VipKey, &'t Vip)>);
+struct Ranked<'t>(Vec<(&'t VipKey, &'t Arc<Vip>)>);
 
 impl<'t> Ranked<'t> {
-    fn of(vips: impl Iterator<Item = (&'t VipKey, &'t Vip)>) -> Self {
+    fn of(vips: impl Iterator<Item = (&'t VipKey, &'t Arc<Vip>)>) -> Self {
         let mut ranked: Vec<_> = vips.collect();
         ranked.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
         Self(ranked)

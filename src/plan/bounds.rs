@@ -6,17 +6,18 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::addresses::room;
-use super::desired::{Desired, DesiredSettings, Member};
+use super::desired::{Desired, DesiredSettings, Programmed, Services};
 use super::shares::{SharedUse, divide, is_ample};
 use crate::cluster::Skipped;
 use crate::dataplane::{PlaneBounds, ServiceKey};
 use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
-use crate::vip::{Tenants, Vip, VipKey, VipTable};
+use crate::vip::{Backend, Tenants, Vip, VipKey, VipTable};
 
 /// Bounds of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Bounds {
         // Of one app the first items get places, so that this order decides which of its VIPs stay.
         let (known, new): (Vec<_>, Vec<_>) =
             table.vips.iter().partition(|(key, _)| persisted.vips.contains_key(key));
-        let serving: Vec<(&VipKey, &Vip)> = known.into_iter().chain(new).collect();
+        let serving: Vec<(&VipKey, &Arc<Vip>)> = known.into_iter().chain(new).collect();
         // Those that were vacated last come first; tasks of one without a time are being started.
         vacant.sort_by_key(|(_, since)| Reverse(since.unwrap_or(Timestamp::MAX)));
         let unknown = Tenants::default();
@@ -131,19 +132,24 @@ impl Bounds {
         let per_service = servers_per_service - reserve(servers_per_service);
         // Each VIP first: backends that it cannot have anyway take no share of the room for all.
         let mut left_out = 0;
-        for (key, programmed) in &mut desired.services {
-            if programmed.servers.len() > per_service {
-                let text = format!("a VIP can have {per_service} backends with eBPF");
-                let alone = [(key, &mut programmed.servers)];
-                left_out += confine(&mut desired.skipped, alone, per_service, &text);
-            }
+        let Desired { services, skipped, .. } = desired;
+        let large = services.iter().filter(|(_, programmed)| programmed.servers.len() > per_service);
+        for (key, programmed) in
+            large.map(|(key, programmed)| (*key, Arc::clone(programmed))).collect::<Vec<_>>()
+        {
+            let text = format!("a VIP can have {per_service} backends with eBPF");
+            left_out += confine(skipped, services, &[(key, programmed)], per_service, &text);
         }
         let room = servers - reserve(servers);
         let text = format!(
             "the eBPF maps hold {servers} backends of all VIPs, an eighth of which is for those that are leaving"
         );
-        let all = desired.services.iter_mut().map(|(key, programmed)| (key, &mut programmed.servers));
-        left_out + confine(&mut desired.skipped, all, room, &text)
+        // The usual case copies nothing.
+        if services.values().map(|programmed| programmed.servers.len()).sum::<usize>() <= room {
+            return left_out;
+        }
+        let all: Vec<_> = services.iter().map(|(key, programmed)| (*key, Arc::clone(programmed))).collect();
+        left_out + confine(skipped, services, &all, room, &text)
     }
 
     /// Returns the use of what tenants share. The cost grows with the number of tenants only where little is left.
@@ -159,7 +165,7 @@ impl Bounds {
         let mut uses = vec![SharedUse::new("VIPs", persisted.vips.len(), self.vips, vips)];
         if let Some(plane) = self.plane {
             let members = desired.services.values().flat_map(|programmed| programmed.servers.values());
-            let tenants = members.map(|member| &member.backend.tenants);
+            let tenants = members.map(|backend| &backend.tenants);
             let name = "backends in the eBPF maps";
             uses.push(SharedUse::new(name, used.servers + used.leaving, plane.servers, tenants));
         }
@@ -183,29 +189,33 @@ fn reserve(servers: usize) -> usize {
     servers / 8
 }
 
-/// Leaves out what has no room of the servers of these services. Returns their number.
-fn confine<'s>(
+/// Leaves out of `services` what has no room of the servers of `some` of them. Returns their number.
+fn confine(
     skipped: &mut Vec<Skipped>,
-    services: impl IntoIterator<Item = (&'s ServiceKey, &'s mut BTreeMap<SocketAddr, Member>)>,
+    services: &mut Services,
+    some: &[(ServiceKey, Arc<Programmed>)],
     room: usize,
     bound: &str,
 ) -> usize {
-    let mut services: Vec<_> = services.into_iter().collect();
-    if services.iter().map(|(_, servers)| servers.len()).sum::<usize>() <= room {
-        return 0;
-    }
     let members =
-        || services.iter().flat_map(|(key, servers)| servers.iter().map(move |server| (*key, server)));
-    let items: Vec<&Tenants> = members().map(|(_, (_, member))| &member.backend.tenants).collect();
+        || some.iter().flat_map(|(key, known)| known.servers.iter().map(move |server| (*key, server)));
+    let items: Vec<&Tenants> = members().map(|(_, (_, backend))| &backend.tenants).collect();
     let division = divide(&items, room);
-    let named = members().map(|(key, (address, member))| {
-        (&member.backend.tenants, member.backend.task.to_string(), format!("{address} of {key}"))
+    let named = members().map(|(key, (address, backend))| {
+        (&backend.tenants, backend.task.to_string(), format!("{address} of {key}"))
     });
     skipped.extend(division.records(named, "backends", bound));
     let left_out = division.admitted.iter().filter(|admitted| !**admitted).count();
     let mut admitted = division.admitted.into_iter();
-    for (_, servers) in &mut services {
-        servers.retain(|_, _| admitted.next() != Some(false));
+    for (key, programmed) in some {
+        let is_admitted = |_: &SocketAddr, _: &Backend| admitted.next() != Some(false);
+        let mut servers = programmed.servers.clone();
+        servers.retain(is_admitted);
+        if servers.len() < programmed.servers.len()
+            && let Some(known) = services.get_mut(key)
+        {
+            Arc::make_mut(known).servers = servers;
+        }
     }
     left_out
 }

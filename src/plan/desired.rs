@@ -6,10 +6,11 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::cluster::Skipped;
+use crate::cluster::{SharedMap, Skipped};
 use crate::dataplane::rules::{self, RuleInputs, RuleSet};
 use crate::dataplane::settings::Denied;
 use crate::dataplane::{
@@ -52,36 +53,17 @@ pub struct Sources {
     pub v6: Option<IpAddr>,
 }
 
-/// A server of a virtual service, with the task behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub backend: Backend,
-    /// Share of new connections; usually the backend's, but what an earlier run left in the kernel
-    /// keeps its own.
-    pub weight: u32,
-}
-
-impl Member {
-    /// A server with the weight that its backend's condition gives.
-    pub fn new(backend: Backend) -> Self {
-        Self { weight: backend.weight(), backend }
-    }
-
-    /// Decides between this task and one that claims the same address.
-    fn meet(&mut self, other: Backend) {
-        self.backend.meet(other);
-        self.weight = self.backend.weight();
-    }
-}
+/// Virtual services of a node. A copy shares them.
+pub type Services = SharedMap<ServiceKey, Arc<Programmed>>;
 
 /// A virtual service and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programmed {
     pub vip: VipKey,
     pub scheduling: Scheduling,
-    /// Servers by the address that this node uses, which for its own containers can differ from the one
-    /// that other nodes use.
-    pub servers: BTreeMap<SocketAddr, Member>,
+    /// Servers with the tasks behind them, by the address that this node uses, which for its own containers can
+    /// differ from the one that other nodes use. Usually those of the table, and shared with it.
+    pub servers: SharedMap<SocketAddr, Backend>,
     /// Names of the task ports that serve the VIP, as written.
     pub port_names: BTreeSet<String>,
 }
@@ -93,7 +75,7 @@ impl Programmed {
         Service {
             scheduling: self.scheduling.clone(),
             servers: servers
-                .map(|(address, member)| (*address, RealServer::masquerade(member.weight)))
+                .map(|(address, backend)| (*address, RealServer::masquerade(backend.weight())))
                 .collect(),
         }
     }
@@ -107,7 +89,7 @@ pub fn needs_settings(scheduling: &Scheduling) -> bool {
 /// The desired state, with the reasons for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    pub services: BTreeMap<ServiceKey, Programmed>,
+    pub services: Services,
     /// Everything but services: link, addresses, routes, settings and rules.
     pub beside_services: State,
     pub skipped: Vec<Skipped>,
@@ -124,7 +106,9 @@ pub struct Desired {
 impl Desired {
     /// Returns the state to compare with the kernel.
     pub fn state(&self) -> State {
-        let services = self.services.iter().map(|(key, programmed)| (*key, programmed.service())).collect();
+        let service =
+            |(key, programmed): (&ServiceKey, &Arc<Programmed>)| (*key, programmed.service().into());
+        let services = self.services.iter().map(service).collect();
         State { services, ..self.beside_services.clone() }
     }
 }
@@ -167,7 +151,7 @@ pub fn beside_services(settings: &DesiredSettings, sources: Sources, node: &Node
 pub fn desired(inputs: Inputs<'_>) -> Desired {
     let Inputs { table, vacant, settings, sources, node, .. } = inputs;
     let mut desired = Desired { skipped: table.skipped.clone(), ..Desired::default() };
-    let none = Vip::default();
+    let none = Arc::new(Vip::default());
     let vacant = vacant.iter().filter(|key| !table.vips.contains_key(key)).map(|key| (key, &none));
     let foreign = foreign_keys(inputs.foreign);
     // Names come before addresses in this order, so that a literal never takes a name's service.
@@ -263,8 +247,8 @@ impl Inputs<'_> {
         let DesiredSettings { range4, range6, listeners, .. } = self.settings;
         let host = Host::Literal(address);
         // Keys are sorted by host, so the first one at or behind this tells.
-        let is_literal =
-            || self.table.vips.range(VipKey::first(&host)..).next().is_some_and(|(key, _)| key.host == host);
+        let first = || self.table.vips.first_from(&VipKey::first(&host));
+        let is_literal = || first().is_some_and(|(key, _)| key.host == host);
         if let Some(kind) = reserved::kind(address) {
             // A cluster of one machine may know its agent by a loopback address.
             return (!address.is_loopback() || !self.agents.contains(&address)).then_some(kind);
@@ -305,31 +289,7 @@ impl Inputs<'_> {
         if address.is_ipv6() && !self.node.addresses.iter().any(IpAddr::is_ipv6) {
             return skip(desired, vip_key, vip, Some(key), "this node has no IPv6 address");
         }
-        let mut servers: BTreeMap<SocketAddr, Member> = BTreeMap::new();
-        for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
-            // One bad backend costs itself alone; the VIP's other backends go on serving.
-            if let Some(kind) = self.unusable_backend(seen.ip()) {
-                desired.refused.insert(vip_key.clone());
-                desired.skipped.push(Skipped {
-                    task: backend.task.to_string(),
-                    value: Some(seen.to_string()),
-                    reason: format!("{vip_key} can't use this backend: {} is {kind}", seen.ip()),
-                    ..Skipped::default()
-                });
-                continue;
-            }
-            // IPVS sends past the rules that map ports, so backends on this node are reached in their
-            // container.
-            let here = match self.node.capabilities.bypasses_port_mappings {
-                true => backend.seen_from(seen, &self.node.addresses),
-                false => seen,
-            };
-            // Two ports of the agent may be mapped to one of a container, and are one server from here.
-            match servers.entry(here) {
-                Entry::Occupied(mut known) => known.get_mut().meet(backend.clone()),
-                Entry::Vacant(free) => drop(free.insert(Member::new(backend.clone()))),
-            }
-        }
+        let servers = self.servers(address, vip_key, vip, desired);
         // A plane with one way to choose reports that one, so that comparing with the kernel finds no
         // difference.
         let scheduling = match self.node.capabilities.own_scheduler {
@@ -342,7 +302,52 @@ impl Inputs<'_> {
             None => scheduling(vip, &self.settings.scheduler),
         };
         let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
-        desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names });
+        desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names }.into());
+    }
+
+    /// Returns the servers of a VIP's service at `address`. What can't be used is left out with a reason.
+    fn servers(
+        &self,
+        address: IpAddr,
+        vip_key: &VipKey,
+        vip: &Vip,
+        desired: &mut Desired,
+    ) -> SharedMap<SocketAddr, Backend> {
+        // IPVS sends past the rules that map ports, so backends on this node are reached in their
+        // container.
+        let here = |seen: SocketAddr, backend: &Backend| match self.node.capabilities.bypasses_port_mappings {
+            true => backend.seen_from(seen, &self.node.addresses),
+            false => seen,
+        };
+        let is_plain = |(seen, backend): (&SocketAddr, &Backend)| {
+            seen.is_ipv4() == address.is_ipv4()
+                && here(*seen, backend) == *seen
+                && self.unusable_backend(seen.ip()).is_none()
+        };
+        // The usual VIP: the table has them as they are wanted here.
+        if vip.backends.iter().all(is_plain) {
+            return vip.backends.clone();
+        }
+        let mut servers: BTreeMap<SocketAddr, Backend> = BTreeMap::new();
+        for (&seen, backend) in vip.backends.iter().filter(|(seen, _)| seen.is_ipv4() == address.is_ipv4()) {
+            // One bad backend costs itself alone; the VIP's other backends go on serving.
+            if let Some(kind) = self.unusable_backend(seen.ip()) {
+                desired.refused.insert(vip_key.clone());
+                desired.skipped.push(Skipped {
+                    task: backend.task.to_string(),
+                    value: Some(seen.to_string()),
+                    reason: format!("{vip_key} can't use this backend: {} is {kind}", seen.ip()),
+                    ..Skipped::default()
+                });
+                continue;
+            }
+            // Two ports of the agent may be mapped to one of a container, and are one server from here.
+            match servers.entry(here(seen, backend)) {
+                Entry::Occupied(mut known) => known.get_mut().meet(backend.clone()),
+                Entry::Vacant(free) => drop(free.insert(backend.clone())),
+            }
+        }
+        servers.into_iter().collect()
     }
 }
 
@@ -374,11 +379,7 @@ fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
 }
 
 /// Networks whose traffic is ours: the ranges, and literal VIPs outside of them.
-fn vip_networks(
-    services: &BTreeMap<ServiceKey, Programmed>,
-    settings: &DesiredSettings,
-    node: &Node,
-) -> BTreeSet<IpNet> {
+fn vip_networks(services: &Services, settings: &DesiredSettings, node: &Node) -> BTreeSet<IpNet> {
     let has_ipv6 = node.addresses.iter().any(IpAddr::is_ipv6);
     let ranges = [&settings.range4, &settings.range6];
     // Without IPv6 a route for its range would fail in every pass.

@@ -16,11 +16,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::desired::{Desired, Member, Programmed};
+use super::desired::{Desired, Programmed, Services};
 use super::shares::divide;
 use crate::cluster::Protocol;
 use crate::cluster::claims::Place;
@@ -112,7 +113,7 @@ impl Drain {
     pub fn update(
         &mut self,
         desired: &Desired,
-        last: &BTreeMap<ServiceKey, Programmed>,
+        last: &Services,
         actual: &Actual,
         (now, limit): (Timestamp, Duration),
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
@@ -126,7 +127,7 @@ impl Drain {
         &mut self,
         services: &BTreeSet<ServiceKey>,
         desired: &Desired,
-        last: &BTreeMap<ServiceKey, Programmed>,
+        last: &Services,
         actual: &Actual,
         times: (Timestamp, Duration),
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
@@ -141,7 +142,7 @@ impl Drain {
         &mut self,
         servers: Vec<ServerKey>,
         desired: &Desired,
-        last: &BTreeMap<ServiceKey, Programmed>,
+        last: &Services,
         actual: &Actual,
         (now, limit): (Timestamp, Duration),
         are_taken: impl FnOnce(&[Place]) -> Vec<bool>,
@@ -149,10 +150,8 @@ impl Drain {
         let mut next = BTreeMap::new();
         // One whose task is there again starts anew when it leaves another time.
         self.resumed.retain(|(service, server), _| {
-            let member = desired.services.get(service).and_then(|programmed| programmed.servers.get(server));
-            member.is_none_or(|member| {
-                matches!(member.backend.condition, Condition::Gone | Condition::Inherited)
-            })
+            let backend = desired.services.get(service).and_then(|programmed| programmed.servers.get(server));
+            backend.is_none_or(|backend| matches!(backend.condition, Condition::Gone | Condition::Inherited))
         });
         // A server that is wanted again is not in the surplus, and by that no longer leaves.
         for server in servers.iter().copied().filter(|server| !self.done.contains(server)) {
@@ -161,7 +160,7 @@ impl Drain {
                 // Only the plan before can name the task; after a start there is none, and the limit is the
                 // usual one.
                 let known = last.get(&server.0).and_then(|programmed| programmed.servers.get(&server.1));
-                Leaving::new(known.map(|member| &member.backend), now, limit)
+                Leaving::new(known, now, limit)
             });
             let connections = actual.connections.get(&server).copied().unwrap_or_default();
             if !leaving.is_over(connections, now) {
@@ -187,8 +186,11 @@ impl Drain {
 
     /// Puts the leaving servers into `desired`, in place of those that it has from before.
     pub fn apply(&self, desired: &mut Desired) {
-        for programmed in desired.services.values_mut() {
-            forget_gone(programmed);
+        // Looked for first: what is not changed stays shared with the plan before.
+        let outdated: Vec<ServiceKey> =
+            desired.services.iter().filter(|(_, known)| has_gone(known)).map(|(key, _)| *key).collect();
+        for key in outdated {
+            desired.services.get_mut(&key).into_iter().for_each(forget_gone);
         }
         self.add_leaving(desired, &self.leaving);
     }
@@ -208,7 +210,7 @@ impl Drain {
     ) {
         for ((key, address), leaving) in leaving {
             if let Some(programmed) = desired.services.get_mut(key) {
-                programmed.servers.insert(*address, Member::new(leaving.backend.clone()));
+                Arc::make_mut(programmed).servers.insert(*address, leaving.backend.clone());
             }
         }
     }
@@ -223,6 +225,7 @@ impl Leaving {
     fn new(known: Option<&Backend>, now: Timestamp, limit: Duration) -> Self {
         let backend = Backend {
             condition: Condition::Gone,
+            held_weight: None,
             ..known.cloned().unwrap_or_else(|| Backend::unknown(Condition::Gone))
         };
         // The configured limit has no upper bound, so the sum may be beyond the calendar.
@@ -240,21 +243,27 @@ impl Leaving {
 }
 
 /// Removes the servers that were leaving in the plan before: some may have been deleted since.
-fn forget_gone(programmed: &mut Programmed) {
-    programmed.servers.retain(|_, member| member.backend.condition != Condition::Gone);
+fn forget_gone(programmed: &mut Arc<Programmed>) {
+    if has_gone(programmed) {
+        Arc::make_mut(programmed).servers.retain(|_, backend| backend.condition != Condition::Gone);
+    }
+}
+
+fn has_gone(programmed: &Programmed) -> bool {
+    programmed.servers.values().any(|backend| backend.condition == Condition::Gone)
 }
 
 /// Returns the TCP servers among `held` that are not wanted, or only because they were leaving before.
 fn surplus<'a>(
-    held: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
+    held: impl Iterator<Item = (&'a ServiceKey, &'a Arc<Service>)>,
     desired: &'a Desired,
 ) -> impl Iterator<Item = ServerKey> {
     let services = held.filter(|(key, _)| key.protocol == Protocol::Tcp);
     services.filter_map(|(key, found)| Some((key, found, desired.services.get(key)?))).flat_map(
         |(key, found, programmed)| {
             let wanted = |address: &&SocketAddr| {
-                let member = programmed.servers.get(*address);
-                member.is_some_and(|member| member.backend.condition != Condition::Gone)
+                let backend = programmed.servers.get(*address);
+                backend.is_some_and(|backend| backend.condition != Condition::Gone)
             };
             found.servers.keys().filter(move |address| !wanted(address)).map(|address| (*key, *address))
         },

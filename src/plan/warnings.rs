@@ -146,7 +146,7 @@ fn shared_backends(desired: &Desired) -> Vec<String> {
 /// Returns the servers of a service whose tasks documents know: what leaves is gone before a warning is of use.
 fn staying(programmed: &Programmed) -> impl Iterator<Item = &SocketAddr> {
     let servers = programmed.servers.iter();
-    servers.filter(|(_, member)| member.backend.condition != Condition::Gone).map(|(address, _)| address)
+    servers.filter(|(_, backend)| backend.condition != Condition::Gone).map(|(address, _)| address)
 }
 
 /// A bridge whose ports do not reflect keeps a container from reaching itself through a VIP of the family.

@@ -82,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cluster::Protocol;
+    use crate::cluster::{Protocol, SharedMap};
     use crate::dataplane::{Op, Scheduling};
     use crate::status::build::held_names;
     use crate::vip::{Host, VipKey};
@@ -100,10 +100,10 @@ mod tests {
             let programmed = Programmed {
                 vip: VipKey { host, protocol: Protocol::Tcp, port: *port },
                 scheduling: scheduling(),
-                servers: BTreeMap::new(),
+                servers: SharedMap::default(),
                 port_names: [format!("p{port_name}")].into(),
             };
-            (key, programmed)
+            (key, programmed.into())
         };
         Desired { services: services.iter().map(service).collect(), ..Desired::default() }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::publish::{Publisher, StatusInputs};
@@ -49,6 +50,8 @@ pub(super) struct Passes<D> {
     /// Report of the last pass that came to an end.
     pub(super) last: PassReport,
     pub(super) progress: Progress,
+    /// Comparison of the plan with the whole one, on a thread of its own.
+    check: Option<JoinHandle<bool>>,
 }
 
 /// Origin of what a pass knows of the kernel.
@@ -118,6 +121,7 @@ impl<D: DataPlane> Passes<D> {
             book: None,
             last: PassReport::default(),
             progress,
+            check: None,
         }
     }
 
@@ -214,17 +218,45 @@ impl<D: DataPlane> Passes<D> {
         self.last = report;
     }
 
-    /// Returns the plan as it is made as a whole; a difference to the one that followed changes is reported.
-    fn verified(&mut self, plan: Arc<Plan>, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
-        // Only one of them at a time, so that making the next one copies nothing.
-        drop(plan);
-        if !self.planner.verify(actual, now) {
-            tracing::error!(
-                "a plan that followed changes of the cluster differs from the whole one, which counts from now on;                  this is a defect of l4lbd, please report it with the log before this line"
-            );
-            self.publisher.count_defect();
+    /// Begins to compare a plan that followed changes with the one that is made as a whole, which takes so long
+    /// that changes must not wait for it.
+    fn begin_check(&mut self, actual: &Actual, now: Timestamp) {
+        // One at a time: the next audit compares what follows until then.
+        if self.check.is_none()
+            && let Some(check) = self.planner.check(actual, now)
+        {
+            self.check = Some(tokio::task::spawn_blocking(move || check.is_right()));
         }
-        self.planner.plan(actual, now)
+    }
+
+    /// Waits for the end of a comparison of plans, and for ever without one. Returns true if a pass is to mend what
+    /// it has found.
+    pub(super) async fn end_check(&mut self) -> bool {
+        let Some(check) = &mut self.check else { return std::future::pending().await };
+        let ended = check.await;
+        self.check = None;
+        match ended {
+            Ok(true) => false,
+            Ok(false) => {
+                tracing::error!(
+                    "a plan that followed changes of the cluster differs from the whole one, which counts from now on; \
+                     this is a defect of l4lbd, please report it with the log before this line"
+                );
+                self.publisher.count_defect();
+                self.planner.begin_anew();
+                true
+            }
+            // Its panic is in the log, and the next audit begins another one.
+            Err(error) => {
+                tracing::error!(%error, "cannot compare the plan with the whole one");
+                false
+            }
+        }
+    }
+
+    /// Returns true while plans are compared.
+    pub(super) fn is_checking(&self) -> bool {
+        self.check.is_some()
     }
 
     /// Returns what the kernel holds: by the book where only the cluster or the time brought this pass, else
@@ -298,10 +330,9 @@ impl<D: DataPlane> Passes<D> {
             Knowledge::Reading => {
                 let now = steady_now();
                 let plan = self.planner.plan(&actual, now);
-                let plan = match cause {
-                    Cause::Audit => plan.and_then(|plan| self.verified(plan, &actual, now)),
-                    _ => plan,
-                };
+                if cause == Cause::Audit {
+                    self.begin_check(&actual, now);
+                }
                 plan.map(|plan| (plan, Reach::Everything))
             }
         };

@@ -402,7 +402,7 @@ async fn a_sudden_loss_can_be_accepted() {
     bench.pass().await;
     assert!(!bench.status().degraded, "{:?}", bench.status().reasons);
     let weights =
-        |service: &crate::dataplane::Service| service.servers.values().map(|s| s.weight).sum::<u32>();
+        |service: &Arc<crate::dataplane::Service>| service.servers.values().map(|s| s.weight).sum::<u32>();
     assert_eq!(bench.kernel().state.services.values().map(weights).sum::<u32>(), 0);
 }
 
@@ -488,6 +488,12 @@ fn labels(tasks: u8) -> Vec<&'static str> {
     NAMES.into_iter().enumerate().filter_map(wanted).collect()
 }
 
+/// Removes the first service, as another program does. Returns false without one.
+fn remove_first(state: &mut State) -> bool {
+    let first = state.services.keys().next().copied();
+    first.is_some_and(|first| state.services.remove(&first).is_some())
+}
+
 /// The servers that take new connections.
 fn taking(state: &State) -> BTreeSet<(ServiceKey, SocketAddr)> {
     let servers = state.services.iter().flat_map(|(key, service)| {
@@ -535,7 +541,7 @@ impl Bench {
                 self.pass().await;
             }
             PassStep::Flush => {
-                self.is_foreign |= self.kernel().state.services.pop_first().is_some();
+                self.is_foreign |= remove_first(&mut self.kernel().state);
                 return self;
             }
         }
@@ -592,9 +598,9 @@ proptest! {
             let wanted = labels(last & 0x1f);
             // Every server has a connection, so that nothing finishes draining on a slow machine.
             let servers = bench.kernel().state.services.clone();
-            for (key, service) in servers {
-                for server in service.servers.into_keys() {
-                    bench.kernel().connections.insert((key, server), Connections { active: 1, inactive: 0 });
+            for (key, service) in &servers {
+                for server in service.servers.keys() {
+                    bench.kernel().connections.insert((*key, *server), Connections { active: 1, inactive: 0 });
                 }
             }
             bench.learn(&keyed_document(&wanted)).await;
@@ -673,8 +679,7 @@ async fn a_crash_in_a_fail_over_takes_nothing_away() {
 async fn a_small_table_of_many_connections_is_warned_of() {
     let mut bench = Bench::new();
     bench.learn(&document(&["/web:80"])).await;
-    let (key, service) =
-        bench.kernel().state.services.first_key_value().map(|(k, s)| (*k, s.clone())).unwrap();
+    let (key, service) = bench.kernel().state.services.iter().next().map(|(k, s)| (*k, s.clone())).unwrap();
     let server = *service.servers.keys().next().unwrap();
     for (buckets, active, warned) in
         [(1 << 12, 15_000, false), (1 << 20, 25_000, false), (1 << 12, 25_000, true)]
@@ -705,8 +710,8 @@ async fn what_became_of_connects_is_told_of_vips_and_backends() {
     bench.learn(&document(&["/web:80"])).await;
     assert_eq!(bench.ask().await.pass.connects, None);
     let services = bench.kernel().state.services.clone();
-    let (key, service) = services.first_key_value().unwrap();
-    let server = *service.servers.first_key_value().unwrap().0;
+    let (key, service) = services.iter().next().unwrap();
+    let server = *service.servers.keys().next().unwrap();
     let connects = Connects { begun: 3, established: 1, refused: 2, ..Connects::default() };
     let latency = vec![LatencyClass { below_us: Some(64), connects: 1 }];
     let of_vip = ServiceConnects { connects, latency };
@@ -848,7 +853,7 @@ async fn a_change_of_the_cluster_reads_nothing() {
     let ports = taking(&bench.kernel().state).iter().map(|(_, server)| server.port()).collect::<Vec<_>>();
     assert_eq!(ports.len(), 2, "{ports:?}");
     // What another program did is found by the audit, and called a repair.
-    bench.kernel().state.services.pop_first();
+    assert!(remove_first(&mut bench.kernel().state));
     bench.reconciler.pass(Cause::Cluster).await;
     assert_eq!(bench.status().pass.repaired, 0);
     bench.pass().await;

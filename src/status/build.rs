@@ -2,6 +2,7 @@
 //! be served. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -125,7 +126,7 @@ pub fn held_services<'d>(
         .collect();
     let held = desired.services.iter().filter(move |(key, _)| !refused.contains(key));
     held.filter_map(|(key, programmed)| match &programmed.vip.host {
-        Host::Named(name) => Some((name.as_str(), key, programmed)),
+        Host::Named(name) => Some((name.as_str(), key, &**programmed)),
         Host::Literal(_) => None,
     })
 }
@@ -146,7 +147,8 @@ pub fn held_names(desired: &Desired, errors: &[OpError]) -> BTreeSet<NamedServic
 
 /// Counts the VIPs of a plan, and those of which no backend takes new connections.
 pub fn counts(desired: &Desired) -> Counts {
-    let is_dead = |programmed: &&Programmed| programmed.servers.values().all(|member| member.weight == 0);
+    let is_dead =
+        |programmed: &&Arc<Programmed>| programmed.servers.values().all(|backend| backend.weight() == 0);
     let dead = desired.services.values().filter(is_dead).count();
     Counts { vips: desired.services.len(), dead }
 }

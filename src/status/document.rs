@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -21,10 +22,10 @@ use super::{Backend, Status, Vip};
 use crate::cluster::Protocol;
 use crate::dataplane::connects::Seen;
 use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey};
-use crate::plan::desired::{Member, Programmed};
+use crate::plan::desired::Programmed;
 use crate::plan::{Plan, Planner};
 use crate::units::steady::shown;
-use crate::vip::Host;
+use crate::vip::{self, Host};
 
 /// Bytes from which a piece is long enough. Making one takes about a millisecond, in which nothing else happens.
 const PIECE: usize = 512 * 1024;
@@ -162,7 +163,10 @@ impl<'a> View<'a> {
     }
 
     /// Returns a selection of `services`, which come in the order of their keys.
-    fn selection<'p>(&self, services: impl Iterator<Item = (&'p ServiceKey, &'p Programmed)>) -> Selection {
+    fn selection<'p>(
+        &self,
+        services: impl Iterator<Item = (&'p ServiceKey, &'p Arc<Programmed>)>,
+    ) -> Selection {
         let mut named = Vec::new();
         let mut counts = Vec::new();
         let mut counted = self.figures.map(|figures| figures.connections.range(..).peekable());
@@ -214,7 +218,9 @@ impl<'a> View<'a> {
         let found: BTreeSet<ServiceKey> = places
             .flat_map(|(protocol, address)| {
                 let key = |port| ServiceKey { protocol, address, port };
-                services.range(key(port.unwrap_or(0))..=key(port.unwrap_or(u16::MAX))).map(|(key, _)| *key)
+                let (first, last) = (key(port.unwrap_or(0)), key(port.unwrap_or(u16::MAX)));
+                let keys = services.iter_from(&first).map(|(key, _)| *key);
+                keys.take_while(move |key| *key <= last)
             })
             .collect();
         found.into_iter().collect()
@@ -235,10 +241,10 @@ impl<'a> View<'a> {
         let (steady, now) = self.clocks;
         let mut counts = counts.iter().copied();
         let seen = self.figures.and_then(|figures| figures.seen);
-        let backend = |(address, Member { backend, weight }): (&SocketAddr, &'a Member)| Backend {
+        let backend = |(address, backend): (&SocketAddr, &'a vip::Backend)| Backend {
             address: address.ip(),
             port: address.port(),
-            weight: *weight,
+            weight: backend.weight(),
             condition: Some(backend.condition),
             until: self.planner.deadline(key, address).map(|until| shown(until, steady, now)),
             task: Cow::Borrowed(&*backend.task),

@@ -18,7 +18,10 @@ use super::settings::{BackendPorts, SharedVips};
 use super::tenant::{Tenant, Tenants};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
-use crate::cluster::{Protocol, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel, shortened};
+use crate::cluster::{
+    Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel,
+    shortened,
+};
 
 mod follow;
 
@@ -26,7 +29,7 @@ mod follow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vip {
     /// Backends by address as other nodes see it; a named VIP may have both families.
-    pub backends: BTreeMap<SocketAddr, Backend>,
+    pub backends: SharedMap<SocketAddr, Backend>,
     /// Place in the order in which new names get their addresses, highest first.
     pub rank: Rank,
     /// Scheduler that a label asks for; `None` as configured.
@@ -57,6 +60,8 @@ pub struct Backend {
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
+    /// Weight that the kernel has had for it since before the daemon's start; `None` if it is the condition's.
+    pub held_weight: Option<u32>,
     /// Set when its task is kept although the last document does not list it as running.
     pub is_kept: bool,
     /// Apps that claim to be here: the task's, and those of other tasks with the same address.
@@ -101,14 +106,17 @@ impl Backend {
             agent: Arc::default(),
             local: None,
             drain: None,
+            held_weight: None,
             is_kept: false,
             tenants: Tenants::default(),
         }
     }
 
-    /// IPVS weight: 1, or 0 when it should get no new connections.
+    /// Share of new connections: 1, or 0 when it should get none; what an earlier run left in the kernel keeps its
+    /// own.
     pub fn weight(&self) -> u32 {
-        u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable))
+        let by_condition = || u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable));
+        self.held_weight.unwrap_or_else(by_condition)
     }
 
     /// Decides between two tasks that claim one address, as can be for a moment: the one that takes connections has
@@ -143,12 +151,12 @@ impl Backend {
 /// All VIPs of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VipTable {
-    /// VIPs with at least one backend, be its weight 0.
-    pub vips: BTreeMap<VipKey, Vip>,
+    /// VIPs with at least one backend, be its weight 0. A copy of the table shares them.
+    pub vips: SharedMap<VipKey, Arc<Vip>>,
     /// VIPs that tasks name which do not serve yet or not now.
-    pub awaited: BTreeSet<VipKey>,
+    pub awaited: SharedSet<VipKey>,
     /// VIPs whose only backends that take new connections are on lost agents.
-    pub unreachable: BTreeSet<VipKey>,
+    pub unreachable: SharedSet<VipKey>,
     pub skipped: Vec<Skipped>,
     /// Remarks on names and addresses that several frameworks ask for.
     pub warnings: Vec<String>,
@@ -156,8 +164,8 @@ pub struct VipTable {
     pub doubtful: DoubtfulLabels,
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
-    /// Tasks whose labels ask for each name or address, refused ones included.
-    askers: BTreeMap<Host, BTreeSet<TaskKey>>,
+    /// Tasks whose labels ask for each name or address, refused ones included, in their order.
+    askers: SharedMap<Host, Arc<[TaskKey]>>,
     /// Places that a task may not have although it says so, with the task that has it, perhaps one without
     /// VIPs.
     pub claims: Vec<(Place, Option<Holder>)>,
@@ -211,9 +219,9 @@ type Taken<'a> = BTreeMap<(&'a TaskKey, SocketAddr), Holder>;
 impl VipTable {
     /// Refuses backends of running tasks at the address and port of a backend of another VIP that is kept: what
     /// their agents vouch for has taken the place already, and the rest takes nothing from others.
-    fn refuse_claims_to_kept(&mut self) {
+    fn refuse_claims_to_kept(&mut self, vips: &mut BTreeMap<VipKey, Vip>, awaited: &mut BTreeSet<VipKey>) {
         let mut kept: BTreeMap<(Protocol, SocketAddr), Arc<str>> = BTreeMap::new();
-        for (key, vip) in &self.vips {
+        for (key, vip) in &*vips {
             for (address, backend) in vip.backends.iter().filter(|(_, backend)| backend.is_kept) {
                 kept.entry((key.protocol, *address)).or_insert_with(|| backend.task.clone());
             }
@@ -223,7 +231,7 @@ impl VipTable {
             return;
         }
         let mut refused = Vec::new();
-        for (key, vip) in &mut self.vips {
+        for (key, vip) in &mut *vips {
             vip.backends.retain(|address, backend| {
                 let holder = kept.get(&(key.protocol, *address)).filter(|_| !backend.is_kept);
                 refused.extend(holder.map(|holder| Skipped {
@@ -238,7 +246,6 @@ impl VipTable {
                 holder.is_none()
             });
         }
-        let Self { vips, awaited, .. } = self;
         vips.retain(|key, vip| {
             // Its task runs, so that its address stays.
             if vip.backends.is_empty() {
@@ -267,6 +274,11 @@ struct TableBuilder<'a> {
     contests: BTreeMap<Host, Contest<'a>>,
     /// Number of labels that give no VIP, by framework and app.
     skipped: BTreeMap<(&'a str, &'a str), usize>,
+    vips: BTreeMap<VipKey, Vip>,
+    awaited: BTreeSet<VipKey>,
+    /// Tasks that ask for each name or address, in their order; each perhaps several times.
+    askers: BTreeMap<Host, Vec<TaskKey>>,
+    /// The rest of the table.
     table: VipTable,
 }
 
@@ -285,6 +297,9 @@ impl<'a> TableBuilder<'a> {
             claims: Claims::default(),
             contests: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            vips: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+            askers: BTreeMap::new(),
             table: VipTable { skipped: snapshot.skipped.clone(), ..VipTable::default() },
         }
     }
@@ -326,8 +341,9 @@ impl<'a> TableBuilder<'a> {
         self.contests = contests;
         self.lost.clear();
         self.skipped.clear();
-        self.table.vips.clear();
-        self.table.awaited.clear();
+        self.vips.clear();
+        self.awaited.clear();
+        self.askers.clear();
         self.table.doubtful = DoubtfulLabels::default();
         self.table.skipped.truncate(skipped);
     }
@@ -433,14 +449,11 @@ impl<'a> TableBuilder<'a> {
             }
             LabelHost::Literal(address) => (Host::Literal(address), self.refuse_literal(address)),
         };
-        match self.table.askers.get_mut(&host) {
-            Some(askers) if askers.contains(&task.key) => {}
-            Some(askers) => {
-                askers.insert(task.key.clone());
-            }
-            None => {
-                self.table.askers.insert(host.clone(), [task.key.clone()].into());
-            }
+        // Tasks come one after the other, so that one that is known is the last.
+        match self.askers.get_mut(&host) {
+            Some(askers) if askers.last() == Some(&task.key) => {}
+            Some(askers) => askers.push(task.key.clone()),
+            None => drop(self.askers.insert(host.clone(), vec![task.key.clone()])),
         }
         // Whatever the task's state: a refused label never reserves an address.
         if let Some(reason) = refused {
@@ -473,12 +486,12 @@ impl<'a> TableBuilder<'a> {
         }
         // No backend yet, but its VIP is not forgotten while the task starts.
         if !task.state.is_serving() {
-            self.table.awaited.insert(key);
+            self.awaited.insert(key);
             return Ok(());
         }
         self.table.doubtful.note((task, port), written, &label_host, (framework, &key), self.rules);
         // The highest rank of its tasks decides, so that their order does not matter.
-        let vip = self.table.vips.entry(key).or_default();
+        let vip = self.vips.entry(key).or_default();
         vip.rank = std::mem::take(&mut vip.rank).max(rank);
         vip.join(tenants);
         for (address, backend) in backends {
@@ -579,6 +592,7 @@ impl<'a> TableBuilder<'a> {
 
     fn finish(self) -> VipTable {
         let Self { lost, mut table, tasks, contests, skipped, snapshot, rules, .. } = self;
+        let (mut vips, mut awaited, askers) = (self.vips, self.awaited, self.askers);
         for ((framework, app), count) in skipped.into_iter().filter(|(_, count)| *count > MAX_SKIPPED) {
             table.skipped.push(Skipped {
                 task: shortened(app.to_owned()),
@@ -593,19 +607,22 @@ impl<'a> TableBuilder<'a> {
         for (key, backends) in lost {
             let serves = |vip: &Vip| vip.backends.values().any(|backend| backend.weight() > 0);
             // A backend that is known to run is better than one of which nothing is known.
-            if table.vips.get(&key).is_some_and(serves) {
+            if vips.get(&key).is_some_and(serves) {
                 continue;
             }
             // Who is unreachable for the master may still be reachable from here.
-            let vip = table.vips.entry(key.clone()).or_default();
+            let vip = vips.entry(key.clone()).or_default();
             for (address, backend) in backends {
                 vip.join(&backend.tenants);
                 vip.add(address, backend);
             }
             table.unreachable.insert(key);
         }
-        table.refuse_claims_to_kept();
-        table.awaited.retain(|key| !table.vips.contains_key(key));
+        table.refuse_claims_to_kept(&mut vips, &mut awaited);
+        awaited.retain(|key| !vips.contains_key(key));
+        table.awaited = awaited.into_iter().collect();
+        table.vips = vips.into_iter().map(|(key, vip)| (key, Arc::new(vip))).collect();
+        table.askers = askers.into_iter().map(|(host, tasks)| (host, tasks.into())).collect();
         table
     }
 
@@ -666,6 +683,7 @@ fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<So
         agent: Arc::clone(&task.agent_id),
         local,
         drain: port.options.as_ref().and_then(|options| options.drain),
+        held_weight: None,
         tenants: tenants.clone(),
         is_kept: false,
     }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::mesos;
 
@@ -37,7 +39,90 @@ fn place(address: &str, agent: &str) -> Place {
 
 /// Id of the task that has a place by its agent's word.
 fn holder(task: &str, place: Place) -> Option<String> {
-    holders(&snapshot(&[task.to_owned()]), &[place]).remove(0).map(|holder| holder.task)
+    let snapshot = snapshot(&[task.to_owned()]);
+    let found = holders(&snapshot, std::slice::from_ref(&place)).remove(0);
+    assert_eq!(TasksByAgent::new(&snapshot).are_taken(&snapshot, &[place]), [found.is_some()]);
+    found.map(|holder| holder.task)
+}
+
+/// The snapshot with tasks that are each on one of three agents, and have or announce a few ports there or at another
+/// address.
+fn random(tasks: &BTreeMap<u8, (u8, u8, u8, u8)>) -> Snapshot {
+    let text = |(id, (agent, given, address, announced)): (&u8, &(u8, u8, u8, u8))| {
+        let address = ["10.0.0.1", "10.0.0.2", "10.9.0.5", "10.9.0.6"][usize::from(*address)];
+        let given = if *given == 0 { String::new() } else { format!("{0}-{0}", 31000 + u16::from(*given)) };
+        let vip = r#","labels":{"labels":[{"key":"VIP_0","value":"/web:80"}]}"#;
+        let announced = match announced {
+            0 => String::new(),
+            _ => port(31000 + u16::from(*announced))
+                .replace('}', &format!("{}}}", if id % 2 == 0 { vip } else { "" })),
+        };
+        task(&format!("t{id}"), &format!("S{agent}"), &given, address, &announced)
+    };
+    snapshot(&tasks.iter().map(text).collect::<Vec<_>>())
+}
+
+proptest! {
+    /// Looking at the tasks of a place's machine alone finds what looking at all tasks finds, also after changes.
+    #[test]
+    fn who_is_on_another_machine_has_no_place(
+        first in prop::collection::btree_map(0..20u8, (0..3u8, 0..4u8, 0..4u8, 0..4u8), 0..20),
+        steps in prop::collection::vec(
+            prop::collection::vec((0..20u8, prop::option::of((0..3u8, 0..4u8, 0..4u8, 0..4u8))), 1..4), 0..5),
+        asked in prop::collection::vec((0..4usize, 31000..31004u16, 0..5usize, 0..20u8, any::<bool>()), 1..6),
+    ) {
+        let of = |(address, port, agent, task, is_containers): &(usize, u16, usize, u8, bool)| Place {
+            task: format!("t{task}"),
+            is_containers: *is_containers,
+            ..place(
+                &format!("{}:{port}", ["10.0.0.1", "10.0.0.2", "10.9.0.5", "10.9.0.6"][*address]),
+                ["S0", "S1", "S2", "gone", ""][*agent],
+            )
+        };
+        let places: Vec<Place> = asked.iter().map(of).collect();
+        let mut tasks = first;
+        let mut before = random(&tasks);
+        let mut by_agent = TasksByAgent::new(&before);
+        let expected = |snapshot: &Snapshot| holders(snapshot, &places).iter().map(Option::is_some).collect::<Vec<_>>();
+        prop_assert_eq!(by_agent.are_taken(&before, &places), expected(&before));
+        for step in steps {
+            for (id, task) in step {
+                match task {
+                    Some(task) => drop(tasks.insert(id, task)),
+                    None => drop(tasks.remove(&id)),
+                }
+            }
+            let after = random(&tasks).sharing(&before);
+            by_agent.follow(&before, &after);
+            prop_assert_eq!(by_agent.are_taken(&after, &places), expected(&after));
+            let news = after.news(&before);
+            prop_assert_eq!(by_agent.are_taken_by(&news, &places), expected(&news));
+            before = after;
+        }
+    }
+}
+
+/// A task that ends asks about one place; the cost is that of its machine.
+#[test]
+fn a_question_looks_at_the_tasks_of_one_machine() {
+    let tasks: Vec<String> =
+        (0..300).map(|n| task(&format!("t{n}"), "S2", "", "10.0.0.2", &port(n))).collect();
+    let own =
+        [task("a", "S0", "31000-31000", "10.0.0.1", ""), task("b", "S1", "31001-31001", "10.0.0.1", "")];
+    let snapshot = snapshot(&[tasks.as_slice(), &own].concat());
+    let by_agent = TasksByAgent::new(&snapshot);
+    let looked_at = |place: &Place| {
+        let machines = by_agent.machines(&snapshot, place).collect::<BTreeSet<_>>();
+        machines
+            .iter()
+            .filter_map(|machine| by_agent.names.get(*machine))
+            .map(|keys| keys.len())
+            .sum::<usize>()
+    };
+    assert_eq!(looked_at(&place("10.0.0.1:31001", "S0")), 2);
+    assert_eq!(looked_at(&place("10.9.0.5:80", "S1")), 2, "agents at one address are one machine");
+    assert_eq!(looked_at(&place("10.9.0.5:80", "gone")), 0);
+    assert_eq!(looked_at(&place("10.0.0.2:80", "S0")), 300);
 }
 
 #[test]

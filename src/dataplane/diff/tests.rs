@@ -29,7 +29,7 @@ fn server() -> impl Strategy<Value = RealServer> {
 fn service() -> impl Strategy<Value = Service> {
     let server_address = (address(), 1u16..4).prop_map(SocketAddr::from);
     (scheduling(), btree_map(server_address, server(), 0..6))
-        .prop_map(|(scheduling, servers)| Service { scheduling, servers })
+        .prop_map(|(scheduling, servers)| Service { scheduling, servers: servers.into_iter().collect() })
 }
 
 fn key() -> impl Strategy<Value = ServiceKey> {
@@ -53,7 +53,7 @@ fn state() -> impl Strategy<Value = State> {
         0..3usize,
     )
         .prop_map(|(services, routes, addresses, rules, link, timeouts, sysctls, lost)| State {
-            services,
+            services: services.into_iter().map(|(key, service)| (key, service.into())).collect(),
             // A kernel has one route for a destination, and routes only on a link that is up.
             routes: match link {
                 Link::Up => routes.into_iter().map(|r| (r.destination, r)).collect::<BTreeMap<_, _>>(),
@@ -152,7 +152,7 @@ fn nodes_add_servers_in_different_orders() {
         servers: servers.collect(),
     };
     let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 };
-    let desired = State { services: BTreeMap::from([(key, service)]), ..State::default() };
+    let desired = State { services: [(key, service.into())].into(), ..State::default() };
     let lasts: BTreeSet<String> = (0..20)
         .filter_map(|seed| diff(&State::default(), &desired, seed).last().map(Op::to_string))
         .collect();
@@ -163,13 +163,14 @@ fn nodes_add_servers_in_different_orders() {
 fn a_change_never_leaves_a_service_without_servers() {
     let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 };
     let with = |port: u16| State {
-        services: BTreeMap::from([(
+        services: [(
             key,
-            Service {
+            Arc::new(Service {
                 scheduling: Scheduling { scheduler: "wlc".to_owned(), flags: 0 },
-                servers: BTreeMap::from([(([10, 0, 0, 1], port).into(), RealServer::masquerade(1))]),
-            },
-        )]),
+                servers: [(([10, 0, 0, 1], port).into(), RealServer::masquerade(1))].into(),
+            }),
+        )]
+        .into(),
         ..State::default()
     };
     let ops = diff(&with(1), &with(2), 0);
@@ -186,7 +187,7 @@ fn what_only_goes_comes_before_what_is_added() {
     };
     let key = |port| ServiceKey { protocol: Protocol::Tcp, address: [10, 0, 0, 1].into(), port };
     let of = |services: Vec<(u16, Service)>| State {
-        services: services.into_iter().map(|(port, service)| (key(port), service)).collect(),
+        services: services.into_iter().map(|(port, service)| (key(port), service.into())).collect(),
         ..State::default()
     };
     let actual = of(vec![(1, service(1..3)), (2, service(1..9)), (3, service(1..9))]);

@@ -169,7 +169,7 @@ pub(super) fn look<K: Kernel>(
             let counted = servers.iter().map(|(address, _, count)| ((key, *address), *count));
             table.connections.extend(counted);
             let servers = servers.into_iter().map(|(address, server, _)| (address, server)).collect();
-            table.services.insert(key, Service { scheduling, servers });
+            table.services.insert(key, Service { scheduling, servers }.into());
         }
         None => {
             table.services.remove(&key);

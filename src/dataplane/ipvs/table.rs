@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use netlink_packet_core::DecodeError;
 
-use crate::cluster::Protocol;
+use crate::cluster::{Protocol, SharedMap};
 use crate::netlink::ipvs::{
     AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
 };
@@ -21,7 +22,7 @@ pub const OWNER_TAG: u32 = 19508;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpvsTable {
     /// The services that are ours.
-    pub services: BTreeMap<ServiceKey, Service>,
+    pub services: SharedMap<ServiceKey, Arc<Service>>,
     /// All other services, sorted.
     pub foreign: Vec<Foreign>,
     /// Connections of every real server of ours.

@@ -189,7 +189,7 @@ impl From<EbpfReading> for PlaneReading {
     fn from(table: EbpfReading) -> Self {
         let route = |destination| Route { destination, source: None };
         Self {
-            services: table.services,
+            services: table.services.into_iter().map(|(key, service)| (key, service.into())).collect(),
             connections: table.connections,
             networks: Some(table.networks.into_iter().map(route).collect()),
             ..Self::default()

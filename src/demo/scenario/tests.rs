@@ -24,10 +24,9 @@ fn snapshot(cluster: &ClusterModel) -> Snapshot {
 fn vip(cluster: &ClusterModel) -> Vip {
     let table = VipTable::new(&snapshot(cluster), &LabelPolicy::default());
     assert_eq!(table.skipped, [], "{cluster:?}");
-    let mut vips: Vec<_> = table.vips.into_iter().collect();
-    let (key, vip) = vips.pop().unwrap();
-    assert_eq!((key.to_string().as_str(), vips.len()), ("tcp web.marathon:80", 0));
-    vip
+    let (key, vip) = table.vips.iter().next().unwrap();
+    assert_eq!((key.to_string().as_str(), table.vips.len()), ("tcp web.marathon:80", 1));
+    Vip::clone(vip)
 }
 
 /// The cluster after so many steps.

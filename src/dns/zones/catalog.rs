@@ -148,6 +148,11 @@ impl Catalog {
         Self { vips, ..self }
     }
 
+    /// Returns the names of tasks, as soon as they are known.
+    pub fn tasks(&self) -> Option<&TaskZone> {
+        self.tasks.as_deref()
+    }
+
     /// Replaces the names of tasks.
     pub fn with_tasks(self, tasks: Arc<TaskZone>) -> Self {
         Self { tasks: Some(tasks), ..self }

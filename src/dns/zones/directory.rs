@@ -9,70 +9,58 @@ use std::sync::Arc;
 
 use crate::cluster::dns_label::{label, mesos_fragment};
 use crate::cluster::registry::{RegisteredTask, Scheduler};
-use crate::cluster::{Agent, Protocol, Snapshot};
+use crate::cluster::{Agent, Protocol, SharedMap, Snapshot};
+use slots::Slots;
+use traits::TraitCounts;
+pub use traits::Traits;
 
-/// Running tasks of one snapshot, sorted by framework name and task name.
+mod follow;
+mod slots;
+mod traits;
+
+/// Running tasks of one snapshot, sorted by framework name and task name. Copies share what they have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     leader: Option<SocketAddr>,
-    tasks: Vec<Arc<RegisteredTask>>,
-    /// Entries refer to places in this list.
-    agents: Vec<AgentEntry>,
-    groups: Vec<Group>,
+    tasks: Slots<NumberedTask>,
+    /// Agents by the numbers that entries have.
+    agents: Arc<Agents>,
+    groups: Arc<Vec<Group>>,
     /// Tasks by group, label, agent and hash.
-    entries: Vec<TaskEntry>,
+    entries: Arc<Vec<TaskEntry>>,
     /// Tasks by group, name as written, agent and hash. The name is turned round, so that names that end alike
-    /// are neighbours; it is at the same place in the second list.
-    written: Vec<TaskEntry>,
-    written_names: Vec<Box<str>>,
-    /// Properties of the tasks of a name, where there are many of them, by the place of the first one.
-    traits: BTreeMap<usize, Traits>,
-    written_traits: BTreeMap<usize, Traits>,
+    /// are neighbours.
+    written: Arc<Vec<TaskEntry>>,
+    /// Properties of the tasks of a name, where there are many of them, by group and label.
+    traits: NameTraits,
+    /// The same by group and name as written, turned round.
+    written_traits: NameTraits,
     /// Properties of the tasks of each group.
-    group_traits: Vec<Traits>,
+    group_traits: Vec<TraitCounts>,
+}
+
+/// Properties of the tasks of a name, by group and name.
+type NameTraits = SharedMap<(u32, Arc<str>), TraitCounts>;
+
+/// A task with what its names are compared by.
+#[derive(Clone, Debug)]
+struct NumberedTask {
+    task: Arc<RegisteredTask>,
+    /// Name as written, turned round; `None` where that is no name of its own.
+    turned: Option<Arc<str>>,
+}
+
+/// Agents by their numbers.
+#[derive(Debug, Default)]
+struct Agents {
+    entries: Vec<AgentEntry>,
+    numbers: BTreeMap<String, u32>,
     /// Numbers of the agents whose ids end with a text.
-    agents_by_tail: BTreeMap<Box<str>, Vec<u32>>,
+    by_tail: BTreeMap<Box<str>, Vec<u32>>,
 }
 
 /// Number of tasks of one name above which it is noted what they have together.
 const MANY: usize = 64;
-
-/// Properties that some tasks have: addresses of a family, ports of a protocol. Without one of them, none of the
-/// tasks need be looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traits(u8);
-
-impl Traits {
-    /// The container has an address of the family.
-    pub const CONTAINER4: Self = Self(1);
-    pub const CONTAINER6: Self = Self(2);
-    /// The agent has one.
-    pub const AGENT4: Self = Self(4);
-    pub const AGENT6: Self = Self(8);
-    /// There are ports of the protocol: discovery ports, or else resources.
-    pub const TCP: Self = Self(16);
-    pub const UDP: Self = Self(32);
-    /// There are port resources.
-    pub const RESOURCES: Self = Self(64);
-    /// Nothing is known, and everything may be there.
-    const UNKNOWN: Self = Self(u8::MAX);
-
-    /// True if any of `wanted` may be there.
-    pub fn may_have(self, wanted: Self) -> bool {
-        self.0 & wanted.0 != 0
-    }
-
-    /// The properties of both.
-    pub fn with(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
-    fn add(&mut self, others: Self, is_there: bool) {
-        if is_there {
-            *self = self.with(others);
-        }
-    }
-}
 
 /// Tasks that have one name.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +154,7 @@ impl Directory {
                 }
             }
         }
-        let mut tasks = Vec::with_capacity(registry.len());
+        let mut tasks = Slots::default();
         let mut entries: Vec<(u32, &str, u32, [u8; 5], u32)> = Vec::with_capacity(registry.len());
         // Tasks of a framework are neighbours in the registry.
         let mut last: Option<(&str, Option<u32>)> = None;
@@ -177,87 +165,65 @@ impl Directory {
             };
             last = Some((&*key.framework, group));
             let Some(group) = group else { continue };
-            let number = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+            let number = tasks.insert(NumberedTask::new(task));
             entries.push((group, &*task.label, index.agent(&task.agent, None), task.hash, number));
-            tasks.push(Arc::clone(task));
         }
         // Sorted by group and label, so that the tasks of a name are found by halving; then by agent, whose
         // address many of them have, and by hash, which canonical names have.
         entries.sort_unstable();
         let entry = |(group, _, agent, _, task)| TaskEntry { task, agent, group };
         let entries: Vec<TaskEntry> = entries.into_iter().map(entry).collect();
-        let mut written: Vec<_> = entries
-            .iter()
-            .filter_map(|entry| {
-                let task = tasks.get(entry.task as usize)?;
-                Some((entry.group, turned(task.written.as_deref()?), entry.agent, task.hash, entry.task))
-            })
-            .collect();
-        written.sort_unstable();
-        let (written, written_names) = written
-            .into_iter()
-            .map(|(group, name, agent, _, task)| (TaskEntry { task, agent, group }, name))
-            .unzip();
-        let mut agents_by_tail: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
-        for (number, agent) in (0..).zip(&index.agents) {
-            agents_by_tail.entry(agent.tail.clone()).or_default().push(number);
-        }
         let mut directory = Self {
-            entries,
-            written,
-            written_names,
-            agents_by_tail,
             leader: registry.leader,
             tasks,
-            agents: index.agents,
-            group_traits: vec![Traits::default(); index.groups.len()],
-            groups: index.groups,
+            agents: Arc::new(index.agents()),
+            group_traits: vec![TraitCounts::default(); index.groups.len()],
+            groups: Arc::new(index.groups),
             ..Self::default()
         };
+        let mut written: Vec<TaskEntry> =
+            entries.iter().filter(|entry| directory.turned(entry).is_some()).copied().collect();
+        written.sort_unstable_by(|a, b| directory.by_written(a).cmp(&directory.by_written(b)));
+        (directory.entries, directory.written) = (Arc::new(entries), Arc::new(written));
         directory.note_traits();
         directory
     }
 
     /// Notes what tasks of one name, and of one group, have together.
     fn note_traits(&mut self) {
-        for entry in &self.entries {
+        for entry in &*Arc::clone(&self.entries) {
             let Some(task) = self.task(entry).filter(|task| has_name(task)) else { continue };
             let traits = self.traits_of(task, entry);
             if let Some(group) = self.group_traits.get_mut(entry.group as usize) {
-                *group = group.with(traits);
+                group.add(traits);
             }
         }
-        let labels = self.runs(&self.entries, |place| {
-            self.entries.get(place).map(|entry| (entry.group, self.label(entry)))
-        });
-        let written = self.runs(&self.written, |place| {
-            self.written.get(place).map(|entry| (entry.group, self.written_name(place)))
-        });
-        (self.traits, self.written_traits) = (labels, written);
+        self.traits = self.of_long_runs(&self.entries, Self::label);
+        self.written_traits =
+            self.of_long_runs(&self.written, |directory, entry| directory.turned(entry).unwrap_or_default());
     }
 
-    /// Traits of all long runs of entries with the same key.
-    fn runs<'a, K: PartialEq>(
-        &'a self,
-        entries: &'a [TaskEntry],
-        key: impl Fn(usize) -> K,
-    ) -> BTreeMap<usize, Traits> {
-        let mut found = BTreeMap::new();
-        let mut first = 0;
-        while first < entries.len() {
-            let own = key(first);
-            let rest = entries.get(first..).unwrap_or_default();
-            let length = (first..entries.len()).take_while(|place| key(*place) == own).count();
-            if length > MANY {
-                let traits = rest
-                    .iter()
-                    .take(length)
-                    .filter_map(|entry| Some(self.traits_of(self.task(entry)?, entry)));
-                found.insert(first, traits.fold(Traits::default(), Traits::with));
-            }
-            first += length.max(1);
-        }
-        found
+    /// Traits of all long runs of entries with the same name.
+    fn of_long_runs(
+        &self,
+        entries: &[TaskEntry],
+        name: for<'d> fn(&'d Self, &TaskEntry) -> &'d str,
+    ) -> NameTraits {
+        let runs = entries.chunk_by(|a, b| (a.group, name(self, a)) == (b.group, name(self, b)));
+        let long = runs.filter(|run| run.len() > MANY);
+        let of_run = |run: &[TaskEntry]| {
+            let first = run.first()?;
+            Some(((first.group, name(self, first).into()), self.counts(run)))
+        };
+        long.filter_map(of_run).collect()
+    }
+
+    /// Counts the properties of some tasks.
+    fn counts(&self, run: &[TaskEntry]) -> TraitCounts {
+        let mut counts = TraitCounts::default();
+        let traits = run.iter().filter_map(|entry| Some(self.traits_of(self.task(entry)?, entry)));
+        traits.for_each(|traits| counts.add(traits));
+        counts
     }
 
     fn traits_of(&self, task: &RegisteredTask, entry: &TaskEntry) -> Traits {
@@ -282,17 +248,17 @@ impl Directory {
 
     /// Addresses of all agents.
     pub fn agents(&self) -> impl Iterator<Item = IpAddr> {
-        self.agents.iter().flat_map(AgentEntry::addresses)
+        self.agents.entries.iter().flat_map(AgentEntry::addresses)
     }
 
     /// Ports of all agents whose address is known.
     pub fn agent_ports(&self) -> impl Iterator<Item = u16> {
-        self.agents.iter().filter(|agent| agent.address.is_some()).filter_map(|agent| agent.port)
+        self.agents.entries.iter().filter(|agent| agent.address.is_some()).filter_map(|agent| agent.port)
     }
 
     /// All framework names, each with its number.
     pub fn groups(&self) -> impl Iterator<Item = (u32, &Group)> {
-        (0..).zip(&self.groups)
+        (0..).zip(&*self.groups)
     }
 
     /// Number of tasks that have names.
@@ -341,7 +307,7 @@ impl Directory {
         let rest = self.entries.get(first..).unwrap_or_default();
         let length = rest.partition_point(|e| (e.group, self.label(e)) <= (group, label));
         let entries = rest.get(..length).unwrap_or_default();
-        Run { entries, traits: self.traits_at(&self.traits, first, length) }
+        Run { entries, traits: of_name(&self.traits, group, label, length) }
     }
 
     /// Tasks of a framework name whose name as written, which is not their label, is `name`.
@@ -349,23 +315,14 @@ impl Directory {
         let name = turned(name);
         let first = self.first_written(group, &name);
         let rest = self.written.get(first..).unwrap_or_default();
-        let of_group = rest.partition_point(|entry| entry.group <= group);
-        // Within the group, names are in order.
-        let names = self.written_names.get(first..first + of_group).unwrap_or_default();
-        let length = names.partition_point(|own| **own <= *name);
+        let length = rest.partition_point(|e| (e.group, self.turned(e)) <= (group, Some(&name)));
         let entries = rest.get(..length).unwrap_or_default();
-        Run { entries, traits: self.traits_at(&self.written_traits, first, length) }
-    }
-
-    /// Traits of a run of entries; only those of long ones are known.
-    fn traits_at(&self, known: &BTreeMap<usize, Traits>, first: usize, length: usize) -> Traits {
-        let known = known.get(&first).filter(|_| length > MANY);
-        known.copied().unwrap_or(Traits::UNKNOWN)
+        Run { entries, traits: of_name(&self.written_traits, group, &name, length) }
     }
 
     /// Properties that tasks of a group have.
     pub fn group_traits(&self, group: u32) -> Traits {
-        self.group_traits.get(group as usize).copied().unwrap_or_default()
+        self.group_traits.get(group as usize).map(TraitCounts::traits).unwrap_or_default()
     }
 
     /// Tasks of a run with a hash, on the agents whose ids end with `tail`.
@@ -375,7 +332,7 @@ impl Directory {
         hash: &'a str,
         tail: &str,
     ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
-        let agents = self.agents_by_tail.get(tail).map(Vec::as_slice).unwrap_or_default();
+        let agents = self.agents.by_tail.get(tail).map(Vec::as_slice).unwrap_or_default();
         agents.iter().flat_map(move |agent| {
             let key = move |entry: &TaskEntry| (entry.agent, self.task(entry).map(|task| &task.hash[..]));
             let wanted = (*agent, Some(hash.as_bytes()));
@@ -394,54 +351,70 @@ impl Directory {
     ) -> impl Iterator<Item = (&'a RegisteredTask, &'a TaskEntry)> + use<'a> {
         let start = format!("{}.", turned(name));
         let first = self.first_written(group, &start);
-        let names = self.written_names.get(first..).unwrap_or_default();
-        let all = self.written.get(first..).unwrap_or_default().iter().zip(names);
-        let all = all.take_while(move |(entry, own)| entry.group == group && own.starts_with(&start));
-        all.filter_map(|(entry, _)| Some((self.task(entry)?, entry)))
+        let all = self.written.get(first..).unwrap_or_default().iter();
+        let is_above = move |entry: &&TaskEntry| {
+            entry.group == group && self.turned(entry).is_some_and(|own| own.starts_with(&start))
+        };
+        all.take_while(is_above).filter_map(|entry| Some((self.task(entry)?, entry)))
     }
 
     /// Place of the first task of a group whose name as written, turned round, is not before `name`.
     fn first_written(&self, group: u32, name: &str) -> usize {
-        let (mut first, mut end) = (0, self.written.len());
-        while first < end {
-            let middle = first + (end - first) / 2;
-            let own = self.written.get(middle).map_or(0, |entry| entry.group);
-            if (own, self.written_name(middle)) < (group, name) {
-                first = middle + 1;
-            } else {
-                end = middle;
-            }
-        }
-        first
-    }
-
-    fn written_name(&self, place: usize) -> &str {
-        self.written_names.get(place).map(|name| &**name).unwrap_or_default()
+        self.written.partition_point(|entry| (entry.group, self.turned(entry)) < (group, Some(name)))
     }
 
     /// Address of the agent that a task runs on.
     pub fn agent_address(&self, entry: &TaskEntry) -> Option<IpAddr> {
-        self.agents.get(entry.agent as usize).and_then(|agent| agent.address)
+        self.agents.entries.get(entry.agent as usize).and_then(|agent| agent.address)
     }
 
     /// Addresses of the agent that a task runs on, one of each family at most.
     pub fn agent_addresses(&self, entry: &TaskEntry) -> impl Iterator<Item = IpAddr> {
-        self.agents.get(entry.agent as usize).into_iter().flat_map(AgentEntry::addresses)
+        self.agents.entries.get(entry.agent as usize).into_iter().flat_map(AgentEntry::addresses)
     }
 
     /// Last part of the id of the agent that a task runs on, in lower case.
     pub fn agent_tail(&self, entry: &TaskEntry) -> &str {
-        self.agents.get(entry.agent as usize).map(|agent| &*agent.tail).unwrap_or_default()
+        self.agents.entries.get(entry.agent as usize).map(|agent| &*agent.tail).unwrap_or_default()
     }
 
     /// The task of an entry.
     pub fn task(&self, entry: &TaskEntry) -> Option<&RegisteredTask> {
-        self.tasks.get(entry.task as usize).map(AsRef::as_ref)
+        self.tasks.get(entry.task).map(|numbered| &*numbered.task)
     }
 
     fn label(&self, entry: &TaskEntry) -> &str {
         self.task(entry).map(|task| &*task.label).unwrap_or_default()
     }
+
+    /// Name as written of a task, turned round.
+    fn turned(&self, entry: &TaskEntry) -> Option<&str> {
+        self.tasks.get(entry.task)?.turned.as_deref()
+    }
+
+    /// What entries are sorted by.
+    fn by_label(&self, entry: &TaskEntry) -> (u32, &str, u32, Option<[u8; 5]>) {
+        (entry.group, self.label(entry), entry.agent, self.task(entry).map(|task| task.hash))
+    }
+
+    /// What entries of tasks that have a name as written are sorted by.
+    fn by_written(&self, entry: &TaskEntry) -> (u32, Option<&str>, u32, Option<[u8; 5]>) {
+        (entry.group, self.turned(entry), entry.agent, self.task(entry).map(|task| task.hash))
+    }
+}
+
+impl NumberedTask {
+    fn new(task: &Arc<RegisteredTask>) -> Self {
+        Self { turned: task.written.as_deref().map(|name| turned(name).into()), task: Arc::clone(task) }
+    }
+}
+
+/// Traits of a run of entries; only those of long ones are known.
+fn of_name(known: &NameTraits, group: u32, name: &str, length: usize) -> Traits {
+    if length <= MANY {
+        return Traits::UNKNOWN;
+    }
+    known.get(&(group, name.into())).map_or(Traits::UNKNOWN, TraitCounts::traits)
 }
 
 /// Agents and groups with the numbers that they get in the order of their appearance.
@@ -468,6 +441,16 @@ impl Index {
         self.agents.push(AgentEntry { tail, address, second, port });
         self.agent_numbers.insert(id.to_owned(), number);
         number
+    }
+
+    /// Returns the agents so far.
+    fn agents(&mut self) -> Agents {
+        let mut by_tail: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
+        for (number, agent) in (0..).zip(&self.agents) {
+            by_tail.entry(agent.tail.clone()).or_default().push(number);
+        }
+        let (entries, numbers) = (std::mem::take(&mut self.agents), std::mem::take(&mut self.agent_numbers));
+        Agents { entries, numbers, by_tail }
     }
 
     /// Number of the group of frameworks with this name.

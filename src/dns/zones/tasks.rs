@@ -105,6 +105,11 @@ impl TaskZone {
         Self { directory, masters: masters.to_vec(), serial }
     }
 
+    /// Returns the tasks of the zones.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Returns the records of a name below `dcos.thisdcos.directory` for an answer; `None` if it does not exist.
     pub fn dcos(&self, name: &[u8], window: AnswerWindow) -> Option<Vec<RData>> {
         match *text(name)?.as_slice() {

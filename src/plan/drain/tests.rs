@@ -30,12 +30,12 @@ fn ready(task: &str, drain: Option<Duration>) -> Backend {
 
 /// A plan for one service with these servers.
 fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
-    let servers = servers.iter().map(|last| (server(*last), Member::new(ready("t", None)))).collect();
+    let servers = servers.iter().map(|last| (server(*last), ready("t", None))).collect();
     let vip = VipKey { host: Host::Literal(VIP), protocol, port: 80 };
     let mut desired = Desired::default();
     desired.services.insert(
         key(protocol),
-        Programmed { vip, scheduling: scheduling(), servers, port_names: BTreeSet::new() },
+        Programmed { vip, scheduling: scheduling(), servers, port_names: BTreeSet::new() }.into(),
     );
     desired
 }
@@ -61,7 +61,7 @@ fn free(places: &[Place]) -> Vec<bool> {
 /// Weights of the servers after an update.
 fn weights(drain: &mut Drain, desired: &Desired, actual: &Actual, seconds: i64) -> Vec<(u8, u32)> {
     let mut desired = desired.clone();
-    drain.update(&desired, &BTreeMap::new(), actual, (at(seconds), LIMIT), free);
+    drain.update(&desired, &Services::default(), actual, (at(seconds), LIMIT), free);
     drain.apply(&mut desired);
     let state = desired.state();
     let services = state.services.values();
@@ -100,13 +100,13 @@ fn a_port_can_ask_for_a_deadline_of_its_own() {
     let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
     let mut last = plan(Protocol::Tcp, &[1, 2]).services;
     let asked = ready("leaving", Some(Duration::from_secs(300)));
-    last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(asked));
+    Arc::make_mut(last.get_mut(&key(Protocol::Tcp)).unwrap()).servers.insert(server(2), asked);
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3)]);
     assert!(drain.update(&desired, &last, &busy, (at(0), LIMIT), free));
     assert_eq!(drain.deadline(&key(Protocol::Tcp), &server(2)), Some(at(300)));
     let mut shown = desired.clone();
     drain.apply(&mut shown);
-    assert_eq!(&*shown.services[&key(Protocol::Tcp)].servers[&server(2)].backend.task, "leaving");
+    assert_eq!(&*shown.services[&key(Protocol::Tcp)].servers[&server(2)].task, "leaving");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn one_whose_address_another_task_has_leaves_at_once() {
     let (mut drain, desired) = (Drain::default(), plan(Protocol::Tcp, &[1]));
     let mut last = plan(Protocol::Tcp, &[1, 2]).services;
     let backend = Backend { agent: "S".into(), ..ready("leaving", None) };
-    last.get_mut(&key(Protocol::Tcp)).unwrap().servers.insert(server(2), Member::new(backend));
+    Arc::make_mut(last.get_mut(&key(Protocol::Tcp)).unwrap()).servers.insert(server(2), backend);
     let busy = kernel(Protocol::Tcp, &[(1, 9), (2, 3), (3, 3)]);
     let mut asked = Vec::new();
     let second = |places: &[Place]| {

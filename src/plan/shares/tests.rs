@@ -185,7 +185,7 @@ fn ready(plan: &Plan, app: &str) -> BTreeMap<String, Vec<SocketAddr>> {
     let programmed = plan.desired.services.values();
     let of_app = programmed.filter(|programmed| programmed.vip.to_string().contains(&format!(" {app}")));
     let ready = of_app.map(|programmed| {
-        let servers = programmed.servers.iter().filter(|(_, member)| member.weight > 0);
+        let servers = programmed.servers.iter().filter(|(_, backend)| backend.weight() > 0);
         (programmed.vip.to_string(), servers.map(|(address, _)| *address).collect())
     });
     ready.collect()
@@ -264,9 +264,9 @@ fn servers_that_leave_have_a_bounded_part_in_fair_shares() {
     let web = |port| task("F", "web", port, std::iter::once("/web:80".to_owned()));
     let busy = |bench: &mut ShareBench| {
         let services = bench.actual.state.services.clone();
-        for (key, service) in services {
-            for server in service.servers.into_keys() {
-                bench.actual.connections.insert((key, server), Connections { active: 1, inactive: 0 });
+        for (key, service) in &services {
+            for server in service.servers.keys() {
+                bench.actual.connections.insert((*key, *server), Connections { active: 1, inactive: 0 });
             }
         }
     };
@@ -278,7 +278,10 @@ fn servers_that_leave_have_a_bounded_part_in_fair_shares() {
     let leaving = |app: &str| {
         let programmed = plan.desired.services.values();
         let of_app = programmed.filter(|programmed| programmed.vip.to_string().contains(app));
-        of_app.flat_map(|programmed| programmed.servers.values()).filter(|member| member.weight == 0).count()
+        of_app
+            .flat_map(|programmed| programmed.servers.values())
+            .filter(|backend| backend.weight() == 0)
+            .count()
     };
     assert_eq!((leaving("web"), leaving("evil")), (1, 9));
     assert!(servers(&plan) <= 80);

@@ -78,7 +78,7 @@ struct Node {
     planner: Planner,
     kernel: Kernel,
     /// Services of the plan that the kernel holds.
-    programmed: BTreeMap<ServiceKey, Programmed>,
+    programmed: Services,
 }
 
 /// Which bounds of a node are so small that few tasks reach them.
@@ -99,7 +99,7 @@ impl Node {
         Self {
             planner: planner(&format!("[vips]\nmax = {max}\nrange4 = \"{range}\"\n")),
             kernel: Kernel::new(State::default(), node),
-            programmed: BTreeMap::new(),
+            programmed: Services::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Node {
         if let Reach::Services { services, names } = &reach {
             let ops = diff_services(&actual.state, &plan.state, services, 7);
             assert_eq!(ops, diff(&actual.state, &plan.state, 7));
-            let names_of = |services: &BTreeMap<ServiceKey, Programmed>| {
+            let names_of = |services: &Services| {
                 let named = services.iter().map(|(key, service)| (*key, service.port_names.clone()));
                 named.collect::<BTreeMap<_, _>>()
             };

@@ -64,7 +64,7 @@ impl VipTable {
         }
         // Tasks of one name decide together which backends serve, and whose options count.
         for host in &hosts {
-            tasks.extend(self.askers.get(host).into_iter().flatten().cloned());
+            tasks.extend(self.askers.get(host).into_iter().flat_map(|tasks| tasks.iter()).cloned());
         }
         let old = Self::after(&part(before, &tasks), rules, registered);
         let new = Self::after(&part(after, &tasks), rules, registered);
@@ -91,27 +91,28 @@ impl VipTable {
     /// Takes everything of `host` from `new`; returns the VIPs that it had or has.
     fn replace(&mut self, host: Host, new: &Self) -> BTreeSet<VipKey> {
         let mut concerned = BTreeSet::new();
-        for key in of_host(self.vips.range(VipKey::first(&host)..).map(|(key, _)| key), &host) {
+        let first = VipKey::first(&host);
+        for key in of_host(self.vips.iter_from(&first).map(|(key, _)| key), &host) {
             concerned.insert(key);
         }
-        concerned.extend(of_host(self.awaited.range(VipKey::first(&host)..), &host));
+        concerned.extend(of_host(self.awaited.iter_from(&first), &host));
         // Before the new ones: what a task no longer asks for is in neither of the new lists.
         for key in &concerned {
             self.vips.remove(key);
             self.awaited.remove(key);
             self.unreachable.remove(key);
         }
-        for key in of_host(new.vips.range(VipKey::first(&host)..).map(|(key, _)| key), &host) {
+        for key in of_host(new.vips.iter_from(&first).map(|(key, _)| key), &host) {
             if let Some(vip) = new.vips.get(&key) {
                 self.vips.insert(key.clone(), vip.clone());
             }
             concerned.insert(key);
         }
-        for key in of_host(new.awaited.range(VipKey::first(&host)..), &host) {
+        for key in of_host(new.awaited.iter_from(&first), &host) {
             self.awaited.insert(key.clone());
             concerned.insert(key);
         }
-        self.unreachable.extend(of_host(new.unreachable.range(VipKey::first(&host)..), &host));
+        self.unreachable.extend(of_host(new.unreachable.iter_from(&first), &host));
         match new.askers.get(&host) {
             Some(askers) => self.askers.insert(host, askers.clone()),
             None => self.askers.remove(&host),

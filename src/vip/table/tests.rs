@@ -341,7 +341,7 @@ fn claims(agent: &str, resources: &str, address: &str) -> Snapshot {
 }
 
 fn served(table: &VipTable) -> Vec<String> {
-    let backends = |(key, vip): (&VipKey, &Vip)| {
+    let backends = |(key, vip): (&VipKey, &Arc<Vip>)| {
         vip.backends.keys().map(|address| format!("{key} {address}")).collect::<Vec<_>>()
     };
     table.vips.iter().flat_map(backends).collect()

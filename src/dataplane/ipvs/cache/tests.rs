@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::super::round::ShownServer;
 use super::super::table::DumpedService;
 use super::*;
-use crate::cluster::Protocol;
+use crate::cluster::{Protocol, SharedMap};
 use crate::dataplane::state::{Connections, Foreign, RealServer, Scheduling, Service};
 
 /// A service in the simulated table.
@@ -57,7 +58,7 @@ impl Kernel for ListedTable {
     fn servers(&mut self, key: ServiceKey) -> Result<Vec<ShownServer>, Infallible> {
         self.questions += 1;
         let servers = self.held.get(&key).map(|held| held.service.servers.clone()).unwrap_or_default();
-        Ok(servers.into_iter().map(|(address, server)| (address, server, counted(server.weight))).collect())
+        Ok(servers.iter().map(|(address, server)| (*address, *server, counted(server.weight))).collect())
     }
 }
 
@@ -78,12 +79,13 @@ fn dumped(key: ServiceKey, held: &Held) -> DumpedService {
 
 impl ListedTable {
     /// Everything in the table, as a reading has to find it whose `known` is what was ours before.
-    fn expected(&self, known: &BTreeMap<ServiceKey, Service>) -> IpvsTable {
+    fn expected(&self, known: &SharedMap<ServiceKey, Arc<Service>>) -> IpvsTable {
         let mut table = IpvsTable::default();
         for (key, held) in &self.held {
             let servers = &held.service.servers;
             // One that has lost its tag and kept exactly our servers is ours.
-            let is_same = |known: &Service| !servers.is_empty() && known.servers.keys().eq(servers.keys());
+            let is_same =
+                |known: &Arc<Service>| !servers.is_empty() && known.servers.keys().eq(servers.keys());
             let scheduling = match held.is_tagged {
                 true => held.service.scheduling.clone(),
                 false if known.get(key).is_some_and(is_same) => Scheduling::unknown(),
@@ -94,7 +96,7 @@ impl ListedTable {
             };
             let counts = servers.iter().map(|(address, server)| ((*key, *address), counted(server.weight)));
             table.connections.extend(counts);
-            table.services.insert(*key, Service { scheduling, servers: servers.clone() });
+            table.services.insert(*key, Service { scheduling, servers: servers.clone() }.into());
         }
         table.foreign.extend(self.marks.keys().map(|mark| marked(*mark)));
         table.foreign.sort();
@@ -103,16 +105,16 @@ impl ListedTable {
 
     /// Carries out an operation as the kernel does, which knows nothing of owners. Returns true if it was refused.
     fn carry_out(&mut self, op: &Op) -> bool {
-        let mut services: BTreeMap<ServiceKey, Service> =
-            self.held.iter().map(|(key, held)| (*key, held.service.clone())).collect();
+        let mut services: SharedMap<ServiceKey, Arc<Service>> =
+            self.held.iter().map(|(key, held)| (*key, held.service.clone().into())).collect();
         if carry_out_service(&mut services, op).is_err() {
             return true;
         }
         let mut before = std::mem::take(&mut self.held);
-        for (key, service) in services {
-            let is_set = matches!(op, Op::AddService(of, _) | Op::SetService(of, _) if *of == key);
-            let is_tagged = is_set || before.remove(&key).is_some_and(|held| held.is_tagged);
-            self.held.insert(key, Held { is_tagged, service });
+        for (key, service) in &services {
+            let is_set = matches!(op, Op::AddService(of, _) | Op::SetService(of, _) if of == key);
+            let is_tagged = is_set || before.remove(key).is_some_and(|held| held.is_tagged);
+            self.held.insert(*key, Held { is_tagged, service: Service::clone(service) });
         }
         false
     }
@@ -250,7 +252,7 @@ proptest! {
         let mut bench = CacheBench::audited(first, part);
         for event in &events {
             bench.live(event);
-            let expected = bench.table.expected(&BTreeMap::new());
+            let expected = bench.table.expected(&SharedMap::default());
             let known = bench.cache.current(&mut bench.table).unwrap();
             prop_assert_eq!(&known.services, &expected.services);
             prop_assert_eq!(&known.foreign, &expected.foreign);
