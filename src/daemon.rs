@@ -18,6 +18,7 @@ use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
+use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
 use crate::marathon::MarathonMemory;
@@ -107,6 +108,7 @@ impl Daemon {
             monitors.push(Monitor::netfilter()?);
         }
         let dns_usage = UsageRegistry::default();
+        let dns_metrics = Arc::<DnsMetrics>::default();
         let settings = wiring::reconciler(config, dns_usage.clone())?;
         // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -161,8 +163,9 @@ impl Daemon {
             catalogs: catalog_receiver,
             nodes: node_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: wiring::forwarder(config, &dns_usage)?,
+            forwarder: wiring::forwarder(config, &dns_usage, &dns_metrics)?,
             usage: dns_usage,
+            metrics: dns_metrics,
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));

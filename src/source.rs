@@ -31,6 +31,7 @@ pub mod http;
 pub mod location;
 pub mod marathon;
 pub mod mesos;
+pub mod metrics;
 mod report;
 pub mod schedule;
 pub mod settings;
@@ -41,6 +42,7 @@ mod testing;
 pub use feed::Feed;
 pub use location::Location;
 pub use report::{Failure, Report};
+use metrics::Traffic;
 use schedule::PollSchedule;
 
 /// Way of asking masters.
@@ -122,6 +124,11 @@ pub trait Source: Send {
     /// Returns what a later run should know of the answers; `None` where they say all by themselves.
     fn memory(&self) -> Option<Arc<MarathonMemory>> {
         None
+    }
+
+    /// Returns the traffic with the servers, which goes on being counted.
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::default()
     }
 
     /// Waits until there is a reason to ask before the pause is over. The future is dropped midway at the end

@@ -31,11 +31,13 @@ mod cache;
 mod request;
 mod round;
 mod table;
+mod traffic;
 #[cfg(test)]
 mod tests;
 
 pub use request::Refusal;
 pub use table::{IpvsTable, OWNER_TAG};
+pub use traffic::TrafficReader;
 
 /// Time after which a slice of a round ends.
 const SLICE: Duration = Duration::from_millis(20);
