@@ -5,6 +5,7 @@
 
 pub mod wiring;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
 use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
@@ -21,6 +22,7 @@ use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
+use crate::exporter::{self, Exporter, ExporterSettings};
 use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
@@ -84,6 +86,8 @@ pub struct Bound {
     pub socket: PathBuf,
     /// Addresses of the DNS server, as soon as it listens.
     pub dns: watch::Receiver<DnsState>,
+    /// Address of the HTTP server, as soon as it listens.
+    pub http: watch::Receiver<Option<SocketAddr>>,
 }
 
 /// A daemon whose parts are running.
@@ -133,7 +137,22 @@ impl Daemon {
         let (pings, ping_receiver) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
-        let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
+        let bound =
+            Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.port() };
+        let exporter = Exporter::new(
+            ExporterSettings { detailed: config.http.backends },
+            exporter::Inputs {
+                parts: vec![
+                    source.metrics().clone(),
+                    settings.publisher.metrics.clone(),
+                    dns_metrics.clone(),
+                ],
+                questions: questions.clone(),
+                statuses: status_receiver.clone(),
+                dns_usage: dns_usage.clone(),
+                traffic: kernel.traffic()?,
+            },
+        );
 
         let names = dns::publisher::CatalogInputs {
             vips: zone_receiver,
@@ -169,7 +188,9 @@ impl Daemon {
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve((requests, questions), losses, status_receiver.clone(), shutdown.clone()));
+        let statuses = status_receiver.clone();
+        let access = Access { requests, questions, losses, statuses, exporter };
+        parts.spawn(api.serve(access, wiring::port(config), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 

@@ -167,7 +167,11 @@ impl Writer<'_, '_> {
     ///
     /// # Errors
     /// When the writer fails.
-    pub fn family(&mut self, family: Family, write: impl FnOnce(&mut Samples<'_>) -> fmt::Result) -> fmt::Result {
+    pub fn family(
+        &mut self,
+        family: Family,
+        write: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
+    ) -> fmt::Result {
         self.seen.push(family);
         let kind = match family.kind {
             Kind::Counter => MetricType::Counter,
@@ -241,7 +245,12 @@ impl Samples<'_> {
     /// When the writer fails.
     pub fn gauge<const N: usize>(&mut self, labels: [&str; N], value: f64) -> fmt::Result {
         let labels = Labels(self.labels, labels);
-        self.encoder.encode_family(&labels)?.encode_gauge(&value)
+        // A whole number is written as one.
+        let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
+        match is_whole {
+            true => self.encoder.encode_family(&labels)?.encode_gauge(&(value as i64)),
+            false => self.encoder.encode_family(&labels)?.encode_gauge(&value),
+        }
     }
 
     /// Adds a sample of a gauge that is a whole number, which costs less to write.
@@ -348,7 +357,11 @@ mod tests {
     fn both_forms_have_the_names_that_families_tell() {
         for format in [Format::Prometheus, Format::OpenMetrics] {
             let (text, seen) = written(format);
-            for name in ["x_received_bytes_total 7", "x_used{name=\"a\\\"\\n\\\\\"} 3", "x_build_info{version=\"1\"} 1"] {
+            for name in [
+                "x_received_bytes_total 7",
+                "x_used{name=\"a\\\"\\n\\\\\"} 3",
+                "x_build_info{version=\"1\"} 1",
+            ] {
                 assert!(text.contains(name), "{name}: {text}");
             }
             let names: Vec<String> = seen.iter().map(Family::exposed).collect();
@@ -364,9 +377,9 @@ mod tests {
     fn histogram_has_cumulative_buckets() {
         let (text, _) = written(Format::Prometheus);
         for sample in [
-            "x_took_seconds_bucket{le=\"0.001\",kind=\"k\"} 2",
-            "x_took_seconds_bucket{le=\"1.0\",kind=\"k\"} 3",
-            "x_took_seconds_bucket{le=\"+Inf\",kind=\"k\"} 4",
+            "x_took_seconds_bucket{kind=\"k\",le=\"0.001\"} 2",
+            "x_took_seconds_bucket{kind=\"k\",le=\"1\"} 3",
+            "x_took_seconds_bucket{kind=\"k\",le=\"+Inf\"} 4",
             "x_took_seconds_count{kind=\"k\"} 4",
         ] {
             assert!(text.contains(sample), "{sample}: {text}");

@@ -35,6 +35,7 @@ pub mod metrics;
 mod report;
 pub mod schedule;
 pub mod settings;
+pub mod traffic;
 
 #[cfg(test)]
 mod testing;
@@ -42,8 +43,8 @@ mod testing;
 pub use feed::Feed;
 pub use location::Location;
 pub use report::{Failure, Report};
-use metrics::Traffic;
 use schedule::PollSchedule;
+use traffic::Traffic;
 
 /// Way of asking masters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

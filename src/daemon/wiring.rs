@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::api::Port;
+use crate::api::guard::Guard;
 use crate::cluster::belief::Patience;
 use crate::config::Config;
 use crate::dataplane::kernel::{Access, KernelOptions};
@@ -173,6 +175,13 @@ pub fn kernel(config: &Config) -> KernelOptions {
         },
         access: Access::Program,
     }
+}
+
+/// Returns the port of the HTTP server; `None` if it is off.
+pub fn port(config: &Config) -> Option<Port> {
+    let hosts = config.http.hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    let guard = Guard { hosts: hosts.collect(), token: config.http.token.clone() };
+    config.http.listen.map(|address| Port { address, guard })
 }
 
 /// Returns what the checks of a node go by.

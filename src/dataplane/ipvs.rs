@@ -31,9 +31,9 @@ mod cache;
 mod request;
 mod round;
 mod table;
-mod traffic;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use request::Refusal;
 pub use table::{IpvsTable, OWNER_TAG};

@@ -10,7 +10,8 @@ use crate::metrics::histogram::Histogram;
 use crate::metrics::{Collect, Counter, Family, Writer};
 
 /// Bounds of the time to an answer from our own zones, in seconds.
-const OWN_BOUNDS: &[f64] = &[0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.001, 0.01];
+const OWN_BOUNDS: &[f64] =
+    &[0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.001, 0.01];
 
 /// Bounds of the time to an answer of an upstream, in seconds; questions are given up after 4.5 s.
 const FORWARDED_BOUNDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.5];
@@ -159,7 +160,9 @@ impl Collect for DnsMetrics {
         writer.family(QUESTIONS, |samples| {
             for (zone, types) in ZONES.iter().zip(&self.questions) {
                 for ((_, kind), codes) in TYPES.iter().zip(types) {
-                    for ((_, code), counter) in CODES.iter().zip(codes).filter(|(_, counter)| counter.get() > 0) {
+                    for ((_, code), counter) in
+                        CODES.iter().zip(codes).filter(|(_, counter)| counter.get() > 0)
+                    {
                         samples.counter([zone, kind, code], counter.get())?;
                     }
                 }
@@ -167,7 +170,10 @@ impl Collect for DnsMetrics {
             Ok(())
         })?;
         writer.family(IGNORED, |samples| {
-            REASONS.iter().zip(&self.ignored).try_for_each(|(reason, counter)| samples.counter([reason], counter.get()))
+            REASONS
+                .iter()
+                .zip(&self.ignored)
+                .try_for_each(|(reason, counter)| samples.counter([reason], counter.get()))
         })?;
         writer.family(ANSWERED, |samples| samples.histogram([], &self.answered.counts()))?;
         writer.family(FORWARDED, |samples| {

@@ -16,7 +16,8 @@ const DEGRADED: Family = Family::gauge(
     &[],
     "1 if something needs an operator, else 0; l4lbd status says what, and what to do",
 );
-const REASONS: Family = Family::gauge("l4lbd_degraded_reasons", &[], "Reasons for which the status is degraded");
+const REASONS: Family =
+    Family::gauge("l4lbd_degraded_reasons", &[], "Reasons for which the status is degraded");
 const WARNINGS: Family =
     Family::gauge("l4lbd_warnings", &[], "Remarks of l4lbd status on VIPs that work, but not as expected");
 const SKIPPED: Family =
@@ -30,10 +31,16 @@ const HOLDS: Family = Family::gauge(
     &[],
     "Reasons for which tasks are held although the last document lacks them, such as a fail-over of the master",
 );
-const FAILING: Family =
-    Family::gauge("l4lbd_source_failed_attempts", &[], "Failed attempts since the source last answered; 0 if it does");
-const OVERDUE: Family =
-    Family::gauge("l4lbd_source_overdue", &[], "1 while an answer is so late that the state may be old, else 0");
+const FAILING: Family = Family::gauge(
+    "l4lbd_source_failed_attempts",
+    &[],
+    "Failed attempts since the source last answered; 0 if it does",
+);
+const OVERDUE: Family = Family::gauge(
+    "l4lbd_source_overdue",
+    &[],
+    "1 while an answer is so late that the state may be old, else 0",
+);
 const PASS_AT: Family = Family::gauge(
     "l4lbd_pass_timestamp_seconds",
     &[],
@@ -43,10 +50,16 @@ const CHANGED_AT: Family =
     Family::gauge("l4lbd_change_timestamp_seconds", &[], "Time of the last pass that changed the kernel");
 const PENDING: Family =
     Family::gauge("l4lbd_pending_operations", &[], "Operations left to do while a long pass is under way");
-const FAILED: Family =
-    Family::gauge("l4lbd_pass_failing", &[], "Different errors of the last pass, the first of them; 0 if it had none");
-const SHARED_USED: Family =
-    Family::gauge("l4lbd_shared_used", &["name"], "Use of what apps share (SHARED BOUNDS in l4lbd-labels(7))");
+const FAILED: Family = Family::gauge(
+    "l4lbd_pass_failing",
+    &[],
+    "Different errors of the last pass, the first of them; 0 if it had none",
+);
+const SHARED_USED: Family = Family::gauge(
+    "l4lbd_shared_used",
+    &["name"],
+    "Use of what apps share (SHARED BOUNDS in l4lbd-labels(7))",
+);
 const SHARED_LIMIT: Family = Family::gauge("l4lbd_shared_limit", &["name"], "Bound of what apps share");
 const LISTENING: Family =
     Family::gauge("l4lbd_dns_listening", &[], "Addresses on which the DNS server listens; 0 if it does not");
@@ -58,8 +71,11 @@ const PLACES_USED: Family = Family::gauge(
 const PLACES_LIMIT: Family = Family::gauge("l4lbd_dns_places_limit", &["name"], "Number of such places");
 const PLACES_REFUSED: Family =
     Family::counter("l4lbd_dns_places_refused", &["name"], "Times that a client got no place");
-const PLACES_DISPLACED: Family =
-    Family::counter("l4lbd_dns_places_displaced", &["name"], "Times that a client lost its place to another one");
+const PLACES_DISPLACED: Family = Family::counter(
+    "l4lbd_dns_places_displaced",
+    &["name"],
+    "Times that a client lost its place to another one",
+);
 
 /// The last status, and the use of the DNS server.
 pub(super) struct Overview {
@@ -103,7 +119,8 @@ impl Collect for Overview {
         writer.family(SHARED_LIMIT, |samples| {
             shared.iter().try_for_each(|shared| samples.number([&shared.name], shared.limit as u64))
         })?;
-        let each = |samples: &mut Samples<'_>, write: fn(&mut Samples<'_>, [&str; 1], &Usage) -> fmt::Result| {
+        let each = |samples: &mut Samples<'_>,
+                    write: fn(&mut Samples<'_>, [&str; 1], &Usage) -> fmt::Result| {
             self.usage.iter().try_for_each(|usage| write(samples, [&usage.name], usage))
         };
         writer.family(PLACES_USED, |samples| {

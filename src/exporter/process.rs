@@ -94,7 +94,11 @@ mod tests {
     #[test]
     fn fields_are_those_of_proc() {
         let stat = "7 (l4 ) lbd) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 9 0 1234 1048576 10 18446744073709551615";
-        let process = Process::parse(stat, "Name:\tx\nVmRSS:\t   2048 kB\n", "Max open files            1024    4096    files\n");
+        let process = Process::parse(
+            stat,
+            "Name:\tx\nVmRSS:\t   2048 kB\n",
+            "Max open files            1024    4096    files\n",
+        );
         assert_eq!(
             process,
             Process {

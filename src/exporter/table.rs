@@ -24,8 +24,11 @@ const BACKEND: &[&str] = &["vip", "protocol", "address", "backend"];
 const VIPS: Family = Family::gauge("l4lbd_vips", &[], "VIPs of this node, one for each address and port");
 const DEAD: Family =
     Family::gauge("l4lbd_vips_without_backend", &[], "VIPs without a backend that gets new connections");
-const LEASES: Family =
-    Family::gauge("l4lbd_leases", &["family"], "Addresses that names have, those kept for names that went too");
+const LEASES: Family = Family::gauge(
+    "l4lbd_leases",
+    &["family"],
+    "Addresses that names have, those kept for names that went too",
+);
 const READ_AT: Family = Family::gauge(
     "l4lbd_kernel_read_timestamp_seconds",
     &[],
@@ -81,8 +84,11 @@ const DETAILED: Family = Family::gauge(
     &[],
     "VIPs whose backends have series of their own, at most http.backends",
 );
-const WEIGHT: Family =
-    Family::gauge("l4lbd_backend_weight", BACKEND, "Share of new connections of a backend; 0 if it gets none");
+const WEIGHT: Family = Family::gauge(
+    "l4lbd_backend_weight",
+    BACKEND,
+    "Share of new connections of a backend; 0 if it gets none",
+);
 const BACKEND_ACTIVE: Family = Family::gauge(
     "l4lbd_backend_active_connections",
     BACKEND,
@@ -146,11 +152,7 @@ impl VipLabels {
 
 /// Returns the ended ones of connects by their outcome.
 fn outcomes(connects: &Connects) -> [(&'static str, u64); 3] {
-    [
-        ("established", connects.established),
-        ("refused", connects.refused),
-        ("timed_out", connects.timed_out),
-    ]
+    [("established", connects.established), ("refused", connects.refused), ("timed_out", connects.timed_out)]
 }
 
 fn timestamp(time: Option<Timestamp>) -> Option<f64> {
@@ -221,7 +223,7 @@ impl Table {
         directions(BYTES, |traffic| [traffic.in_bytes, traffic.out_bytes])?;
         writer.family(CONNECTS, |samples| {
             for ([vip, protocol, address], figures) in vips() {
-                for connects in &figures.connects {
+                for connects in figures.connects.iter() {
                     for (outcome, number) in outcomes(&connects.connects) {
                         samples.counter([vip, protocol, address, outcome], number)?;
                     }
@@ -253,16 +255,17 @@ impl Table {
                 (VipLabels::of(vip), backends.collect())
             })
             .collect();
-        let each = |samples: &mut Samples<'_>,
-                    write: &dyn Fn(&mut Samples<'_>, [&str; 4], &BackendFigures) -> fmt::Result| {
-            for (labels, backends) in &backends {
-                let [vip, protocol, address] = labels.values();
-                for (backend, figures) in backends {
-                    write(samples, [vip, protocol, address, backend], figures)?;
+        let each =
+            |samples: &mut Samples<'_>,
+             write: &dyn Fn(&mut Samples<'_>, [&str; 4], &BackendFigures) -> fmt::Result| {
+                for (labels, backends) in &backends {
+                    let [vip, protocol, address] = labels.values();
+                    for (backend, figures) in backends {
+                        write(samples, [vip, protocol, address, backend], figures)?;
+                    }
                 }
-            }
-            Ok(())
-        };
+                Ok(())
+            };
         let chosen: BTreeSet<&ServiceKey> = self.detailed.iter().map(|vip| &vip.key).collect();
         let others: Vec<&VipFigures> = self.vips.iter().filter(|vip| !chosen.contains(&vip.key)).collect();
         let other = [OTHER, "", "", OTHER];
@@ -286,7 +289,7 @@ impl Table {
         })?;
         writer.family(BACKEND_CONNECTS, |samples| {
             each(samples, &|samples, [vip, protocol, address, backend], figures| {
-                for connects in &figures.connects {
+                for connects in figures.connects.iter() {
                     for (outcome, number) in outcomes(connects) {
                         samples.counter([vip, protocol, address, backend, outcome], number)?;
                     }
@@ -298,9 +301,9 @@ impl Table {
                 others.iter().filter_map(|vip| Some(&vip.connects.as_ref()?.connects)).collect();
             seen.iter().for_each(|connects| sum += **connects);
             let outcomes = outcomes(&sum).into_iter().filter(|_| !seen.is_empty());
-            outcomes.into_iter().try_for_each(|(outcome, number)| {
-                samples.counter([OTHER, "", "", OTHER, outcome], number)
-            })
+            outcomes
+                .into_iter()
+                .try_for_each(|(outcome, number)| samples.counter([OTHER, "", "", OTHER, outcome], number))
         })
     }
 }
@@ -314,7 +317,8 @@ fn latency<'c>(classes: impl Iterator<Item = &'c LatencyClass>) -> Counts {
     }
     let longest = sums.keys().copied().filter(|bound| *bound < u64::MAX).max().unwrap_or_default();
     // The class without a bound begins where the last one ends.
-    let seconds = |bound: u64| if bound == u64::MAX { longest as f64 / 1e6 } else { bound as f64 * 0.75 / 1e6 };
+    let seconds =
+        |bound: u64| if bound == u64::MAX { longest as f64 / 1e6 } else { bound as f64 * 0.75 / 1e6 };
     let sum = sums.iter().map(|(bound, connects)| seconds(*bound) * *connects as f64).sum();
     let beyond = sums.remove(&u64::MAX).unwrap_or_default();
     let bounded = sums.into_iter().map(|(bound, connects)| (bound as f64 / 1e6, connects));

@@ -109,9 +109,8 @@ impl View<'_> {
                     address: *address,
                     weight: member.weight,
                     connections: count,
-                    connects: seen.map(|seen| {
-                        seen.servers.get(&(*key, *address)).copied().unwrap_or_default()
-                    }),
+                    connects: seen
+                        .map(|seen| seen.servers.get(&(*key, *address)).copied().unwrap_or_default()),
                 });
             }
         }

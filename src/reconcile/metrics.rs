@@ -11,8 +11,9 @@ use crate::metrics::{Collect, Counter, Family, Writer};
 use crate::status::pass::{Cause, PassReport};
 
 /// Bounds of the time of a pass in seconds.
-const BOUNDS: &[f64] =
-    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BOUNDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 const PASSES: Family = Family::histogram(
     "l4lbd_pass_duration_seconds",

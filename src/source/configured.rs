@@ -19,8 +19,8 @@ use super::file::FileSource;
 use super::marathon::{Earlier, MarathonSource};
 use super::mesos::poll::MesosPoll;
 use super::mesos::stream::MesosStream;
-use super::metrics::Traffic;
 use super::schedule::PollSchedule;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Location, Mode, Source, settings};
 use crate::cluster::Snapshot;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::bounded::Bounded;
-use super::metrics::Traffic;
 use super::schedule::PollSchedule;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Source};
 use crate::cluster::Snapshot;
 use crate::mesos::cursor::ReadError;

@@ -19,7 +19,7 @@ use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect
 use super::Error;
 use super::asked::AskedServers;
 use super::location::without_credentials;
-use super::metrics::{RequestFailure, Traffic};
+use super::traffic::{RequestFailure, Traffic};
 use credentials::{Access, Credentials};
 pub use document::HttpDocument;
 pub use error::cause;
@@ -261,7 +261,8 @@ impl HttpClient {
             }
         }
         let shown = without_credentials(first);
-        let error = format!("{shown}: too many redirects, more than {MAX_REDIRECTS}; is an election under way?");
+        let error =
+            format!("{shown}: too many redirects, more than {MAX_REDIRECTS}; is an election under way?");
         Err(self.failed(RequestFailure::Redirect, error))
     }
 

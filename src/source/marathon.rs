@@ -16,9 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::http::{Accept, Call, HttpClient, HttpDocument, TrustedServers, cause};
 use super::location::{below, without_credentials};
-use super::metrics::Traffic;
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Location, Source};
 use crate::cluster::TaskKey;
 use crate::marathon::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::schedule::PollSchedule;
+use super::traffic::{RequestFailure, Traffic};
 use super::{Error, Mode};
 use crate::metrics::histogram::Histogram;
 use crate::metrics::{Collect, Counter, Family, Writer};
@@ -51,49 +52,6 @@ const INTERVAL: Family = Family::gauge(
     &["source"],
     "Time between two questions, which source.budget may lengthen",
 );
-
-/// Reason why an HTTP request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestFailure {
-    Connect,
-    Timeout,
-    Status,
-    Redirect,
-    Credentials,
-    Body,
-}
-
-impl RequestFailure {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::Connect, "connect"),
-        (Self::Timeout, "timeout"),
-        (Self::Status, "status"),
-        (Self::Redirect, "redirect"),
-        (Self::Credentials, "credentials"),
-        (Self::Body, "body"),
-    ];
-}
-
-/// Traffic with the servers of a source.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    received: Counter,
-    failures: [Counter; RequestFailure::ALL.len()],
-}
-
-impl Traffic {
-    /// Counts bytes of an answer.
-    pub fn receive(&self, bytes: usize) {
-        self.received.add(bytes as u64);
-    }
-
-    /// Counts a request that failed.
-    pub fn fail(&self, failure: RequestFailure) {
-        if let Some(counter) = self.failures.get(failure as usize) {
-            counter.increment();
-        }
-    }
-}
 
 /// Kinds of failed questions.
 const KINDS: [&str; 5] = ["servers", "file", "document", "tls", "internal"];

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::election::Election;
 use crate::source::http::{Call, HttpClient, TrustedServers};
-use crate::source::metrics::Traffic;
 use crate::source::location::{below, without_credentials};
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Location, settings};
 
 /// Question that only the leader answers.
@@ -73,12 +73,7 @@ impl Masters {
         }
         let servers = TrustedServers::new(key, &listed, config.redirects.clone());
         let http = HttpClient::new(&config.access(), servers, config.timeout.0)?;
-        Ok(Self {
-            http: Arc::new(http.counting(traffic)),
-            listed,
-            elections,
-            leader: None,
-        })
+        Ok(Self { http: Arc::new(http.counting(traffic)), listed, elections, leader: None })
     }
 
     /// Returns the addresses of all servers that were asked, those of elections among them.

@@ -12,8 +12,8 @@ use crate::mesos::StateFormat;
 use crate::mesos::reading::{DocumentReader, Reading};
 use crate::source::http::Call;
 use crate::source::location::{below, without_credentials};
-use crate::source::metrics::Traffic;
 use crate::source::schedule::PollSchedule;
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Fetched, Location, Source, settings};
 
 /// Pause between an election and the request to the new leader, which needs a moment until it answers.

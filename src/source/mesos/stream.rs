@@ -11,8 +11,8 @@ use super::masters::{self, Masters};
 use super::poll::MesosPoll;
 use super::subscription::Subscription;
 use crate::cluster::Snapshot;
-use crate::source::metrics::Traffic;
 use crate::source::schedule::PollSchedule;
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Fetched, Source, settings};
 
 /// A stream that ended sooner than this is not opened again without a pause.

@@ -325,7 +325,8 @@ fn names_elsewhere_may_be_forwarded() {
     ] {
         let mut request = Message::new(0, MessageType::Query, OpCode::Query);
         request.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
-        let outcome = super::respond(&catalog, &request.to_vec().unwrap(), Transport::Udp, &mut Vec::new()).kind;
+        let outcome =
+            super::respond(&catalog, &request.to_vec().unwrap(), Transport::Udp, &mut Vec::new()).kind;
         assert_eq!(outcome, expected, "{name}");
     }
 }
