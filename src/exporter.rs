@@ -24,11 +24,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::dataplane::traffic::ReadTraffic;
+use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::{self, Collect, Family, Format, Writer};
 use crate::reconcile::Question;
 use crate::reconcile::figures::{FigurePage, PAGE, Wanted};
+use crate::reconcile::metrics::PassMetrics;
+use crate::source::metrics::SourceMetrics;
 use crate::status::Status;
 use choice::choose;
 use overview::Overview;
@@ -86,6 +89,17 @@ pub struct Inputs {
     pub traffic: Option<Box<dyn ReadTraffic>>,
 }
 
+/// Returns all families that the daemon exports, in their order.
+///
+/// # Errors
+/// When they cannot be written, which a test shows not to happen.
+pub fn families() -> Result<Vec<Family>, Error> {
+    let own = own_parts(Overview::default(), Arc::default(), Arc::new(Took::default()), Process::default());
+    let parts: [Arc<dyn Collect>; 3] =
+        [Arc::<SourceMetrics>::default(), Arc::<PassMetrics>::default(), Arc::<DnsMetrics>::default()];
+    Ok(metrics::write(own.into_iter().chain(parts).collect(), Format::Prometheus)?.1)
+}
+
 /// Makes scrapes. Copies share what is made.
 #[derive(Clone)]
 pub struct Exporter(Arc<Shared>);
@@ -120,10 +134,26 @@ struct Taken {
 /// Time of scrapes.
 struct Took(Histogram);
 
+impl Default for Took {
+    fn default() -> Self {
+        Self(Histogram::new(BOUNDS))
+    }
+}
+
 impl Collect for Took {
     fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
         writer.family(SCRAPES, |samples| samples.histogram([], &self.0.counts()))
     }
+}
+
+/// Returns what this module itself has to tell.
+fn own_parts(
+    overview: Overview,
+    table: Arc<Table>,
+    took: Arc<Took>,
+    process: Process,
+) -> [Arc<dyn Collect>; 4] {
+    [Arc::new(overview), table, took, Arc::new(process)]
 }
 
 impl Exporter {
@@ -137,7 +167,7 @@ impl Exporter {
             dns_usage,
             traffic: Arc::new(Mutex::new(traffic)),
             last: tokio::sync::Mutex::default(),
-            took: Arc::new(Took(Histogram::new(BOUNDS))),
+            took: Arc::default(),
         }))
     }
 
@@ -193,12 +223,8 @@ impl Shared {
             last.table = Arc::new(table);
         }
         let status = self.statuses.borrow().clone();
-        let own: [Arc<dyn Collect>; 4] = [
-            Arc::new(Overview { status, usage: self.dns_usage.read() }),
-            last.table.clone(),
-            self.took.clone(),
-            Arc::new(Process::read()),
-        ];
+        let overview = Overview { status, usage: self.dns_usage.read() };
+        let own = own_parts(overview, last.table.clone(), self.took.clone(), Process::read());
         Ok(own.into_iter().chain(self.parts.iter().cloned()).collect())
     }
 

@@ -78,6 +78,7 @@ const PLACES_DISPLACED: Family = Family::counter(
 );
 
 /// The last status, and the use of the DNS server.
+#[derive(Default)]
 pub(super) struct Overview {
     pub status: Arc<Status>,
     pub usage: Vec<Usage>,

@@ -319,7 +319,7 @@ fn latency<'c>(classes: impl Iterator<Item = &'c LatencyClass>) -> Counts {
     // The class without a bound begins where the last one ends.
     let seconds =
         |bound: u64| if bound == u64::MAX { longest as f64 / 1e6 } else { bound as f64 * 0.75 / 1e6 };
-    let sum = sums.iter().map(|(bound, connects)| seconds(*bound) * *connects as f64).sum();
+    let sum = sums.iter().fold(0.0, |sum, (bound, connects)| sum + seconds(*bound) * *connects as f64);
     let beyond = sums.remove(&u64::MAX).unwrap_or_default();
     let bounded = sums.into_iter().map(|(bound, connects)| (bound as f64 / 1e6, connects));
     Counts { sum, buckets: bounded.chain([(f64::INFINITY, beyond)]).collect() }

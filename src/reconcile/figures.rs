@@ -68,7 +68,7 @@ pub struct BackendFigures {
 
 impl View<'_> {
     /// Returns the figures of some VIPs.
-    pub(super) fn page(&self, wanted: &Wanted) -> FigurePage {
+    pub(crate) fn page(&self, wanted: &Wanted) -> FigurePage {
         let services = &self.plan.desired.services;
         let persisted = &self.planner.persisted;
         let leases = [persisted.leases4.len(), persisted.leases6.len()];
