@@ -1,54 +1,44 @@
-//! The status interface: HTTP on a Unix socket, for the commands of this program, which ask by [`client`].
+//! HTTP: on a Unix socket for the commands of this program, which ask by [`client`], and on a TCP port for programs
+//! that watch the node.
 //!
-//! What belongs here: the socket, its routes, and their client. What a status says is decided in
-//! [`crate::status`].
+//! What belongs here: the listeners, their routes, and who gets an answer ([`guard`]). What a status says is decided
+//! in [`crate::status`], what metrics say in [`crate::exporter`].
 
 pub mod client;
+pub mod guard;
+mod port;
+mod server;
+pub mod settings;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::exporter::Exporter;
+use crate::metrics::Format;
 use crate::reconcile::{PassRequest, Question};
 use crate::source::feed::AcceptLoss;
 use crate::status::Status;
 use crate::status::document::{Document, Rest};
 
+pub use port::Port;
+
 /// Longest wait for a pass that was asked for, and for each piece of a status.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Longest time in which a request has to arrive, counted from the connection or the last answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest life of a connection, after which it ends with the answer that is under way.
-const LIFETIME: Duration = Duration::from_secs(60);
-
-/// Longest wait for clients after the end of a connection's life, and at shutdown.
-const GRACE: Duration = Duration::from_millis(900);
-
-/// Connections that are served at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
-
-/// Pause after a connection could not be accepted, for example because no descriptor is free.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Mode of the socket: read and write for its owner and group, because a status tells what runs here.
 const MODE: u32 = 0o660;
@@ -67,15 +57,18 @@ pub enum Error {
 pub struct Api {
     listener: UnixListener,
     path: PathBuf,
+    /// Receives the address of the port while it is listened on.
+    bound: watch::Sender<Option<SocketAddr>>,
 }
 
-/// Shared state of the handlers.
+/// Everything that answers are made from.
 #[derive(Clone)]
-struct Access {
-    requests: mpsc::Sender<PassRequest>,
-    questions: mpsc::Sender<Question>,
-    losses: mpsc::Sender<AcceptLoss>,
-    statuses: watch::Receiver<Arc<Status>>,
+pub struct Access {
+    pub requests: mpsc::Sender<PassRequest>,
+    pub questions: mpsc::Sender<Question>,
+    pub losses: mpsc::Sender<AcceptLoss>,
+    pub statuses: watch::Receiver<Arc<Status>>,
+    pub exporter: Exporter,
 }
 
 impl Api {
@@ -86,61 +79,44 @@ impl Api {
             return Err(Error::InUse { path: path.to_owned() });
         }
         let listener = listen(path).map_err(|error| Error::Listen { path: path.to_owned(), error })?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), bound: watch::Sender::default() })
     }
 
-    /// Answers until `shutdown`, then removes the socket.
-    pub async fn serve(
-        self,
-        (requests, questions): (mpsc::Sender<PassRequest>, mpsc::Sender<Question>),
-        losses: mpsc::Sender<AcceptLoss>,
-        statuses: watch::Receiver<Arc<Status>>,
-        shutdown: CancellationToken,
-    ) {
-        let router = Router::new()
+    /// Returns the address of the port while it is listened on.
+    pub fn port(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.bound.subscribe()
+    }
+
+    /// Answers until `shutdown`, then removes the socket. On `port`, if there is one, metrics are served as well.
+    pub async fn serve(self, access: Access, port: Option<Port>, shutdown: CancellationToken) {
+        // What only reads is the same for all listeners; what changes something is on the socket alone.
+        let reading = Router::new().route("/metrics", get(metrics)).with_state(access.clone());
+        let own = Router::new()
             .route("/status", get(status))
             .route("/accept-loss", post(accept_loss))
-            .with_state(Access { requests, questions, losses, statuses });
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                // Ended connections count until they are taken out, and would use up the limit.
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection to the status socket");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
-                    }
-                },
+            .with_state(access)
+            .merge(reading.clone());
+        let on_port = async {
+            match port {
+                Some(port) => port::run(port, reading, self.bound, shutdown.clone()).await,
+                None => shutdown.cancelled().await,
             }
-        }
-        // Answers that are under way still go out. A client that takes its time does not hold up the end.
-        let finished = async { while connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(GRACE, finished).await;
+        };
+        tokio::join!(server::serve(&self.listener, own, shutdown.clone()), on_port);
         // The next start would replace it as well.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Answers the requests of one connection until the client closes it, is too slow, or `shutdown`.
-async fn serve_connection(stream: UnixStream, router: Router, shutdown: CancellationToken) {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // An error is the client's: it sent no HTTP, or went away.
-        _ = connection.as_mut() => return,
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(LIFETIME) => {}
+/// Writes metrics, in the form that the client prefers.
+async fn metrics(State(access): State<Access>, headers: HeaderMap) -> Response {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = accepts.into_iter().any(|accepts| accepts.contains("application/openmetrics-text"));
+    let format = if is_open { Format::OpenMetrics } else { Format::Prometheus };
+    match access.exporter.scrape(format).await {
+        Ok(text) => ([(header::CONTENT_TYPE, format.media_type())], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-    // An answer that is under way goes on, and a connection that waits for a request ends at once.
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(GRACE, connection).await;
 }
 
 async fn status(State(access): State<Access>, uri: Uri) -> Response {

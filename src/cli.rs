@@ -21,6 +21,7 @@ mod explain;
 mod help;
 mod import_dcos;
 mod log;
+mod metrics;
 pub mod pages;
 mod plan;
 mod purge;
@@ -77,6 +78,10 @@ enum Command {
     /// The first line is "ok" or "DEGRADED", followed by the reasons, the worst first. Then come the source, the
     /// kernel, DNS, every VIP with its backends, warnings, skipped labels and virtual services of other programs.
     Status(status::Args),
+    /// Print the metrics of the running daemon as Prometheus reads them
+    ///
+    /// The same as at /metrics of the HTTP server that http.listen switches on. l4lbd-metrics(7) says what each means.
+    Metrics(metrics::Args),
     /// Give up tasks that are held after a sudden loss or a master's fail-over
     ///
     /// Takes the last document of the cluster for the whole truth. Tasks that it does not list leave their VIPs.
@@ -148,6 +153,7 @@ impl Cli {
             Command::DemoRole(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Metrics(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),

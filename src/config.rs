@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use confique::Config as _;
 
+use crate::api::settings::HttpSettings;
 use crate::dataplane::settings::{BalanceSettings, DataPlaneSettings, EbpfSettings, IpvsSettings};
 use crate::dns::settings::DnsSettings;
 use crate::source::settings::{Marathon, Source};
@@ -69,6 +70,10 @@ pub struct Config {
     /// DNS server for names of VIPs and tasks.
     #[config(nested)]
     pub dns: DnsSettings,
+
+    /// HTTP server for programs that watch this node.
+    #[config(nested)]
+    pub http: HttpSettings,
 
     /// Files of the daemon.
     #[config(nested)]

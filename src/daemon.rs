@@ -5,6 +5,7 @@
 
 pub mod wiring;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +14,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
 use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
+use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
+use crate::exporter::{self, Exporter, ExporterSettings};
 use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
@@ -83,6 +86,8 @@ pub struct Bound {
     pub socket: PathBuf,
     /// Addresses of the DNS server, as soon as it listens.
     pub dns: watch::Receiver<DnsState>,
+    /// Address of the HTTP server, as soon as it listens.
+    pub http: watch::Receiver<Option<SocketAddr>>,
 }
 
 /// A daemon whose parts are running.
@@ -107,6 +112,7 @@ impl Daemon {
             monitors.push(Monitor::netfilter()?);
         }
         let dns_usage = UsageRegistry::default();
+        let dns_metrics = Arc::<DnsMetrics>::default();
         let settings = wiring::reconciler(config, dns_usage.clone())?;
         // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -131,7 +137,22 @@ impl Daemon {
         let (pings, ping_receiver) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
         let network = Arc::new(Notify::new());
-        let bound = Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone() };
+        let bound =
+            Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.port() };
+        let exporter = Exporter::new(
+            ExporterSettings { detailed: config.http.backends },
+            exporter::Inputs {
+                parts: vec![
+                    source.metrics().clone(),
+                    settings.publisher.metrics.clone(),
+                    dns_metrics.clone(),
+                ],
+                questions: questions.clone(),
+                statuses: status_receiver.clone(),
+                dns_usage: dns_usage.clone(),
+                traffic: kernel.traffic()?,
+            },
+        );
 
         let names = dns::publisher::CatalogInputs {
             vips: zone_receiver,
@@ -161,12 +182,15 @@ impl Daemon {
             catalogs: catalog_receiver,
             nodes: node_receiver,
             clients: config.dns.clients.clone(),
-            forwarder: wiring::forwarder(config, &dns_usage)?,
+            forwarder: wiring::forwarder(config, &dns_usage, &dns_metrics)?,
             usage: dns_usage,
+            metrics: dns_metrics,
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve((requests, questions), losses, status_receiver.clone(), shutdown.clone()));
+        let statuses = status_receiver.clone();
+        let access = Access { requests, questions, losses, statuses, exporter };
+        parts.spawn(api.serve(access, wiring::port(config), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 

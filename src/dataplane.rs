@@ -29,6 +29,7 @@ mod reading;
 pub mod rules;
 pub mod settings;
 mod state;
+pub mod traffic;
 
 pub use error::Error;
 pub use node::{Capabilities, Node, PlaneBounds, PlaneChoice, PlaneKind};

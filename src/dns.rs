@@ -7,6 +7,7 @@
 //! * [`publisher`]: replaces the catalog when VIPs, tasks or this node change;
 //! * [`server`]: UDP and TCP sockets, clients and their limits, shutdown;
 //! * [`forward`]: names in none of our zones, which upstreams answer;
+//! * [`metrics`]: questions and answers as Prometheus counts them;
 //! * [`usage`]: how much of what clients share is in use;
 //! * [`resolved`]: the registration with systemd-resolved.
 //!
@@ -15,6 +16,7 @@
 //! kernel knows its address) is decided by the reconcile loop.
 
 pub mod forward;
+pub mod metrics;
 pub mod protocol;
 pub mod publisher;
 pub mod resolved;

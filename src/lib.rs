@@ -34,40 +34,42 @@
 //! Data and codecs, which know nothing of the rest:
 //!
 //! 1. [`units`]: times, rates and addresses as people write them, the clock of deadlines, and programs of the node
-//! 2. [`cluster`]: the cluster as every source reports it, and how much of a new picture is believed
-//! 3. [`netlink`]: wire formats and sockets of the kernel
+//! 2. [`metrics`]: counters, and their form for Prometheus
+//! 3. [`cluster`]: the cluster as every source reports it, and how much of a new picture is believed
+//! 4. [`netlink`]: wire formats and sockets of the kernel
 //!
 //! Wire formats, VIPs and the kernel:
 //!
-//! 4. [`mesos`]: documents and events of Mesos, read into the cluster
-//! 5. [`marathon`]: answers of Marathon, read into verdicts on tasks
-//! 6. [`vip`]: which VIPs tasks ask for, and which address each name gets; the same on all nodes
-//! 7. [`dataplane`]: what the kernel should hold and does hold, and the operations between the two
+//! 5. [`mesos`]: documents and events of Mesos, read into the cluster
+//! 6. [`marathon`]: answers of Marathon, read into verdicts on tasks
+//! 7. [`vip`]: which VIPs tasks ask for, and which address each name gets; the same on all nodes
+//! 8. [`dataplane`]: what the kernel should hold and does hold, and the operations between the two
 //!
 //! Files, decisions, and who is asked:
 //!
-//! 8. [`store`]: files that survive a restart
-//! 9. [`plan`]: which VIPs and backends this node serves
-//! 10. [`source`]: requests to masters, agent, Marathon and files
+//! 9. [`store`]: files that survive a restart
+//! 10. [`plan`]: which VIPs and backends this node serves
+//! 11. [`source`]: requests to masters, agent, Marathon and files
 //!
 //! What clients and operators see:
 //!
-//! 11. [`dns`]: the DNS server and its zones
-//! 12. [`status`]: the status document, its text, and the reasons for which an operator is needed
+//! 12. [`dns`]: the DNS server and its zones
+//! 13. [`status`]: the status document, its text, and the reasons for which an operator is needed
 //!
 //! What runs:
 //!
-//! 13. [`reconcile`]: the loop that makes passes, and what a pass does
-//! 14. [`api`]: the status socket and its client
-//! 15. [`doctor`]: what is wrong with a node, and what mends it
-//! 16. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 17. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 14. [`reconcile`]: the loop that makes passes, and what a pass does
+//! 15. [`exporter`]: metrics, when a program asks for them
+//! 16. [`api`]: the status socket and its client, and HTTP for other programs
+//! 17. [`doctor`]: what is wrong with a node, and what mends it
+//! 18. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 19. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 18. [`terminal`]: full-screen use of the terminal
-//! 19. [`demo`]: the demonstration
-//! 20. [`cli`]: commands, output and exit codes
+//! 20. [`terminal`]: full-screen use of the terminal
+//! 21. [`demo`]: the demonstration
+//! 22. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -183,8 +185,10 @@ pub mod dataplane;
 pub mod demo;
 pub mod dns;
 pub mod doctor;
+pub mod exporter;
 pub mod marathon;
 pub mod mesos;
+pub mod metrics;
 pub mod netlink;
 pub mod plan;
 pub mod reconcile;

@@ -31,6 +31,8 @@ use crate::store::{KeptDrain, Persisted};
 use crate::units::steady::steady_now;
 
 mod answers;
+pub mod figures;
+pub mod metrics;
 pub mod names;
 mod pass;
 mod publish;

@@ -31,9 +31,11 @@ pub mod http;
 pub mod location;
 pub mod marathon;
 pub mod mesos;
+pub mod metrics;
 mod report;
 pub mod schedule;
 pub mod settings;
+pub mod traffic;
 
 #[cfg(test)]
 mod testing;
@@ -42,6 +44,7 @@ pub use feed::Feed;
 pub use location::Location;
 pub use report::{Failure, Report};
 use schedule::PollSchedule;
+use traffic::Traffic;
 
 /// Way of asking masters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -122,6 +125,11 @@ pub trait Source: Send {
     /// Returns what a later run should know of the answers; `None` where they say all by themselves.
     fn memory(&self) -> Option<Arc<MarathonMemory>> {
         None
+    }
+
+    /// Returns the traffic with the servers, which goes on being counted.
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::default()
     }
 
     /// Waits until there is a reason to ask before the pause is over. The future is dropped midway at the end

@@ -109,6 +109,17 @@ pub fn ip_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, 
     parse(&String::deserialize(deserializer)?, "an IP address such as 192.0.2.10 or 2001:db8::10")
 }
 
+/// Reads an address with a port.
+///
+/// # Errors
+/// With the wrong text and an example.
+pub fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse(
+        &String::deserialize(deserializer)?,
+        "an address with a port such as 127.0.0.1:62080 or [::1]:62080",
+    )
+}
+
 /// Reads a list of addresses with ports.
 ///
 /// # Errors

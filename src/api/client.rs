@@ -68,6 +68,18 @@ pub fn status_path(vip: Option<&str>, compares: bool) -> String {
 /// # Errors
 /// When no daemon answers in time, or it refuses the request.
 pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnswer, ClientError> {
+    let body = fetch(socket, method, path).await?;
+    match serde_json::from_slice(&body) {
+        Ok(status) => Ok(StatusAnswer { body, status }),
+        Err(error) => Err(ClientError::Answer { socket: socket.to_owned(), error }),
+    }
+}
+
+/// Sends a request to the daemon on this socket, and returns the body of the answer.
+///
+/// # Errors
+/// When no daemon answers in time, or it refuses the request.
+pub async fn fetch(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, ClientError> {
     // The HTTP library does not tell why it could not connect.
     if let Err(error) = UnixStream::connect(socket).await {
         let socket = socket.to_owned();
@@ -77,14 +89,10 @@ pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnsw
             _ => ClientError::Connect { socket, error },
         });
     }
-    let body = send(socket, method, path).await.map_err(|source| match source.status() {
+    send(socket, method, path).await.map_err(|source| match source.status() {
         Some(StatusCode::SERVICE_UNAVAILABLE) => ClientError::Busy(socket.to_owned()),
         _ => ClientError::Request { socket: socket.to_owned(), path: path.to_owned(), source },
-    })?;
-    match serde_json::from_slice(&body) {
-        Ok(status) => Ok(StatusAnswer { body, status }),
-        Err(error) => Err(ClientError::Answer { socket: socket.to_owned(), error }),
-    }
+    })
 }
 
 async fn send(socket: &Path, method: Method, path: &str) -> Result<Vec<u8>, reqwest::Error> {

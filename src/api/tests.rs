@@ -4,13 +4,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::guard::Guard;
+use super::server::{MAX_CONNECTIONS, REQUEST_TIMEOUT};
 use super::*;
+use crate::dns::usage::UsageRegistry;
+use crate::exporter::{self, ExporterSettings};
+use crate::reconcile::figures::FigurePage;
 use crate::status::document::tests::{Planned, names};
 
 struct Served {
     directory: tempfile::TempDir,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
+    port: watch::Receiver<Option<SocketAddr>>,
     requests: mpsc::Receiver<PassRequest>,
     questions: mpsc::Receiver<Question>,
     statuses: watch::Sender<Arc<Status>>,
@@ -26,13 +32,25 @@ impl Served {
         let (losses, loss_receiver) = mpsc::channel(1);
         let (statuses, status_receiver) = watch::channel(Arc::default());
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(api.serve(
-            (request_sender, question_sender),
+        let inputs = exporter::Inputs {
+            parts: Vec::new(),
+            questions: question_sender.clone(),
+            statuses: status_receiver.clone(),
+            dns_usage: UsageRegistry::default(),
+            traffic: None,
+        };
+        let access = Access {
+            requests: request_sender,
+            questions: question_sender,
             losses,
-            status_receiver,
-            shutdown.clone(),
-        ));
-        Self { directory, shutdown, served, requests, questions, statuses, _losses: loss_receiver }
+            statuses: status_receiver,
+            exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
+        };
+        let guard = Guard { hosts: vec!["node7.example".to_owned()], token: None };
+        let address = "127.0.0.1:0".parse().unwrap();
+        let port = api.port();
+        let served = tokio::spawn(api.serve(access, Some(Port { address, guard }), shutdown.clone()));
+        Self { directory, shutdown, served, port, requests, questions, statuses, _losses: loss_receiver }
     }
 
     /// Connects and sends this.
@@ -185,4 +203,90 @@ async fn a_long_status_arrives_in_pieces_and_whole_or_not_at_all() {
         let read = serde_json::from_str::<Status>(body);
         assert_eq!(read.ok(), (!is_cut).then(|| whole.clone()));
     }
+}
+
+/// Asks over TCP, with the figures of no VIP, and returns the answer.
+async fn asked_on_port(served: &mut Served, request: &str) -> String {
+    let address = served.port.wait_for(Option::is_some).await.unwrap().unwrap();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let answering = async {
+        while let Some(Question::Figures { answer, .. }) = served.questions.recv().await {
+            let _ = answer.send(FigurePage::default());
+        }
+    };
+    tokio::select! {
+        read = client.read_to_string(&mut text) => { read.unwrap(); }
+        () = answering => panic!("no more questions"),
+    }
+    text
+}
+
+fn get_request(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn metrics_are_on_the_port_for_those_who_know_its_name() {
+    let mut served = Served::new().await;
+    for host in ["localhost:62080", "node7.example"] {
+        let text = asked_on_port(&mut served, &get_request("/metrics", host)).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.contains("content-type: text/plain; version=0.0.4"), "{text}");
+        assert!(
+            text.contains("\nl4lbd_vips 0\n") && !text.to_lowercase().contains("access-control"),
+            "{text}"
+        );
+    }
+    let text = asked_on_port(&mut served, &get_request("/metrics", "evil.example")).await;
+    assert!(text.starts_with("HTTP/1.1 403 ") && !text.contains("l4lbd_vips"), "{text}");
+    let open = "Host: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let request = get_request("/metrics", "x").replace("Host: x", open);
+    let text = asked_on_port(&mut served, &request).await;
+    assert!(text.contains("content-type: application/openmetrics-text"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn commands_are_on_the_socket_alone() {
+    let mut served = Served::new().await;
+    for path in ["/status", "/accept-loss"] {
+        let text = asked_on_port(&mut served, &get_request(path, "localhost")).await;
+        assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+        let text = asked_on_port(&mut served, &get_request(path, "localhost").replace("GET", "POST")).await;
+        assert!(text.starts_with("HTTP/1.1 405 "), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_head_is_refused() {
+    let mut served = Served::new().await;
+    let long = format!("localhost\r\nX-Long: {}", "x".repeat(20_000));
+    let text = asked_on_port(&mut served, &get_request("/metrics", &long)).await;
+    assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_ask_at_once_have_one_scrape() {
+    let mut served = Served::new().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(served.client(&get_request("/metrics", "l4lbd")).await);
+    }
+    let Some(Question::Figures { answer, .. }) = served.questions.recv().await else { panic!("no question") };
+    answer.send(FigurePage::default()).unwrap();
+    for client in &mut clients {
+        let text = rest(client).await;
+        assert!(text.contains("\nl4lbd_vips 0\n"), "{text}");
+    }
+    assert!(served.questions.try_recv().is_err(), "one scrape asks once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_of_a_busy_daemon_lack_its_vips_alone() {
+    let served = Served::new().await;
+    let mut client = served.client(&get_request("/metrics", "l4lbd")).await;
+    let text = rest(&mut client).await;
+    assert!(text.contains("\nl4lbd_degraded 0\n") && !text.contains("\nl4lbd_vips 0"), "{text}");
 }

@@ -128,6 +128,7 @@ fn named_files(config: &Config) -> impl Iterator<Item = NamedFile<'_>> {
         ("marathon.basic", &marathon.basic),
         ("marathon.token", &marathon.token),
         ("marathon.service_account", &marathon.service_account),
+        ("http.token", &config.http.token),
     ];
     let secrets = secrets.into_iter().filter_map(|(key, secret)| match secret {
         Some(SecretRef::File(path)) => Some(NamedFile { key, path, is_secret: true }),
@@ -199,12 +200,14 @@ mod tests {
             [marathon]
             urls = ["http://10.0.0.1:8080"]
             basic = "file:/d"
+            [http]
+            token = "file:/e"
         "#;
         let config = Config::parse(Path::new("l4lbd.toml"), text).unwrap();
         let mut files: Vec<(&Path, bool)> =
             named_files(&config).map(|file| (file.path, file.is_secret)).collect();
         files.sort();
-        let expected = [("/a", false), ("/b", true), ("/c", false), ("/d", true)];
+        let expected = [("/a", false), ("/b", true), ("/c", false), ("/d", true), ("/e", true)];
         assert_eq!(files, expected.map(|(path, is_secret)| (Path::new(path), is_secret)));
     }
 

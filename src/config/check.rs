@@ -34,6 +34,7 @@ pub fn problems(config: &Config, written: &WrittenNames) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(servers(config));
     problems.extend(access(config));
+    problems.extend(http(config));
     problems.extend(times(config, written));
     problems.extend(addresses(config));
     problems.extend(paths(config));
@@ -98,6 +99,26 @@ fn access(config: &Config) -> Vec<String> {
     ] {
         if is_set && !is_other_set {
             problems.push(format!("{key}: is of no use without {other}; set both or none"));
+        }
+    }
+    problems
+}
+
+/// Checks who can reach the HTTP server.
+fn http(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let http = &config.http;
+    if let Some(listen) = http.listen.filter(|listen| !listen.ip().is_loopback() && http.token.is_none()) {
+        problems.push(format!(
+            "http.listen: other machines reach {listen}, so that clients need a token; set http.token, or listen on \
+             127.0.0.1"
+        ));
+    }
+    for host in &http.hosts {
+        if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            problems.push(format!(
+                "http.hosts: {host:?} must be a name such as node7.example.com, without a port"
+            ));
         }
     }
     problems

@@ -92,6 +92,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("dns.clients", r#"["node"]"#),
     ("dns.resolved", r#""auto""#),
     ("dns.ttl", r#""5s""#),
+    ("http.listen", ""),
+    ("http.hosts", "[]"),
+    ("http.token", ""),
+    ("http.backends", "1000"),
     ("daemon.state_dir", r#""/var/lib/l4lbd""#),
     ("daemon.socket", r#""/run/l4lbd/l4lbd.sock""#),
 ];
@@ -106,6 +110,24 @@ fn uncommented_sample() -> String {
         _ => format!("{line}\n"),
     };
     reference::sample().lines().map(uncommented).collect()
+}
+
+#[test]
+fn other_machines_need_a_token() {
+    for listen in ["0.0.0.0:62080", "10.0.0.1:62080", "[::]:62080"] {
+        let text = format!("[http]\nlisten = \"{listen}\"\n");
+        assert_problems(
+            &text,
+            &[&format!("http.listen: other machines reach {listen}, so that clients need a token")],
+        );
+        assert!(parse(&format!("{text}token = \"file:/etc/token\"\n")).is_ok());
+    }
+    for listen in ["127.0.0.1:62080", "[::1]:62080", "127.0.0.9:0"] {
+        assert!(parse(&format!("[http]\nlisten = \"{listen}\"\n")).is_ok());
+    }
+    for host in ["", "node7:62080", "http://node7"] {
+        assert_problems(&format!("[http]\nhosts = [\"{host}\"]\n"), &["http.hosts: "]);
+    }
 }
 
 #[test]

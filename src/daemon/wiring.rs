@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use crate::api::Port;
+use crate::api::guard::Guard;
 use crate::cluster::belief::Patience;
 use crate::config::Config;
 use crate::dataplane::kernel::{Access, KernelOptions};
 use crate::dataplane::{Timeouts, ebpf};
 use crate::dns::forward::{self, Forward, Forwarder, Mesos, Upstream};
+use crate::dns::metrics::DnsMetrics;
 use crate::dns::settings::{DCOS_ZONES, is_within};
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::catalog::Catalog;
@@ -148,6 +152,7 @@ pub fn reconciler(config: &Config, dns_usage: UsageRegistry) -> Result<Reconcile
             origin: config.dns.zone.clone(),
             sources: origins(config),
             dns_usage,
+            metrics: Arc::default(),
         },
         audit: config.dataplane.audit.0,
     })
@@ -170,6 +175,13 @@ pub fn kernel(config: &Config) -> KernelOptions {
         },
         access: Access::Program,
     }
+}
+
+/// Returns the port of the HTTP server; `None` if it is off.
+pub fn port(config: &Config) -> Option<Port> {
+    let hosts = config.http.hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    let guard = Guard { hosts: hosts.collect(), token: config.http.token.clone() };
+    config.http.listen.map(|address| Port { address, guard })
 }
 
 /// Returns what the checks of a node go by.
@@ -207,7 +219,11 @@ pub fn catalog(config: &Config) -> Result<Catalog, vips::Error> {
 ///
 /// # Errors
 /// When no upstream is left besides this server itself.
-pub fn forwarder(config: &Config, usage: &UsageRegistry) -> Result<Option<Forwarder>, forward::Error> {
+pub fn forwarder(
+    config: &Config,
+    usage: &UsageRegistry,
+    metrics: &Arc<DnsMetrics>,
+) -> Result<Option<Forwarder>, forward::Error> {
     let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.0).collect();
     let mut routes = Vec::new();
     if let Mesos::Upstreams(upstreams) = &config.dns.mesos {
@@ -221,7 +237,7 @@ pub fn forwarder(config: &Config, usage: &UsageRegistry) -> Result<Option<Forwar
     if routes.is_empty() {
         return Ok(None);
     }
-    let forwarder = Forwarder::new(routes, &config.dns.listen)?;
+    let forwarder = Forwarder::new(routes, &config.dns.listen)?.counting(Arc::clone(metrics));
     forwarder.announce(usage);
     Ok(Some(forwarder))
 }

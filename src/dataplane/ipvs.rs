@@ -33,9 +33,11 @@ mod round;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use request::Refusal;
 pub use table::{IpvsTable, OWNER_TAG};
+pub use traffic::TrafficReader;
 
 /// Time after which a slice of a round ends.
 const SLICE: Duration = Duration::from_millis(20);

@@ -16,6 +16,7 @@ use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
 use super::reading::{Actual, Depth, Unreached};
 use super::state::{Connections, ServerKey, State};
+use super::traffic::ReadTraffic;
 use super::{DataPlane, diff, ebpf};
 
 /// Choice of a plane, and the places in the kernel that are ours.
@@ -168,6 +169,14 @@ impl Kernel {
             plane,
             _locks: link.into_iter().chain(locks).collect(),
         })
+    }
+
+    /// Opens a reader of the traffic through VIPs; `None` for a plane that sees no packets.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn traffic(&self) -> Result<Option<Box<dyn ReadTraffic>>, Error> {
+        Ok(self.plane.traffic()?)
     }
 
     /// Takes everything of ours out of the plane and the host.

@@ -34,6 +34,52 @@ pub enum Op {
 }
 
 impl Op {
+    /// All that [`Self::kind`] may return.
+    pub const KINDS: [&str; 18] = [
+        "set_sysctl",
+        "set_timeouts",
+        "add_link",
+        "set_link_up",
+        "delete_link",
+        "add_address",
+        "delete_address",
+        "add_local_route",
+        "replace_rules",
+        "delete_rules",
+        "add_route",
+        "delete_route",
+        "add_service",
+        "set_service",
+        "delete_service",
+        "add_server",
+        "set_server",
+        "delete_server",
+    ];
+
+    /// Returns the kind of the operation, without what it concerns.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SetSysctl { .. } => "set_sysctl",
+            Self::SetTimeouts(_) => "set_timeouts",
+            Self::AddLink => "add_link",
+            Self::SetLinkUp => "set_link_up",
+            Self::DelLink => "delete_link",
+            Self::AddAddress(_) => "add_address",
+            Self::DelAddress(_) => "delete_address",
+            Self::AddLocalRoute(_) => "add_local_route",
+            Self::ReplaceRules(_) => "replace_rules",
+            Self::DelRules => "delete_rules",
+            Self::AddRoute(_) => "add_route",
+            Self::DelRoute(_) => "delete_route",
+            Self::AddService(..) => "add_service",
+            Self::SetService(..) => "set_service",
+            Self::DelService(_) => "delete_service",
+            Self::AddServer(..) => "add_server",
+            Self::SetServer(..) => "set_server",
+            Self::DelServer(..) => "delete_server",
+        }
+    }
+
     /// Returns the service that is changed, or whose real server is.
     pub fn service(&self) -> Option<&ServiceKey> {
         match self {

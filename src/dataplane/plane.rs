@@ -13,6 +13,7 @@ use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::{Depth, Unreached};
 use super::state::{Connections, Foreign, Route, ServerKey, Service, ServiceKey, Timeouts};
+use super::traffic::ReadTraffic;
 use crate::cluster::SharedMap;
 
 pub mod ebpf;
@@ -53,6 +54,14 @@ pub trait Plane: Send {
         &mut self,
         servers: &BTreeSet<ServerKey>,
     ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError>;
+
+    /// Opens a reader of traffic; `None` for a plane that sees no packets.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn traffic(&self) -> Result<Option<Box<dyn ReadTraffic>>, PlaneError> {
+        Ok(None)
+    }
 
     /// Carries out operations that the plane [takes](Self::takes), in order, and goes on after a
     /// failure. Returns the failures by index into `ops`, in words.

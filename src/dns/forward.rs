@@ -18,6 +18,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::{ResponseCache, TtlConfig};
 use tokio::runtime::Handle;
 
+use super::metrics::{DnsMetrics, ForwardResult};
 use super::protocol::message::{MAX_UDP_PAYLOAD, ResponseKind, Transport, limit, respond};
 use super::protocol::record::encode_origin;
 use super::protocol::wire;
@@ -68,6 +69,7 @@ pub struct Forwarder {
     shares: Arc<Mutex<Shares>>,
     /// Questions that were not asked because of the limits.
     turned_away: Arc<Tally>,
+    metrics: Arc<DnsMetrics>,
     runtime: Handle,
 }
 
@@ -121,8 +123,15 @@ impl Forwarder {
             routes: Arc::new(made),
             cache: ResponseCache::new(CACHED, TtlConfig::default()),
             turned_away: Arc::default(),
+            metrics: Arc::default(),
             runtime: Handle::current(),
         })
+    }
+
+    /// Counts into `metrics` from now on.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<DnsMetrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Makes the use of the places for questions known.
@@ -155,27 +164,31 @@ impl Forwarder {
     {
         let Ok(request) = Message::from_vec(packet) else { return };
         let Some(query) = request.queries.first().cloned() else { return };
+        let kind = u16::from(query.query_type());
+        let started = Instant::now();
         let question = Question { request, transport, catalog: Arc::clone(catalog) };
         let mut resolution = Resolution::new(query);
         // What is in the cache or in our own zones is answered whatever the limits say.
         let outcome = match self.advance(&mut resolution, &question) {
-            Step::Done(outcome) => Ok(outcome),
+            Step::Done(outcome) => Ok((outcome, ForwardResult::Cached)),
             Step::Ask(query) => match self.place(client, &query) {
                 Some(place) => Err((place, query)),
                 // The client gets SERVFAIL at once rather than no answer after seconds.
-                None => Ok(Outcome::failure(ResponseCode::ServFail)),
+                None => Ok((Outcome::failure(ResponseCode::ServFail), ForwardResult::Limited)),
             },
         };
         let this = self.clone();
         self.runtime.spawn(async move {
-            let outcome = match outcome {
+            let (outcome, result) = match outcome {
                 Ok(outcome) => outcome,
                 Err((_place, query)) => {
                     // All attempts together may take longer than a client waits.
                     let asked = tokio::time::timeout(DEADLINE, this.ask(resolution, query, &question));
-                    asked.await.unwrap_or_else(|_| Outcome::failure(ResponseCode::ServFail))
+                    let asked = asked.await.unwrap_or_else(|_| Outcome::failure(ResponseCode::ServFail));
+                    (asked, ForwardResult::Upstream)
                 }
             };
+            this.metrics.forward(result, kind, u16::from(outcome.code), started.elapsed());
             if let Some(octets) = question.encode(outcome) {
                 reply(octets).await;
             }
@@ -286,7 +299,7 @@ fn at_home(catalog: &Catalog, query: &Query) -> Option<Message> {
     let mut reply = Vec::new();
     let packet = exchange::packet(query)?;
     // As over TCP: the target of an alias is taken in whole, and cut only for the client's own transport.
-    match respond(catalog, &packet, Transport::Tcp, &mut reply) {
+    match respond(catalog, &packet, Transport::Tcp, &mut reply).kind {
         ResponseKind::Answered => Message::from_vec(&reply).ok(),
         ResponseKind::Elsewhere | ResponseKind::Ignored => None,
     }

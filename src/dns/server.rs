@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DnsState;
 use super::forward::Forwarder;
+use super::metrics::{DnsMetrics, Ignored};
 use super::protocol::message::{ResponseKind, Transport, respond};
 use super::usage::UsageRegistry;
 use super::zones::catalog::Catalog;
@@ -56,6 +57,7 @@ pub struct Responder {
     pub forwarder: Option<Forwarder>,
     /// Receives the use of connections.
     pub usage: UsageRegistry,
+    pub metrics: Arc<DnsMetrics>,
 }
 
 /// Next step for a query.
@@ -76,14 +78,28 @@ impl Responder {
 
     /// Answers into `reply` as far as the catalog goes, and says what is to be done.
     fn act(&self, catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Action {
-        match respond(catalog, packet, transport, reply) {
-            ResponseKind::Ignored => Action::Drop,
-            ResponseKind::Answered => Action::Send,
-            ResponseKind::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
-                Action::Forward
+        let started = Instant::now();
+        let answer = respond(catalog, packet, transport, reply);
+        match answer.kind {
+            ResponseKind::Ignored => {
+                self.metrics.ignore(Ignored::Malformed);
+                return Action::Drop;
             }
-            ResponseKind::Elsewhere => Action::Send,
+            // Counted when its answer is known.
+            ResponseKind::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
+                return Action::Forward;
+            }
+            ResponseKind::Answered | ResponseKind::Elsewhere => {}
         }
+        self.metrics.answer(&answer, started.elapsed());
+        Action::Send
+    }
+
+    /// Notes that an outsider gets no answer: the address of a sender can be forged, and an answer would show
+    /// strangers that the server is there.
+    fn ignore(&self, peer: SocketAddr) {
+        self.metrics.ignore(Ignored::Client);
+        tracing::debug!(%peer, "dns query from outside of this node is not answered; dns.clients lets more in");
     }
 }
 
@@ -142,10 +158,4 @@ async fn await_first_view(nodes: &mut watch::Receiver<Arc<NodeView>>, shutdown: 
         // Without a view the server still has loopback clients and configured networks to answer.
         _ = tokio::time::timeout(FIRST_VIEW, is_known) => {}
     }
-}
-
-/// Notes that an outsider gets no answer: the address of a sender can be forged, and an answer would show
-/// strangers that the server is there.
-fn ignore(peer: SocketAddr) {
-    tracing::debug!(%peer, "dns query from outside of this node is not answered; dns.clients lets more in");
 }

@@ -19,6 +19,7 @@ use netlink_packet_generic::{GenlFamily, GenlHeader};
 pub mod destination;
 pub mod service;
 pub mod stats;
+pub mod traffic;
 
 use super::nla::{self, number, put};
 

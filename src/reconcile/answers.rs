@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::figures::FigurePage;
 use super::pass::Passes;
 use super::question::Question;
 use crate::dataplane::{Connections, DataPlane, ServerKey};
@@ -38,6 +39,11 @@ impl<D: DataPlane> Passes<D> {
                 (Document::begin(self.publisher.status(), view.select(vip.as_deref()), view), answer)
             }
             Question::More { rest, answer } => (rest.go_on(view), answer),
+            Question::Figures { wanted, answer } => {
+                let page = FigurePage { read_at: self.progress.read_at, ..view.page(&wanted) };
+                // The asking client may have gone.
+                return drop(answer.send(page));
+            }
         };
         match made {
             // The asking client may have gone.

@@ -77,6 +77,8 @@ pub enum News {
 pub(super) struct Progress {
     /// Revision of the plan with which the last pass left the kernel without an error.
     settled: Option<u64>,
+    /// Time of the last reading of the kernel.
+    pub(super) read_at: Option<Timestamp>,
     /// Connections of every server in the last pass.
     pub(super) connections: BTreeMap<ServerKey, Connections>,
     /// Duration of the last pass.
@@ -93,6 +95,7 @@ impl Progress {
         hostname.hash(&mut hasher);
         Self {
             settled: None,
+            read_at: None,
             connections: BTreeMap::new(),
             took: Duration::ZERO,
             audit_due: Instant::now(),
@@ -164,6 +167,7 @@ impl<D: DataPlane> Passes<D> {
         if let Some(memory) = &feed.marathon {
             self.saver.note_marathon(memory);
         }
+        self.publisher.note_news(feed.accepted_at);
         self.feed = feed;
         news
     }
@@ -280,6 +284,7 @@ impl<D: DataPlane> Passes<D> {
             self.progress.audit_due = Instant::now() + self.audit;
         }
         let mut actual = self.dataplane.read(Depth::Audit).await?;
+        self.progress.read_at = Some(Timestamp::now());
         // What was looked through in slices may have been counted long ago.
         self.count_leaving(&mut actual).await?;
         Ok((actual, Knowledge::Reading))
@@ -316,6 +321,7 @@ impl<D: DataPlane> Passes<D> {
                 // Differences that the next reading finds are no repair: what happened meanwhile is unknown.
                 self.progress.settled = None;
                 report.error = Some(error.to_string());
+                report.timings.total = started.elapsed();
                 self.publisher.record(&report, false);
                 self.publish_status(&report, None, false);
                 self.last = report;
@@ -415,9 +421,12 @@ impl<D: DataPlane> Passes<D> {
         state.addresses.extend(listeners.iter().filter(|address| !actual.node.addresses.contains(address)));
         // Against the kernel's own state: nothing is removed, so connections survive a slow master.
         let ops = diff(&actual.state, &state, self.progress.seed);
+        let applying = Instant::now();
         report.failed = self.apply(&ops, false, actual, questions).await;
         report.scope = Scope::of(&ops);
         report.operations = ops;
+        report.timings.apply = applying.elapsed();
+        report.timings.total = report.timings.read + report.timings.apply;
         self.publisher.record(&report, false);
 
         // Only names whose service is in the kernel: any other address would lead nowhere.

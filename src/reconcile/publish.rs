@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::metrics::PassMetrics;
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
 use crate::dataplane::connects::Connects;
@@ -21,7 +23,7 @@ use crate::source::Feed;
 use crate::status::build::{
     conntab_warning, counts, dropped_warning, first_errors, reasons, unnamed_warnings,
 };
-use crate::status::pass::PassReport;
+use crate::status::pass::{Cause, PassReport};
 use crate::status::{self, Status};
 
 /// Skipped entries that a status lists; all are counted.
@@ -41,6 +43,7 @@ pub struct PublisherSettings {
     pub sources: Vec<String>,
     /// Use of what clients of DNS share.
     pub dns_usage: UsageRegistry,
+    pub metrics: Arc<PassMetrics>,
 }
 
 /// Channels of what is published.
@@ -84,6 +87,8 @@ pub(super) struct Publisher {
     shown: Option<(u64, bool)>,
     /// Connections that the last pass could not end.
     unreached: u64,
+    /// Time at which the believed cluster was read.
+    news_at: Option<Instant>,
 }
 
 impl Publisher {
@@ -106,6 +111,7 @@ impl Publisher {
             detailed: None,
             shown: None,
             unreached: 0,
+            news_at: None,
         }
     }
 
@@ -136,9 +142,15 @@ impl Publisher {
         self.shown != Some((plan.revision, is_complete))
     }
 
+    /// Notes when the believed cluster was read.
+    pub(super) fn note_news(&mut self, read_at: Option<Instant>) {
+        self.news_at = read_at;
+    }
+
     /// Counts a plan that was not what it should have been.
     pub(super) fn count_defect(&mut self) {
         self.status.pass.defects += 1;
+        self.settings.metrics.defect();
     }
 
     /// Returns true if counts, warnings and skipped entries are not those of `plan`.
@@ -163,6 +175,9 @@ impl Publisher {
         for op in &report.operations {
             tracing::debug!(%op, "kernel operation");
         }
+        // A pass for anything else finds the news carried out.
+        let age = self.news_at.filter(|_| report.cause == Cause::Cluster).map(|read| read.elapsed());
+        self.settings.metrics.record(report, age);
         // Cut to a few: a kernel without a module refuses all of 10,000 operations with the same words.
         let mut errors = first_errors(&report.failed);
         // Each request for the status makes a pass, and what fails once fails again for a while: it is

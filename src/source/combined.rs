@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::configured::ConfiguredSources;
 use super::driver::{Backoff, run};
 use super::marathon::Earlier;
+use super::metrics::SourceMetrics;
 use super::{Error, Failure, Report, settings};
 use crate::cluster::{Skipped, Snapshot};
 use crate::marathon::{MarathonMemory, MarathonView};
@@ -34,6 +35,7 @@ pub struct CombinedSource {
     memory: Option<Arc<MarathonMemory>>,
     backoff: Backoff,
     marathon_backoff: Backoff,
+    metrics: Arc<SourceMetrics>,
 }
 
 /// Last report of each source; `None` for those that are not configured.
@@ -58,16 +60,25 @@ impl CombinedSource {
         let sources = ConfiguredSources::open(source, marathon, earlier)?;
         let backoff = Backoff { interval: source.interval.0, max: source.max_backoff.0 };
         let marathon_backoff = Backoff { interval: marathon.interval.0, ..backoff };
-        Ok(Self { sources, memory, backoff, marathon_backoff })
+        let metrics = Arc::new(SourceMetrics { mode: source.mode, ..SourceMetrics::default() });
+        Ok(Self { sources, memory, backoff, marathon_backoff, metrics })
+    }
+
+    /// Returns the metrics of all sources, which go on being counted.
+    pub fn metrics(&self) -> &Arc<SourceMetrics> {
+        &self.metrics
     }
 
     /// Asks all sources until `shutdown` and publishes their combined report.
     pub async fn run(self, reports: watch::Sender<Report>, shutdown: CancellationToken) {
-        let Self { sources, memory, backoff, marathon_backoff } = self;
+        let Self { sources, memory, backoff, marathon_backoff, metrics } = self;
         let ConfiguredSources { cluster, agent, marathon } = sources;
         let cluster = match (cluster, &agent, &marathon) {
             // The usual case needs no copy of the snapshot.
-            (Some(cluster), None, None) => return run(cluster, backoff, reports, shutdown).await,
+            (Some(cluster), None, None) => {
+                let cluster = (cluster, Arc::clone(&metrics.cluster));
+                return run(cluster, backoff, reports, shutdown).await;
+            }
             (cluster, _, _) => cluster,
         };
         // One loop for each source: a slow one must not hold up the rest.
@@ -78,12 +89,15 @@ impl CombinedSource {
         let (marathon_sender, mut marathons) = watch::channel(remembered);
         let present = (cluster.is_some(), agent.is_some(), marathon.is_some());
         if let Some(cluster) = cluster {
+            let cluster = (cluster, Arc::clone(&metrics.cluster));
             tasks.spawn(run(cluster, backoff, cluster_sender, shutdown.clone()));
         }
         if let Some(agent) = agent {
+            let agent = (agent, Arc::clone(&metrics.agent));
             tasks.spawn(run(agent, backoff, agent_sender, shutdown.clone()));
         }
         if let Some(marathon) = marathon {
+            let marathon = (marathon, Arc::clone(&metrics.marathon));
             tasks.spawn(run(marathon, marathon_backoff, marathon_sender, shutdown.clone()));
         }
         loop {

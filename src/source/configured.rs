@@ -13,12 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::file::FileSource;
 use super::marathon::{Earlier, MarathonSource};
 use super::mesos::poll::MesosPoll;
 use super::mesos::stream::MesosStream;
 use super::schedule::PollSchedule;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Location, Mode, Source, settings};
 use crate::cluster::Snapshot;
 
@@ -43,6 +45,10 @@ macro_rules! sources {
 
             fn schedule(&self) -> PollSchedule {
                 match self { $(Self::$variant(source) => source.schedule()),+ }
+            }
+
+            fn traffic(&self) -> Arc<Traffic> {
+                match self { $(Self::$variant(source) => source.traffic()),+ }
             }
 
             fn servers(&self) -> BTreeMap<IpAddr, String> {

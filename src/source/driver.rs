@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::Meter;
 use super::schedule::{PollSchedule, jittered};
 use super::{Error, Failure, Fetched, Report, Source};
 
@@ -43,23 +44,26 @@ impl Backoff {
     }
 }
 
-/// Asks `source` until `shutdown` and publishes every change of its report.
+/// Asks `source` until `shutdown`, publishes every change of its report, and counts into its meter.
 pub async fn run<S: Source>(
-    mut source: S,
+    (mut source, meter): (S, Arc<Meter>),
     backoff: Backoff,
     reports: watch::Sender<Report<S::Item>>,
     shutdown: CancellationToken,
 ) {
     let mut failures = 0;
+    meter.begin(source.traffic());
     // Time of the last good answer.
     let mut good: Option<Instant> = None;
     loop {
         let due = good.map(|good| (good + patience(&source.schedule()), late(&source)));
+        let started = Instant::now();
         let asking = ask_in_time(&mut source, due, &reports);
         let answer = tokio::select! {
             () = shutdown.cancelled() => return,
             answer = asking => answer,
         };
+        meter.count(started.elapsed(), answer.as_ref().err(), &source.schedule());
         good = if answer.is_ok() { Some(Instant::now()) } else { good };
         let failed = answer.is_err();
         publish(&reports, &source, answer);

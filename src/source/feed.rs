@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +25,8 @@ pub struct Feed {
     /// `None` before the first document where no earlier run left one. Replaced as a whole: consumers
     /// compare pointers to see whether it is new.
     pub accepted: Option<Arc<Accepted>>,
+    /// Time at which the document of it was read; `None` for what an earlier run left.
+    pub accepted_at: Option<Instant>,
     /// URL or path of the last good answer.
     pub place: String,
     /// Time at which the source last confirmed its document.
@@ -72,6 +75,8 @@ impl Believer {
     /// Takes a report in. A document is judged once, and again at each confirmation while something of
     /// an earlier one is held, because holds end with time.
     pub fn take(&mut self, report: Report, now: Timestamp) {
+        // Before it is judged, which takes a part of the time until the kernel has it.
+        let read_at = Instant::now();
         let is_new = report.sequence != self.sequence;
         let is_confirmed = report.good_at != self.feed.good_at;
         let is_holding = self.feed.accepted.as_ref().is_some_and(|accepted| accepted.is_holding);
@@ -90,6 +95,7 @@ impl Believer {
                 );
             }
             self.feed.accepted = Some(Arc::new(accepted));
+            self.feed.accepted_at = Some(read_at);
             self.document = Some(document);
         }
         self.sequence = report.sequence;

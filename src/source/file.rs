@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::bounded::Bounded;
 use super::schedule::PollSchedule;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Source};
 use crate::cluster::Snapshot;
 use crate::mesos::cursor::ReadError;
@@ -22,6 +24,7 @@ pub struct FileSource {
     seen: Option<FileVersion>,
     /// Knows the items of the last document.
     reader: DocumentReader,
+    traffic: Arc<Traffic>,
 }
 
 /// Properties of a file that change whenever it is written or replaced.
@@ -35,7 +38,7 @@ struct FileVersion {
 impl FileSource {
     /// Looks for changes of `path` every `interval`.
     pub fn new(path: PathBuf, interval: Duration) -> Self {
-        Self { path, interval, seen: None, reader: DocumentReader::default() }
+        Self { path, interval, seen: None, reader: DocumentReader::default(), traffic: Arc::default() }
     }
 
     fn error(&self, error: std::io::Error) -> Error {
@@ -67,10 +70,15 @@ impl Source for FileSource {
         };
         let (reader, read) = tokio::task::spawn_blocking(read).await?;
         self.reader = reader;
+        self.traffic.receive(usize::try_from(version.size).unwrap_or(usize::MAX));
         let Reading { snapshot, is_same, .. } =
             read.map_err(|error| Error::Document { origin: self.origin(), error })?;
         self.seen = Some(version);
         Ok(if is_same { Fetched::Unchanged } else { Fetched::New(snapshot) })
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     fn origin(&self) -> String {

@@ -8,7 +8,7 @@
 //! reader, which so knows their size on the wire and does it off the async threads.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{
@@ -19,6 +19,7 @@ use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url, redirect
 use super::Error;
 use super::asked::AskedServers;
 use super::location::without_credentials;
+use super::traffic::{RequestFailure, Traffic};
 use credentials::{Access, Credentials};
 pub use document::HttpDocument;
 pub use error::cause;
@@ -68,6 +69,7 @@ pub struct HttpClient {
     /// Addresses of all servers that were asked, those of logins among them.
     asked: AskedServers,
     timeout: Duration,
+    traffic: Arc<Traffic>,
     /// Time at which connections were last closed on purpose.
     renewed: Mutex<Instant>,
 }
@@ -145,8 +147,20 @@ impl HttpClient {
             servers,
             asked,
             timeout,
+            traffic: Arc::default(),
             renewed: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Counts into `traffic` from now on.
+    #[must_use]
+    pub fn counting(self, traffic: Arc<Traffic>) -> Self {
+        Self { traffic, ..self }
+    }
+
+    /// Returns the traffic so far, which goes on being counted.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// Returns the servers whose redirects are followed.
@@ -167,7 +181,11 @@ impl HttpClient {
         let asked = async {
             let (url, mut response) = self.send(url, call, Accept::Json).await?;
             let document = HttpDocument::read(&mut response).await;
-            let document = document.map_err(|error| format!("{}: {error}", without_credentials(&url)))?;
+            let document = document.map_err(|error| {
+                let error = format!("{}: {error}", without_credentials(&url));
+                self.failed(RequestFailure::Body, error)
+            })?;
+            self.traffic.receive(document.wire_size());
             Ok((url, document))
         };
         self.in_time(url, asked).await
@@ -185,12 +203,19 @@ impl HttpClient {
     ) -> Result<T, String> {
         let answered = tokio::time::timeout(self.timeout, asked).await;
         answered.unwrap_or_else(|_| {
-            Err(format!(
+            let error = format!(
                 "{}: no answer in time, which is {:?} by source.timeout; is the server overloaded?",
                 without_credentials(url),
                 self.timeout
-            ))
+            );
+            Err(self.failed(RequestFailure::Timeout, error))
         })
+    }
+
+    /// Counts a failed request, and returns its error.
+    fn failed(&self, failure: RequestFailure, error: String) -> String {
+        self.traffic.fail(failure);
+        error
     }
 
     /// Sends a request, with redirects and at most one new login.
@@ -204,7 +229,9 @@ impl HttpClient {
             let authorization = match url.username() {
                 "" if trusted => {
                     let header = self.credentials.header(&self.client).await;
-                    header.map_err(|error| format!("{shown}: {error}"))?
+                    header.map_err(|error| {
+                        self.failed(RequestFailure::Credentials, format!("{shown}: {error}"))
+                    })?
                 }
                 // The client itself makes a header of credentials in the URL.
                 _ => None,
@@ -212,22 +239,31 @@ impl HttpClient {
             // A redirect or an election may have led there.
             self.asked.note_url(&url);
             let request = self.request(&url, call, accept, authorization);
-            let response = request.send().await.map_err(|error| format!("{shown}: {}", cause(&error)))?;
+            let response = request.send().await.map_err(|error| {
+                self.failed(RequestFailure::Connect, format!("{shown}: {}", cause(&error)))
+            })?;
             match response.status() {
                 StatusCode::OK => return Ok((url, response)),
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::FOUND | StatusCode::PERMANENT_REDIRECT => {
                     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-                    let location =
-                        location.ok_or_else(|| format!("{shown}: a redirect without a location"))?;
-                    url = self.servers.follow(&url, location).map_err(|error| format!("{shown}: {error}"))?;
+                    let location = location.ok_or_else(|| "a redirect without a location".to_owned());
+                    let target = location.and_then(|location| self.servers.follow(&url, location));
+                    url = target.map_err(|error| {
+                        self.failed(RequestFailure::Redirect, format!("{shown}: {error}"))
+                    })?;
                 }
                 // A session may have ended; then a new login helps, once.
                 StatusCode::UNAUTHORIZED if again && self.credentials.end_session().await => again = false,
-                status => return Err(format!("{shown}: {status}{}", status_hint(status))),
+                status => {
+                    let error = format!("{shown}: {status}{}", status_hint(status));
+                    return Err(self.failed(RequestFailure::Status, error));
+                }
             }
         }
         let shown = without_credentials(first);
-        Err(format!("{shown}: too many redirects, more than {MAX_REDIRECTS}; is an election under way?"))
+        let error =
+            format!("{shown}: too many redirects, more than {MAX_REDIRECTS}; is an election under way?");
+        Err(self.failed(RequestFailure::Redirect, error))
     }
 
     fn request(

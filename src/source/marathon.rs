@@ -4,8 +4,7 @@
 //! which of the tasks have ended that an answer does not list any more. Every Marathon
 //! answers for the leader, except for events, for which it redirects.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::http::{Accept, Call, HttpClient, HttpDocument, TrustedServers, cause}
 use super::location::{below, without_credentials};
 use super::schedule::{PollSchedule, jittered};
 use super::settings;
+use super::traffic::Traffic;
 use super::{Error, Fetched, Location, Source};
 use crate::cluster::TaskKey;
 use crate::marathon::{
@@ -212,6 +212,10 @@ impl Source for MarathonSource {
         PollSchedule { interval: self.interval, ..PollSchedule::default() }
     }
 
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(self.http.traffic())
+    }
+
     fn servers(&self) -> BTreeMap<IpAddr, String> {
         self.http.asked().list()
     }
@@ -250,6 +254,7 @@ async fn listen(http: &HttpClient, marathon: &Url, events: &Events) -> Result<()
     while let Some(piece) =
         read(&mut response).await.map_err(|e| format!("{}: {e}", without_credentials(&url)))?
     {
+        http.traffic().receive(piece.len());
         events.add_ended(stream.push(&piece));
         // Empty lines and comments only keep the connection alive.
         if piece.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b':') {

@@ -269,12 +269,12 @@ impl<'a> View<'a> {
 }
 
 /// Returns what comes before all servers of a service.
-fn first_of(key: &ServiceKey) -> ServerKey {
+pub fn first_of(key: &ServiceKey) -> ServerKey {
     (*key, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
 }
 
 /// Returns the connections of a VIP's servers in their order, from `counted`, which is at the first of them.
-fn counts_of<'c>(
+pub fn counts_of<'c>(
     key: &ServiceKey,
     programmed: &Programmed,
     counted: &mut Peekable<impl Iterator<Item = (&'c ServerKey, &'c Connections)>>,
@@ -288,7 +288,7 @@ fn counts_of<'c>(
 }
 
 /// Returns the name of a VIP below the zone; `None` for one that is an address.
-fn name(programmed: &Programmed) -> Option<&str> {
+pub fn name(programmed: &Programmed) -> Option<&str> {
     match &programmed.vip.host {
         Host::Named(name) => Some(name),
         Host::Literal(_) => None,

@@ -35,6 +35,36 @@ pub enum Cause {
     Audit,
 }
 
+impl Cause {
+    /// All causes.
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Cluster,
+        Self::Source,
+        Self::Network,
+        Self::Dns,
+        Self::Request,
+        Self::Retry,
+        Self::Due,
+        Self::Audit,
+    ];
+
+    /// Returns the cause as programs know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Cluster => "cluster",
+            Self::Source => "source",
+            Self::Network => "network",
+            Self::Dns => "dns",
+            Self::Request => "request",
+            Self::Retry => "retry",
+            Self::Due => "due",
+            Self::Audit => "audit",
+        }
+    }
+}
+
 /// Completes the sentence "..., because".
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

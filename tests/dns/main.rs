@@ -326,6 +326,7 @@ fn answers_are_those_of_nsd() {
     // Clients are on loopback, which needs no view of the node.
     let nodes = watch::Sender::new(Arc::default()).subscribe();
     let serving = Responder {
+        metrics: std::sync::Arc::default(),
         catalogs,
         nodes,
         clients: vec![ClientRule::Node],

@@ -147,7 +147,7 @@ fn resolves(catalog: &Catalog, name: Name) -> bool {
 /// The server's answer, where there is one.
 fn answer(catalog: &Catalog, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut reply = Vec::new();
-    let outcome = l4lbd::dns::protocol::message::respond(catalog, request, transport, &mut reply);
+    let outcome = l4lbd::dns::protocol::message::respond(catalog, request, transport, &mut reply).kind;
     (outcome != ResponseKind::Ignored).then_some(reply)
 }
 

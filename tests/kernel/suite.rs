@@ -8,6 +8,7 @@ mod firewall;
 mod foreign;
 mod guard;
 mod matrix;
+mod metrics;
 mod names;
 mod networks;
 mod planes;
@@ -62,6 +63,7 @@ pub fn all() -> impl Iterator<Item = Test> {
     [
         reach::TESTS,
         matrix::TESTS,
+        metrics::TESTS,
         topologies::TESTS,
         guard::TESTS,
         firewall::TESTS,

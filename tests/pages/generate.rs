@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use l4lbd::cli::Cli;
 use l4lbd::config::reference::keys;
+use l4lbd::exporter::families;
 
 const BEGIN: &str = ".\\\" generated: ";
 const END: &str = ".\\\" generated: end";
@@ -34,6 +35,7 @@ pub fn fill(page: &str) -> Result<String, String> {
             "commands" => commands(),
             "options" => options(),
             "keys" => keys_by_section(),
+            "metrics" => metrics(),
             _ => return Err(format!("nothing generates the part \"{name}\"")),
         });
         if !lines.by_ref().any(|line| line == END) {
@@ -88,6 +90,60 @@ fn keys_by_section() -> String {
         };
     }
     text
+}
+
+/// Every metric with its type, its labels and its meaning.
+fn metrics() -> String {
+    let mut text = String::new();
+    let mut last = "";
+    for family in families().unwrap() {
+        let group = group(family.name);
+        if group != last {
+            text += &format!(".SS {group}\n");
+            last = group;
+        }
+        let labels = match family.labels {
+            [] => String::new(),
+            labels => format!(" {{{}}}", labels.join(", ")),
+        };
+        let tag = format!("{} \" ({}){labels}\"", escaped(&family.exposed()), family.kind);
+        text += &format!(".TP\n.BR {tag}\n{}", paragraph(&escaped(family.help)));
+    }
+    text
+}
+
+/// Returns the heading under which a metric is listed.
+fn group(name: &str) -> &'static str {
+    let starts = [
+        ("l4lbd_source_duration", "Sources"),
+        ("l4lbd_source_failures", "Sources"),
+        ("l4lbd_source_re", "Sources"),
+        ("l4lbd_source_good", "Sources"),
+        ("l4lbd_source_interval", "Sources"),
+        ("l4lbd_vip_", "Each VIP"),
+        ("l4lbd_backend_", "Each backend"),
+        ("l4lbd_detailed", "Each backend"),
+        ("l4lbd_connect", "All VIPs together"),
+        ("l4lbd_syn", "All VIPs together"),
+        ("l4lbd_vips", "All VIPs together"),
+        ("l4lbd_leases", "All VIPs together"),
+        ("l4lbd_kernel_read", "All VIPs together"),
+        ("l4lbd_figures", "All VIPs together"),
+        ("l4lbd_pass_duration", "Passes"),
+        ("l4lbd_pass_operation", "Passes"),
+        ("l4lbd_pass_errors", "Passes"),
+        ("l4lbd_document", "Passes"),
+        ("l4lbd_drift", "Passes"),
+        ("l4lbd_plan", "Passes"),
+        ("l4lbd_dns_questions", "DNS"),
+        ("l4lbd_dns_ignored", "DNS"),
+        ("l4lbd_dns_answer", "DNS"),
+        ("l4lbd_dns_forward", "DNS"),
+        ("process_", "The process"),
+        ("l4lbd_scrape", "The process"),
+    ];
+    let found = starts.iter().find(|(start, _)| name.starts_with(start));
+    found.map_or(if name == "l4lbd_source" { "Sources" } else { "The status" }, |(_, group)| group)
 }
 
 /// A text that means the same to roff.

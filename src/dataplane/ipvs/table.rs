@@ -163,7 +163,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-fn protocol_of(number: u16) -> Option<Protocol> {
+pub(super) fn protocol_of(number: u16) -> Option<Protocol> {
     match number {
         service::PROTOCOL_TCP => Some(Protocol::Tcp),
         service::PROTOCOL_UDP => Some(Protocol::Udp),

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataplane::ipvs::{Error, Ipvs, IpvsTable};
+use crate::dataplane::ipvs::{Error, Ipvs, IpvsTable, TrafficReader};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::Depth;
 use crate::dataplane::state::{Connections, ServerKey};
+use crate::dataplane::traffic::ReadTraffic;
 
 /// The kernel's IPVS, in one network namespace.
 pub struct IpvsPlane {
@@ -72,6 +73,10 @@ impl Plane for IpvsPlane {
         servers: &BTreeSet<ServerKey>,
     ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
         self.ipvs.count(servers).map_err(error)
+    }
+
+    fn traffic(&self) -> Result<Option<Box<dyn ReadTraffic>>, PlaneError> {
+        Ok(Some(Box::new(TrafficReader::open().map_err(error)?)))
     }
 
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {

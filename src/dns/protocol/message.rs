@@ -8,7 +8,7 @@ use super::record::{RData, of_kind};
 use super::wire::{Edns, HEADER, IN, MessageHeader, Query, kind};
 use crate::cluster::dns_label::MAX_NAME;
 use crate::dns::zones::AnswerWindow;
-use crate::dns::zones::catalog::{Catalog, Lookup, Match};
+use crate::dns::zones::catalog::{Catalog, Lookup, Match, ZoneKind};
 
 /// Largest UDP payload sent and announced, in octets, whatever the client offers: it crosses
 /// every IPv6 path without fragments (DNS flag day 2020).
@@ -69,28 +69,41 @@ pub enum ResponseKind {
     Elsewhere,
 }
 
+/// Result of answering a message, with what is counted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub kind: ResponseKind,
+    /// Zone of the name; `None` for names in none of ours.
+    pub zone: Option<ZoneKind>,
+    /// Type of the question; 0 if there is no question.
+    pub question: u16,
+    pub code: u16,
+}
+
 /// Answers one message into `reply`, without the length prefix that TCP needs.
 ///
 /// A reply that does not fit the transport has the TC bit and those of its records that do fit.
-pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> ResponseKind {
+pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Answer {
     reply.clear();
+    let answer = |kind, code| Answer { kind, zone: None, question: 0, code };
     let Some(header) = MessageHeader::read(packet).filter(|header| !header.is_response()) else {
-        return ResponseKind::Ignored;
+        return answer(ResponseKind::Ignored, 0);
     };
     // Operations other than QUERY may have other bodies, and are refused by their header alone.
     let query = Some(header).filter(|header| header.op_code() == 0).and_then(|h| Query::read(h, packet));
     let Some(query) = query else {
         let code = if header.op_code() == 0 { code::FORM_ERR } else { code::NOT_IMP };
         ReplyWriter::new(reply, header, &[]).finish(code, false, None);
-        return ResponseKind::Answered;
+        return answer(ResponseKind::Answered, code);
     };
+    let answer = |kind, code| Answer { kind, zone: None, question: query.kind, code };
     // Room for our OPT record is kept from the start, because it must never be cut off.
     let limit = usize::from(limit(transport, query.edns)) - if query.edns.is_some() { OPT } else { 0 };
     let mut writer = ReplyWriter::new(reply, header, query.question);
     // Before the question is looked at, whose meaning in a later version is not known.
     if query.edns.is_some_and(|edns| edns.version > 0) {
         writer.finish(code::BAD_VERS, false, query.edns);
-        return ResponseKind::Answered;
+        return answer(ResponseKind::Answered, code::BAD_VERS);
     }
     // A transfer would give a whole zone to anyone that may ask.
     let transfer = matches!(query.kind, kind::AXFR | kind::IXFR);
@@ -99,13 +112,14 @@ pub fn respond(catalog: &Catalog, packet: &[u8], transport: Transport, reply: &m
         writer.finish(code::REFUSED, false, query.edns);
         // Neither transfers nor other classes are forwarded.
         let ours = transfer || query.class != IN;
-        return if ours { ResponseKind::Answered } else { ResponseKind::Elsewhere };
+        let kind = if ours { ResponseKind::Answered } else { ResponseKind::Elsewhere };
+        return answer(kind, code::REFUSED);
     };
     let zone = AnswerWriter { place, query: &query, ttl: catalog.ttl };
     let code = zone.answer(&mut writer, limit);
     // A zone of which nothing is known yet has no authority.
     writer.finish(code, code != code::SERV_FAIL, query.edns);
-    ResponseKind::Answered
+    Answer { zone: Some(place.kind()), ..answer(ResponseKind::Answered, code) }
 }
 
 /// Largest number of octets that a reply may have.

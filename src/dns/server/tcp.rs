@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use crate::dns::forward::Client;
 
 use super::connections::{Activity, Connections, Owner};
-use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport};
 
 /// Connections served at once per listener; for another one, one of those makes room.
 pub const MAX_CONNECTIONS: usize = 1024;
@@ -47,7 +47,7 @@ pub async fn serve(
             }
             accepted = listener.accept() => match accepted {
                 Ok((_, peer)) if !clients.allows(peer.ip()) => {
-                    ignore(peer);
+                    responder.ignore(peer);
                 }
                 Ok((stream, peer)) => {
                     let owner = Owner { client: Client::from(peer.ip()), is_node: clients.is_node(peer.ip()) };

@@ -41,6 +41,7 @@ fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
     // The node's networks stay unknown, so that only loopback clients are inside.
     let nodes = watch::Sender::new(Arc::<NodeView>::default()).subscribe();
     Responder {
+        metrics: Arc::default(),
         catalogs,
         nodes,
         clients: vec![ClientRule::Node],

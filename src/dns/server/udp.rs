@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::batch::DatagramBatch;
-use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport, ignore};
+use super::{Action, Catalog, ClientFilter, ERROR_PAUSE, MAX_QUERY, Responder, Transport};
 
 /// A thread that serves datagrams until it is told to stop, or until it dies.
 pub struct Worker {
@@ -74,7 +74,7 @@ async fn serve(socket: Arc<UdpSocket>, responder: Responder, mut clients: Client
             socket.try_io(Interest::READABLE, || {
                 batch.receive(socket.as_fd(), |query, peer, reply| {
                     if !clients.allows(peer.ip()) {
-                        ignore(peer);
+                        responder.ignore(peer);
                         return false;
                     }
                     match responder.act(&catalog, query, Transport::Udp, reply) {

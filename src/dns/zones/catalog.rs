@@ -22,7 +22,7 @@ use crate::vip::alloc::AddressRange;
 
 /// Kind of the zone under an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ZoneKind {
+pub enum ZoneKind {
     /// Names of VIPs.
     Vips,
     /// Names of VIP addresses.
@@ -217,6 +217,11 @@ impl<'c> Match<'c> {
             None if relative.is_empty() => Lookup::Found(Cow::Borrowed(&[])),
             None => Lookup::Missing,
         }
+    }
+
+    /// Returns the kind of the zone.
+    pub fn kind(&self) -> ZoneKind {
+        self.content
     }
 
     /// Serial number of the zone.

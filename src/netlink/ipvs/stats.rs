@@ -58,7 +58,12 @@ enum Counter {
 impl Stats {
     /// Decodes the value of a stats attribute; numbers that it lacks are 0.
     pub(super) fn parse(bytes: &[u8], width: Width) -> Result<Box<Self>, DecodeError> {
-        let mut stats = Box::<Self>::default();
+        Self::read(bytes, width).map(Box::new)
+    }
+
+    /// Does the same without an allocation, as long as all attributes are known.
+    pub(super) fn read(bytes: &[u8], width: Width) -> Result<Self, DecodeError> {
+        let mut stats = Self::default();
         // In any order and number; what is missing stays 0.
         for nla in nla::split(bytes) {
             let (kind, value) = nla?;

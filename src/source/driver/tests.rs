@@ -56,7 +56,7 @@ async fn run_keeps_the_last_snapshot_through_failures_and_counts_them() {
     let answers = [Ok(Fetched::New(1)), failed(), failed(), Ok(Fetched::Unchanged), Ok(Fetched::New(2))];
     let (sender, mut reports) = watch::channel(Report::default());
     let running = CancellationToken::new();
-    let task = tokio::spawn(run(Script(answers.into()), BACKOFF, sender, running.clone()));
+    let task = tokio::spawn(run((Script(answers.into()), Arc::default()), BACKOFF, sender, running.clone()));
     let mut seen = Vec::new();
     for _ in 0..5 {
         reports.changed().await.unwrap();
@@ -85,7 +85,7 @@ async fn an_answer_that_is_three_intervals_late_is_told_until_it_comes() {
     // The second request gets no answer before 60 s.
     let (sender, mut reports) = watch::channel(Report::default());
     let running = CancellationToken::new();
-    let task = tokio::spawn(run(Slow(0), BACKOFF, sender, running.clone()));
+    let task = tokio::spawn(run((Slow(0), Arc::default()), BACKOFF, sender, running.clone()));
     reports.wait_for(|report| report.overdue.is_some()).await.unwrap();
     assert_eq!(started.elapsed().as_secs(), 15);
     assert_eq!(

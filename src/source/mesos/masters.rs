@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::election::Election;
 use crate::source::http::{Call, HttpClient, TrustedServers};
 use crate::source::location::{below, without_credentials};
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Location, settings};
 
 /// Question that only the leader answers.
@@ -46,11 +47,20 @@ pub struct Masters {
 impl Masters {
     /// Starts to follow the elections among `config.masters`, which needs an async runtime.
     pub fn new(config: &settings::Source) -> Result<Self, Error> {
-        Self::listed_in("source.masters", config)
+        Self::counting(config, Arc::default())
+    }
+
+    /// Does the same, and counts into `traffic`.
+    pub fn counting(config: &settings::Source, traffic: Arc<Traffic>) -> Result<Self, Error> {
+        Self::listed_in("source.masters", config, traffic)
     }
 
     /// Does the same with `key` as the key of the configuration that lists them.
-    pub fn listed_in(key: &'static str, config: &settings::Source) -> Result<Self, Error> {
+    pub fn listed_in(
+        key: &'static str,
+        config: &settings::Source,
+        traffic: Arc<Traffic>,
+    ) -> Result<Self, Error> {
         let mut listed = Vec::new();
         let mut elections = Vec::new();
         let scheme = if config.tls_ca.is_some() { "https" } else { "http" };
@@ -62,12 +72,8 @@ impl Masters {
             }
         }
         let servers = TrustedServers::new(key, &listed, config.redirects.clone());
-        Ok(Self {
-            http: Arc::new(HttpClient::new(&config.access(), servers, config.timeout.0)?),
-            listed,
-            elections,
-            leader: None,
-        })
+        let http = HttpClient::new(&config.access(), servers, config.timeout.0)?;
+        Ok(Self { http: Arc::new(http.counting(traffic)), listed, elections, leader: None })
     }
 
     /// Returns the addresses of all servers that were asked, those of elections among them.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::masters::{self, Masters};
@@ -12,6 +13,7 @@ use crate::mesos::reading::{DocumentReader, Reading};
 use crate::source::http::Call;
 use crate::source::location::{below, without_credentials};
 use crate::source::schedule::PollSchedule;
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Fetched, Location, Source, settings};
 
 /// Pause between an election and the request to the new leader, which needs a moment until it answers.
@@ -43,12 +45,17 @@ impl MesosPoll {
         Ok(Self::of(Masters::new(config)?, config))
     }
 
+    /// Polls as [`Self::new`] does, in place of another source that has this traffic.
+    pub fn instead(config: &settings::Source, traffic: Arc<Traffic>) -> Result<Self, Error> {
+        Ok(Self::of(Masters::counting(config, traffic)?, config))
+    }
+
     /// Polls the node's own agent, whose document has the same shape.
     pub fn agent(config: &settings::Source) -> Result<Self, Error> {
         let state = config.agent.url().map(|agent| Location::Http(below(agent, "/state")));
         let masters = state.into_iter().collect();
         let config = settings::Source { masters, ..config.clone() };
-        let masters = Masters::listed_in("source.agent", &config)?;
+        let masters = Masters::listed_in("source.agent", &config, Arc::default())?;
         Ok(Self { is_agent: true, ..Self::of(masters, &config) })
     }
 
@@ -116,6 +123,10 @@ impl Source for MesosPoll {
     fn schedule(&self) -> PollSchedule {
         let (agents, bytes) = self.last.as_ref().map_or((0, 0), |last| (last.agents, last.bytes));
         PollSchedule::within(self.config.budget, self.config.interval.0, agents, bytes)
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(self.masters.http.traffic())
     }
 
     fn servers(&self) -> BTreeMap<IpAddr, String> {

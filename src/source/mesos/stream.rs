@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::masters::{self, Masters};
@@ -11,6 +12,7 @@ use super::poll::MesosPoll;
 use super::subscription::Subscription;
 use crate::cluster::Snapshot;
 use crate::source::schedule::PollSchedule;
+use crate::source::traffic::Traffic;
 use crate::source::{Error, Fetched, Source, settings};
 
 /// A stream that ended sooner than this is not opened again without a pause.
@@ -46,9 +48,10 @@ impl MesosStream {
         };
         // Warned once, and not for every poll.
         let is_new = self.instead.is_none();
+        let traffic = self.traffic();
         let poll = match &mut self.instead {
             Some(poll) => poll,
-            none => none.insert(MesosPoll::new(&self.config)?),
+            none => none.insert(MesosPoll::instead(&self.config, traffic)?),
         };
         // The reason for the failed subscription says more: it names every master as well.
         let Ok(fetched) = poll.next().await else { return Err(error) };
@@ -118,6 +121,10 @@ impl Source for MesosStream {
             (Some(subscription), _) => subscription.schedule().clone(),
             (None, None) => PollSchedule::stream(self.config.budget, self.config.resync.0, 0, 0),
         }
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(self.masters.http.traffic())
     }
 
     fn servers(&self) -> BTreeMap<IpAddr, String> {

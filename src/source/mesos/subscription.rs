@@ -220,6 +220,7 @@ impl Subscription {
     /// Takes in a piece of the stream. Returns true if a whole record came with it, be it a heartbeat.
     async fn take(&mut self, piece: &[u8]) -> Result<bool, String> {
         self.heard = Instant::now();
+        self.http.traffic().receive(piece.len());
         self.buffer.extend_from_slice(piece);
         let mut any = false;
         while let Some(record) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {

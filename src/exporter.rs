@@ -1,0 +1,272 @@
+//! Metrics of the whole daemon, put together when a program asks for them.
+//!
+//! What belongs here: one scrape (this file), the figures of VIPs and backends ([`table`]) with the choice of those
+//! whose backends are told ([`mod@choice`]), what the status has ([`mod@overview`]), and the process ([`process`]).
+//! What others count is only written here.
+//!
+//! A scrape makes no pass. The figures of VIPs come from the reconciler in pages, each of which takes less than a
+//! millisecond of its time; the kernel's counters come over a connection of their own; all else is in counters or in
+//! the last status. There is one scrape at a time, and all who ask within a moment get the same.
+//!
+//! ```text
+//! source, dns, reconcile ─ counters ──────────────────────────┐
+//! reconciler ─ pages of 1,000 VIPs ─ choice ─ their backends ─┼─► Exposition ─► text
+//! kernel ─ one dump of all services ──────────────────────────┘
+//! ```
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::dataplane::traffic::ReadTraffic;
+use crate::dns::metrics::DnsMetrics;
+use crate::dns::usage::UsageRegistry;
+use crate::metrics::histogram::Histogram;
+use crate::metrics::{self, Collect, Family, Format, Writer};
+use crate::reconcile::Question;
+use crate::reconcile::figures::{FigurePage, PAGE, Wanted};
+use crate::reconcile::metrics::PassMetrics;
+use crate::source::metrics::SourceMetrics;
+use crate::status::Status;
+use choice::choose;
+use overview::Overview;
+use process::Process;
+use table::Table;
+
+pub mod choice;
+mod overview;
+mod process;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+/// Time within which the same scrape is the answer to all who ask.
+const SHARED: Duration = Duration::from_secs(1);
+
+/// Longest wait for a page of the reconciler, which may be in a long change of the kernel.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bounds of the time of a scrape in seconds.
+const BOUNDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+const SCRAPES: Family = Family::histogram(
+    "l4lbd_scrape_duration_seconds",
+    &[],
+    "Time to make earlier answers like this one; requests within a second of one another have the same answer",
+);
+
+/// Failure to write metrics.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("writing the metrics was cut short inside of l4lbd: {0}; see the log")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("the metrics cannot be written")]
+    Write(#[from] fmt::Error),
+}
+
+/// Settings of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct ExporterSettings {
+    /// VIPs whose backends have metrics of their own.
+    pub detailed: usize,
+}
+
+/// What metrics are made from.
+pub struct Inputs {
+    /// Counters of the daemon's parts.
+    pub parts: Vec<Arc<dyn Collect>>,
+    pub questions: mpsc::Sender<Question>,
+    pub statuses: watch::Receiver<Arc<Status>>,
+    /// Use of what clients of DNS share.
+    pub dns_usage: UsageRegistry,
+    /// Reader of the kernel's counters; `None` if the plane has none.
+    pub traffic: Option<Box<dyn ReadTraffic>>,
+}
+
+/// Returns all families that the daemon exports, in their order.
+///
+/// # Errors
+/// When they cannot be written, which a test shows not to happen.
+pub fn families() -> Result<Vec<Family>, Error> {
+    let own = own_parts(Overview::default(), Arc::default(), Arc::new(Took::default()), Process::default());
+    let parts: [Arc<dyn Collect>; 3] =
+        [Arc::<SourceMetrics>::default(), Arc::<PassMetrics>::default(), Arc::<DnsMetrics>::default()];
+    Ok(metrics::write(own.into_iter().chain(parts).collect(), Format::Prometheus)?.1)
+}
+
+/// Makes scrapes. Copies share what is made.
+#[derive(Clone)]
+pub struct Exporter(Arc<Shared>);
+
+struct Shared {
+    settings: ExporterSettings,
+    parts: Vec<Arc<dyn Collect>>,
+    questions: mpsc::Sender<Question>,
+    statuses: watch::Receiver<Arc<Status>>,
+    dns_usage: UsageRegistry,
+    traffic: Arc<Mutex<Option<Box<dyn ReadTraffic>>>>,
+    /// Held while a scrape is made.
+    last: tokio::sync::Mutex<Last>,
+    took: Arc<Took>,
+}
+
+/// The last scrape.
+#[derive(Default)]
+struct Last {
+    taken: Option<Taken>,
+    /// Figures of the last scrape to which the reconciler gave them.
+    table: Arc<Table>,
+}
+
+/// A scrape that others may have as well.
+struct Taken {
+    at: Instant,
+    parts: Vec<Arc<dyn Collect>>,
+    texts: Vec<(Format, Bytes)>,
+}
+
+/// Time of scrapes.
+struct Took(Histogram);
+
+impl Default for Took {
+    fn default() -> Self {
+        Self(Histogram::new(BOUNDS))
+    }
+}
+
+impl Collect for Took {
+    fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+        writer.family(SCRAPES, |samples| samples.histogram([], &self.0.counts()))
+    }
+}
+
+/// Returns what this module itself has to tell.
+fn own_parts(
+    overview: Overview,
+    table: Arc<Table>,
+    took: Arc<Took>,
+    process: Process,
+) -> [Arc<dyn Collect>; 4] {
+    [Arc::new(overview), table, took, Arc::new(process)]
+}
+
+impl Exporter {
+    pub fn new(settings: ExporterSettings, inputs: Inputs) -> Self {
+        let Inputs { parts, questions, statuses, dns_usage, traffic } = inputs;
+        Self(Arc::new(Shared {
+            settings,
+            parts,
+            questions,
+            statuses,
+            dns_usage,
+            traffic: Arc::new(Mutex::new(traffic)),
+            last: tokio::sync::Mutex::default(),
+            took: Arc::default(),
+        }))
+    }
+
+    /// Returns the metrics as text.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub async fn scrape(&self, format: Format) -> Result<Bytes, Error> {
+        let shared = &self.0;
+        // Whoever asks meanwhile waits here, and gets the same.
+        let mut last = shared.last.lock().await;
+        let started = Instant::now();
+        let is_fresh = |taken: &Taken| started.duration_since(taken.at) < SHARED;
+        let taken = match last.taken.take().filter(is_fresh) {
+            Some(taken) => taken,
+            None => {
+                let parts = shared.take(&mut last).await?;
+                Taken { at: started, parts, texts: Vec::new() }
+            }
+        };
+        let taken = last.taken.insert(taken);
+        if let Some((_, text)) = taken.texts.iter().find(|(known, _)| *known == format) {
+            return Ok(text.clone());
+        }
+        let parts = taken.parts.clone();
+        // Megabytes for thousands of VIPs, which would keep an async thread busy.
+        let written = tokio::task::spawn_blocking(move || metrics::write(parts, format)).await?;
+        let text = Bytes::from(written?.0);
+        taken.texts.push((format, text.clone()));
+        shared.took.0.observe(started.elapsed());
+        self.forget_later(started);
+        Ok(text)
+    }
+
+    /// Frees a scrape once nothing can ask for it any more.
+    fn forget_later(&self, taken_at: Instant) {
+        let shared = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(SHARED).await;
+            if let Some(shared) = shared.upgrade() {
+                let mut last = shared.last.lock().await;
+                last.taken.take_if(|taken| taken.at <= taken_at);
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// Takes all figures as they are now.
+    async fn take(&self, last: &mut Last) -> Result<Vec<Arc<dyn Collect>>, Error> {
+        // Without an answer in time, the figures of the last scrape stay, with their time.
+        if let Some(table) = self.table().await? {
+            last.table = Arc::new(table);
+        }
+        let status = self.statuses.borrow().clone();
+        let overview = Overview { status, usage: self.dns_usage.read() };
+        let own = own_parts(overview, last.table.clone(), self.took.clone(), Process::read());
+        Ok(own.into_iter().chain(self.parts.iter().cloned()).collect())
+    }
+
+    /// Asks the reconciler for all VIPs and the backends of some, and the kernel for its counters.
+    async fn table(&self) -> Result<Option<Table>, Error> {
+        let mut vips = Vec::new();
+        let mut next = None;
+        let (read_at, leases) = loop {
+            let Some(page) = self.page(Wanted::After(next)).await else { return Ok(None) };
+            let FigurePage { vips: more, next: after, read_at, leases } = page;
+            vips.extend(more);
+            next = after;
+            if next.is_none() {
+                break (read_at, leases);
+            }
+        };
+        let chosen = choose(&vips, self.settings.detailed);
+        let mut detailed = Vec::with_capacity(chosen.len());
+        for keys in chosen.chunks(PAGE) {
+            let wanted = Wanted::Backends(Arc::new(keys.to_vec()));
+            let Some(page) = self.page(wanted).await else { return Ok(None) };
+            detailed.extend(page.vips);
+        }
+        let traffic = self.traffic.clone();
+        let traffic = tokio::task::spawn_blocking(move || {
+            let mut reader = traffic.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.as_mut().map(|reader| reader.read()).transpose()
+        });
+        let traffic = traffic.await?.unwrap_or_else(|error| {
+            tracing::debug!(error, "cannot read the traffic of VIPs");
+            None
+        });
+        Ok(Some(Table { vips, detailed, traffic, read_at, leases, taken_at: Some(Timestamp::now()) }))
+    }
+
+    /// Asks for a page; `None` if the reconciler is busy.
+    async fn page(&self, wanted: Wanted) -> Option<FigurePage> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.questions.send(Question::Figures { wanted, answer }).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    }
+}

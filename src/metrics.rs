@@ -1,0 +1,388 @@
+//! Counters that any thread adds to, and their form for Prometheus.
+//!
+//! What belongs here: counters and histograms without locks ([`histogram`]), and the writer of families, which knows
+//! each by its [`Family`]. What is counted is decided where it happens: `source::metrics`, `dns::metrics` and
+//! `reconcile::metrics` each keep what they know, and implement [`Collect`]. [`crate::exporter`] puts them together.
+//!
+//! A family is declared once, as a constant: name, type, labels and meaning are what is exported, and what
+//! l4lbd-metrics(7) says. Names follow the guide of Prometheus: base units, `_total` for counters only.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+pub mod histogram;
+
+/// Type of the samples of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number that only grows while the program runs.
+    Counter,
+    /// A number that goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+    /// Texts as labels of a sample that is always 1.
+    Info,
+}
+
+/// Declaration of metrics of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Name without the suffix of its type, such as `_total`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Names of the labels, in their order.
+    pub labels: &'static [&'static str],
+    /// Meaning in one or two sentences, the last without its full stop.
+    pub help: &'static str,
+}
+
+impl Family {
+    /// Declares a counter.
+    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Counter, labels, help }
+    }
+
+    /// Declares a gauge.
+    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Gauge, labels, help }
+    }
+
+    /// Declares a histogram.
+    pub const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Histogram, labels, help }
+    }
+
+    /// Declares a sample that tells texts.
+    pub const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Info, labels, help }
+    }
+
+    /// Returns the name under which Prometheus has the samples; of a histogram, what comes before its suffixes.
+    pub fn exposed(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Info => format!("{}_info", self.name),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
+        }
+    }
+
+    /// Returns the name without its unit, and the unit.
+    fn parts(&self) -> (&'static str, Option<Unit>) {
+        for (suffix, unit) in [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)] {
+            if let Some(name) = self.name.strip_suffix(suffix) {
+                return (name, Some(unit));
+            }
+        }
+        (self.name, None)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        })
+    }
+}
+
+/// Number that threads add to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn add(&self, number: u64) {
+        // Nothing else is ordered by it, and a scrape may be a moment late.
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that has metrics to tell.
+pub trait Collect: Send + Sync {
+    /// Writes all families, those without samples too.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result;
+}
+
+/// Text form of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text format of Prometheus, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// Returns the media type of an answer in this form.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Writer of families.
+pub struct Writer<'w, 'e> {
+    encoder: &'w mut DescriptorEncoder<'e>,
+    /// Receives each family that is written.
+    seen: &'w mut Vec<Family>,
+}
+
+/// Writer of the samples of a family.
+pub struct Samples<'s> {
+    encoder: MetricEncoder<'s>,
+    labels: &'static [&'static str],
+}
+
+impl Writer<'_, '_> {
+    /// Writes a family with the samples that `write` adds.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn family(
+        &mut self,
+        family: Family,
+        write: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        self.seen.push(family);
+        let kind = match family.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+            Kind::Info => MetricType::Info,
+        };
+        let (name, unit) = family.parts();
+        let help = format!("{}.", family.help);
+        let encoder = self.encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
+        write(&mut Samples { encoder, labels: family.labels })
+    }
+
+    /// Writes a counter without labels.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn counter(&mut self, family: Family, value: u64) -> fmt::Result {
+        self.family(family, |samples| samples.counter([], value))
+    }
+
+    /// Writes a gauge without labels; without a value it has no sample.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn gauge(&mut self, family: Family, value: Option<f64>) -> fmt::Result {
+        self.family(family, |samples| value.map_or(Ok(()), |value| samples.gauge([], value)))
+    }
+}
+
+/// Values of the labels of a family, which have the names in the same order.
+struct Labels<'l, const N: usize>(&'static [&'static str], [&'l str; N]);
+
+impl<const N: usize> EncodeLabelSet for Labels<'_, N> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        debug_assert_eq!(self.0.len(), N, "a sample has all labels of its family");
+        for (name, value) in self.0.iter().zip(self.1) {
+            let mut label = encoder.encode_label();
+            let mut key = label.encode_label_key()?;
+            key.write_str(name)?;
+            let mut text = key.encode_label_value()?;
+            text.write_str(value)?;
+            text.finish()?;
+        }
+        Ok(())
+    }
+}
+
+impl Samples<'_> {
+    /// Adds a sample of a counter.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn counter<const N: usize>(&mut self, labels: [&str; N], value: u64) -> fmt::Result {
+        let labels = Labels(self.labels, labels);
+        self.encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+    }
+
+    /// Adds a sample of a counter of fractions.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn fraction<const N: usize>(&mut self, labels: [&str; N], value: f64) -> fmt::Result {
+        let labels = Labels(self.labels, labels);
+        self.encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)
+    }
+
+    /// Adds a sample of a gauge.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn gauge<const N: usize>(&mut self, labels: [&str; N], value: f64) -> fmt::Result {
+        let labels = Labels(self.labels, labels);
+        // A whole number is written as one.
+        let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
+        match is_whole {
+            true => self.encoder.encode_family(&labels)?.encode_gauge(&(value as i64)),
+            false => self.encoder.encode_family(&labels)?.encode_gauge(&value),
+        }
+    }
+
+    /// Adds a sample of a gauge that is a whole number, which costs less to write.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn number<const N: usize>(&mut self, labels: [&str; N], value: u64) -> fmt::Result {
+        let labels = Labels(self.labels, labels);
+        self.encoder.encode_family(&labels)?.encode_gauge(&value)
+    }
+
+    /// Adds texts.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn info<const N: usize>(&mut self, labels: [&str; N]) -> fmt::Result {
+        self.encoder.encode_info(&Labels(self.labels, labels))
+    }
+
+    /// Adds a histogram.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn histogram<const N: usize>(
+        &mut self,
+        labels: [&str; N],
+        counts: &histogram::Counts,
+    ) -> fmt::Result {
+        let labels = Labels(self.labels, labels);
+        let histogram::Counts { sum, buckets } = counts;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+    }
+}
+
+/// Parts of an exposition, with the families that were written.
+struct Parts {
+    collect: Vec<Arc<dyn Collect>>,
+    seen: Mutex<Vec<Family>>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("number", &self.collect.len()).finish()
+    }
+}
+
+impl Collector for Parts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = Writer { encoder: &mut encoder, seen: &mut seen };
+        self.collect.iter().try_for_each(|part| part.collect(&mut writer))
+    }
+}
+
+/// Writes everything that `parts` have to tell, and returns the families besides.
+///
+/// # Errors
+/// When a part fails.
+pub fn write(parts: Vec<Arc<dyn Collect>>, format: Format) -> Result<(String, Vec<Family>), fmt::Error> {
+    let parts = Arc::new(Parts { collect: parts, seen: Mutex::default() });
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Arc::clone(&parts)));
+    let mut text = String::new();
+    match format {
+        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+        Format::OpenMetrics => text::encode(&mut text, &registry)?,
+    }
+    let seen = std::mem::take(&mut *parts.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((text, seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Sample(histogram::Histogram);
+
+    impl Collect for Sample {
+        fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+            writer.counter(Family::counter("x_received_bytes", &[], "Bytes"), 7)?;
+            writer.gauge(Family::gauge("x_age_seconds", &[], "Age"), None)?;
+            writer.family(Family::gauge("x_used", &["name"], "Use"), |samples| {
+                samples.number(["a\"\n\\"], 3)?;
+                samples.gauge(["b"], 0.5)
+            })?;
+            let family = Family::histogram("x_took_seconds", &["kind"], "Time");
+            writer.family(family, |samples| samples.histogram(["k"], &self.0.counts()))?;
+            writer.family(Family::info("x_build", &["version"], "Version"), |samples| samples.info(["1"]))
+        }
+    }
+
+    fn written(format: Format) -> (String, Vec<Family>) {
+        let histogram = histogram::Histogram::new(&[0.001, 1.0]);
+        for micros in [5, 999, 1_001, 3_000_000] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        write(vec![Arc::new(Sample(histogram))], format).unwrap()
+    }
+
+    #[test]
+    fn both_forms_have_the_names_that_families_tell() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let (text, seen) = written(format);
+            for name in [
+                "x_received_bytes_total 7",
+                "x_used{name=\"a\\\"\\n\\\\\"} 3",
+                "x_build_info{version=\"1\"} 1",
+            ] {
+                assert!(text.contains(name), "{name}: {text}");
+            }
+            let names: Vec<String> = seen.iter().map(Family::exposed).collect();
+            assert_eq!(
+                names,
+                ["x_received_bytes_total", "x_age_seconds", "x_used", "x_took_seconds", "x_build_info"]
+            );
+            assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+        }
+    }
+
+    #[test]
+    fn histogram_has_cumulative_buckets() {
+        let (text, _) = written(Format::Prometheus);
+        for sample in [
+            "x_took_seconds_bucket{kind=\"k\",le=\"0.001\"} 2",
+            "x_took_seconds_bucket{kind=\"k\",le=\"1\"} 3",
+            "x_took_seconds_bucket{kind=\"k\",le=\"+Inf\"} 4",
+            "x_took_seconds_count{kind=\"k\"} 4",
+        ] {
+            assert!(text.contains(sample), "{sample}: {text}");
+        }
+    }
+}
