@@ -13,13 +13,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Interfaces};
 use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
+use crate::events::recorder::StartFacts;
 use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
@@ -117,6 +118,10 @@ impl Daemon {
         // Fails where another daemon runs, before a pass of this one changes the table of that one.
         let api = Api::bind(&config.daemon.socket).await?;
 
+        // After the socket is bound, so that no other daemon writes the same file.
+        let events = wiring::events(config);
+        events
+            .note_start(StartFacts { data_plane: plane.to_string(), sections: wiring::fingerprints(config) });
         // Every channel holds the newest value only: a slow reader skips what is outdated.
         let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
@@ -139,7 +144,8 @@ impl Daemon {
             nodes: node_receiver.clone(),
         };
         let kept = (persisted, deadlines.drains);
-        let reconciler = Reconciler::new(kernel, settings, saver, kept, Outputs { zones, statuses, nodes });
+        let outputs = Outputs { zones, statuses, nodes, events: events.clone() };
+        let reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -166,7 +172,9 @@ impl Daemon {
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
-        parts.spawn(api.serve((requests, questions), losses, status_receiver.clone(), shutdown.clone()));
+        let interfaces =
+            Interfaces { requests, questions, losses, statuses: status_receiver.clone(), events };
+        parts.spawn(api.serve(interfaces, shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 
@@ -210,7 +218,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
-    let outputs = Outputs { zones, statuses, nodes };
+    let outputs = Outputs { zones, statuses, nodes, events: wiring::events(config) };
     let kept = (persisted, deadlines.drains);
     let mut reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));

@@ -54,20 +54,21 @@
 //!
 //! 11. [`dns`]: the DNS server and its zones
 //! 12. [`status`]: the status document, its text, and the reasons for which an operator is needed
+//! 13. [`events`]: the history of what changed, and why
 //!
 //! What runs:
 //!
-//! 13. [`reconcile`]: the loop that makes passes, and what a pass does
-//! 14. [`api`]: the status socket and its client
-//! 15. [`doctor`]: what is wrong with a node, and what mends it
-//! 16. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 17. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 14. [`reconcile`]: the loop that makes passes, and what a pass does
+//! 15. [`api`]: the status socket and its client
+//! 16. [`doctor`]: what is wrong with a node, and what mends it
+//! 17. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 18. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 18. [`terminal`]: full-screen use of the terminal
-//! 19. [`demo`]: the demonstration
-//! 20. [`cli`]: commands, output and exit codes
+//! 19. [`terminal`]: full-screen use of the terminal
+//! 20. [`demo`]: the demonstration
+//! 21. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -150,6 +151,13 @@
 //! - `doctor/judge.rs::findings`: its line, with a pure function in a module below
 //! - `systemd/man/l4lbd.8`: the section DOCTOR
 //!
+//! **An event** of the history:
+//!
+//! - `events/event.rs::EventKind`: its name; `events/event.rs::is_warning`: whether an operator may have to look
+//! - `events/cluster.rs::changes` if it follows from two feeds, `events/table.rs::PassView` if it follows from a
+//!   pass, otherwise `events/recorder.rs::note` where it happens
+//! - `systemd/man/l4lbd.8`: the section EVENTS, where a test misses it
+//!
 //! **A figure about passes**:
 //!
 //! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in
@@ -182,6 +190,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod dns;
 pub mod doctor;
+pub mod events;
 pub mod marathon;
 pub mod mesos;
 pub mod netlink;
