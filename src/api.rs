@@ -4,6 +4,7 @@
 //! [`crate::status`].
 
 pub mod client;
+pub mod events;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -22,15 +23,17 @@ use futures_util::stream;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::{EventKind, Happening, Recorder};
 use crate::reconcile::{PassRequest, Question};
 use crate::source::feed::AcceptLoss;
 use crate::status::Status;
-use crate::status::document::{Document, Rest};
+use crate::status::document::{Document, Rest, VipFilter};
 
 /// Longest wait for a pass that was asked for, and for each piece of a status.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -46,6 +49,9 @@ const GRACE: Duration = Duration::from_millis(900);
 
 /// Connections that are served at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Clients that wait for events at a time. The rest of the connections stays free for questions.
+const MAX_FOLLOWERS: usize = 16;
 
 /// Pause after a connection could not be accepted, for example because no descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -69,6 +75,15 @@ pub struct Api {
     path: PathBuf,
 }
 
+/// Ways to the other parts of the daemon.
+pub struct Interfaces {
+    pub requests: mpsc::Sender<PassRequest>,
+    pub questions: mpsc::Sender<Question>,
+    pub losses: mpsc::Sender<AcceptLoss>,
+    pub statuses: watch::Receiver<Arc<Status>>,
+    pub events: Recorder,
+}
+
 /// Shared state of the handlers.
 #[derive(Clone)]
 struct Access {
@@ -76,6 +91,10 @@ struct Access {
     questions: mpsc::Sender<Question>,
     losses: mpsc::Sender<AcceptLoss>,
     statuses: watch::Receiver<Arc<Status>>,
+    events: Recorder,
+    /// Places for clients that wait for events.
+    followers: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl Api {
@@ -90,17 +109,18 @@ impl Api {
     }
 
     /// Answers until `shutdown`, then removes the socket.
-    pub async fn serve(
-        self,
-        (requests, questions): (mpsc::Sender<PassRequest>, mpsc::Sender<Question>),
-        losses: mpsc::Sender<AcceptLoss>,
-        statuses: watch::Receiver<Arc<Status>>,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn serve(self, interfaces: Interfaces, shutdown: CancellationToken) {
+        let Interfaces { requests, questions, losses, statuses, events } = interfaces;
+        let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+        let shutdown_of_waits = shutdown.clone();
+        let access =
+            Access { requests, questions, losses, statuses, events, followers, shutdown: shutdown_of_waits };
         let router = Router::new()
             .route("/status", get(status))
+            .route("/vip", get(events::story))
+            .route("/events", get(events::events))
             .route("/accept-loss", post(accept_loss))
-            .with_state(Access { requests, questions, losses, statuses });
+            .with_state(access);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -144,14 +164,14 @@ async fn serve_connection(stream: UnixStream, router: Router, shutdown: Cancella
 }
 
 async fn status(State(access): State<Access>, uri: Uri) -> Response {
-    let Asked { vip, compares } = match Asked::by(uri.query().unwrap_or_default()) {
+    let Asked { wanted, compares } = match Asked::by(uri.query().unwrap_or_default()) {
         Ok(asked) => asked,
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
     if compares {
         access.compare().await;
     }
-    access.document(vip).await
+    access.document(wanted).await
 }
 
 /// Gives up what is being held back, and tells how things are then.
@@ -160,16 +180,18 @@ async fn accept_loss(State(access): State<Access>) -> Response {
     if access.losses.send(AcceptLoss { done }).await.is_ok() {
         // Without an answer the daemon is about to end; its last status has to do.
         let _ = tokio::time::timeout(PATIENCE, accepted).await;
+        let text = "an operator gave up what was held (accept-loss)";
+        access.events.note(vec![Happening::new(EventKind::LossAccepted, text)]);
     }
     access.compare().await;
-    access.document(None).await
+    access.document(VipFilter::default()).await
 }
 
 /// Wishes in the query of a request for the status.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
-    /// Name or address of the only VIP to be listed.
-    vip: Option<String>,
+    /// VIPs to be listed.
+    wanted: VipFilter,
     /// Set if the kernel is to be compared with what it should hold first.
     compares: bool,
 }
@@ -179,13 +201,16 @@ impl Asked {
         let mut asked = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
-                client::VIP => asked.vip = Some(value.into_owned()),
+                client::VIP => asked.wanted.vip = Some(value.into_owned()),
+                client::UNHEALTHY => asked.wanted.unhealthy = true,
+                client::AGENT => asked.wanted.agent = Some(value.into_owned()),
+                client::FRAMEWORK => asked.wanted.framework = Some(value.into_owned()),
                 client::COMPARE => asked.compares = true,
                 _ => {
                     return Err(format!(
-                        "unknown parameter {key:?}: there are {} and {}",
-                        client::VIP,
-                        client::COMPARE
+                        "unknown parameter {key:?}: there are {}",
+                        [client::VIP, client::UNHEALTHY, client::AGENT, client::FRAMEWORK, client::COMPARE]
+                            .join(", ")
                     ));
                 }
             }
@@ -208,9 +233,9 @@ impl Access {
     }
 
     /// Returns the status; the last one when the daemon is busy and that says all of it.
-    async fn document(self, vip: Option<String>) -> Response {
+    async fn document(self, wanted: VipFilter) -> Response {
         let json = [(header::CONTENT_TYPE, "application/json")];
-        if let Some(Document { text, rest }) = self.ask(|answer| Question::Status { vip, answer }).await {
+        if let Some(Document { text, rest }) = self.ask(|answer| Question::Status { wanted, answer }).await {
             // One that is known as a whole has its length in the answer.
             return match rest {
                 None => (json, text).into_response(),
@@ -223,8 +248,7 @@ impl Access {
         {
             return (json, text).into_response();
         }
-        let busy = "the daemon is busy with a long change of the kernel; ask again";
-        (StatusCode::SERVICE_UNAVAILABLE, busy).into_response()
+        busy()
     }
 
     /// Returns a body that begins with `text`, and of which a piece is made when the one before has been sent.
@@ -243,7 +267,7 @@ impl Access {
     }
 
     /// Returns the answer to a question; `None` if it takes too long.
-    async fn ask(&self, question: impl FnOnce(oneshot::Sender<Document>) -> Question) -> Option<Document> {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.questions.send(question(answer)).await.ok()?;
@@ -251,6 +275,23 @@ impl Access {
         };
         tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
     }
+}
+
+/// Returns an answer in JSON.
+fn json(answer: &impl Serialize) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write an answer as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Returns the answer of a daemon that has no time.
+fn busy() -> Response {
+    let busy = "the daemon is busy with a long change of the kernel; ask again";
+    (StatusCode::SERVICE_UNAVAILABLE, busy).into_response()
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

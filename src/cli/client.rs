@@ -24,12 +24,17 @@ pub struct RunningDaemon {
 impl RunningDaemon {
     /// Sends a request and returns the status that answers it, as sent and as read.
     pub fn ask(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, Status)> {
-        let socket = match self.socket {
-            Some(socket) => socket,
-            None => self.find_socket()?,
-        };
+        let socket = self.into_socket()?;
         let answer = super::runtime()?.block_on(client::ask(&socket, method, path))?;
         Ok((answer.body, answer.status))
+    }
+
+    /// Returns the socket on which the daemon is asked.
+    pub fn into_socket(self) -> anyhow::Result<PathBuf> {
+        match self.socket {
+            Some(socket) => Ok(socket),
+            None => self.find_socket(),
+        }
     }
 
     /// Returns the socket of the configuration; a broken file is no reason to ask nothing.
