@@ -5,6 +5,7 @@
 //! in [`crate::status`], what metrics say in [`crate::exporter`].
 
 pub mod client;
+pub mod events;
 pub mod guard;
 mod port;
 mod server;
@@ -24,21 +25,26 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::events::{EventKind, Happening, Recorder};
 use crate::exporter::Exporter;
 use crate::metrics::Format;
 use crate::reconcile::{PassRequest, Question};
 use crate::source::feed::AcceptLoss;
 use crate::status::Status;
-use crate::status::document::{Document, Rest};
+use crate::status::document::{Document, Rest, VipFilter};
 
 pub use port::Port;
 
 /// Longest wait for a pass that was asked for, and for each piece of a status.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Clients that wait for events at a time. The rest of the connections stays free for questions.
+const MAX_FOLLOWERS: usize = 16;
 
 /// Mode of the socket: read and write for its owner and group, because a status tells what runs here.
 const MODE: u32 = 0o660;
@@ -61,14 +67,24 @@ pub struct Api {
     bound: watch::Sender<Option<SocketAddr>>,
 }
 
-/// Everything that answers are made from.
+/// Ways to the other parts of the daemon.
 #[derive(Clone)]
-pub struct Access {
+pub struct Interfaces {
     pub requests: mpsc::Sender<PassRequest>,
     pub questions: mpsc::Sender<Question>,
     pub losses: mpsc::Sender<AcceptLoss>,
     pub statuses: watch::Receiver<Arc<Status>>,
+    pub events: Recorder,
     pub exporter: Exporter,
+}
+
+/// Everything that answers are made from.
+#[derive(Clone)]
+struct Access {
+    parts: Interfaces,
+    /// Places for clients that wait for events.
+    followers: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl Api {
@@ -88,11 +104,15 @@ impl Api {
     }
 
     /// Answers until `shutdown`, then removes the socket. On `port`, if there is one, metrics are served as well.
-    pub async fn serve(self, access: Access, port: Option<Port>, shutdown: CancellationToken) {
+    pub async fn serve(self, parts: Interfaces, port: Option<Port>, shutdown: CancellationToken) {
+        let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+        let access = Access { parts, followers, shutdown: shutdown.clone() };
         // What only reads is the same for all listeners; what changes something is on the socket alone.
         let reading = Router::new().route("/metrics", get(metrics)).with_state(access.clone());
         let own = Router::new()
             .route("/status", get(status))
+            .route("/vip", get(events::story))
+            .route("/events", get(events::events))
             .route("/accept-loss", post(accept_loss))
             .with_state(access)
             .merge(reading.clone());
@@ -113,39 +133,41 @@ async fn metrics(State(access): State<Access>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_open = accepts.into_iter().any(|accepts| accepts.contains("application/openmetrics-text"));
     let format = if is_open { Format::OpenMetrics } else { Format::Prometheus };
-    match access.exporter.scrape(format).await {
+    match access.parts.exporter.scrape(format).await {
         Ok(text) => ([(header::CONTENT_TYPE, format.media_type())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
 async fn status(State(access): State<Access>, uri: Uri) -> Response {
-    let Asked { vip, compares } = match Asked::by(uri.query().unwrap_or_default()) {
+    let Asked { wanted, compares } = match Asked::by(uri.query().unwrap_or_default()) {
         Ok(asked) => asked,
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
     if compares {
         access.compare().await;
     }
-    access.document(vip).await
+    access.document(wanted).await
 }
 
 /// Gives up what is being held back, and tells how things are then.
 async fn accept_loss(State(access): State<Access>) -> Response {
     let (done, accepted) = oneshot::channel();
-    if access.losses.send(AcceptLoss { done }).await.is_ok() {
+    if access.parts.losses.send(AcceptLoss { done }).await.is_ok() {
         // Without an answer the daemon is about to end; its last status has to do.
         let _ = tokio::time::timeout(PATIENCE, accepted).await;
+        let text = "an operator gave up what was held (accept-loss)";
+        access.parts.events.note(vec![Happening::new(EventKind::LossAccepted, text)]);
     }
     access.compare().await;
-    access.document(None).await
+    access.document(VipFilter::default()).await
 }
 
 /// Wishes in the query of a request for the status.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
-    /// Name or address of the only VIP to be listed.
-    vip: Option<String>,
+    /// VIPs to be listed.
+    wanted: VipFilter,
     /// Set if the kernel is to be compared with what it should hold first.
     compares: bool,
 }
@@ -155,13 +177,16 @@ impl Asked {
         let mut asked = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
-                client::VIP => asked.vip = Some(value.into_owned()),
+                client::VIP => asked.wanted.vip = Some(value.into_owned()),
+                client::UNHEALTHY => asked.wanted.unhealthy = true,
+                client::AGENT => asked.wanted.agent = Some(value.into_owned()),
+                client::FRAMEWORK => asked.wanted.framework = Some(value.into_owned()),
                 client::COMPARE => asked.compares = true,
                 _ => {
                     return Err(format!(
-                        "unknown parameter {key:?}: there are {} and {}",
-                        client::VIP,
-                        client::COMPARE
+                        "unknown parameter {key:?}: there are {}",
+                        [client::VIP, client::UNHEALTHY, client::AGENT, client::FRAMEWORK, client::COMPARE]
+                            .join(", ")
                     ));
                 }
             }
@@ -175,7 +200,7 @@ impl Access {
     async fn compare(&self) {
         let (done, passed) = oneshot::channel();
         let asked = async {
-            if self.requests.send(PassRequest { done }).await.is_ok() {
+            if self.parts.requests.send(PassRequest { done }).await.is_ok() {
                 let _ = passed.await;
             }
         };
@@ -184,23 +209,22 @@ impl Access {
     }
 
     /// Returns the status; the last one when the daemon is busy and that says all of it.
-    async fn document(self, vip: Option<String>) -> Response {
+    async fn document(self, wanted: VipFilter) -> Response {
         let json = [(header::CONTENT_TYPE, "application/json")];
-        if let Some(Document { text, rest }) = self.ask(|answer| Question::Status { vip, answer }).await {
+        if let Some(Document { text, rest }) = self.ask(|answer| Question::Status { wanted, answer }).await {
             // One that is known as a whole has its length in the answer.
             return match rest {
                 None => (json, text).into_response(),
                 Some(rest) => (json, self.pieces(text, rest)).into_response(),
             };
         }
-        let last = self.statuses.borrow().clone();
+        let last = self.parts.statuses.borrow().clone();
         if last.numbers().vips == 0
             && let Ok(text) = serde_json::to_vec(&*last)
         {
             return (json, text).into_response();
         }
-        let busy = "the daemon is busy with a long change of the kernel; ask again";
-        (StatusCode::SERVICE_UNAVAILABLE, busy).into_response()
+        busy()
     }
 
     /// Returns a body that begins with `text`, and of which a piece is made when the one before has been sent.
@@ -219,14 +243,31 @@ impl Access {
     }
 
     /// Returns the answer to a question; `None` if it takes too long.
-    async fn ask(&self, question: impl FnOnce(oneshot::Sender<Document>) -> Question) -> Option<Document> {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.questions.send(question(answer)).await.ok()?;
+            self.parts.questions.send(question(answer)).await.ok()?;
             answered.await.ok()
         };
         tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
     }
+}
+
+/// Returns an answer in JSON.
+fn json(answer: &impl Serialize) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write an answer as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Returns the answer of a daemon that has no time.
+fn busy() -> Response {
+    let busy = "the daemon is busy with a long change of the kernel; ask again";
+    (StatusCode::SERVICE_UNAVAILABLE, busy).into_response()
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

@@ -17,6 +17,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod events;
 mod explain;
 mod help;
 mod import_dcos;
@@ -27,6 +28,7 @@ mod plan;
 mod purge;
 mod run;
 mod status;
+mod vip;
 
 /// The command line was wrong, or the configuration is (EX_USAGE).
 const USAGE: u8 = 64;
@@ -82,6 +84,18 @@ enum Command {
     ///
     /// The same as at /metrics of the HTTP server that http.listen switches on. l4lbd-metrics(7) says what each means.
     Metrics(metrics::Args),
+    /// Show what changed on this node, when, and why
+    ///
+    /// One line for each change of the table with its cause: tasks that start, end or become unhealthy, drains with the
+    /// connections that were cut, what another program had changed, refused labels, sources that fail, and starts of
+    /// the daemon. What happens again within an hour is one line with a count. Events survive restarts; how many are
+    /// kept is set by daemon.events.
+    Events(events::Args),
+    /// Show everything about one VIP, and what a connection to it would do; exit code 2 if it would be refused
+    ///
+    /// Tells its address, its backends with the reason for their weights, the tasks and labels that ask for it, whose
+    /// health checks decide, connections, warnings, and its last events.
+    Vip(vip::Args),
     /// Give up tasks that are held after a sudden loss or a master's fail-over
     ///
     /// Takes the last document of the cluster for the whole truth. Tasks that it does not list leave their VIPs.
@@ -154,6 +168,8 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Metrics(args) => args.run(),
+            Command::Events(args) => args.run(),
+            Command::Vip(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),

@@ -18,7 +18,7 @@ use crate::api::settings::HttpSettings;
 use crate::dataplane::settings::{BalanceSettings, DataPlaneSettings, EbpfSettings, IpvsSettings};
 use crate::dns::settings::DnsSettings;
 use crate::source::settings::{Marathon, Source};
-use crate::units;
+use crate::units::{self, Size};
 use crate::vip::settings::VipSettings;
 
 mod check;
@@ -102,13 +102,18 @@ pub struct NodeSettings {
 #[derive(Clone, Debug, PartialEq, confique::Config)]
 pub struct DaemonSettings {
     /// Directory of what must survive a restart: the addresses of named VIPs, the last state of the cluster, deadlines,
-    /// and Marathon's verdicts.
+    /// Marathon's verdicts, and events.
     #[config(default = "/var/lib/l4lbd")]
     pub state_dir: PathBuf,
 
     /// Unix socket on which l4lbd status and other commands reach the daemon.
     #[config(default = "/run/l4lbd/l4lbd.sock")]
     pub socket: PathBuf,
+
+    /// Largest size of the file of events, which l4lbd events shows, from 64kB to 64MB. Half of it is kept in memory
+    /// as well. When it is used up, each app has a fair share.
+    #[config(default = "2MB")]
+    pub events: Size,
 }
 
 /// A configuration with remarks for its author.

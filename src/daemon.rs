@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Access, Api};
+use crate::api::{self, Api, Interfaces};
 use crate::cluster::Snapshot;
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
@@ -22,6 +22,7 @@ use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
+use crate::events::recorder::StartFacts;
 use crate::exporter::{self, Exporter, ExporterSettings};
 use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
@@ -123,6 +124,10 @@ impl Daemon {
         // Fails where another daemon runs, before a pass of this one changes the table of that one.
         let api = Api::bind(&config.daemon.socket).await?;
 
+        // After the socket is bound, so that no other daemon writes the same file.
+        let events = wiring::events(config);
+        events
+            .note_start(StartFacts { data_plane: plane.to_string(), sections: wiring::fingerprints(config) });
         // Every channel holds the newest value only: a slow reader skips what is outdated.
         let (zones, zone_receiver) = watch::channel(Arc::new(settings.publisher.zone.clone()));
         let (statuses, status_receiver) = watch::channel(Arc::new(Status::default()));
@@ -160,7 +165,8 @@ impl Daemon {
             nodes: node_receiver.clone(),
         };
         let kept = (persisted, deadlines.drains);
-        let reconciler = Reconciler::new(kernel, settings, saver, kept, Outputs { zones, statuses, nodes });
+        let outputs = Outputs { zones, statuses, nodes, events: events.clone() };
+        let reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -189,8 +195,8 @@ impl Daemon {
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         let statuses = status_receiver.clone();
-        let access = Access { requests, questions, losses, statuses, exporter };
-        parts.spawn(api.serve(access, wiring::port(config), shutdown.clone()));
+        let interfaces = Interfaces { requests, questions, losses, statuses, events, exporter };
+        parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
         Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
     }
 
@@ -234,7 +240,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let (zones, _zones) = watch::channel(Arc::new(settings.publisher.zone.clone()));
     let (statuses, status) = watch::channel(Arc::new(Status::default()));
     let (nodes, _nodes) = watch::channel(Arc::<NodeView>::default());
-    let outputs = Outputs { zones, statuses, nodes };
+    let outputs = Outputs { zones, statuses, nodes, events: wiring::events(config) };
     let kept = (persisted, deadlines.drains);
     let mut reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));

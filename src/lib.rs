@@ -55,21 +55,22 @@
 //!
 //! 12. [`dns`]: the DNS server and its zones
 //! 13. [`status`]: the status document, its text, and the reasons for which an operator is needed
+//! 14. [`events`]: the history of what changed, and why
 //!
 //! What runs:
 //!
-//! 14. [`reconcile`]: the loop that makes passes, and what a pass does
-//! 15. [`exporter`]: metrics, when a program asks for them
-//! 16. [`api`]: the status socket and its client, and HTTP for other programs
-//! 17. [`doctor`]: what is wrong with a node, and what mends it
-//! 18. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 19. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 15. [`reconcile`]: the loop that makes passes, and what a pass does
+//! 16. [`exporter`]: metrics, when a program asks for them
+//! 17. [`api`]: the status socket and its client, and HTTP for other programs
+//! 18. [`doctor`]: what is wrong with a node, and what mends it
+//! 19. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 20. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 20. [`terminal`]: full-screen use of the terminal
-//! 21. [`demo`]: the demonstration
-//! 22. [`cli`]: commands, output and exit codes
+//! 21. [`terminal`]: full-screen use of the terminal
+//! 22. [`demo`]: the demonstration
+//! 23. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -153,6 +154,13 @@
 //! - `doctor/judge.rs::findings`: its line, with a pure function in a module below
 //! - `systemd/man/l4lbd.8`: the section DOCTOR
 //!
+//! **An event** of the history:
+//!
+//! - `events/event.rs::EventKind`: its name; `events/event.rs::is_warning`: whether an operator may have to look
+//! - `events/cluster.rs::changes` if it follows from two feeds, `events/table.rs::PassView` if it follows from a
+//!   pass, otherwise `events/recorder.rs::note` where it happens
+//! - `systemd/man/l4lbd.8`: the section EVENTS, where a test misses it
+//!
 //! **A figure about passes**:
 //!
 //! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in
@@ -185,6 +193,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod dns;
 pub mod doctor;
+pub mod events;
 pub mod exporter;
 pub mod marathon;
 pub mod mesos;

@@ -34,7 +34,7 @@ use jiff::Timestamp;
 
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, TasksByAgent, holders};
-use crate::cluster::{SharedSet, Snapshot};
+use crate::cluster::{SharedSet, Snapshot, Task, TaskKey};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
@@ -361,6 +361,48 @@ impl Planner {
             holders(&accepted.snapshot, &places) == known
         };
         before.gives_same_table(accepted) && have_same_addresses() && have_same_claims()
+    }
+
+    /// Returns the ids of the agents with this id, name or address.
+    pub fn agents(&self, wanted: &str) -> BTreeSet<&str> {
+        let snapshot = self.cluster.as_ref().map(|cluster| &cluster.snapshot);
+        let address: Option<IpAddr> = wanted.parse().ok();
+        let agents = snapshot.into_iter().flat_map(|snapshot| snapshot.agents.iter());
+        let found = agents.filter(|(id, agent)| {
+            *id == wanted || agent.hostname == wanted || (address.is_some() && agent.address == address)
+        });
+        found.map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// Returns the tasks with this id, with the names of their frameworks.
+    pub fn tasks<'a>(&'a self, id: &str) -> impl Iterator<Item = (&'a Task, &'a str)> + use<'a> {
+        let snapshot = self.cluster.as_ref().map(|cluster| &cluster.snapshot);
+        let id: Arc<str> = id.into();
+        snapshot.into_iter().flat_map(move |snapshot| {
+            let id = Arc::clone(&id);
+            // There are few frameworks, and an id is one's own in each of them.
+            snapshot.frameworks.iter().filter_map(move |(framework, name)| {
+                let key = TaskKey { framework: framework.as_str().into(), task: Arc::clone(&id) };
+                Some((&**snapshot.tasks.get(&key)?, name.as_str()))
+            })
+        })
+    }
+
+    /// Returns the tasks whose labels ask for this name or address, with the names of their frameworks and agents.
+    pub fn askers<'a>(
+        &'a self,
+        host: &Host,
+    ) -> impl Iterator<Item = (&'a Task, &'a str, Option<&'a str>)> + use<'a> {
+        let cluster = self.cluster.as_ref();
+        let asking = cluster.and_then(|cluster| Some((&cluster.snapshot, cluster.table.askers.get(host)?)));
+        asking.into_iter().flat_map(|(snapshot, keys)| {
+            keys.iter().filter_map(|key| {
+                let task = snapshot.tasks.get(key)?;
+                let framework = snapshot.frameworks.get(&*key.framework)?;
+                let agent = snapshot.agents.get(&*task.agent_id);
+                Some((&**task, framework.as_str(), agent.map(|agent| agent.hostname.as_str())))
+            })
+        })
     }
 
     /// Returns the last plan; `None` before the first.

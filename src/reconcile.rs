@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::DataPlane;
 use crate::dns::DnsState;
+use crate::events::observer::Observer;
 use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
 use crate::status::pass::Cause;
@@ -101,10 +102,11 @@ impl<D: DataPlane> Reconciler<D> {
         (persisted, drains): (Persisted, Vec<KeptDrain>),
         outputs: Outputs,
     ) -> Self {
+        let observer = Observer::new(outputs.events.clone(), &drains);
         let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
         let mut planner = Planner::new(settings.planner, persisted);
         planner.resume_drains(drains);
-        let passes = Passes::new(dataplane, planner, saver, publisher, settings.audit);
+        let passes = Passes::new(dataplane, planner, saver, (publisher, observer), settings.audit);
         Self { passes, requests: Vec::new(), requests_due: Instant::now() }
     }
 

@@ -1,12 +1,13 @@
 //! The status that operators see: one serialisable document, shared by the daemon and its clients.
 //!
-//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`]), how it is written
-//! ([`mod@document`]), its text form ([`text`]), and the table of a document without a kernel ([`explain`]).
+//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`], [`health`]), how it is written
+//! ([`mod@document`]), the story of one VIP ([`story`]), its text form ([`text`]), and the table of a document without a kernel ([`explain`]).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use health::{ReasonDetail, VipHealth, details, vip_health};
 use jiff::Timestamp;
 use pass::Change;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,9 @@ use crate::vip::Condition;
 pub mod build;
 pub mod document;
 pub mod explain;
+pub mod health;
 pub mod pass;
+pub mod story;
 pub mod text;
 
 /// State of a daemon at one moment.
@@ -32,14 +35,20 @@ pub struct Status {
     /// Set when something needs an operator; [`Status::reasons`] says what.
     pub degraded: bool,
     pub reasons: Vec<String>,
+    /// Time from which it has been degraded, or has not been; absent in statuses of older daemons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Additions to the reasons, in their order.
+    #[serde(default)]
+    pub details: Vec<ReasonDetail>,
     pub node: Node,
     pub source: Source,
     pub pass: Pass,
     pub dns: DnsState,
     /// Empty within the daemon, which makes them while they are sent; see [`document`].
     pub vips: Vec<Vip>,
-    /// Numbers of the VIPs within the daemon; a client counts those that it has.
-    #[serde(skip)]
+    /// Numbers of all VIPs, whichever are listed; without them those that are listed count.
+    #[serde(default, rename = "counts", skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counts>,
     /// Use of what tenants share.
     #[serde(default)]
@@ -163,7 +172,7 @@ pub struct Backend<T = String> {
 }
 
 /// Numbers of VIPs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub vips: usize,
     /// VIPs without a backend that takes new connections.
@@ -197,7 +206,25 @@ impl Vip<Cow<'_, str>> {
     }
 }
 
+impl Vip {
+    /// Returns how well it is.
+    pub fn health(&self) -> VipHealth {
+        vip_health(self.backends.iter().map(|backend| (backend.weight, backend.condition)))
+    }
+}
+
 impl Status {
+    /// Takes in the reasons of now.
+    pub fn note_reasons(&mut self, reasons: Vec<String>, now: Timestamp) {
+        let is_degraded = !reasons.is_empty();
+        if self.since.is_none() || self.degraded != is_degraded {
+            self.since = Some(now);
+        }
+        self.details = details(&reasons, &self.details, now);
+        self.degraded = is_degraded;
+        self.reasons = reasons;
+    }
+
     /// One line: what is wrong first of all, and how many VIPs there are.
     pub fn summary(&self) -> String {
         match self.reasons.first() {

@@ -1,5 +1,5 @@
-//! What must survive a restart: files that are replaced as a whole, and one that grows by what changes
-//! ([`journal`]). [`saver`] decides when, [`directory`] reads and writes them.
+//! What must survive a restart: files that are replaced as a whole, one that grows by what changes
+//! ([`journal`]), and one that grows by what happens ([`mod@history`]). [`saver`] decides when, [`directory`] reads and writes them.
 //!
 //! What belongs here: formats of the state directory and how its files are read and replaced. What is
 //! kept is decided in [`crate::plan`] and [`crate::cluster::belief`].
@@ -25,12 +25,16 @@ use crate::vip::alloc::Leases;
 
 pub mod delta;
 pub mod directory;
+pub mod history;
 pub mod journal;
+pub mod pace;
+pub mod records;
 pub mod saver;
 mod tracked;
 mod writer;
 
 use directory::Directory;
+use history::{HISTORY, HistoryFile, KeptRecords};
 use journal::{JOURNAL, Journal, JournalWritten, REFERENCE, Unreadable};
 pub use tracked::Tracked;
 
@@ -219,6 +223,28 @@ impl Store {
         }
     }
 
+    /// Reads the records of the history that were kept, as far as they are whole; none where there is no file.
+    pub fn history(&self) -> Result<KeptRecords, Error> {
+        let Some(bytes) = self.read_bytes(HISTORY)? else { return Ok(KeptRecords::default()) };
+        history::read(&bytes).map_err(|version| Error::Later {
+            path: self.directory.join(HISTORY),
+            version,
+            newest: history::VERSION,
+            aside: None,
+        })
+    }
+
+    /// Appends records to the history, or replaces it by those of `all`, see [`HistoryFile`].
+    pub fn append_history(
+        &self,
+        file: &mut HistoryFile,
+        new: &[Vec<u8>],
+        all: impl FnOnce() -> Vec<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let append = || file.append(&Directory::create(&self.directory)?, new, all);
+        append().map_err(|error| Error::Write { path: self.directory.join(HISTORY), error })
+    }
+
     /// Replaces the addresses that are kept.
     pub fn save_leases(&self, memory: &Persisted) -> Result<(), Error> {
         self.replace(LEASES, memory)
@@ -293,7 +319,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 directory => directory?,
             };
-            [LEASES, REFERENCE, JOURNAL, DEADLINES, MARATHON]
+            [LEASES, REFERENCE, JOURNAL, DEADLINES, MARATHON, HISTORY]
                 .into_iter()
                 .try_for_each(|file| directory.remove_leftovers(file))
         };

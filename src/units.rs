@@ -53,19 +53,14 @@ impl fmt::Display for Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
 
-/// Units of a rate. Powers of ten, as for line rates.
+/// Units of a rate or a size. Powers of ten, as for line rates.
 const UNITS: &[(&str, u64)] = &[("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
 
 impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bare = text.trim().strip_suffix("/s").unwrap_or(text.trim());
-        let read = |&(unit, factor): &(&str, u64)| {
-            let number: u64 = bare.strip_suffix(unit)?.trim().parse().ok()?;
-            number.checked_mul(factor).filter(|rate| *rate > 0)
-        };
-        let rate = UNITS.iter().find_map(read);
+        let rate = bytes(text.trim().strip_suffix("/s").unwrap_or(text.trim()));
         rate.map(Self)
             .ok_or_else(|| format!("{text:?} is not a number of bytes per second such as 50MB or 512kB"))
     }
@@ -80,10 +75,45 @@ impl<'de> Deserialize<'de> for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Size(self.0))
+    }
+}
+
+/// A number of bytes, written like `2MB` or `512kB`; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = bytes(text.trim());
+        size.map(Self).ok_or_else(|| format!("{text:?} is not a number of bytes such as 2MB or 512kB"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = deserializer.deserialize_string(Text("a size in quotes, such as \"2MB\""))?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = UNITS.iter().find(|(_, factor)| self.0.is_multiple_of(*factor));
         let (unit, factor) = whole.unwrap_or(&("B", 1));
-        write!(f, "{}{unit}/s", self.0 / factor)
+        write!(f, "{}{unit}", self.0 / factor)
     }
+}
+
+/// Reads a positive number of bytes with its unit.
+fn bytes(text: &str) -> Option<u64> {
+    let read = |&(unit, factor): &(&str, u64)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(factor).filter(|bytes| *bytes > 0)
+    };
+    UNITS.iter().find_map(read)
 }
 
 /// Visitor of a text. A value of another kind is answered with what was expected.

@@ -6,11 +6,13 @@
 //! plane and the DNS zone are made from both.
 
 pub mod alloc;
+pub mod asked;
 mod contest;
 pub mod doubtful;
 pub mod endpoints;
 pub mod key;
 pub mod label;
+pub mod pattern;
 pub mod policy;
 pub mod reserved;
 pub mod settings;

@@ -30,7 +30,7 @@ use l4lbd::plan::addresses::assign as assign_addresses;
 use l4lbd::reconcile::{Outputs, Reconciler};
 use l4lbd::source::Feed;
 use l4lbd::status::Status;
-use l4lbd::status::document::{Document, Figures, View};
+use l4lbd::status::document::{Document, Figures, View, VipFilter};
 use l4lbd::status::pass::Cause;
 use l4lbd::store::saver::{Loaded, Saver};
 use l4lbd::store::{Persisted, Store};
@@ -261,7 +261,7 @@ mod pass {
         let status = statuses.subscribe();
         let (saver, Loaded { persisted, .. }) = Saver::open(Store::new(state_dir), true);
         let nodes = watch::Sender::new(Arc::default());
-        let outputs = Outputs { zones, statuses, nodes };
+        let outputs = Outputs { zones, statuses, nodes, events: l4lbd::events::Recorder::in_memory("") };
         let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         (Reconciler::new(simulated(), settings, saver, (persisted, Vec::new()), outputs), status)
     }
@@ -314,7 +314,12 @@ mod status {
         bencher.bench_local(|| {
             let view = view(&planner, &connections);
             assert_eq!(view.find(&first).len(), 1);
-            Document::begin(&status, view.select(Some(&first)), view).unwrap()
+            Document::begin(
+                &status,
+                view.select(&VipFilter { vip: Some(first.clone()), ..VipFilter::default() }),
+                view,
+            )
+            .unwrap()
         });
     }
 
@@ -342,7 +347,7 @@ mod status {
     }
 
     fn begin(status: &Status, view: View<'_>) -> Document {
-        Document::begin(status, view.select(None), view).unwrap()
+        Document::begin(status, view.select(&VipFilter::default()), view).unwrap()
     }
 
     fn write(status: &Status, view: View<'_>) -> Vec<u8> {

@@ -5,13 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Client, Method, StatusCode};
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::source::http::install_tls_provider;
 use crate::status::Status;
+use crate::status::document::VipFilter;
 
 /// Parameter of a request for the status: name or address of the only VIP to be listed.
 pub const VIP: &str = "vip";
+
+/// Parameter of a request for the status: list VIPs alone of which a backend should take connections and does not.
+pub const UNHEALTHY: &str = "unhealthy";
+
+/// Parameter of a request for the status: id, name or address of the agent whose VIPs are to be listed.
+pub const AGENT: &str = "agent";
+
+/// Parameter of a request for the status: name or id of the framework whose VIPs are to be listed.
+pub const FRAMEWORK: &str = "framework";
 
 /// Parameter of a request for the status: compare the kernel with what it should hold first.
 pub const COMPARE: &str = "compare";
@@ -35,7 +46,9 @@ pub enum ClientError {
     Request { socket: PathBuf, path: String, source: reqwest::Error },
     #[error("the daemon on {0} is busy with a long change of the kernel; ask again in a few seconds")]
     Busy(PathBuf),
-    #[error("the daemon's answer on {socket} is not a status: {error}; is the daemon of another version?")]
+    #[error(
+        "the daemon's answer on {socket} is not what was asked for: {error}; is the daemon of another version?"
+    )]
     Answer { socket: PathBuf, error: serde_json::Error },
 }
 
@@ -47,12 +60,17 @@ pub struct StatusAnswer {
     pub status: Status,
 }
 
-/// Returns the path of a request for the status: with all VIPs or with one, and as the last pass left things or
-/// after another one.
-pub fn status_path(vip: Option<&str>, compares: bool) -> String {
+/// Returns the path of a request for the status: with which VIPs, and as the last pass left things or after another
+/// one.
+pub fn status_path(wanted: &VipFilter, compares: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    if let Some(vip) = vip {
-        query.append_pair(VIP, vip);
+    for (key, value) in [(VIP, &wanted.vip), (AGENT, &wanted.agent), (FRAMEWORK, &wanted.framework)] {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    if wanted.unhealthy {
+        query.append_key_only(UNHEALTHY);
     }
     if compares {
         query.append_key_only(COMPARE);
@@ -63,14 +81,41 @@ pub fn status_path(vip: Option<&str>, compares: bool) -> String {
     }
 }
 
+/// Returns the path of a request with these parameters; those without a value are left out.
+pub fn path_of<'p>(path: &str, parameters: impl IntoIterator<Item = (&'p str, Option<&'p str>)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in parameters {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    match query.finish().as_str() {
+        "" => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
+}
+
 /// Sends a request to the daemon on this socket, and returns the status that answers it.
 ///
 /// # Errors
 /// When no daemon answers in time, or it refuses the request.
 pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<StatusAnswer, ClientError> {
+    let (body, status) = fetch_json(socket, method, path).await?;
+    Ok(StatusAnswer { body, status })
+}
+
+/// Sends a request to the daemon on this socket, and returns the answer as sent and as read.
+///
+/// # Errors
+/// When no daemon answers in time, it refuses the request, or answers something else.
+pub async fn fetch_json<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+) -> Result<(Vec<u8>, T), ClientError> {
     let body = fetch(socket, method, path).await?;
     match serde_json::from_slice(&body) {
-        Ok(status) => Ok(StatusAnswer { body, status }),
+        Ok(answer) => Ok((body, answer)),
         Err(error) => Err(ClientError::Answer { socket: socket.to_owned(), error }),
     }
 }
@@ -140,8 +185,11 @@ mod tests {
 
     #[test]
     fn wishes_are_in_the_query() {
-        assert_eq!(status_path(None, false), "/status");
-        assert_eq!(status_path(Some("a&b c"), true), "/status?vip=a%26b+c&compare");
+        assert_eq!(status_path(&VipFilter::default(), false), "/status");
+        let vip = Some("a&b c".to_owned());
+        let wanted = VipFilter { vip, unhealthy: true, ..VipFilter::default() };
+        assert_eq!(status_path(&wanted, true), "/status?vip=a%26b+c&unhealthy&compare");
+        assert_eq!(path_of("/events", [("vip", Some("*")), ("task", None)]), "/events?vip=*");
     }
 
     #[tokio::test]

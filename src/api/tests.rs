@@ -20,6 +20,7 @@ struct Served {
     requests: mpsc::Receiver<PassRequest>,
     questions: mpsc::Receiver<Question>,
     statuses: watch::Sender<Arc<Status>>,
+    events: Recorder,
     _losses: mpsc::Receiver<AcceptLoss>,
 }
 
@@ -39,18 +40,30 @@ impl Served {
             dns_usage: UsageRegistry::default(),
             traffic: None,
         };
-        let access = Access {
+        let events = Recorder::in_memory("l4lb");
+        let interfaces = Interfaces {
             requests: request_sender,
             questions: question_sender,
             losses,
             statuses: status_receiver,
+            events: events.clone(),
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
         };
         let guard = Guard { hosts: vec!["node7.example".to_owned()], token: None };
         let address = "127.0.0.1:0".parse().unwrap();
         let port = api.port();
-        let served = tokio::spawn(api.serve(access, Some(Port { address, guard }), shutdown.clone()));
-        Self { directory, shutdown, served, port, requests, questions, statuses, _losses: loss_receiver }
+        let served = tokio::spawn(api.serve(interfaces, Some(Port { address, guard }), shutdown.clone()));
+        Self {
+            directory,
+            shutdown,
+            served,
+            port,
+            requests,
+            questions,
+            statuses,
+            events,
+            _losses: loss_receiver,
+        }
     }
 
     /// Connects and sends this.
@@ -116,7 +129,9 @@ async fn an_answer_is_the_requested_status_however_many_ask() {
     }
     let answering = tokio::spawn(async move {
         while let Some(question) = served.questions.recv().await {
-            let Question::Status { vip: None, answer } = question else { panic!("{question:?}") };
+            let Question::Status { wanted: VipFilter { vip: None, .. }, answer } = question else {
+                panic!("{question:?}")
+            };
             let _ = answer.send(Document { text: br#"{"version":"fresh"}"#.to_vec(), rest: None });
         }
         drop(served.requests);
@@ -139,7 +154,7 @@ async fn only_who_asks_for_it_has_the_kernel_compared() {
     let mut served = Served::new().await;
     let (_client, question) = asked(&mut served, "?vip=web.marathon%3A80").await;
     assert!(
-        matches!(&question, Question::Status { vip: Some(vip), .. } if vip == "web.marathon:80"),
+        matches!(&question, Question::Status { wanted, .. } if wanted.vip.as_deref() == Some("web.marathon:80")),
         "{question:?}"
     );
     assert!(served.requests.try_recv().is_err());
@@ -147,7 +162,10 @@ async fn only_who_asks_for_it_has_the_kernel_compared() {
     let PassRequest { done } = served.requests.recv().await.unwrap();
     assert!(served.questions.try_recv().is_err(), "the answer is of the time after the pass");
     done.send(jiff::Timestamp::now()).unwrap();
-    assert!(matches!(served.questions.recv().await.unwrap(), Question::Status { vip: None, .. }));
+    assert!(matches!(
+        served.questions.recv().await.unwrap(),
+        Question::Status { wanted: VipFilter { vip: None, .. }, .. }
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +199,7 @@ async fn a_long_status_arrives_in_pieces_and_whole_or_not_at_all() {
         let Some(Question::Status { mut answer, .. }) = served.questions.recv().await else {
             panic!("no question")
         };
-        let selection = planned.view().select(None);
+        let selection = planned.view().select(&VipFilter::default());
         let mut document = Document::begin(&Status::default(), selection, planned.view()).unwrap();
         loop {
             let is_last = document.rest.is_none();
@@ -289,4 +307,51 @@ async fn metrics_of_a_busy_daemon_lack_its_vips_alone() {
     let mut client = served.client(&get_request("/metrics", "l4lbd")).await;
     let text = rest(&mut client).await;
     assert!(text.contains("\nl4lbd_degraded 0\n") && !text.contains("\nl4lbd_vips 0"), "{text}");
+}
+
+/// Returns the request for a path, after which the connection is closed.
+fn get_of(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: l4lbd\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_gets_an_event_when_it_comes_and_ends_with_the_daemon() {
+    let mut served = Served::new().await;
+    served.events.note(vec![Happening::new(EventKind::VipAdded, "old news")]);
+    let mut all = served.client(&get_of("/events")).await;
+    assert!(rest(&mut all).await.contains("old news"));
+    let mut follower = served.client(&get_of("/events?after=1&wait")).await;
+    // The answer comes with the event, and not before.
+    let waits = tokio::time::timeout(Duration::from_secs(1), follower.read_u8());
+    assert!(waits.await.is_err(), "answered without an event");
+    served.events.note(vec![Happening::new(EventKind::VipAdded, "news")]);
+    let text = rest(&mut follower).await;
+    assert!(text.contains("\"text\":\"news\"") && !text.contains("old news"), "{text}");
+    let mut last = served.client(&get_of("/events?after=2&wait")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    served.shutdown.cancel();
+    (&mut served.served).await.unwrap();
+    assert!(rest(&mut last).await.contains("\"events\":[]"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_leave_room_for_questions() {
+    let served = Served::new().await;
+    let mut followers = Vec::new();
+    for _ in 0..MAX_FOLLOWERS {
+        followers.push(served.client(&get_of("/events?wait")).await);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut refused = served.client(&get_of("/events?wait")).await;
+    let text = rest(&mut refused).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("too many clients wait"), "{text}");
+    let mut asked = served.client(&get_of("/events")).await;
+    assert!(rest(&mut asked).await.starts_with("HTTP/1.1 200"));
+    for (path, part) in
+        [("/events?since=x", "no time"), ("/events?x=1", "unknown parameter"), ("/vip", "missing")]
+    {
+        let mut wrong = served.client(&get_of(path)).await;
+        let text = rest(&mut wrong).await;
+        assert!(text.starts_with("HTTP/1.1 400") && text.contains(part), "{path}: {text}");
+    }
 }

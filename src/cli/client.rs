@@ -24,18 +24,19 @@ pub struct RunningDaemon {
 impl RunningDaemon {
     /// Sends a request and returns the status that answers it, as sent and as read.
     pub fn ask(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, Status)> {
-        let socket = self.socket()?;
+        let socket = self.into_socket()?;
         let answer = super::runtime()?.block_on(client::ask(&socket, method, path))?;
         Ok((answer.body, answer.status))
     }
 
     /// Asks for something that is no status, and returns the answer as sent.
     pub fn fetch(self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let socket = self.socket()?;
+        let socket = self.into_socket()?;
         Ok(super::runtime()?.block_on(client::fetch(&socket, Method::GET, path))?)
     }
 
-    fn socket(self) -> anyhow::Result<PathBuf> {
+    /// Returns the socket on which the daemon is asked.
+    pub fn into_socket(self) -> anyhow::Result<PathBuf> {
         match self.socket {
             Some(socket) => Ok(socket),
             None => self.find_socket(),

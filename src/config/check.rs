@@ -2,6 +2,7 @@
 //! kind here.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Config;
@@ -13,7 +14,7 @@ use crate::dns::protocol::record::encode_origin;
 use crate::dns::settings::{DCOS_ZONES, is_within};
 use crate::dns::zones::vips::{self, Zone};
 use crate::source::Location;
-use crate::units::Span;
+use crate::units::{Size, Span};
 use crate::vip::alloc::AddressRange;
 use crate::vip::reserved;
 
@@ -25,6 +26,9 @@ const LONGEST_TIMEOUT: u64 = 1_000_000;
 
 /// Longest time for which a backend may be ejected. The programs count in 32 bits.
 const LONGEST_EJECTION: Duration = Duration::from_secs(3600);
+
+/// Sizes of the file of events: below, a single document fills it; half of it is in memory.
+const EVENTS: RangeInclusive<u64> = 64_000..=64_000_000;
 
 /// Characters of the longest name that the kernel allows for a link (IFNAMSIZ, without the final zero).
 const LONGEST_NAME: usize = 15;
@@ -39,6 +43,7 @@ pub fn problems(config: &Config, written: &WrittenNames) -> Vec<String> {
     problems.extend(addresses(config));
     problems.extend(paths(config));
     problems.extend(names(config, written));
+    problems.extend(sizes(config));
     problems
 }
 
@@ -251,6 +256,15 @@ fn paths(config: &Config) -> Vec<String> {
     let relative = paths.into_iter().filter_map(|(key, path)| Some((key, path?)));
     let relative = relative.filter(|(_, path)| !path.is_absolute());
     relative.map(|(key, path)| format!("{key}: the path {path:?} must start with /")).collect()
+}
+
+/// Checks sizes of files.
+fn sizes(config: &Config) -> Option<String> {
+    let size = config.daemon.events;
+    let [least, most] = [EVENTS.start(), EVENTS.end()].map(|bound| Size(*bound));
+    (!EVENTS.contains(&size.0)).then(|| {
+        format!("daemon.events: {size} is too small or too large; it must be from {least} to {most}")
+    })
 }
 
 /// Checks names that the kernel or DNS limits.

@@ -98,6 +98,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("http.backends", "1000"),
     ("daemon.state_dir", r#""/var/lib/l4lbd""#),
     ("daemon.socket", r#""/run/l4lbd/l4lbd.sock""#),
+    ("daemon.events", r#""2MB""#),
 ];
 
 /// Path of the sample file.

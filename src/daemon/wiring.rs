@@ -1,6 +1,7 @@
 //! From the configuration to the settings of each module: the only place that knows both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,10 +20,12 @@ use crate::dns::zones::reverse;
 use crate::dns::zones::vips::{self, Zone};
 use crate::dns::{publisher, resolved};
 use crate::doctor::settings::DoctorSettings;
+use crate::events::Recorder;
 use crate::plan::PlannerSettings;
 use crate::plan::desired::{DesiredSettings, Sources};
 use crate::reconcile::{PublisherSettings, ReconcilerSettings};
 use crate::source::{Location, Mode};
+use crate::store::Store;
 use crate::vip::LabelPolicy;
 
 /// Most reverse zones that systemd-resolved is told of.
@@ -156,6 +159,33 @@ pub fn reconciler(config: &Config, dns_usage: UsageRegistry) -> Result<Reconcile
         },
         audit: config.dataplane.audit.0,
     })
+}
+
+/// Opens the history of what has changed.
+pub fn events(config: &Config) -> Recorder {
+    Recorder::open(Store::new(&config.daemon.state_dir), config.daemon.events.0, &config.dns.zone)
+}
+
+/// Returns a fingerprint of each section of the configuration, by which the next start tells what has changed. It
+/// shows nothing of the values.
+pub fn fingerprints(config: &Config) -> BTreeMap<String, String> {
+    let Config { source, marathon, node, vips, dataplane, balance, ipvs, ebpf, dns, http, daemon } = config;
+    let sections: [(&str, &dyn fmt::Debug); 11] = [
+        ("source", source),
+        ("marathon", marathon),
+        ("node", node),
+        ("vips", vips),
+        ("dataplane", dataplane),
+        ("balance", balance),
+        ("ipvs", ipvs),
+        ("ebpf", ebpf),
+        ("dns", dns),
+        ("http", http),
+        ("daemon", daemon),
+    ];
+    let fingerprint =
+        |section: &dyn fmt::Debug| format!("{:08x}", crc32fast::hash(format!("{section:?}").as_bytes()));
+    sections.into_iter().map(|(name, section)| (name.to_owned(), fingerprint(section))).collect()
 }
 
 /// Returns the choice of the data plane and its place in the kernel.

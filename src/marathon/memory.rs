@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::retention::{bound, is_remembered};
 use super::verdicts::VerdictMemory;
 use super::view::MarathonView;
+use crate::cluster::TaskKey;
 use crate::units::steady::Shift;
 
 /// Verdicts and addresses, with the framework that they belong to.
@@ -39,6 +40,11 @@ impl MarathonMemory {
             self.framework = view.framework.to_string();
         }
         self.verdicts.judge(view, now);
+    }
+
+    /// Returns true if Marathon's own checks decide about a task.
+    pub fn has_verdict(&self, task: &TaskKey) -> bool {
+        *self.framework == *task.framework && self.verdicts.has(&task.task)
     }
 
     /// Takes in the addresses that the resolver found, and adds those that it does not find any more.

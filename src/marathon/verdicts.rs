@@ -86,6 +86,11 @@ impl VerdictMemory {
         self.judge_apps(view, now);
     }
 
+    /// Returns true if the checks that Marathon does decide about a task.
+    pub fn has(&self, task: &str) -> bool {
+        self.tasks.get(task).is_some_and(|last| last.is_marathons)
+    }
+
     /// Adds the checked apps that a new leader does not list yet.
     fn judge_apps(&mut self, view: &mut MarathonView, now: Timestamp) {
         let listed = std::mem::take(&mut view.apps);

@@ -19,8 +19,13 @@ impl<D: DataPlane> Passes<D> {
     /// Answers a question between passes. Connections of a few VIPs are counted for it; those of many are as the
     /// last reading found them.
     pub(super) async fn answer(&mut self, question: Question) {
-        if let Question::Status { vip, .. } = &question {
-            let servers = self.few_servers(vip.as_deref());
+        let vip = match &question {
+            Question::Status { wanted, .. } => Some(wanted.vip.as_deref()),
+            Question::Story { vip, .. } => Some(Some(vip.as_str())),
+            Question::More { .. } | Question::Keys { .. } | Question::Figures { .. } => None,
+        };
+        if let Some(vip) = vip {
+            let servers = self.few_servers(vip);
             // Without an answer they stay as they were.
             match self.dataplane.count(&servers).await {
                 Ok(counted) => self.connections().extend(counted),
@@ -35,14 +40,25 @@ impl<D: DataPlane> Passes<D> {
     pub(super) fn answer_with(&self, question: Question, figures: Figures<'_>) {
         let view = self.view(figures);
         let (made, answer): (_, oneshot::Sender<Document>) = match question {
-            Question::Status { vip, answer } => {
-                (Document::begin(self.publisher.status(), view.select(vip.as_deref()), view), answer)
+            Question::Status { wanted, answer } => {
+                (Document::begin(self.publisher.status(), view.select(&wanted), view), answer)
             }
             Question::More { rest, answer } => (rest.go_on(view), answer),
             Question::Figures { wanted, answer } => {
                 let page = FigurePage { read_at: self.progress.read_at, ..view.page(&wanted) };
                 // The asking client may have gone.
                 return drop(answer.send(page));
+            }
+            Question::Story { vip, answer } => {
+                let status = self.publisher.status();
+                let remarks = (status.warnings.as_slice(), status.skipped.as_slice());
+                // The asking client may have gone.
+                let _ = answer.send(view.stories(&vip, remarks, self.marathon()));
+                return;
+            }
+            Question::Keys { vip, answer } => {
+                let _ = answer.send(view.vip_keys(&vip).collect());
+                return;
             }
         };
         match made {

@@ -5,7 +5,6 @@
 //! kernel, between whose parts they are answered as well.
 
 use std::net::SocketAddr;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -75,10 +74,14 @@ impl View<'_> {
         let page = FigurePage { leases, ..FigurePage::default() };
         match wanted {
             Wanted::After(key) => {
-                let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-                let services = services.range((start, Bound::Unbounded)).take(PAGE);
-                let vips: Vec<VipFigures> =
-                    services.map(|(key, programmed)| self.figures(key, programmed, false)).collect();
+                let figures = |(key, programmed): (_, &Arc<Programmed>)| self.figures(key, programmed, false);
+                let vips: Vec<VipFigures> = match key {
+                    None => services.iter().take(PAGE).map(figures).collect(),
+                    Some(last) => {
+                        let rest = services.iter_from(last).filter(|(key, _)| *key != last);
+                        rest.take(PAGE).map(figures).collect()
+                    }
+                };
                 let next = vips.last().filter(|_| vips.len() == PAGE).map(|vip| vip.key);
                 FigurePage { vips, next, ..page }
             }
@@ -107,7 +110,7 @@ impl View<'_> {
             if has_backends {
                 vip.backends.push(BackendFigures {
                     address: *address,
-                    weight: member.weight,
+                    weight: member.weight(),
                     connections: count,
                     connects: seen
                         .map(|seen| seen.servers.get(&(*key, *address)).copied().unwrap_or_default()),
@@ -122,13 +125,13 @@ impl View<'_> {
 impl VipFigures {
     /// Figures of a VIP of which the kernel told nothing.
     fn unknown(key: &ServiceKey, programmed: &Programmed) -> Self {
-        let mut tenants = programmed.servers.values().map(|member| &member.backend.tenants);
+        let mut tenants = programmed.servers.values().map(|member| &member.tenants);
         Self {
             key: *key,
             name: name(programmed).map(str::to_owned),
             // Of the first backend alone: a share is for the app that has the VIP.
             tenants: tenants.next().cloned().unwrap_or_default(),
-            ready: programmed.servers.values().filter(|member| member.weight > 0).count(),
+            ready: programmed.servers.values().filter(|member| member.weight() > 0).count(),
             all: programmed.servers.len(),
             connections: Connections::default(),
             connects: None,

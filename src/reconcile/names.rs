@@ -63,6 +63,11 @@ impl PublishedNames {
         changes
     }
 
+    /// Returns the name of a service.
+    pub fn name_of(&self, service: &ServiceKey) -> Option<&str> {
+        self.services.get(service).map(|named| named.name.as_str())
+    }
+
     /// Goes on to names of which only the address is known.
     pub fn follow_addresses(&mut self, names: BTreeSet<NamedService>) -> NameChanges {
         let mut removed: Vec<NamedService> = std::mem::take(&mut self.services).into_values().collect();

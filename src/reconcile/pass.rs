@@ -17,6 +17,9 @@ use crate::dataplane::connects::Seen;
 use crate::dataplane::diff::{diff, diff_services, most_used_first};
 use crate::dataplane::{Actual, Connections, DataPlane, Depth, Error, Link, Op, OpError, ServerKey};
 use crate::dns::zones::vips::NamedService;
+use crate::events::observer::Observer;
+use crate::events::table::PassView;
+use crate::marathon::MarathonMemory;
 use crate::plan::{Plan, Planner, Reach};
 use crate::source::Feed;
 use crate::status::document::Figures;
@@ -39,6 +42,7 @@ pub(super) struct Passes<D> {
     pub(super) planner: Planner,
     saver: Saver,
     pub(super) publisher: Publisher,
+    observer: Observer,
     /// Time between two readings when nothing else happens.
     pub(super) audit: Duration,
     feed: Feed,
@@ -109,7 +113,7 @@ impl<D: DataPlane> Passes<D> {
         dataplane: D,
         planner: Planner,
         saver: Saver,
-        publisher: Publisher,
+        (publisher, observer): (Publisher, Observer),
         audit: Duration,
     ) -> Self {
         let progress = Progress::new(publisher.hostname());
@@ -118,6 +122,7 @@ impl<D: DataPlane> Passes<D> {
             planner,
             saver,
             publisher,
+            observer,
             audit,
             feed: Feed::default(),
             due: None,
@@ -168,8 +173,14 @@ impl<D: DataPlane> Passes<D> {
             self.saver.note_marathon(memory);
         }
         self.publisher.note_news(feed.accepted_at);
+        self.observer.note_feed(&self.feed, &feed);
         self.feed = feed;
         news
+    }
+
+    /// Returns the memory of Marathon's answers.
+    pub(super) fn marathon(&self) -> Option<&MarathonMemory> {
+        self.feed.marathon.as_deref()
     }
 
     /// Writes what a start after a kill at this moment should know.
@@ -181,6 +192,7 @@ impl<D: DataPlane> Passes<D> {
     /// Writes what the next start should know.
     pub(super) fn finish(&mut self) {
         self.saver.finish(&mut self.planner.persisted);
+        self.observer.finish();
     }
 
     /// Publishes the status after a pass, with what of the plan and the kernel is known.
@@ -195,10 +207,15 @@ impl<D: DataPlane> Passes<D> {
             planned,
             planner: &self.planner,
             feed: &self.feed,
-            store_error: self.saver.error().as_deref(),
+            store_error: self.saver.error().or_else(|| self.observer.error()).as_deref(),
             unused_files: self.saver.unused(),
             details,
         });
+        // Before the first plan there is no list, which is not an empty one.
+        if self.publisher.is_detailed() {
+            let status = self.publisher.status();
+            self.observer.note_skipped(&status.skipped, status.skipped_total);
+        }
     }
 
     /// Reads and publishes the node without a pass. A failure is left to the pass that follows, and the last
@@ -320,7 +337,9 @@ impl<D: DataPlane> Passes<D> {
                 tracing::error!(%error, "cannot read the kernel, nothing is changed until a reading succeeds");
                 // Differences that the next reading finds are no repair: what happened meanwhile is unknown.
                 self.progress.settled = None;
-                report.error = Some(error.to_string());
+                let error = error.to_string();
+                self.observer.note_unread(&error);
+                report.error = Some(error);
                 report.timings.total = started.elapsed();
                 self.publisher.record(&report, false);
                 self.publish_status(&report, None, false);
@@ -350,7 +369,8 @@ impl<D: DataPlane> Passes<D> {
         self.due = plan.due;
         self.publisher.publish_node(&actual.node, Some(plan.sources));
         let holds = self.feed.accepted.as_ref().map(|accepted| accepted.holds).unwrap_or_default();
-        self.saver.note_deadlines(Deadlines { holds, drains: self.planner.kept_drains() });
+        let drains = self.planner.kept_drains();
+        self.saver.note_deadlines(Deadlines { holds, drains: drains.clone() });
         // Addresses are on disk before the kernel has them.
         self.saver.save(&mut self.planner.persisted);
 
@@ -382,6 +402,10 @@ impl<D: DataPlane> Passes<D> {
         // Only where all of the plan was in the kernel can a later difference be another program's work.
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
+        let clocks = (steady_now(), Timestamp::now());
+        let view = PassView { report: &report, plan: &plan, actual: &actual, clocks };
+        // Before names are published: those of services that have gone are known until then.
+        self.observer.note_pass(view, drains, &|service| self.publisher.name_of(service));
         // A name appears only after the kernel has its service.
         let are_names_outdated = match reach {
             Reach::Everything => self.publisher.is_outdated(&plan, is_complete),

@@ -11,11 +11,12 @@ use super::metrics::PassMetrics;
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
 use crate::dataplane::connects::Connects;
-use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, Unreached};
+use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, ServiceKey, Unreached};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::{NamedService, Zone};
+use crate::events::Recorder;
 use crate::plan::desired::{Desired, Sources};
 use crate::plan::shares::{self, SharedUse};
 use crate::plan::{NodeView, Plan, Planner};
@@ -53,6 +54,8 @@ pub struct Outputs {
     /// Receives the node after each reading of the kernel that found it changed; the last one stays when a
     /// reading fails.
     pub nodes: watch::Sender<Arc<NodeView>>,
+    /// History of what has changed.
+    pub events: Recorder,
 }
 
 /// Ingredients of a status, besides what the publisher remembers.
@@ -124,6 +127,11 @@ impl Publisher {
         &self.status
     }
 
+    /// Returns the name of a service that was published last.
+    pub(super) fn name_of(&self, service: &ServiceKey) -> Option<String> {
+        self.names.name_of(service).map(str::to_owned)
+    }
+
     /// Returns the zone of the VIPs' names.
     pub(super) fn origin(&self) -> &str {
         &self.settings.origin
@@ -151,6 +159,11 @@ impl Publisher {
     pub(super) fn count_defect(&mut self) {
         self.status.pass.defects += 1;
         self.settings.metrics.defect();
+    }
+
+    /// Returns true once counts, warnings and skipped entries are those of a plan.
+    pub(super) fn is_detailed(&self) -> bool {
+        self.detailed.is_some()
     }
 
     /// Returns true if counts, warnings and skipped entries are not those of `plan`.
@@ -321,8 +334,7 @@ impl Publisher {
         // Last, because reasons are read from the status as it is by now.
         let plan = planned.map(|(plan, _)| plan).or(planner.last().map(Arc::as_ref));
         let reasons = reasons(&self.status, plan, planner.cluster(), report, store_error, now);
-        self.status.degraded = !reasons.is_empty();
-        self.status.reasons = reasons;
+        self.status.note_reasons(reasons, now);
         self.statuses.send_replace(Arc::new(self.status.clone()));
     }
 

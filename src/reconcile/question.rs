@@ -1,10 +1,14 @@
 //! What clients ask the loop for.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::figures::{FigurePage, Wanted};
-use crate::status::document::{Document, Rest};
+use crate::status::document::{Document, Rest, VipFilter};
+use crate::status::story::Stories;
+use crate::vip::VipKey;
 
 /// Request to compare the kernel with what it should hold.
 #[derive(Debug)]
@@ -16,10 +20,14 @@ pub struct PassRequest {
 /// Question for the status or for metrics, which is answered without a pass, from what the last one left.
 #[derive(Debug)]
 pub enum Question {
-    /// The beginning of the document; with a name or an address of a VIP, one that lists that VIP alone.
-    Status { vip: Option<String>, answer: oneshot::Sender<Document> },
+    /// The beginning of the document that lists these VIPs.
+    Status { wanted: VipFilter, answer: oneshot::Sender<Document> },
     /// The next piece of it.
     More { rest: Rest, answer: oneshot::Sender<Document> },
     /// Figures for metrics.
     Figures { wanted: Wanted, answer: oneshot::Sender<FigurePage> },
+    /// The stories of the VIPs of a pattern or a task.
+    Story { vip: String, answer: oneshot::Sender<Stories> },
+    /// The VIPs of a pattern or a task.
+    Keys { vip: String, answer: oneshot::Sender<BTreeSet<VipKey>> },
 }

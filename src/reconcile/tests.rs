@@ -18,15 +18,19 @@ use crate::dataplane::{Connections, Node, ServiceKey, State, Unreached};
 use crate::dns::protocol::record::encode;
 use crate::dns::usage::UsageRegistry;
 use crate::dns::zones::vips::Zone;
+use crate::events::Recorder;
 use crate::mesos;
 use crate::plan::NodeView;
 use crate::plan::desired::Sources;
 use crate::source::feed::Believer;
 use crate::source::{Failure, Report};
 use crate::status::Status;
+use crate::status::document::VipFilter;
 use crate::status::explain::{Situation, explain};
 use crate::store::Store;
 use crate::store::saver::Loaded;
+
+mod history;
 
 const WEB: ServiceKey =
     ServiceKey { protocol: Protocol::Tcp, address: IpAddr::V4(Ipv4Addr::new(11, 225, 36, 193)), port: 80 };
@@ -40,6 +44,7 @@ struct Bench {
     zones: watch::Receiver<Arc<Zone>>,
     statuses: watch::Receiver<Arc<Status>>,
     nodes: watch::Receiver<Arc<NodeView>>,
+    events: Recorder,
     directory: tempfile::TempDir,
 }
 
@@ -100,7 +105,8 @@ impl Bench {
             Saver::open(Store::new(directory.path()), !wiring::is_file(&config));
         let believer = Believer::new(wiring::patience(&config), cluster, deadlines.holds);
         let (nodes, node_receiver) = watch::channel(Arc::<NodeView>::default());
-        let outputs = Outputs { zones, statuses, nodes };
+        let events = Recorder::open(Store::new(directory.path()), config.daemon.events.0, &config.dns.zone);
+        let outputs = Outputs { zones, statuses, nodes, events: events.clone() };
         let settings = wiring::reconciler(&config, UsageRegistry::default()).unwrap();
         let mut reconciler = Reconciler::new(kernel, settings, saver, (persisted, deadlines.drains), outputs);
         reconciler.take_feed(believer.feed().clone());
@@ -112,6 +118,7 @@ impl Bench {
             zones: zone_receiver,
             statuses: status_receiver,
             nodes: node_receiver,
+            events,
             directory,
         }
     }
@@ -161,7 +168,8 @@ impl Bench {
     /// The document that answers a question without a pass, in one piece.
     async fn document(&mut self, vip: Option<&str>) -> Status {
         let (answer, mut answered) = oneshot::channel();
-        self.reconciler.passes.answer(Question::Status { vip: vip.map(str::to_owned), answer }).await;
+        let wanted = VipFilter { vip: vip.map(str::to_owned), ..VipFilter::default() };
+        self.reconciler.passes.answer(Question::Status { wanted, answer }).await;
         let mut document = answered.try_recv().unwrap();
         let mut text = document.text;
         while let Some(rest) = document.rest {
@@ -1217,7 +1225,8 @@ async fn a_long_pass_answers_questions_with_what_is_pending() {
     bench.take(report(1, &document(&labels)));
     let (questions, mut receiver) = mpsc::channel(1);
     let (answer, answered) = oneshot::channel();
-    questions.try_send(Question::Status { vip: Some("vip7.marathon".to_owned()), answer }).unwrap();
+    let wanted = VipFilter { vip: Some("vip7.marathon".to_owned()), ..VipFilter::default() };
+    questions.try_send(Question::Status { wanted, answer }).unwrap();
     bench.reconciler.passes.pass(Cause::Cluster, &mut receiver).await;
     let status: Status = serde_json::from_slice(&answered.await.unwrap().text).unwrap();
     assert!(status.pass.pending > 0);
@@ -1252,7 +1261,7 @@ async fn changes_and_questions_go_between_the_slices_of_an_audit() {
     let served = statuses.wait_for(|status| status.numbers().vips == 2);
     timeout(soon, served).await.expect("a change waited").unwrap();
     let (answer, answered) = oneshot::channel();
-    questions.send(Question::Status { vip: None, answer }).await.unwrap();
+    questions.send(Question::Status { wanted: VipFilter::default(), answer }).await.unwrap();
     timeout(soon, answered).await.expect("a question waited").unwrap();
     let unanswered = timeout(audit, compared).await;
     assert!(unanswered.is_err(), "what was not looked through counts as compared");

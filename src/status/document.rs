@@ -18,14 +18,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::health::{VipHealth, vip_health};
 use super::{Backend, Status, Vip};
 use crate::cluster::Protocol;
+use crate::cluster::dns_label::fragment;
 use crate::dataplane::connects::Seen;
 use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey};
 use crate::plan::desired::Programmed;
 use crate::plan::{Plan, Planner};
 use crate::units::steady::shown;
-use crate::vip::{self, Host};
+use crate::vip::asked::asked;
+use crate::vip::pattern::VipPattern;
+use crate::vip::{self, Host, Tenant, VipKey};
 
 /// Bytes from which a piece is long enough. Making one takes about a millisecond, in which nothing else happens.
 const PIECE: usize = 512 * 1024;
@@ -150,14 +154,54 @@ impl Rest {
     }
 }
 
+/// Wishes which VIPs a status lists; all of them count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VipFilter {
+    /// Name, pattern or address of VIPs, or id of a task, as in [`View::find`].
+    pub vip: Option<String>,
+    /// Set for VIPs of which a backend takes no new connections although it should.
+    pub unhealthy: bool,
+    /// Id, name or address of an agent that has a backend.
+    pub agent: Option<String>,
+    /// Name or id of a framework that has a backend, or whose name the VIP has.
+    pub framework: Option<String>,
+}
+
 impl<'a> View<'a> {
-    /// Selects the VIPs of a name or address as in [`Self::find`], or all of them.
-    pub fn select(&self, wanted: Option<&str>) -> Selection {
+    /// Selects the VIPs that are asked for.
+    pub fn select(&self, wanted: &VipFilter) -> Selection {
         let services = &self.plan.desired.services;
-        match wanted {
-            None => self.selection(services.iter()),
-            Some(wanted) => {
-                self.selection(self.find(wanted).iter().filter_map(|key| services.get_key_value(key)))
+        if *wanted == VipFilter::default() {
+            return self.selection(services.iter());
+        }
+        let agents = wanted.agent.as_deref().map(|agent| self.planner.agents(agent));
+        let zone = wanted.framework.as_deref().map(|framework| format!(".{}", fragment(framework)));
+        let is_wanted = |(_, programmed): &(&ServiceKey, &Arc<Programmed>)| {
+            let mut members = programmed.servers.values();
+            let is_unhealthy = || {
+                let backends = programmed.servers.values();
+                let backends = backends.map(|member| (member.weight(), Some(member.condition)));
+                vip_health(backends) != VipHealth::Fine
+            };
+            let is_framework = |framework: &str, zone: &str| {
+                let is_of = |tenant: &Tenant| tenant.name == framework || *tenant.framework == *framework;
+                name(programmed).is_some_and(|name| name.ends_with(zone))
+                    || programmed.servers.values().any(|member| member.tenants.iter().any(is_of))
+            };
+            (!wanted.unhealthy || is_unhealthy())
+                && agents.as_ref().is_none_or(|agents| members.any(|member| agents.contains(&*member.agent)))
+                && wanted
+                    .framework
+                    .as_deref()
+                    .zip(zone.as_deref())
+                    .is_none_or(|(framework, zone)| is_framework(framework, zone))
+        };
+        match &wanted.vip {
+            None => self.selection(services.iter().filter(is_wanted)),
+            Some(vip) => {
+                let found = self.find(vip);
+                let found = found.iter().filter_map(|key| services.get_key_value(key));
+                self.selection(found.filter(is_wanted))
             }
         }
     }
@@ -197,20 +241,39 @@ impl<'a> View<'a> {
         counted.map(|mut counted| counts_of(key, programmed, &mut counted).collect()).unwrap_or_default()
     }
 
-    /// Returns the keys of the VIPs with this name or address, in their order: `web.marathon`, with or
-    /// without the zone's name behind it, `/web.marathon`, or `11.225.36.193`, each with or without `:PORT`.
+    /// Returns the keys of the VIPs of a pattern, or of the task with that id, in their order. A name or address is
+    /// looked up; a pattern with `*` or `?` is compared with all of them.
     pub fn find(&self, wanted: &str) -> Vec<ServiceKey> {
-        let (host, port) = split_port(wanted);
-        let addresses: Vec<IpAddr> = match host.parse() {
-            Ok(address) => vec![address],
-            Err(_) => {
-                let name = host.strip_prefix('/').unwrap_or(host);
-                let name = name.strip_suffix('.').unwrap_or(name);
-                let below = name.strip_suffix(self.origin).and_then(|name| name.strip_suffix('.'));
-                let leases = [&self.planner.persisted.leases4, &self.planner.persisted.leases6];
-                leases.iter().filter_map(|leases| leases.get(below.unwrap_or(name))).collect()
-            }
-        };
+        let pattern = VipPattern::parse(wanted, self.origin);
+        let services = &self.plan.desired.services;
+        if pattern.is_glob() {
+            let of_pattern = services.iter().filter(|(_, programmed)| pattern.is_of(&programmed.vip));
+            return of_pattern.map(|(key, _)| *key).collect();
+        }
+        let found = self.at(self.addresses(&pattern), pattern.port);
+        if found.is_empty() { self.of_task(wanted) } else { found }
+    }
+
+    /// Returns the keys of the VIPs that a task asks for.
+    fn of_task(&self, id: &str) -> Vec<ServiceKey> {
+        let asked = self.planner.tasks(id).flat_map(|(task, framework)| asked(task, framework));
+        let found = asked.flat_map(|key| {
+            let pattern = VipPattern { host: host(&key), port: Some(key.port) };
+            self.at(self.addresses(&pattern), pattern.port)
+        });
+        found.collect::<BTreeSet<ServiceKey>>().into_iter().collect()
+    }
+
+    /// Returns the addresses of a name, or the address that the pattern is.
+    fn addresses(&self, pattern: &VipPattern) -> Vec<IpAddr> {
+        if let Some(address) = pattern.address() {
+            return vec![address];
+        }
+        let leases = [&self.planner.persisted.leases4, &self.planner.persisted.leases6];
+        leases.iter().filter_map(|leases| leases.get(&pattern.host)).collect()
+    }
+
+    fn at(&self, addresses: Vec<IpAddr>, port: Option<u16>) -> Vec<ServiceKey> {
         let services = &self.plan.desired.services;
         let protocols = [Protocol::Tcp, Protocol::Udp];
         let places =
@@ -226,22 +289,35 @@ impl<'a> View<'a> {
         found.into_iter().collect()
     }
 
+    /// Returns a VIP, with text of its own.
+    pub(super) fn owned(&self, key: &ServiceKey, programmed: &Programmed) -> Vip {
+        self.vip(key, programmed, &self.counts(key, programmed)).into_owned()
+    }
+
     /// Returns all VIPs, with text of their own.
     pub fn vips(&self) -> Vec<Vip> {
         let services = &self.plan.desired.services;
         let vip = |(key, _): &(ServiceKey, usize)| {
             let programmed = services.get(key)?;
-            Some(self.vip(key, programmed, &self.counts(key, programmed)).into_owned())
+            Some(self.owned(key, programmed))
         };
-        self.select(None).keys.iter().filter_map(vip).collect()
+        self.select(&VipFilter::default()).keys.iter().filter_map(vip).collect()
     }
 
     /// Returns a VIP, with the connections of its servers in their order.
-    fn vip(&self, key: &ServiceKey, programmed: &'a Programmed, counts: &[Connections]) -> Vip<Cow<'a, str>> {
+    fn vip<'p>(
+        &self,
+        key: &ServiceKey,
+        programmed: &'p Programmed,
+        counts: &[Connections],
+    ) -> Vip<Cow<'p, str>>
+    where
+        'a: 'p,
+    {
         let (steady, now) = self.clocks;
         let mut counts = counts.iter().copied();
         let seen = self.figures.and_then(|figures| figures.seen);
-        let backend = |(address, backend): (&SocketAddr, &'a vip::Backend)| Backend {
+        let backend = |(address, backend): (&SocketAddr, &'p vip::Backend)| Backend {
             address: address.ip(),
             port: address.port(),
             weight: backend.weight(),
@@ -295,16 +371,12 @@ pub fn name(programmed: &Programmed) -> Option<&str> {
     }
 }
 
-/// Splits `HOST:PORT`, where there is a port. An IPv6 address with one is in brackets.
-fn split_port(text: &str) -> (&str, Option<u16>) {
-    // First, because the end of an IPv6 address looks like a port.
-    if text.parse::<IpAddr>().is_ok() {
-        return (text, None);
+/// Returns the host of a VIP in words.
+fn host(key: &VipKey) -> String {
+    match &key.host {
+        Host::Named(name) => name.clone(),
+        Host::Literal(address) => address.to_string(),
     }
-    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, Some(port.parse().ok()?))));
-    let (host, port) = split.unwrap_or((text, None));
-    let within = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    (within.unwrap_or(host), port)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The status as text for people: the same words in every command.
 
+use std::borrow::Borrow;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -12,6 +13,8 @@ use crate::dataplane::PlaneChoice;
 use crate::vip::Condition;
 
 pub mod escape;
+pub mod overview;
+pub mod story;
 
 /// Writes a whole status: what is wrong first, then the source, the kernel and all VIPs.
 pub fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
@@ -60,14 +63,20 @@ pub fn write_vips(out: &mut impl Write, status: &Status) -> io::Result<()> {
 
 /// Writes the first line and the reasons.
 fn health(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
-    let health = if status.degraded { "DEGRADED" } else { "ok" };
-    line(out, format_args!("{health}: l4lbd {} on {}{address}", status.version, status.node.hostname))?;
+    line(out, first_line(status))?;
     // Before the list of VIPs, which can have thousands of lines.
     for reason in &status.reasons {
         line(out, format_args!("  ! {reason}"))?;
     }
     Ok(())
+}
+
+/// Returns the first line: health, and since when.
+fn first_line(status: &Status) -> String {
+    let address = status.node.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let health = if status.degraded { "DEGRADED" } else { "ok" };
+    let since = status.since.map(|since| format!(" for {}", age(since, status.at))).unwrap_or_default();
+    format!("{health}{since}: l4lbd {} on {}{address}", status.version, status.node.hostname)
 }
 
 fn source(source: &Source, now: Timestamp) -> String {
@@ -100,16 +109,17 @@ fn kernel(pass: &Pass, now: Timestamp) -> String {
 }
 
 /// Returns a table of VIPs with one line per backend.
-pub fn vips(vips: &[Vip], now: Timestamp) -> Table {
+pub fn vips<V: Borrow<Vip>>(vips: &[V], now: Timestamp) -> Table {
     // `explain` asks no kernel; columns of zeros would look like idleness.
-    let counted = vips.iter().flat_map(|vip| &vip.backends).any(|backend| backend.connections.is_some());
+    let all = || vips.iter().map(Borrow::borrow);
+    let counted = all().flat_map(|vip| &vip.backends).any(|backend| backend.connections.is_some());
     let mut header = vec!["VIP", "SERVICE", "BACKEND", "WEIGHT"];
     if counted {
         header.extend(["ACTIVE", "INACTIVE"]);
     }
     header.extend(["STATE", "AGENT", "TASK"]);
     let mut table = Table::new(&header);
-    for vip in vips {
+    for vip in all() {
         let name = vip.name.clone().unwrap_or_else(|| "(literal)".to_owned());
         let scheduler = vip.scheduler.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         let service = format!("{} {}{scheduler}", vip.protocol, SocketAddr::new(vip.address, vip.port));
@@ -190,22 +200,27 @@ impl Table {
         self.0.push(cells.into_iter().map(|cell| escaped(&cell).into_owned()).collect());
     }
 
-    /// Writes all rows, without blanks at line ends.
+    /// Writes all rows.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    /// Returns the lines of all rows, without blanks at their ends.
+    pub fn lines(&self) -> Vec<String> {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.0 {
+        let line = |row: &Vec<String>| {
             // Characters of two columns, and of none, count as what they take.
             let padded = |(cell, width): (&String, &usize)| {
                 format!("{cell}{:1$}  ", "", width.saturating_sub(cell.width()))
             };
             let line: String = row.iter().zip(&widths).map(padded).collect();
-            writeln!(out, "{}", line.trim_end())?;
-        }
-        Ok(())
+            line.trim_end().to_owned()
+        };
+        self.0.iter().map(line).collect()
     }
 }
 

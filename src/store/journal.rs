@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delta::Delta;
 use super::directory::Directory;
+use super::records::{IntactRecords, record};
 use crate::cluster::Snapshot;
 
 /// File of the believed cluster.
@@ -43,9 +44,6 @@ const SHARE: u64 = 4;
 
 /// Bytes that the changes may take in any case: a small cluster need not be written whole all the time.
 const LEAST: u64 = 256 * 1024;
-
-/// Octets of a line behind its record: a tab, the checksum in hexadecimal digits, and the line end.
-const END: usize = 10;
 
 /// First record of the file.
 #[derive(Serialize, Deserialize)]
@@ -157,14 +155,6 @@ impl Journal {
     }
 }
 
-/// Returns the line of a record.
-fn record(content: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(content)?;
-    let sum = crc32fast::hash(&line);
-    writeln!(line, "\t{sum:08x}")?;
-    Ok(line)
-}
-
 /// Reason why a file has no cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
@@ -184,7 +174,7 @@ pub(super) struct Read {
 /// Reads a file up to what is damaged.
 pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
     let damaged = |what: &str| Unreadable::Damaged(what.to_owned());
-    let mut records = JournalRecords(bytes);
+    let mut records = IntactRecords(bytes);
     let head = records.next().ok_or_else(|| damaged("its first line is not whole"))?;
     let head: JournalHead = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
     // Before any part is read, which a later version may write in another form.
@@ -200,32 +190,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Unreadable> {
         delta.apply(&mut cluster);
     }
     // From here on a damaged record ends the reading and is no error: a crash leaves such an end.
-    let mut lost = records.0.len();
+    let mut lost = records.rest().len();
     while let Some(record) = records.next()
         && let Ok(delta) = serde_json::from_slice::<Delta>(record)
     {
         delta.apply(&mut cluster);
-        lost = records.0.len();
+        lost = records.rest().len();
     }
     Ok(Read { cluster, lost })
-}
-
-/// Records of a file up to the first one that is damaged.
-struct JournalRecords<'a>(&'a [u8]);
-
-impl<'a> Iterator for JournalRecords<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        // JSON on one line: line ends within its texts are escaped.
-        let (line, rest) = self.0.split_at_checked(memchr::memchr(b'\n', self.0)? + 1)?;
-        let (record, end) = line.split_at_checked(line.len().checked_sub(END)?)?;
-        let sum = end.strip_prefix(b"\t")?.strip_suffix(b"\n")?;
-        let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
-        (sum == crc32fast::hash(record)).then_some(())?;
-        self.0 = rest;
-        Some(record)
-    }
 }
 
 #[cfg(test)]

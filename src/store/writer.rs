@@ -7,22 +7,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::journal::Journal;
-use super::{Deadlines, Error, Store};
+use super::{Deadlines, Error, Store, pace};
 use crate::cluster::Snapshot;
 use crate::marathon::MarathonMemory;
-
-/// Shortest time between two writings: events that come together are written together.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// Longest time between two writings.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Pause after a writing, as a multiple of the time that it took: writing takes at most a fiftieth of a
-/// processor.
-const PAUSE_FACTOR: u32 = 50;
 
 /// Newest contents of the files, as far as they may differ from what is written.
 #[derive(Debug, Default)]
@@ -160,7 +150,7 @@ impl Shared {
     fn run(&self) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         // A start has better things to do with the processor.
-        let mut due = Instant::now() + SHORTEST_PAUSE;
+        let mut due = Instant::now() + pace::SHORTEST;
         while let Some(contents) = self.next(due) {
             let started = Instant::now();
             let (left, outcome) = files.write(contents);
@@ -169,12 +159,12 @@ impl Shared {
             match outcome {
                 Ok(has_written) => {
                     // Measured at each writing, because disks and clusters differ by a factor of thousands.
-                    due = now + ((now - started) * PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+                    due = now + pace::pause(now - started);
                     state.error = None;
                     state.has_written |= has_written;
                 }
                 Err(error) => {
-                    due = now + LONGEST_PAUSE;
+                    due = now + pace::LONGEST;
                     complain(&mut state.error, error);
                     // What has come meanwhile is newer.
                     let newer = std::mem::take(&mut state.unsaved);

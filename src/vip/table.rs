@@ -165,7 +165,7 @@ pub struct VipTable {
     /// Set when the addresses of tasks without VIPs mattered: a label asks for an address.
     pub depends_on_names: bool,
     /// Tasks whose labels ask for each name or address, refused ones included, in their order.
-    askers: SharedMap<Host, Arc<[TaskKey]>>,
+    pub askers: SharedMap<Host, Arc<[TaskKey]>>,
     /// Places that a task may not have although it says so, with the task that has it, perhaps one without
     /// VIPs.
     pub claims: Vec<(Place, Option<Holder>)>,

@@ -28,6 +28,9 @@ _l4lbd() {
             l4lbd,doctor)
                 cmd="l4lbd__subcmd__doctor"
                 ;;
+            l4lbd,events)
+                cmd="l4lbd__subcmd__events"
+                ;;
             l4lbd,explain)
                 cmd="l4lbd__subcmd__explain"
                 ;;
@@ -36,6 +39,9 @@ _l4lbd() {
                 ;;
             l4lbd,import-dcos)
                 cmd="l4lbd__subcmd__import__subcmd__dcos"
+                ;;
+            l4lbd,metrics)
+                cmd="l4lbd__subcmd__metrics"
                 ;;
             l4lbd,plan)
                 cmd="l4lbd__subcmd__plan"
@@ -49,6 +55,9 @@ _l4lbd() {
             l4lbd,status)
                 cmd="l4lbd__subcmd__status"
                 ;;
+            l4lbd,vip)
+                cmd="l4lbd__subcmd__vip"
+                ;;
             *)
                 ;;
         esac
@@ -56,7 +65,7 @@ _l4lbd() {
 
     case "${cmd}" in
         l4lbd)
-            opts="-h --help demo run status accept-loss explain plan check import-dcos doctor purge help"
+            opts="-h --help demo run status metrics events vip accept-loss explain plan check import-dcos doctor purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -165,6 +174,40 @@ _l4lbd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        l4lbd__subcmd__events)
+            opts="-f -h --config --socket --follow --since --vip --task --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --task)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         l4lbd__subcmd__explain)
             opts="-h --config --state --format --node-address --vip-range4 --vip-range6 --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -231,6 +274,28 @@ _l4lbd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        l4lbd__subcmd__metrics)
+            opts="-h --config --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         l4lbd__subcmd__plan)
             opts="-h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -286,7 +351,45 @@ _l4lbd() {
             return 0
             ;;
         l4lbd__subcmd__status)
-            opts="-h --config --socket --json --compare --help"
+            opts="-o -w -h --config --socket --json --output --compare --unhealthy --agent --framework --watch --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "screen wide json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "screen wide json" -- "${cur}"))
+                    return 0
+                    ;;
+                --agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --framework)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        l4lbd__subcmd__vip)
+            opts="-h --config --socket --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -28,6 +28,9 @@ complete -c l4lbd -n "__fish_l4lbd_needs_command" -s h -l help -d 'Print help'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "demo" -d 'Show l4lbd at work on this machine for a minute, without Mesos; needs root'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "run" -d 'Run the daemon'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "status" -d 'Show the state of the running daemon; exit code 2 if it is degraded'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "metrics" -d 'Print the metrics of the running daemon as Prometheus reads them'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "events" -d 'Show what changed on this node, when, and why'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "vip" -d 'Show everything about one VIP, and what a connection to it would do; exit code 2 if it would be refused'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "accept-loss" -d 'Give up tasks that are held after a sudden loss or a master\'s fail-over'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "explain" -d 'Show which VIPs this node would make of a state document; needs no root and no kernel'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "plan" -d 'Show what the next pass would change in the kernel, and change nothing'
@@ -46,9 +49,31 @@ complete -c l4lbd -n "__fish_l4lbd_using_subcommand run" -l once -d 'Make one su
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
-complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l json -d 'Print JSON for programs'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -s o -l output -d 'Form of the output' -r -f -a "screen\t'Reasons with their remedies, and the VIPs that are not well, in the width of the terminal'
+wide\t'Everything, in lines as long as they are'
+json\t'JSON for programs'"
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l agent -d 'List VIPs alone that have a backend on this agent: its id, name or address' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l framework -d 'List VIPs alone of this framework: its name or id' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l json -d 'Print JSON for programs, as -o json'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l compare -d 'Compare the kernel with what it should hold first'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l unhealthy -d 'List VIPs alone of which a backend should take connections and does not'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -s w -l watch -d 'Show it anew every 2 s, until q or Ctrl-C'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l since -d 'Show events from this time on: a length of time before now, such as 1h, or a time such as 2026-11-27T03:00:00Z' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l vip -d 'Show the events of these VIPs alone: a name with or without the zone, in which * stands for any text, an address, or the id of a task that has them; each with or without ":PORT"' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l task -d 'Show the events of the task with this id alone' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -s f -l follow -d 'Go on with new events as they come, across restarts of the daemon too'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l json -d 'Print JSON for programs, one event a line'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l json -d 'Print JSON for programs'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -s h -l help -d 'Print help (see more with \'--help\')'

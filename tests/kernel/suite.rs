@@ -3,6 +3,7 @@
 mod churn;
 mod doctor;
 mod drain;
+mod events;
 mod faults;
 mod firewall;
 mod foreign;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         names::TESTS,
         churn::TESTS,
         drain::TESTS,
+        events::TESTS,
         faults::TESTS,
         restart::TESTS,
         repair::TESTS,

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 
 use l4lbd::cli::pages::{self, Format, PAGES, Page};
 use l4lbd::config::reference::{self, Key};
+use l4lbd::events::EventKind;
 use l4lbd::status::Status;
 
 const DIRECTORY: &str = "systemd/man";
@@ -135,7 +136,9 @@ fn fields(value: &serde_json::Value, names: &mut BTreeSet<String>) {
 #[test]
 fn every_field_of_the_status_is_described() {
     let status: Status = serde_json::from_value(serde_json::json!({
-        "version": "", "degraded": false, "reasons": [], "node": {"hostname": ""},
+        "version": "", "degraded": true, "reasons": ["x"], "node": {"hostname": ""},
+        "since": "2026-01-01T00:00:00Z", "counts": {"vips": 0, "dead": 0},
+        "details": [{"kind": "", "since": "2026-01-01T00:00:00Z", "remedy": ""}],
         "dns": {
             "addresses": [],
             "usage": [{
@@ -175,6 +178,17 @@ fn every_field_of_the_status_is_described() {
     let words: BTreeSet<&str> = section.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     for name in names {
         assert!(words.contains(name.as_str()), "l4lbd(8), JSON: {name} is not described");
+    }
+}
+
+#[test]
+fn every_kind_of_event_is_described() {
+    let page = read(Path::new("systemd/man/l4lbd.8")).replace("\\-", "-");
+    let (_, section) = page.split_once(".SH EVENTS\n").unwrap();
+    let (section, _) = section.split_once(".SS The story").unwrap();
+    let words: BTreeSet<&str> = section.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    for kind in EventKind::ALL {
+        assert!(words.contains(kind.to_string().as_str()), "l4lbd(8), EVENTS: {kind} is not described");
     }
 }
 

@@ -106,7 +106,8 @@ fn a_document_is_the_serialised_status_however_many_pieces_it_has() {
         let mut planned = Planned::new(&names(count));
         planned.connect();
         let whole = serde_json::to_string(&Status { vips: planned.view().vips(), ..status() }).unwrap();
-        let mut document = Document::begin(&status(), planned.view().select(None), planned.view()).unwrap();
+        let mut document =
+            Document::begin(&status(), planned.view().select(&VipFilter::default()), planned.view()).unwrap();
         let (mut text, mut pieces) = (document.text, 1);
         while let Some(rest) = document.rest {
             document = rest.go_on(planned.view()).unwrap();
@@ -142,7 +143,8 @@ fn vips_are_by_name_with_the_connections_of_each_server() {
 fn a_change_between_pieces_leaves_a_sound_document() {
     let before = names(6_000);
     let mut planned = Planned::new(&before);
-    let mut document = Document::begin(&status(), planned.view().select(None), planned.view()).unwrap();
+    let mut document =
+        Document::begin(&status(), planned.view().select(&VipFilter::default()), planned.view()).unwrap();
     let listed = document.rest.as_ref().unwrap().done;
     let last = planned.view().vips().pop().unwrap().name.unwrap();
     let mut after = before.clone();
@@ -195,13 +197,4 @@ fn a_vip_is_found_by_its_name_and_by_its_address() {
     {
         assert_eq!(planned.found(nothing), [""; 0], "{nothing}");
     }
-}
-
-#[test]
-fn an_address_of_ipv6_has_its_port_behind_brackets() {
-    assert_eq!(split_port("fd00::7:80"), ("fd00::7:80", None));
-    assert_eq!(split_port("[fd00::7]:80"), ("fd00::7", Some(80)));
-    assert_eq!(split_port("[fd00::7]"), ("fd00::7", None));
-    assert_eq!(split_port("web.marathon:80"), ("web.marathon", Some(80)));
-    assert_eq!(split_port("web.marathon:99999"), ("web.marathon:99999", None));
 }

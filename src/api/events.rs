@@ -1,0 +1,160 @@
+//! Requests for events, and for the story of a VIP with its last ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::Access;
+use crate::events::recorder::Selected;
+use crate::events::{Event, EventFilter};
+use crate::reconcile::Question;
+use crate::status::story::Stories;
+
+/// Parameter of a request for events: time from which they count (RFC 3339).
+pub const SINCE: &str = "since";
+
+/// Parameter of a request for events: id of the last one that the client knows.
+pub const AFTER: &str = "after";
+
+/// Parameter of a request for events: name, pattern or address of a VIP, or id of a task that has some.
+pub const VIP: &str = "vip";
+
+/// Parameter of a request for events: id of a task.
+pub const TASK: &str = "task";
+
+/// Parameter of a request for events: wait for one if there is none yet.
+pub const WAIT: &str = "wait";
+
+/// Longest wait for an event, after which the answer has none. Shorter than clients wait for an answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// Events of a VIP that its story has.
+const OF_STORY: usize = 10;
+
+/// Answer to a request for events.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct EventsAnswer {
+    pub events: Vec<Arc<Event>>,
+    /// Id of the newest event of all, after which the next request goes on.
+    pub newest: u64,
+}
+
+/// Answer to a request for the story of a VIP.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StoryAnswer {
+    #[serde(flatten)]
+    pub stories: Stories,
+    /// The last events of these VIPs.
+    pub events: Vec<Arc<Event>>,
+}
+
+pub(super) async fn events(State(access): State<Access>, uri: Uri) -> Response {
+    let (mut filter, vip, waits) = match wishes(uri.query().unwrap_or_default()) {
+        Ok(wishes) => wishes,
+        Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
+    };
+    if let Some(vip) = vip {
+        filter = access.of_vip(filter, vip).await;
+    }
+    let Some(selected) = access.await_events(&filter, waits).await else {
+        let busy = "too many clients wait for events; ask again later, or without waiting";
+        return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
+    };
+    super::json(&EventsAnswer { events: selected.events, newest: selected.newest })
+}
+
+/// Reads the query of a request for events: the filter without its VIP, that VIP, and true to wait.
+fn wishes(query: &str) -> Result<(EventFilter, Option<String>, bool), String> {
+    let (mut filter, mut vip, mut waits) = (EventFilter::default(), None, false);
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            SINCE => {
+                let since = value.parse().map_err(|_| format!("{value:?} is no time by RFC 3339"))?;
+                filter.since = Some(since);
+            }
+            AFTER => {
+                filter.after = Some(value.parse().map_err(|_| format!("{value:?} is no id of an event"))?)
+            }
+            VIP => vip = Some(value.into_owned()),
+            TASK => filter.task = Some(value.into_owned()),
+            WAIT => waits = true,
+            _ => {
+                return Err(format!(
+                    "unknown parameter {key:?}: there are {SINCE}, {AFTER}, {VIP}, {TASK} and {WAIT}"
+                ));
+            }
+        }
+    }
+    Ok((filter, vip, waits))
+}
+
+pub(super) async fn story(State(access): State<Access>, uri: Uri) -> Response {
+    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let Some((_, name)) = query.find(|(key, _)| key == VIP) else {
+        return (StatusCode::BAD_REQUEST, format!("the parameter {VIP} is missing")).into_response();
+    };
+    let wanted = name.into_owned();
+    let asked = access.ask(|answer| Question::Story { vip: wanted.clone(), answer }).await;
+    let Some(stories) = asked else { return super::busy() };
+    let filter = access.of_vip(EventFilter::default(), wanted).await;
+    let mut events = access.parts.events.select(&filter).events;
+    events.drain(..events.len().saturating_sub(OF_STORY));
+    super::json(&StoryAnswer { stories, events })
+}
+
+impl Access {
+    /// Adds a VIP to a filter: by its name, and by the VIPs that the name stands for now.
+    async fn of_vip(&self, filter: EventFilter, vip: String) -> EventFilter {
+        let pattern = Some(self.parts.events.pattern(&vip));
+        // A daemon that is busy does not know, and names are found all the same.
+        let vips = self.ask(|answer| Question::Keys { vip, answer }).await.unwrap_or_default();
+        EventFilter { vip: pattern, vips, ..filter }
+    }
+
+    /// Returns events, and waits for one if there is none and `waits` is set; `None` if too many wait.
+    async fn await_events(&self, filter: &EventFilter, waits: bool) -> Option<Selected> {
+        let mut newest = self.parts.events.watch();
+        newest.mark_unchanged();
+        let selected = self.parts.events.select(filter);
+        if !waits || !selected.events.is_empty() {
+            return Some(selected);
+        }
+        let _place = self.followers.try_acquire().ok()?;
+        let wait = async {
+            while newest.changed().await.is_ok() {
+                let selected = self.parts.events.select(filter);
+                if !selected.events.is_empty() {
+                    return selected;
+                }
+            }
+            self.parts.events.select(filter)
+        };
+        tokio::select! {
+            selected = wait => Some(selected),
+            // Known by now: those that came meanwhile were not asked for.
+            () = tokio::time::sleep(LONGEST_WAIT) => Some(self.parts.events.select(filter)),
+            () = self.shutdown.cancelled() => Some(self.parts.events.select(filter)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_read_and_errors_say_what_is_wrong() {
+        let (filter, vip, waits) =
+            wishes("since=2026-11-27T03:00:00Z&after=7&vip=w%2Aeb&task=t&wait").unwrap();
+        assert_eq!(filter.since.unwrap().to_string(), "2026-11-27T03:00:00Z");
+        assert_eq!((filter.after, filter.task.as_deref()), (Some(7), Some("t")));
+        assert!(vip.as_deref() == Some("w*eb") && waits);
+        assert!(wishes("since=yesterday").unwrap_err().contains("\"yesterday\" is no time"));
+        assert!(wishes("after=x").unwrap_err().contains("no id"));
+        assert!(wishes("what=x").unwrap_err().contains("unknown parameter \"what\""));
+    }
+}
