@@ -8,6 +8,7 @@ pub mod client;
 pub mod events;
 pub mod guard;
 mod port;
+pub mod reload;
 mod server;
 pub mod settings;
 
@@ -39,6 +40,7 @@ use crate::status::Status;
 use crate::status::document::{Document, Rest, VipFilter};
 
 pub use port::Port;
+pub use reload::ReloadRequest;
 
 /// Longest wait for a pass that was asked for, and for each piece of a status.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -73,6 +75,7 @@ pub struct Interfaces {
     pub requests: mpsc::Sender<PassRequest>,
     pub questions: mpsc::Sender<Question>,
     pub losses: mpsc::Sender<AcceptLoss>,
+    pub reloads: mpsc::Sender<ReloadRequest>,
     pub statuses: watch::Receiver<Arc<Status>>,
     pub events: Recorder,
     pub exporter: Exporter,
@@ -114,6 +117,7 @@ impl Api {
             .route("/vip", get(events::story))
             .route("/events", get(events::events))
             .route("/accept-loss", post(accept_loss))
+            .route("/reload", post(reload::reload))
             .with_state(access)
             .merge(reading.clone());
         let on_port = async {

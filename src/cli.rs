@@ -26,6 +26,7 @@ mod metrics;
 pub mod pages;
 mod plan;
 mod purge;
+mod reload;
 mod run;
 mod status;
 mod vip;
@@ -96,6 +97,11 @@ enum Command {
     /// Tells its address, its backends with the reason for their weights, the tasks and labels that ask for it, whose
     /// health checks decide, connections, warnings, and its last events.
     Vip(vip::Args),
+    /// Have the daemon read its configuration file again
+    ///
+    /// Says which changed keys are in effect, and which need a restart. A file with an error changes nothing, and the
+    /// exit code is 64 then. The signal SIGHUP does the same, and the log says what came of it.
+    Reload(reload::Args),
     /// Give up tasks that are held after a sudden loss or a master's fail-over
     ///
     /// Takes the last document of the cluster for the whole truth. Tasks that it does not list leave their VIPs.
@@ -170,6 +176,7 @@ impl Cli {
             Command::Metrics(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Vip(args) => args.run(),
+            Command::Reload(args) => args.run(),
             Command::AcceptLoss(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Plan(args) => args.run(),

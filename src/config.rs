@@ -1,7 +1,8 @@
 //! The configuration file: one TOML document, every key optional.
 //!
 //! What belongs here: the sections put together, reading a file (`read`), names that keys had before (`renamed`),
-//! suggestions for misspelt ones (`suggest`), dcos-net's configuration ([`dcos`]), the socket by a broken file ([`socket`]), checks of keys against each
+//! suggestions for misspelt ones (`suggest`), dcos-net's configuration ([`dcos`]),
+//! values that a running daemon takes over ([`reload`]), the socket by a broken file ([`socket`]), checks of keys against each
 //! other (`check`), and the documentation of all keys ([`mod@reference`]).
 //!
 //! A section is a struct whose fields are its keys: the doc comment of a field is the help of the key, the attribute
@@ -25,6 +26,7 @@ mod check;
 pub mod dcos;
 mod read;
 pub mod reference;
+pub mod reload;
 mod renamed;
 pub mod socket;
 mod suggest;
@@ -114,6 +116,27 @@ pub struct DaemonSettings {
     /// as well. When it is used up, each app has a fair share.
     #[config(default = "2MB")]
     pub events: Size,
+
+    /// What is logged: off, error, warn, info, debug or trace, also by module, such as "info,l4lbd::dns=debug". The
+    /// environment variable L4LBD_LOG has precedence.
+    #[config(default = "info")]
+    pub log: LogFilter,
+}
+
+/// Levels of the log, by module.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct LogFilter(pub String);
+
+impl TryFrom<String> for LogFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match tracing_subscriber::EnvFilter::try_new(&text) {
+            Ok(_) if !text.trim().is_empty() => Ok(Self(text)),
+            _ => Err(format!("{text:?} is no list of levels such as \"info\" or \"info,l4lbd::dns=debug\"")),
+        }
+    }
 }
 
 /// A configuration with remarks for its author.
@@ -122,6 +145,8 @@ pub struct Loaded {
     pub config: Config,
     /// One sentence each; none is an error.
     pub remarks: Vec<String>,
+    /// Sections with the values that the file sets.
+    values: toml::Table,
 }
 
 /// Everything that is wrong with a configuration file.
@@ -170,7 +195,7 @@ impl Loaded {
     /// With every problem of the text at once.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let syntax = |error| Error::Syntax { path: path.to_owned(), error: Box::new(error) };
-        let read::ParsedFile { layer, written, mut problems } = read::read(text).map_err(syntax)?;
+        let read::ParsedFile { layer, written, values, mut problems } = read::read(text).map_err(syntax)?;
         let invalid = |problems| Error::Invalid { path: path.to_owned(), problems };
         let layer = confique::Layer::with_fallback(layer, confique::Layer::default_values());
         let config = Config::from_layer(layer).map_err(|error| invalid(vec![error.to_string()]))?;
@@ -183,7 +208,7 @@ impl Loaded {
             return Err(invalid(problems));
         }
         let remarks = written.remarks().chain(config.remarks()).collect();
-        Ok(Self { config, remarks })
+        Ok(Self { config, remarks, values })
     }
 }
 

@@ -3,7 +3,10 @@
 //! What belongs here: which part is connected to which, start, readiness and end. [`wiring`] makes the
 //! settings of each part from the configuration. No part knows another but through this module.
 
+mod reload;
 pub mod wiring;
+
+pub use reload::SetLog;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,8 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api, Interfaces};
-use crate::cluster::Snapshot;
+use crate::api::{self, Api, Interfaces, ReloadRequest};
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
@@ -24,13 +26,11 @@ use crate::dns::usage::UsageRegistry;
 use crate::dns::{self, DnsState};
 use crate::events::recorder::StartFacts;
 use crate::exporter::{self, Exporter, ExporterSettings};
-use crate::marathon::MarathonMemory;
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
-use crate::source::marathon::Earlier;
 use crate::source::{self, Report};
 use crate::status::Status;
 use crate::status::pass::Cause;
@@ -91,11 +91,20 @@ pub struct Bound {
     pub http: watch::Receiver<Option<SocketAddr>>,
 }
 
+/// Everything that a daemon starts from.
+pub struct Start {
+    /// The configuration file, for reading it again; `None` for the default one.
+    pub path: Option<PathBuf>,
+    pub loaded: config::Loaded,
+    pub set_log: SetLog,
+}
+
 /// A daemon whose parts are running.
 pub struct Daemon {
     pub bound: Bound,
     parts: JoinSet<()>,
     statuses: watch::Receiver<Arc<Status>>,
+    reloads: mpsc::Sender<ReloadRequest>,
     pings: mpsc::Sender<Ping>,
     shutdown: CancellationToken,
 }
@@ -103,7 +112,9 @@ pub struct Daemon {
 impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
-    pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, Error> {
+    pub async fn start(start: Start, shutdown: CancellationToken) -> Result<Self, Error> {
+        let Start { path, loaded: running, set_log } = start;
+        let config = &running.config;
         let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
         tracing::info!(%plane, reason, "data plane chosen");
@@ -118,8 +129,12 @@ impl Daemon {
         // Before the sources run: what an earlier run believed is the measure for the first document.
         let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
         let Loaded { persisted, cluster, deadlines, marathon } = loaded;
-        let source =
-            CombinedSource::new(&config.source, &config.marathon, earlier(marathon, cluster.as_ref()))?;
+        let source = CombinedSource::new(
+            &config.source,
+            &config.marathon,
+            wiring::earlier(marathon, cluster.as_ref()),
+        )?;
+        let source_metrics = source.metrics().clone();
         let believer = Believer::new(wiring::patience(config), cluster, deadlines.holds);
         // Fails where another daemon runs, before a pass of this one changes the table of that one.
         let api = Api::bind(&config.daemon.socket).await?;
@@ -141,17 +156,20 @@ impl Daemon {
         let (questions, question_receiver) = mpsc::channel(REQUESTS);
         let (pings, ping_receiver) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(REQUESTS);
+        let (reloads, reload_receiver) = mpsc::channel(REQUESTS);
+        let (sources, source_receiver) = mpsc::channel(1);
+        let (patiences, patience_receiver) = watch::channel(wiring::patience(config));
+        let (new_settings, settings_receiver) = watch::channel(None);
+        let forwarder = wiring::forwarder(config, &dns_usage, &dns_metrics)?;
+        let (rules, rule_receiver) =
+            watch::channel(Arc::new(dns::ServiceRules { clients: config.dns.clients.clone(), forwarder }));
         let network = Arc::new(Notify::new());
         let bound =
             Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.port() };
         let exporter = Exporter::new(
             ExporterSettings { detailed: config.http.backends },
             exporter::Inputs {
-                parts: vec![
-                    source.metrics().clone(),
-                    settings.publisher.metrics.clone(),
-                    dns_metrics.clone(),
-                ],
+                parts: vec![source_metrics.clone(), settings.publisher.metrics.clone(), dns_metrics.clone()],
                 questions: questions.clone(),
                 statuses: status_receiver.clone(),
                 dns_usage: dns_usage.clone(),
@@ -167,6 +185,7 @@ impl Daemon {
         let kept = (persisted, deadlines.drains);
         let outputs = Outputs { zones, statuses, nodes, events: events.clone() };
         let reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
+        let reload_feeds = feed_receiver.clone();
         let inputs = Inputs {
             feeds: feed_receiver,
             requests: request_receiver,
@@ -174,12 +193,14 @@ impl Daemon {
             pings: ping_receiver,
             network: network.clone(),
             dns: dns_receiver,
+            settings: settings_receiver,
         };
         // All parts run from here on, in any order: each waits for the first value of its inputs.
         let mut parts = JoinSet::new();
         parts.spawn(reconciler.run(inputs, shutdown.clone()));
-        parts.spawn(source.run(reports, shutdown.clone()));
-        parts.spawn(believer.run(report_receiver, loss_receiver, feeds, shutdown.clone()));
+        parts.spawn(reload::run_sources(source, source_receiver, reports, shutdown.clone()));
+        let inputs = (report_receiver, loss_receiver, patience_receiver);
+        parts.spawn(believer.run(inputs, feeds, shutdown.clone()));
         for monitor in monitors {
             parts.spawn(monitor.run(network.clone(), shutdown.clone()));
         }
@@ -187,17 +208,41 @@ impl Daemon {
         let service = dns::Responder {
             catalogs: catalog_receiver,
             nodes: node_receiver,
-            clients: config.dns.clients.clone(),
-            forwarder: wiring::forwarder(config, &dns_usage, &dns_metrics)?,
-            usage: dns_usage,
-            metrics: dns_metrics,
+            rules: rule_receiver,
+            usage: dns_usage.clone(),
+            metrics: dns_metrics.clone(),
         };
         parts.spawn(dns::resolved::run(wiring::resolved(config), dns_states.clone(), shutdown.clone()));
         parts.spawn(dns::server::run(config.dns.listen.clone(), service, dns_states, shutdown.clone()));
         let statuses = status_receiver.clone();
-        let interfaces = Interfaces { requests, questions, losses, statuses, events, exporter };
+        let interfaces = Interfaces {
+            requests,
+            questions,
+            losses,
+            reloads: reloads.clone(),
+            statuses,
+            events: events.clone(),
+            exporter,
+        };
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
-        Ok(Self { bound, parts, statuses: status_receiver, pings, shutdown })
+        let reloader = reload::Reloader {
+            path,
+            running: running.clone(),
+            outlets: reload::Outlets { settings: new_settings, patiences, sources, rules },
+            feeds: reload_feeds,
+            events,
+            dns_usage,
+            dns_metrics,
+            source_metrics,
+            set_log,
+        };
+        parts.spawn(reloader.run(reload_receiver, shutdown.clone()));
+        Ok(Self { bound, parts, statuses: status_receiver, reloads, pings, shutdown })
+    }
+
+    /// Returns the way to have the configuration file read again.
+    pub fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
+        self.reloads.clone()
     }
 
     /// Keeps the service manager informed, and returns after shutdown.
@@ -227,7 +272,7 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     // Asked before the kernel is read: without a state there is nothing to do there.
     let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
     let Loaded { persisted, cluster, deadlines, marathon } = loaded;
-    let earlier = earlier(marathon, cluster.as_ref());
+    let earlier = wiring::earlier(marathon, cluster.as_ref());
     let source = CombinedSource::new(&config.source, &config.marathon, earlier)?;
     let report = source.first(ONCE_ATTEMPTS).await;
     if report.snapshot.is_none() {
@@ -252,12 +297,6 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         }
     }
     Err(Error::Refused(status.borrow().pass.errors.clone()))
-}
-
-/// Returns what Marathon's answers to an earlier run, which believed `cluster`, leave to go on from.
-fn earlier(memory: Option<MarathonMemory>, cluster: Option<&Snapshot>) -> Earlier {
-    let tasks = cluster.into_iter().flat_map(|cluster| cluster.tasks.keys().cloned());
-    Earlier { memory, tasks: tasks.collect() }
 }
 
 /// Notifies the service manager of the first pass, and of the status from then on.

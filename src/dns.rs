@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use usage::Usage;
 
+pub use server::rules::ServiceRules;
 pub use server::{Error, Listener, Responder};
 
 /// State of the DNS server, as a part of the daemon's status.

@@ -246,6 +246,14 @@ impl Planner {
         planner
     }
 
+    /// Plans by other settings from now on; the cluster has to be learnt again. The ranges of addresses stay, because
+    /// names have theirs in them.
+    pub fn configure(&mut self, settings: PlannerSettings) {
+        self.settings = settings;
+        self.settings.policy.asked = asked(&self.persisted);
+        self.basis = None;
+    }
+
     /// Goes on with the servers that were leaving when an earlier run ended.
     pub fn resume_drains(&mut self, drains: Vec<KeptDrain>) {
         self.drain = Drain::resume(drains);

@@ -90,6 +90,8 @@ pub struct Inputs {
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
     pub dns: watch::Receiver<DnsState>,
+    /// Settings that replace those from the start; `None` until there are some.
+    pub settings: watch::Receiver<Option<ReconcilerSettings>>,
 }
 
 impl<D: DataPlane> Reconciler<D> {
@@ -117,6 +119,12 @@ impl<D: DataPlane> Reconciler<D> {
         // Time and cause of the pass that is due where nothing happens before.
         let mut next = (Instant::now(), Cause::Start);
         loop {
+            if cause == Cause::Configuration
+                && let Some(ReconcilerSettings { planner, publisher, audit }) =
+                    inputs.settings.borrow_and_update().clone()
+            {
+                self.passes.configure(planner, publisher, audit);
+            }
             // Everything that has happened by now is part of this pass.
             let news = self.passes.take_feed(inputs.feeds.borrow_and_update().clone());
             self.passes.publisher.set_dns(inputs.dns.borrow_and_update().clone());
@@ -174,6 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
                         break Cause::Cluster;
                     },
                     () = inputs.network.notified() => break Cause::Network,
+                    Ok(()) = inputs.settings.changed() => break Cause::Configuration,
                 }
             };
             // A container that starts changes links, addresses and routes one after the other.

@@ -31,6 +31,7 @@ impl Served {
         let (request_sender, requests) = mpsc::channel(1);
         let (question_sender, questions) = mpsc::channel(1);
         let (losses, loss_receiver) = mpsc::channel(1);
+        let (reloads, _) = mpsc::channel(1);
         let (statuses, status_receiver) = watch::channel(Arc::default());
         let shutdown = CancellationToken::new();
         let inputs = exporter::Inputs {
@@ -45,6 +46,7 @@ impl Served {
             requests: request_sender,
             questions: question_sender,
             losses,
+            reloads,
             statuses: status_receiver,
             events: events.clone(),
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),

@@ -29,7 +29,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Loaded { config, remarks } = self.config.load_with_remarks()?;
+        let Loaded { config, remarks, .. } = self.config.load_with_remarks()?;
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let exists = path.exists();
         let problems = file_problems(&config, path);

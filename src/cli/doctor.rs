@@ -87,7 +87,7 @@ impl Args {
         let path = self.config.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let file = path.display().to_string();
         match self.config.load_with_remarks() {
-            Ok(Loaded { config, remarks }) => {
+            Ok(Loaded { config, remarks, .. }) => {
                 let problems = file_problems(&config, path);
                 Ok((wiring::doctor(&config), ConfigFacts { file, problems, remarks }))
             }

@@ -13,8 +13,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
 
+use crate::daemon::SetLog;
 use crate::status::text::escape::escaped;
+
+/// Variable of the environment with the levels of the log.
+const VARIABLE: &str = "L4LBD_LOG";
 
 /// Lines that wait for the thread; further ones are lost.
 const MAX_LINES: usize = 1024;
@@ -31,32 +38,47 @@ const FULL_PIPE: Duration = Duration::from_millis(20);
 /// Longest wait for the queue at the end of the program.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
-/// Starts to log to standard error: level `info` unless `L4LBD_LOG` says otherwise. Panics are logged as well.
-pub fn start() -> LogGuard {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("L4LBD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,zookeeper_client=warn"));
+/// Starts to log to standard error, at the configured levels unless `L4LBD_LOG` says otherwise. Panics are logged as
+/// well. Returns a function that sets other levels.
+pub fn start(levels: &str) -> (LogGuard, SetLog) {
+    let chosen = EnvFilter::try_from_env(VARIABLE).ok();
+    let is_chosen = chosen.is_some();
+    let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| filter_of(levels)));
     // The journal has its own times and no colours.
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let is_colored = !is_journal && io::IsTerminal::is_terminal(&io::stderr());
     // A descriptor of our own: a thread that is blocked in a write must not hold the lock of standard error.
     let output = io::stderr().as_fd().try_clone_to_owned().map(File::from).ok();
     let queue = LogQueue::new(output, is_colored);
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(queue.clone())
         .with_target(false)
         .with_ansi(is_colored)
         // They would be printed to standard error, with a panic if that fails.
         .log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(filter);
     if is_journal {
-        subscriber.without_time().init();
+        registry.with(lines.without_time()).init();
     } else {
-        subscriber.init();
+        registry.with(lines).init();
     }
     let panics = queue.clone();
     // The usual hook writes to standard error, and blocks where that does.
     std::panic::set_hook(Box::new(move |panic| panics.push(&format!("ERROR {panic}"))));
-    LogGuard(queue)
+    let set = move |levels: &str| {
+        if is_chosen {
+            return tracing::info!("daemon.log has no effect while L4LBD_LOG is set");
+        }
+        // Fails only after the end of the log.
+        let _ = handle.reload(filter_of(levels));
+    };
+    (LogGuard(queue), Box::new(set))
+}
+
+/// Returns the filter for levels from the configuration, which are valid.
+fn filter_of(levels: &str) -> EnvFilter {
+    // A client that logs each attempt to connect; first, so that levels can say otherwise.
+    EnvFilter::new(format!("zookeeper_client=warn,{levels}"))
 }
 
 /// Prints a line to standard error; gives up after a moment where that blocks.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
-use crate::config::Loaded;
-use crate::daemon::{self, Daemon};
+use crate::api::ReloadRequest;
+use crate::daemon::{self, Daemon, Start};
 
 /// Longest wait at the end for threads that are blocked.
 const LAST_THREADS: Duration = Duration::from_millis(500);
@@ -24,11 +25,12 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Loaded { config, remarks } = self.config.load_with_remarks()?;
+        let loaded = self.config.load_with_remarks()?;
+        let config = loaded.config.clone();
         // After the file was read: its errors go to standard error in full, without the log's form. Lines that
         // are still queued are written when this function ends.
-        let _log = super::log::start();
-        for remark in remarks {
+        let (_log, set_log) = super::log::start(&config.daemon.log.0);
+        for remark in &loaded.remarks {
             tracing::info!(remark, "remark on the configuration");
         }
         let runtime = super::runtime()?;
@@ -45,7 +47,9 @@ impl Args {
             let shutdown = CancellationToken::new();
             // Before anything is started: from here on a signal ends the daemon in order.
             let signals = Signals::register()?;
-            let daemon = Daemon::start(&config, shutdown.clone()).await?;
+            let start = Start { path: self.config.config, loaded, set_log };
+            let daemon = Daemon::start(start, shutdown.clone()).await?;
+            let reloads = daemon.reloads();
             tracing::info!(
                 version = env!("CARGO_PKG_VERSION"),
                 socket = %daemon.bound.socket.display(),
@@ -53,7 +57,7 @@ impl Args {
                 "started"
             );
             tokio::spawn(async move {
-                signals.wait().await;
+                signals.wait(reloads).await;
                 tracing::info!("stopping, the kernel goes on forwarding");
                 shutdown.cancel();
             });
@@ -72,7 +76,9 @@ struct Signals {
     /// Signals that end the daemon.
     ending: [Signal; 3],
     /// Signals without an effect: administrators and log rotation send them to any daemon.
-    survived: [(&'static str, Signal); 4],
+    survived: [(&'static str, Signal); 3],
+    /// Signal to read the configuration again.
+    hangup: Signal,
 }
 
 impl Signals {
@@ -84,32 +90,33 @@ impl Signals {
                 signal(SignalKind::quit())?,
             ],
             survived: [
-                ("SIGHUP", signal(SignalKind::hangup())?),
                 ("SIGUSR1", signal(SignalKind::user_defined1())?),
                 ("SIGUSR2", signal(SignalKind::user_defined2())?),
                 ("SIGALRM", signal(SignalKind::alarm())?),
             ],
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Returns when a signal ends the daemon; logs the ones without an effect.
-    async fn wait(self) {
-        let Self { ending: [mut term, mut int, mut quit], survived } = self;
-        let [mut hup, mut usr1, mut usr2, mut alrm] = survived;
+    async fn wait(self, reloads: mpsc::Sender<ReloadRequest>) {
+        let Self { ending: [mut term, mut int, mut quit], survived, mut hangup } = self;
+        let [mut usr1, mut usr2, mut alrm] = survived;
         loop {
             let name = tokio::select! {
                 _ = term.recv() => return,
                 _ = int.recv() => return,
                 _ = quit.recv() => return,
-                _ = hup.1.recv() => hup.0,
+                _ = hangup.recv() => {
+                    // Where many wait already, one of them reads what this one would.
+                    let _ = reloads.try_send(ReloadRequest { done: oneshot::channel().0 });
+                    continue;
+                }
                 _ = usr1.1.recv() => usr1.0,
                 _ = usr2.1.recv() => usr2.0,
                 _ = alrm.1.recv() => alrm.0,
             };
-            tracing::info!(
-                signal = name,
-                "signal has no effect; restart the daemon to read a changed configuration"
-            );
+            tracing::info!(signal = name, "signal has no effect; SIGHUP reads a changed configuration");
         }
     }
 }

@@ -33,6 +33,8 @@ const PLAIN_WORDS: &[(&str, &str)] = &[
 pub struct ParsedFile {
     pub layer: ConfigLayer,
     pub written: WrittenNames,
+    /// Sections with the values that the file sets, by their present names.
+    pub values: Table,
     pub problems: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ pub fn read(text: &str) -> Result<ParsedFile, toml::de::Error> {
     let mut file = ParsedFile {
         layer: ConfigLayer::empty(),
         written: WrittenNames::default(),
+        values: Table::new(),
         problems: Vec::from_iter(problem),
     };
     for (section, content) in table {
@@ -93,6 +96,9 @@ impl ParsedFile {
         let present = renamed::present(path);
         let Some(key) = keys.iter().find(|key| key.path() == present) else { return false };
         self.problems.extend(self.written.insert(present, path).err());
+        if let Value::Table(values) = self.values.entry(&key.section).or_insert_with(|| Table::new().into()) {
+            values.insert(key.name.clone(), value.clone());
+        }
         // A document of this one key, so that serde's error can be about no other.
         let one = Table::from_iter([(key.name.clone(), value)]);
         let layer = Table::from_iter([(key.section.clone(), Value::Table(one))]).try_into::<ConfigLayer>();

@@ -18,7 +18,7 @@ const PREFACE: &[&str] = &[
     "Configuration of l4lbd. Its place is /etc/l4lbd/l4lbd.toml, where members of the group l4lbd can read it, so \
      keep passwords in files of their own, by source.basic and such keys. Every key is here with its default, or with an example if it has no default, so that an empty file means the \
      same. Times are written like 500ms, 2s, 10m or 24h. After a change:",
-    "l4lbd check && systemctl restart l4lbd",
+    "l4lbd reload",
 ];
 
 /// Start of the paragraph of a doc comment that has an example.

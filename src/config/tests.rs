@@ -99,6 +99,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("daemon.state_dir", r#""/var/lib/l4lbd""#),
     ("daemon.socket", r#""/run/l4lbd/l4lbd.sock""#),
     ("daemon.events", r#""2MB""#),
+    ("daemon.log", r#""info""#),
 ];
 
 /// Path of the sample file.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::api::Port;
 use crate::api::guard::Guard;
+use crate::cluster::Snapshot;
 use crate::cluster::belief::Patience;
 use crate::config::Config;
 use crate::dataplane::kernel::{Access, KernelOptions};
@@ -21,9 +22,11 @@ use crate::dns::zones::vips::{self, Zone};
 use crate::dns::{publisher, resolved};
 use crate::doctor::settings::DoctorSettings;
 use crate::events::Recorder;
+use crate::marathon::MarathonMemory;
 use crate::plan::PlannerSettings;
 use crate::plan::desired::{DesiredSettings, Sources};
 use crate::reconcile::{PublisherSettings, ReconcilerSettings};
+use crate::source::marathon::Earlier;
 use crate::source::{Location, Mode};
 use crate::store::Store;
 use crate::vip::LabelPolicy;
@@ -303,6 +306,12 @@ fn master_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
         Location::Http(url) => url.host_str().and_then(address),
         Location::Zk(_) | Location::File(_) => None,
     })
+}
+
+/// Returns what Marathon's answers to an earlier run, which believed `cluster`, leave to go on from.
+pub fn earlier(memory: Option<MarathonMemory>, cluster: Option<&Snapshot>) -> Earlier {
+    let tasks = cluster.into_iter().flat_map(|cluster| cluster.tasks.keys().cloned());
+    Earlier { memory, tasks: tasks.collect() }
 }
 
 /// Parses the host of `HOST:PORT`.

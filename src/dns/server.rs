@@ -13,18 +13,19 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::DnsState;
-use super::forward::Forwarder;
 use super::metrics::{DnsMetrics, Ignored};
 use super::protocol::message::{ResponseKind, Transport, respond};
 use super::usage::UsageRegistry;
 use super::zones::catalog::Catalog;
 use crate::plan::NodeView;
-use clients::{ClientFilter, ClientRule};
+use clients::ClientFilter;
+use rules::ServiceRules;
 
 mod batch;
 pub mod clients;
 mod connections;
 mod listener;
+pub mod rules;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -52,9 +53,7 @@ pub struct Responder {
     pub catalogs: watch::Receiver<Arc<Catalog>>,
     /// The node's own networks, for the clients that are inside.
     pub nodes: watch::Receiver<Arc<NodeView>>,
-    pub clients: Vec<ClientRule>,
-    /// Resolver for names that are not in the catalog; `None` where they are refused.
-    pub forwarder: Option<Forwarder>,
+    pub rules: watch::Receiver<Arc<ServiceRules>>,
     /// Receives the use of connections.
     pub usage: UsageRegistry,
     pub metrics: Arc<DnsMetrics>,
@@ -73,7 +72,7 @@ enum Action {
 impl Responder {
     /// A filter of clients for a server that listens on `own`.
     fn filter(&self, own: &[IpAddr]) -> ClientFilter {
-        ClientFilter::new(&self.clients, own, &self.nodes)
+        ClientFilter::new(&self.rules, own, &self.nodes)
     }
 
     /// Answers into `reply` as far as the catalog goes, and says what is to be done.
@@ -86,7 +85,9 @@ impl Responder {
                 return Action::Drop;
             }
             // Counted when its answer is known.
-            ResponseKind::Elsewhere if self.forwarder.as_ref().is_some_and(|to| to.takes(packet)) => {
+            ResponseKind::Elsewhere
+                if self.rules.borrow().forwarder.as_ref().is_some_and(|to| to.takes(packet)) =>
+            {
                 return Action::Forward;
             }
             ResponseKind::Answered | ResponseKind::Elsewhere => {}

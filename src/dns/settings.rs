@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::forward::{Forward, Mesos};
 use super::resolved::Resolved;
-use super::server::clients::ClientRule;
+use super::server::rules::ClientRule;
 use super::zones::catalog::{Catalog, CatalogLayout};
 use super::zones::vips::{Error, Zone};
 use crate::units::{self, Span};

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::publish::{Publisher, StatusInputs};
+use super::publish::{Publisher, PublisherSettings, StatusInputs};
 use super::question::Question;
 use crate::dataplane::connects::Seen;
 use crate::dataplane::diff::{diff, diff_services, most_used_first};
@@ -20,7 +20,7 @@ use crate::dns::zones::vips::NamedService;
 use crate::events::observer::Observer;
 use crate::events::table::PassView;
 use crate::marathon::MarathonMemory;
-use crate::plan::{Plan, Planner, Reach};
+use crate::plan::{Plan, Planner, PlannerSettings, Reach};
 use crate::source::Feed;
 use crate::status::document::Figures;
 use crate::status::pass::{Cause, PassReport, Scope};
@@ -144,6 +144,21 @@ impl<D: DataPlane> Passes<D> {
 
     pub(super) fn took(&self) -> Duration {
         self.progress.took
+    }
+
+    /// Goes by other settings from now on: all labels are judged anew.
+    pub(super) fn configure(
+        &mut self,
+        planner: PlannerSettings,
+        publisher: PublisherSettings,
+        audit: Duration,
+    ) {
+        self.audit = audit;
+        self.publisher.configure(publisher);
+        self.planner.configure(planner);
+        if let Some(accepted) = &self.feed.accepted {
+            self.planner.learn(accepted);
+        }
     }
 
     /// Takes in what the sources say.

@@ -118,6 +118,12 @@ impl Publisher {
         }
     }
 
+    /// Shows other sources as the configured ones from now on.
+    pub(super) fn configure(&mut self, settings: PublisherSettings) {
+        self.status.source.configured.clone_from(&settings.sources);
+        self.settings.sources = settings.sources;
+    }
+
     pub(super) fn hostname(&self) -> &str {
         &self.status.node.hostname
     }

@@ -61,6 +61,7 @@ struct Outside {
     questions: mpsc::Sender<Question>,
     pings: mpsc::Sender<Ping>,
     network: Arc<Notify>,
+    settings: watch::Sender<Option<ReconcilerSettings>>,
     _dns: watch::Sender<DnsState>,
 }
 
@@ -70,6 +71,7 @@ fn outside() -> (Outside, Inputs) {
     let (questions, question_receiver) = mpsc::channel(1);
     let (pings, ping_receiver) = mpsc::channel(1);
     let (dns, dns_receiver) = watch::channel(DnsState::default());
+    let (settings, settings_receiver) = watch::channel(None);
     let network = Arc::new(Notify::new());
     let inputs = Inputs {
         feeds: feed_receiver,
@@ -78,8 +80,9 @@ fn outside() -> (Outside, Inputs) {
         pings: ping_receiver,
         network: Arc::clone(&network),
         dns: dns_receiver,
+        settings: settings_receiver,
     };
-    (Outside { feeds, requests, questions, pings, network, _dns: dns }, inputs)
+    (Outside { feeds, requests, questions, pings, network, settings, _dns: dns }, inputs)
 }
 
 impl Bench {
@@ -811,6 +814,35 @@ async fn nobody_waits_for_the_network_to_settle() {
     unsettle().await;
     shutdown.cancel();
     timeout(soon, running).await.expect("the end waited").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_count_from_the_next_pass_on() {
+    let bench = Bench::new();
+    let (outside, inputs) = outside();
+    let Outside { feeds, settings, .. } = outside;
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut believer, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    believer.take(report(1, &document(&["/web:80", "10.99.0.1:80"])), Timestamp::now());
+    feeds.send_replace(believer.feed().clone());
+    statuses.wait_for(|status| status.numbers().vips == 2).await.unwrap();
+    let configure = |text| {
+        let config = Config::parse(Path::new("test"), text).unwrap();
+        settings.send_replace(Some(wiring::reconciler(&config, UsageRegistry::default()).unwrap()));
+    };
+    configure("[vips]\ndeny = [\"10.99.0.0/16\"]\n[source]\nmasters = [\"http://10.0.0.9:5050\"]\n");
+    let status = statuses.wait_for(|status| status.numbers().vips == 1).await.unwrap().clone();
+    assert_eq!(status.source.configured, ["http://10.0.0.9:5050"]);
+    assert!(
+        status.skipped.iter().any(|skipped| skipped.reason.contains("vips.deny")),
+        "{:?}",
+        status.skipped
+    );
+    configure("");
+    statuses.wait_for(|status| status.numbers().vips == 2).await.unwrap();
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,8 +60,16 @@ impl CombinedSource {
         let sources = ConfiguredSources::open(source, marathon, earlier)?;
         let backoff = Backoff { interval: source.interval.0, max: source.max_backoff.0 };
         let marathon_backoff = Backoff { interval: marathon.interval.0, ..backoff };
-        let metrics = Arc::new(SourceMetrics { mode: source.mode, ..SourceMetrics::default() });
+        let metrics = Arc::<SourceMetrics>::default();
+        metrics.set_mode(source.mode);
         Ok(Self { sources, memory, backoff, marathon_backoff, metrics })
+    }
+
+    /// Goes on with the metrics of the sources before, whose mode may have been another one.
+    pub fn counting(mut self, metrics: Arc<SourceMetrics>) -> Self {
+        metrics.set_mode(self.metrics.mode());
+        self.metrics = metrics;
+        self
     }
 
     /// Returns the metrics of all sources, which go on being counted.

@@ -119,8 +119,11 @@ impl Believer {
     /// Publishes the feed after each report and request, until `shutdown`.
     pub async fn run(
         mut self,
-        mut reports: watch::Receiver<Report>,
-        mut requests: mpsc::Receiver<AcceptLoss>,
+        (mut reports, mut requests, mut patiences): (
+            watch::Receiver<Report>,
+            mpsc::Receiver<AcceptLoss>,
+            watch::Receiver<Patience>,
+        ),
         feeds: watch::Sender<Feed>,
         shutdown: CancellationToken,
     ) {
@@ -133,6 +136,11 @@ impl Believer {
                     return shutdown.cancelled().await;
                 },
                 Some(request) = requests.recv() => answer = Some(request.done),
+                // Counts from the next report on, which judges what is held anew.
+                Ok(()) = patiences.changed() => {
+                    self.patience = *patiences.borrow_and_update();
+                    continue;
+                }
             }
             let report = reports.borrow_and_update().clone();
             self.take(report, steady_now());
@@ -204,10 +212,15 @@ mod tests {
     async fn an_accepted_loss_is_in_the_feed_before_the_answer() {
         let (reports, report_receiver) = watch::channel(Report::default());
         let (requests, request_receiver) = mpsc::channel(1);
+        let (_patiences, patience_receiver) = watch::channel(believer().patience);
         let believer = believer();
         let (feeds, mut feed) = watch::channel(believer.feed().clone());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(believer.run(report_receiver, request_receiver, feeds, shutdown.clone()));
+        let running = tokio::spawn(believer.run(
+            (report_receiver, request_receiver, patience_receiver),
+            feeds,
+            shutdown.clone(),
+        ));
         reports.send_replace(report(1, 1, WEB));
         feed.changed().await.unwrap();
         reports.send_replace(report(2, 2, ""));

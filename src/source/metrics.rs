@@ -134,12 +134,24 @@ pub struct SourceMetrics {
     pub cluster: Arc<Meter>,
     pub agent: Arc<Meter>,
     pub marathon: Arc<Meter>,
-    pub mode: Mode,
+    mode: Mutex<Mode>,
+}
+
+impl SourceMetrics {
+    /// Returns the way in which the sources are read.
+    pub fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes in which way the sources are read.
+    pub fn set_mode(&self, mode: Mode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
 }
 
 impl Collect for SourceMetrics {
     fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
-        let mode = match self.mode {
+        let mode = match self.mode() {
             Mode::Poll => "poll",
             Mode::Stream => "stream",
             Mode::Agent => "agent",

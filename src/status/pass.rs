@@ -33,11 +33,13 @@ pub enum Cause {
     Due,
     /// The audit interval has passed.
     Audit,
+    /// The configuration was read again.
+    Configuration,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Cluster,
         Self::Source,
@@ -47,6 +49,7 @@ impl Cause {
         Self::Retry,
         Self::Due,
         Self::Audit,
+        Self::Configuration,
     ];
 
     /// Returns the cause as programs know it.
@@ -61,6 +64,7 @@ impl Cause {
             Self::Retry => "retry",
             Self::Due => "due",
             Self::Audit => "audit",
+            Self::Configuration => "configuration",
         }
     }
 }
@@ -78,6 +82,7 @@ impl fmt::Display for Cause {
             Self::Retry => "operations had failed",
             Self::Due => "the time of a backend or VIP was over",
             Self::Audit => "the audit was due",
+            Self::Configuration => "the configuration had changed",
         })
     }
 }

@@ -49,6 +49,9 @@ _l4lbd() {
             l4lbd,purge)
                 cmd="l4lbd__subcmd__purge"
                 ;;
+            l4lbd,reload)
+                cmd="l4lbd__subcmd__reload"
+                ;;
             l4lbd,run)
                 cmd="l4lbd__subcmd__run"
                 ;;
@@ -65,7 +68,7 @@ _l4lbd() {
 
     case "${cmd}" in
         l4lbd)
-            opts="-h --help demo run status metrics events vip accept-loss explain plan check import-dcos doctor purge help"
+            opts="-h --help demo run status metrics events vip reload accept-loss explain plan check import-dcos doctor purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -322,6 +325,28 @@ _l4lbd() {
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        l4lbd__subcmd__reload)
+            opts="-h --config --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -31,6 +31,7 @@ complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "status" -d 'Show the st
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "metrics" -d 'Print the metrics of the running daemon as Prometheus reads them'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "events" -d 'Show what changed on this node, when, and why'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "vip" -d 'Show everything about one VIP, and what a connection to it would do; exit code 2 if it would be refused'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "reload" -d 'Have the daemon read its configuration file again'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "accept-loss" -d 'Give up tasks that are held after a sudden loss or a master\'s fail-over'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "explain" -d 'Show which VIPs this node would make of a state document; needs no root and no kernel'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "plan" -d 'Show what the next pass would change in the kernel, and change nothing'
@@ -74,6 +75,10 @@ complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l config -d 'Configura
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -l json -d 'Print JSON for programs'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand vip" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand reload" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand reload" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand reload" -l json -d 'Print JSON for programs'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand accept-loss" -s h -l help -d 'Print help (see more with \'--help\')'

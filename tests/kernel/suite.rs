@@ -14,6 +14,7 @@ mod names;
 mod networks;
 mod planes;
 mod reach;
+mod reload;
 mod repair;
 mod restart;
 mod rights;
@@ -74,6 +75,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         drain::TESTS,
         events::TESTS,
         faults::TESTS,
+        reload::TESTS,
         restart::TESTS,
         repair::TESTS,
         foreign::TESTS,

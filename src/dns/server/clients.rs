@@ -8,56 +8,22 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 use tokio::sync::watch;
 
+use super::rules::{ClientRule, ServiceRules};
 use crate::plan::NodeView;
-
-/// One entry of `dns.clients`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum ClientRule {
-    /// Processes and containers of this node.
-    Node,
-    Any,
-    Network(IpNet),
-}
-
-impl FromStr for ClientRule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "node" => Ok(Self::Node),
-            "any" => Ok(Self::Any),
-            _ => text
-                .parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map(Self::Network)
-                .map_err(|_| format!("{text:?} is neither node, any nor a network such as 10.0.0.0/8")),
-        }
-    }
-}
-
-impl TryFrom<String> for ClientRule {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
 
 /// Decides for one socket or thread which clients are answered, by the newest view of the node.
 ///
 /// Before the first reading of the kernel the node's networks are unknown. Until then only loopback
 /// clients, the node from the server's own addresses, and configured networks are answered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientFilter {
-    rules: Vec<ClientRule>,
+    rules: watch::Receiver<Arc<ServiceRules>>,
+    rule: Arc<ServiceRules>,
     /// Addresses that the server listens on.
     own: Vec<IpAddr>,
     views: watch::Receiver<Arc<NodeView>>,
@@ -66,11 +32,15 @@ pub struct ClientFilter {
 
 impl ClientFilter {
     /// A filter for a server that listens on `own`.
-    pub fn new(rules: &[ClientRule], own: &[IpAddr], views: &watch::Receiver<Arc<NodeView>>) -> Self {
+    pub fn new(
+        rules: &watch::Receiver<Arc<ServiceRules>>,
+        own: &[IpAddr],
+        views: &watch::Receiver<Arc<NodeView>>,
+    ) -> Self {
         // The view that is there counts as seen, so that only a later one is fetched.
-        let mut views = views.clone();
-        let view = views.borrow_and_update().clone();
-        Self { rules: rules.to_vec(), own: own.to_vec(), views, view }
+        let (mut rules, mut views) = (rules.clone(), views.clone());
+        let (rule, view) = (rules.borrow_and_update().clone(), views.borrow_and_update().clone());
+        Self { rules, rule, own: own.to_vec(), views, view }
     }
 
     /// Returns true if `client` is a process of this node: it asks from loopback or from the address that it
@@ -86,9 +56,12 @@ impl ClientFilter {
         if !matches!(self.views.has_changed(), Ok(false)) {
             self.view = self.views.borrow_and_update().clone();
         }
+        if !matches!(self.rules.has_changed(), Ok(false)) {
+            self.rule = self.rules.borrow_and_update().clone();
+        }
         // A dual-stack socket shows IPv4 clients as IPv6 addresses.
         let client = client.to_canonical();
-        self.rules.iter().any(|rule| match rule {
+        self.rule.clients.iter().any(|rule| match rule {
             ClientRule::Any => true,
             ClientRule::Network(network) => network.contains(&client),
             // A process of this node asks from the address that it asks, or from another one of the node.

@@ -114,7 +114,8 @@ async fn forward(
     peer: IpAddr,
 ) -> io::Result<Vec<u8>> {
     let (send, answer) = oneshot::channel();
-    if let Some(forwarder) = &responder.forwarder {
+    let forwarder = responder.rules.borrow().forwarder.clone();
+    if let Some(forwarder) = forwarder {
         forwarder.spawn(query, (peer, Transport::Tcp), catalog, async move |reply: Vec<u8>| {
             // The client may have gone meanwhile.
             let _ = send.send(reply);

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::clients::ClientRule;
+use super::rules::{ClientRule, ServiceRules};
 use super::tcp::MAX_CONNECTIONS;
 use super::{DnsState, Error, Listener, Responder, run};
 use crate::dns::forward::Forwarder;
@@ -37,6 +37,10 @@ fn catalog(address: SocketAddr, serial: u32, records: &[(&'static str, IpAddr)])
     Arc::new(catalog.with_vips(Arc::new(zone)))
 }
 
+fn rules(clients: Vec<ClientRule>, forwarder: Option<Forwarder>) -> watch::Receiver<Arc<ServiceRules>> {
+    watch::Sender::new(Arc::new(ServiceRules { clients, forwarder })).subscribe()
+}
+
 fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
     // The node's networks stay unknown, so that only loopback clients are inside.
     let nodes = watch::Sender::new(Arc::<NodeView>::default()).subscribe();
@@ -44,8 +48,7 @@ fn service(catalogs: watch::Receiver<Arc<Catalog>>) -> Responder {
         metrics: Arc::default(),
         catalogs,
         nodes,
-        clients: vec![ClientRule::Node],
-        forwarder: None,
+        rules: rules(vec![ClientRule::Node], None),
         usage: UsageRegistry::default(),
     }
 }
@@ -284,7 +287,7 @@ async fn outsiders_get_no_answer() {
     let address = listener.addresses().next().unwrap();
     let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[]));
     let clients = vec!["127.0.0.9/32".parse().unwrap()];
-    let service = Responder { clients, ..service(receiver) };
+    let service = Responder { rules: rules(clients, None), ..service(receiver) };
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(listener.serve(service, shutdown.clone()));
     let request = query("ns", RecordType::A);
@@ -310,7 +313,7 @@ async fn a_slow_upstream_delays_no_local_name() {
     let address = listener.addresses().next().unwrap();
     let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
     let forwarder = Forwarder::new(vec![("", vec![upstream])], &[address]).unwrap();
-    let service = Responder { forwarder: Some(forwarder), ..service(receiver) };
+    let service = Responder { rules: rules(vec![ClientRule::Node], Some(forwarder)), ..service(receiver) };
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(listener.serve(service, shutdown.clone()));
 
@@ -337,7 +340,8 @@ async fn use_of_connections_and_questions_is_known_while_the_server_runs() {
     let address = listener.addresses().next().unwrap();
     let (_catalogs, receiver) = watch::channel(catalog(address, 1, &[("web.marathon", v4(1))]));
     let forwarder = Forwarder::new(vec![("", vec![silent.local_addr().unwrap()])], &[address]).unwrap();
-    let service = Responder { forwarder: Some(forwarder.clone()), ..service(receiver) };
+    let service =
+        Responder { rules: rules(vec![ClientRule::Node], Some(forwarder.clone())), ..service(receiver) };
     let registry = service.usage.clone();
     forwarder.announce(&registry);
     let shutdown = CancellationToken::new();

@@ -113,7 +113,7 @@ fn forward(
     query: &[u8],
     peer: SocketAddr,
 ) {
-    let Some(forwarder) = &responder.forwarder else { return };
+    let Some(forwarder) = responder.rules.borrow().forwarder.clone() else { return };
     let socket = socket.clone();
     forwarder.spawn(query, (peer.ip(), Transport::Udp), catalog, async move |reply: Vec<u8>| {
         // Sent at once or dropped: where the buffer is full, clients repeat their questions.

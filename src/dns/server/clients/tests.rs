@@ -16,6 +16,10 @@ fn rules(texts: &[&str]) -> Vec<ClientRule> {
 
 const LISTENER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
 
+fn told(clients: Vec<ClientRule>) -> watch::Receiver<Arc<ServiceRules>> {
+    watch::Sender::new(Arc::new(ServiceRules { clients, forwarder: None })).subscribe()
+}
+
 fn allows(filter: &mut ClientFilter, client: &str) -> bool {
     filter.allows(client.parse().unwrap())
 }
@@ -23,7 +27,7 @@ fn allows(filter: &mut ClientFilter, client: &str) -> bool {
 #[test]
 fn containers_are_inside_and_neighbours_are_not() {
     let (_views, receiver) = watch::channel(node());
-    let mut filter = ClientFilter::new(&[ClientRule::Node], &[LISTENER], &receiver);
+    let mut filter = ClientFilter::new(&told(vec![ClientRule::Node]), &[LISTENER], &receiver);
     for (client, allowed) in [
         ("127.0.0.1", true),
         ("::1", true),
@@ -50,7 +54,7 @@ fn containers_are_inside_and_neighbours_are_not() {
 fn others_are_let_in_by_configuration() {
     let allow = |list: &[&str], client: &str| {
         let (_views, receiver) = watch::channel(Arc::default());
-        allows(&mut ClientFilter::new(&rules(list), &[LISTENER], &receiver), client)
+        allows(&mut ClientFilter::new(&told(rules(list)), &[LISTENER], &receiver), client)
     };
     assert!(allow(&["any"], "8.8.8.8"));
     assert!(allow(&["node", "192.168.50.0/24"], "192.168.50.2"));
@@ -64,7 +68,7 @@ fn others_are_let_in_by_configuration() {
 #[test]
 fn the_node_itself_is_answered_before_its_networks_are_known() {
     let (views, receiver) = watch::channel(Arc::<NodeView>::default());
-    let mut filter = ClientFilter::new(&[ClientRule::Node], &[LISTENER], &receiver);
+    let mut filter = ClientFilter::new(&told(vec![ClientRule::Node]), &[LISTENER], &receiver);
     for (client, allowed) in [
         ("127.0.0.1", true),
         ("::1", true),
@@ -81,7 +85,7 @@ fn the_node_itself_is_answered_before_its_networks_are_known() {
 #[test]
 fn a_network_counts_from_the_next_query_on() {
     let (views, receiver) = watch::channel(node());
-    let mut filter = ClientFilter::new(&[ClientRule::Node], &[], &receiver);
+    let mut filter = ClientFilter::new(&told(vec![ClientRule::Node]), &[], &receiver);
     assert!(!allows(&mut filter, "172.18.0.2"));
     views.send_modify(|view| {
         let inside = &mut Arc::make_mut(view).node.inside;
