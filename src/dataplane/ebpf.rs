@@ -35,7 +35,7 @@
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` and `seen` read the maps, `ending` says whose connections end, `abort` ends them,
+//! `publish` writes them, `reading`, `seen` and `ejected` read the maps, `ending` says whose connections end, `abort` ends them,
 //! those of `datagrams` too, and `exempt` keeps this process's own sockets from all that.
 //!
 //! All calls block, mostly for microseconds. The end of a pass after connected servers were deleted takes
@@ -62,6 +62,7 @@ mod bpf;
 mod capabilities;
 mod datagrams;
 mod descriptors;
+mod ejected;
 mod ending;
 mod error;
 mod exempt;
@@ -106,6 +107,8 @@ pub struct Ebpf {
     elements: Elements,
     /// Servers whose connections are to end.
     ending: Ending,
+    /// Time for which failures are remembered, in the programs' unit.
+    memory: u32,
     /// Reason why not all of it is pinned, until it is reported.
     unpinned: Option<Error>,
 }
@@ -157,7 +160,7 @@ impl Ebpf {
         let mut ending = Ending::default();
         // An earlier run may have been killed before it ended what had to end.
         ending.expect(left_by_earlier_run(&pins.maps.tables, &table)?, table.all_halted());
-        Ok(Self { pins, table, elements, ending, unpinned: None })
+        Ok(Self { pins, table, elements, ending, memory: object::memory(&options.ejection), unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -200,7 +203,10 @@ impl Ebpf {
     /// # Errors
     /// If the kernel refuses to read a map.
     pub fn seen(&self) -> Result<Seen, Error> {
-        seen::read(&self.pins.maps, &self.elements, &self.table)
+        let mut seen = seen::read(&self.pins.maps, &self.elements, &self.table)?;
+        let (ejected, remembered) = ejected::read(&self.pins.maps, &self.table, self.memory)?;
+        (seen.ejected, seen.remembered) = (ejected, Some(remembered));
+        Ok(seen)
     }
 
     /// Counts the connections of some servers, as far as services have them.

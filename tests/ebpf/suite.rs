@@ -96,6 +96,10 @@ pub const TESTS: &[Test] = &[
     ("drain::ends_the_right_connections", drain::ends_the_right_connections),
     ("drain::ends_connected_udp", drain::ends_connected_udp),
     (
+        "drain::ends_connected_udp_with_the_rights_of_the_service",
+        drain::ends_connected_udp_with_the_rights_of_the_service,
+    ),
+    (
         "drain::of_connected_udp_is_told_as_the_manual_says",
         drain::of_connected_udp_is_told_as_the_manual_says,
     ),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::abort::{self, Targets};
 use super::bpf;
 use super::capabilities;
-use super::datagrams::Datagrams;
+use super::datagrams::ListedDatagrams;
 use super::error::Error;
 use super::layout;
 use super::leaving::LeavingServer;
@@ -159,14 +159,15 @@ impl Ending {
         let sockets = sockets.map_err(|source| map_error(&layout::SOCKETS, source))?;
         let datagrams = match targets.have_datagrams() {
             true => pins.datagrams(),
-            false => Ok(Datagrams::default()),
+            false => Ok(ListedDatagrams::default()),
         };
         // TCP connections end all the same.
         let (datagrams, unlisted) = match datagrams {
             Ok(datagrams) => (datagrams, None),
-            Err(error) => (Datagrams::default(), Some(error)),
+            Err(error) => (ListedDatagrams::default(), Some(error)),
         };
-        let ended = abort::end(&targets, sockets.as_fd(), &datagrams).map_err(Error::Sockets)?;
+        let server_of = |cookie| datagrams.server_of(cookie);
+        let ended = abort::end(&targets, sockets.as_fd(), &server_of).map_err(Error::Sockets)?;
         tracing::debug!(ended = ended.connections, "ended connections to deleted servers");
         let deleted = std::mem::take(&mut self.deleted);
         self.halted.clear();

@@ -99,6 +99,20 @@ impl<K: Element, V: Element> Map<K, V> {
         unsafe { self.element(MAP_DELETE, key, 0) }
     }
 
+    /// Returns true if the map has no key.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        let mut next = K::new_zeroed();
+        let value = from_mut(&mut next) as u64;
+        let mut attributes =
+            ElementAttributes { fd: descriptor(self.as_fd()), value, ..ElementAttributes::default() };
+        // SAFETY: `new` compared the key's size, and any bytes are a valid `K`.
+        match unsafe { bpf(MAP_NEXT_KEY, &mut attributes) } {
+            Ok(_) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads all keys with one call each, for maps that may lack batches (tries before 5.13).
     pub fn keys(&self) -> io::Result<Vec<K>> {
         let mut keys: Vec<K> = Vec::new();
