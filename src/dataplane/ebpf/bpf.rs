@@ -61,7 +61,7 @@ const MEMBARRIER_GLOBAL: libc::c_int = 1;
 /// List of the processors that are in use, such as `0-3`.
 const ONLINE_PROCESSORS: &str = "/sys/devices/system/cpu/online";
 
-/// What this process has done so far to read and change the kernel's maps.
+/// Work of this process in the kernel's maps, since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Elements that were read or written.

@@ -24,7 +24,7 @@ const KIND: &str = "bpf_sk_storage_map";
 pub struct ListedDatagrams<'a> {
     /// Ids of the servers. Sockets whose server takes new ones need not be here.
     listed: BTreeMap<u64, u32>,
-    /// What an earlier version of the programs has noted of sockets that are not listed.
+    /// Notes of an earlier version of the programs on sockets that are not listed.
     earlier: Option<&'a Map<u64, u32>>,
 }
 
