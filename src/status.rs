@@ -13,7 +13,7 @@ use pass::Change;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
-use crate::dataplane::connects::{Connects, ServiceConnects};
+use crate::dataplane::connects::{Connects, Ejected, ServiceConnects};
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
 use crate::plan::shares::SharedUse;
@@ -124,6 +124,13 @@ pub struct Pass {
     /// What became of connects to all VIPs; absent where the kernel does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connects: Option<Connects>,
+    /// Number of backends that clients pass over, because connects have failed; absent for none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub ejected: usize,
+}
+
+fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -169,6 +176,9 @@ pub struct Backend<T = String> {
     /// What became of connects to this backend; absent where the VIP has no such figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connects: Option<Connects>,
+    /// Set while clients pass over this backend, because connects have failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<Ejected>,
 }
 
 /// Numbers of VIPs.
@@ -193,6 +203,7 @@ impl Vip<Cow<'_, str>> {
             agent: backend.agent.into_owned(),
             connections: backend.connections,
             connects: backend.connects,
+            ejected: backend.ejected,
         };
         Vip {
             name: name.map(Cow::into_owned),

@@ -54,19 +54,42 @@ pub struct LatencyClass {
 pub struct Seen {
     pub services: BTreeMap<ServiceKey, ServiceConnects>,
     pub servers: BTreeMap<ServerKey, Connects>,
+    /// Servers that clients pass over now, because connects have failed.
+    pub ejected: BTreeMap<ServerKey, Ejected>,
+    /// Room for what is remembered of failures; `None` if the plane has none.
+    pub remembered: Option<Remembered>,
+}
+
+/// Ejection of a server. Each client finds out for itself, and clients of one network namespace together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejected {
+    /// Network namespaces whose clients pass over the server.
+    pub namespaces: usize,
+    /// Time in milliseconds for which the longest of these ejections was to last when the kernel was read. After that
+    /// a single connect tries the server, whenever there is one.
+    pub left_ms: u64,
+}
+
+/// Pairs of VIP and network namespace of which the kernel remembers failures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    pub used: usize,
+    pub limit: usize,
 }
 
 impl Seen {
     /// Forgets a server that is deleted; what its VIP had stays.
     pub fn forget_server(&mut self, server: &ServerKey) {
         self.servers.remove(server);
+        self.ejected.remove(server);
     }
 
     /// Forgets a service that is deleted, with its servers.
     pub fn forget_service(&mut self, service: &ServiceKey) {
         self.services.remove(service);
         let gone: Vec<_> = of_service(&self.servers, service).map(|(server, _)| *server).collect();
-        gone.iter().for_each(|server| self.forget_server(server));
+        let ejected: Vec<_> = of_service(&self.ejected, service).map(|(server, _)| *server).collect();
+        gone.iter().chain(&ejected).for_each(|server| self.forget_server(server));
     }
 
     /// Returns the sum over all VIPs.

@@ -35,16 +35,14 @@
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the
 //! types in the maps, `leaving` one for servers that leave; `maps`, `object` and `pins` load, attach and pin. `slots` and `table` compute changes,
-//! `publish` writes them, `reading` and `seen` read the maps, `abort` ends connections, those of `datagrams` too, and
-//! `exempt` keeps this process's own sockets from all that.
+//! `publish` writes them, `reading`, `seen` and `ejected` read the maps, `ending` says whose connections end, `abort` ends them,
+//! those of `datagrams` too, and `exempt` keeps this process's own sockets from all that.
 //!
-//! All calls block, mostly for microseconds. Only the end of a pass after servers were deleted takes
-//! milliseconds: it waits for program runs to end, and if connections remain, it lists the sockets of
-//! every network namespace.
+//! All calls block, mostly for microseconds. The end of a pass after connected servers were deleted takes
+//! milliseconds, because it lists the sockets of every network namespace; and once a second at most one waits for
+//! program runs to end. What a change costs does not depend on the number of services.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use super::connects::Seen;
 use super::lock::Part;
@@ -52,8 +50,7 @@ use super::node::PlaneBounds;
 use super::op::Op;
 use super::reading::Unreached;
 use super::state::{Connections, ServerKey};
-use abort::Targets;
-use datagrams::Datagrams;
+use ending::Ending;
 use leaving::LeavingServer;
 use pins::Pins;
 use reading::Counts;
@@ -65,6 +62,8 @@ mod bpf;
 mod capabilities;
 mod datagrams;
 mod descriptors;
+mod ejected;
+mod ending;
 mod error;
 mod exempt;
 mod layout;
@@ -81,6 +80,7 @@ mod seen;
 mod slots;
 mod table;
 
+pub use bpf::{Work, work};
 pub use capabilities::{lacking_for_ebpf, names as capability_names};
 pub use descriptors::open_process;
 pub use error::Error;
@@ -89,9 +89,6 @@ pub use mountinfo::cgroup_tree;
 pub use mounts::{cgroup, is_bpf};
 pub use options::{Ejection, Options, SCHEDULER};
 pub use reading::EbpfReading;
-
-/// Time after which connections are looked for again that were not found.
-const SEARCH_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds of the maps.
 pub const BOUNDS: PlaneBounds = PlaneBounds {
@@ -108,23 +105,12 @@ pub struct Ebpf {
     table: ServiceTable,
     /// Elements of the maps in which connects are counted.
     elements: Elements,
-    /// Servers that services lost and that may still have open connections.
-    deleted: Vec<LeavingServer>,
-    /// Servers that take no new connections, and may still have some that are not established.
-    halted: Vec<LeavingServer>,
-    /// Servers that services lost and whose connections may be where this process cannot look.
-    unreached: Option<Search>,
+    /// Servers whose connections are to end.
+    ending: Ending,
+    /// Time for which failures are remembered, in the programs' unit.
+    memory: u32,
     /// Reason why not all of it is pinned, until it is reported.
     unpinned: Option<Error>,
-}
-
-/// Search for connections that did not find all.
-#[derive(Debug)]
-struct Search {
-    /// Servers with missing connections, by their ids, and the numbers of these connections.
-    missing: BTreeMap<u32, (LeavingServer, u64)>,
-    reason: String,
-    ended: Instant,
 }
 
 impl Ebpf {
@@ -171,10 +157,10 @@ impl Ebpf {
                  (systemd: install systemd/drop-ins/ebpf-containers.conf)"
             );
         }
+        let mut ending = Ending::default();
         // An earlier run may have been killed before it ended what had to end.
-        let deleted = left_by_earlier_run(&pins.maps.tables, &table)?;
-        let halted = table.all_halted().collect();
-        Ok(Self { pins, table, elements, deleted, halted, unreached: None, unpinned: None })
+        ending.expect(left_by_earlier_run(&pins.maps.tables, &table)?, table.all_halted());
+        Ok(Self { pins, table, elements, ending, memory: object::memory(&options.ejection), unpinned: None })
     }
 
     /// Reads what is pinned without changing it; the reading is empty if nothing is pinned.
@@ -217,7 +203,10 @@ impl Ebpf {
     /// # Errors
     /// If the kernel refuses to read a map.
     pub fn seen(&self) -> Result<Seen, Error> {
-        seen::read(&self.pins.maps, &self.elements, &self.table)
+        let mut seen = seen::read(&self.pins.maps, &self.elements, &self.table)?;
+        let (ejected, remembered) = ejected::read(&self.pins.maps, &self.table, self.memory)?;
+        (seen.ejected, seen.remembered) = (ejected, Some(remembered));
+        Ok(seen)
     }
 
     /// Counts the connections of some servers, as far as services have them.
@@ -282,8 +271,7 @@ impl Ebpf {
         }
         let published = publish::publish(maps, &mut self.table, &mut self.elements, ops);
         failures.extend(published.failures);
-        self.deleted.extend(published.deleted);
-        self.halted.extend(published.halted);
+        self.ending.expect(published.deleted, published.halted);
         for (index, op) in ops.iter().enumerate() {
             if let Op::AddRoute(route) = op {
                 let added = publish::add_network(maps, &route.destination);
@@ -295,7 +283,7 @@ impl Ebpf {
     }
 
     /// Ends the connections to deleted servers, and to servers with weight 0 those that are not established
-    /// yet. Detaches the programs of other layouts if
+    /// yet; of those that are just being opened some in a later call. Detaches the programs of other layouts if
     /// `all_programmed`, that is if all wanted services are in the maps. What fails is tried again in the next call.
     ///
     /// # Errors
@@ -304,14 +292,12 @@ impl Ebpf {
     pub fn finish_pass(&mut self, all_programmed: bool) -> Result<(), Error> {
         let retired = if all_programmed { self.pins.retire_others() } else { Ok(()) };
         let pinned = self.unpinned.take().map_or(Ok(()), Err);
-        self.end_connections().and(retired).and(pinned)
+        self.ending.end(&mut self.pins, &self.table).and(retired).and(pinned)
     }
 
     /// Returns how many connections to deleted servers may still be open where this process cannot look.
     pub fn unreached(&self) -> Option<Unreached> {
-        let search = self.unreached.as_ref()?;
-        let connections = search.missing.values().map(|(_, connections)| connections).sum();
-        Some(Unreached { connections, reason: search.reason.clone() })
+        self.ending.unreached()
     }
 
     /// Detaches all programs and removes all pins; succeeds if there are none. Connections stay open.
@@ -321,94 +307,6 @@ impl Ebpf {
     pub fn purge(options: &Options) -> Result<(), Error> {
         pins::purge(&options.pins)
     }
-
-    fn end_connections(&mut self) -> Result<(), Error> {
-        // What was not reached may be by now: a namespace has another owner, or its process has gone.
-        let is_due = self.unreached.as_ref().is_some_and(|search| search.ended.elapsed() >= SEARCH_AGAIN);
-        if self.deleted.is_empty() && self.halted.is_empty() && !is_due {
-            return self.forget_closed();
-        }
-        let unreached = self.unreached.take().into_iter().flat_map(|search| search.missing.into_values());
-        self.deleted.extend(unreached.map(|(server, _)| server));
-        // An id is only given to a new server when it has no connections left.
-        let used = self.table.ids_in_use();
-        self.deleted.retain(|server| !used.contains(&server.id));
-        self.halted.retain(|server| used.contains(&server.id));
-        // From here on no socket is given one of these servers any more, so the counts are final.
-        bpf::wait_for_readers();
-        let counts = self.counts(self.deleted.iter().chain(&self.halted).map(|server| server.id))?;
-        // Most servers are drained by now, and then no sockets have to be listed.
-        self.deleted.retain(|server| counts.of(server.id) != Some(0));
-        self.halted.retain(|server| counts.of(server.id) != Some(0));
-        if self.deleted.is_empty() && self.halted.is_empty() {
-            return Ok(());
-        }
-        let mut targets = Targets::default();
-        for server in &self.deleted {
-            targets.add_deleted(server, counts.of(server.id).unwrap_or(0));
-        }
-        self.halted.iter().for_each(|server| targets.add_halted(server));
-        let sockets = self.pins.maps.sockets.as_fd().try_clone_to_owned();
-        let sockets = sockets.map_err(|source| reading::map_error(&layout::SOCKETS, source))?;
-        let datagrams = match targets.have_datagrams() {
-            true => self.pins.datagrams(),
-            false => Ok(Datagrams::default()),
-        };
-        // TCP connections end all the same.
-        let (datagrams, unlisted) = match datagrams {
-            Ok(datagrams) => (datagrams, None),
-            Err(error) => (Datagrams::default(), Some(error)),
-        };
-        let ended = abort::end(&targets, sockets.as_fd(), &datagrams).map_err(Error::Sockets)?;
-        tracing::debug!(ended = ended.connections, "ended connections to deleted servers");
-        let deleted = std::mem::take(&mut self.deleted);
-        self.halted.clear();
-        let reason = ended.obstacle.map(|(failures, error)| obstacle(failures, &error));
-        let reason = unlisted.map(|error| error.to_string()).or(reason);
-        if let Some(reason) = reason
-            && !ended.missing.is_empty()
-        {
-            let missing = deleted.into_iter().filter_map(|server| {
-                let connections = ended.missing.get(&server.id)?;
-                Some((server.id, (server, *connections)))
-            });
-            self.unreached = Some(Search { missing: missing.collect(), reason, ended: Instant::now() });
-        }
-        Ok(())
-    }
-
-    /// Forgets of the connections that were not reached those that are closed by now.
-    fn forget_closed(&mut self) -> Result<(), Error> {
-        let Some(mut search) = self.unreached.take() else { return Ok(()) };
-        let counts = self.counts(search.missing.keys().copied())?;
-        let used = self.table.ids_in_use();
-        search.missing.retain(|id, (_, missing)| {
-            *missing = counts.of(*id).unwrap_or(0).min(*missing);
-            *missing > 0 && !used.contains(id)
-        });
-        self.unreached = (!search.missing.is_empty()).then_some(search);
-        Ok(())
-    }
-
-    /// Reads the numbers of connections of servers.
-    fn counts(&self, ids: impl Iterator<Item = u32>) -> Result<Counts, Error> {
-        let end = ids.map(|id| id as usize + 1).max().unwrap_or(0);
-        Counts::read(&self.pins.maps.tables, end)
-            .map_err(|source| reading::map_error(&layout::COUNTS, source))
-    }
-}
-
-/// Says why connections were not reached, and what to do.
-fn obstacle(failures: usize, error: &str) -> String {
-    let missing = capabilities::missing_for_namespaces();
-    if missing.is_empty() {
-        return format!("{failures} processes or network namespaces could not be looked into: {error}");
-    }
-    format!(
-        "this daemon lacks {}, so it only reaches its own network namespace (systemd: install \
-         systemd/drop-ins/ebpf-containers.conf)",
-        capabilities::names(&missing)
-    )
 }
 
 /// Lists the servers that have connections, but no service: they were deleted by a run that ended before
@@ -420,7 +318,6 @@ fn left_by_earlier_run(maps: &maps::Tables, table: &ServiceTable) -> Result<Vec<
     }
     let counts = Counts::read(maps, layout::SERVERS as usize)
         .map_err(|source| reading::map_error(&layout::COUNTS, source))?;
-    let used = table.ids_in_use();
-    let left = counts.connected_ids().filter(|id| !used.contains(id));
+    let left = counts.connected_ids().filter(|id| !table.is_in_use(*id));
     Ok(left.map(|id| LeavingServer { id, origin: None }).collect())
 }

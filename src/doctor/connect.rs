@@ -314,6 +314,7 @@ fn of_kernel(server: SocketAddr, weight: u32, known: Option<&Vip>) -> Backend {
         agent: String::new(),
         connections: None,
         connects: None,
+        ejected: None,
     };
     of_daemon.map_or_else(unknown, |backend| Backend { weight, ..backend.clone() })
 }

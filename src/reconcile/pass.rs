@@ -407,6 +407,7 @@ impl<D: DataPlane> Passes<D> {
         report.error = self.dataplane.finish_pass(is_complete).await.err();
         report.unreached = self.dataplane.unreached();
         report.connects = actual.seen.as_ref().map(Seen::total);
+        report.ejected = actual.seen.as_ref().map_or(0, |seen| seen.ejected.len());
         // By the system's clock and not the steady one: people read it.
         report.at = Timestamp::now();
         report.scope = Scope::of(&ops);

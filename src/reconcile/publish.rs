@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::metrics::PassMetrics;
 use super::names::{NameChanges, PublishedNames};
 use crate::cluster::belief::HoldReason;
-use crate::dataplane::connects::Connects;
+use crate::dataplane::connects::{Connects, Remembered};
 use crate::dataplane::{Actual, Node, Op, OpError, PlaneChoice, ServiceKey, Unreached};
 use crate::dns::DnsState;
 use crate::dns::publisher::serial;
@@ -232,6 +232,7 @@ impl Publisher {
             tracing::debug!(begun, established, refused, timed_out, syn_retransmissions, "connects to VIPs");
             pass.connects = Some(connects);
         }
+        pass.ejected = report.ejected;
         pass.at = Some(report.at);
         pass.seconds = report.timings.total.as_secs_f64();
         let operations = report.operations.len();
@@ -331,6 +332,7 @@ impl Publisher {
                 status.skipped = Arc::new(shares::shown(skipped, SHOWN_SKIPPED));
                 status.counted = Some(counts(&plan.desired));
                 status.shared.clone_from(&plan.uses);
+                status.shared.extend(remembered_failures(actual));
                 let mut warnings = self.warnings(plan, actual);
                 warnings.extend(unused_files.iter().cloned());
                 warnings.extend(report.unreached.as_ref().map(Unreached::to_string));
@@ -351,6 +353,7 @@ impl Publisher {
         warnings.extend(dropped_warning(plan, actual));
         warnings.extend(conntab_warning(actual));
         warnings.extend(plan.uses.iter().filter_map(SharedUse::warning));
+        warnings.extend(remembered_failures(actual).and_then(|failures| forgetting(&failures)));
         if self.status.pass.defects > 0 {
             warnings.push(
                 "a plan that followed changes of the cluster was wrong, and was corrected by an audit: this is a \
@@ -368,4 +371,20 @@ impl Publisher {
 
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns the use of the room for failures that clients have seen, where the kernel has such.
+fn remembered_failures(actual: &Actual) -> Option<SharedUse> {
+    let Remembered { used, limit } = actual.seen.as_ref()?.remembered?;
+    Some(SharedUse { name: "failures that clients have seen".to_owned(), used, limit, largest: None })
+}
+
+/// Returns a remark once three quarters of that room are in use.
+fn forgetting(failures: &SharedUse) -> Option<String> {
+    (!shares::is_ample(failures.used, failures.limit)).then(|| {
+        format!(
+            "{failures} are remembered; when all are, those that were used longest ago are forgotten, and clients \
+             with them connect to backends that fail (see SHARED BOUNDS in l4lbd-labels(7))"
+        )
+    })
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::config::Config;
 use crate::daemon::wiring;
-use crate::dataplane::connects::{Connects, LatencyClass, Seen, ServiceConnects};
+use crate::dataplane::connects::{Connects, Ejected, LatencyClass, Remembered, Seen, ServiceConnects};
 use crate::dataplane::kernel::capabilities;
 use crate::dataplane::memory::SimulatedKernel as Kernel;
 use crate::dataplane::{Connections, Node, ServiceKey, State, Unreached};
@@ -727,16 +727,25 @@ async fn what_became_of_connects_is_told_of_vips_and_backends() {
     let latency = vec![LatencyClass { below_us: Some(64), connects: 1 }];
     let of_vip = ServiceConnects { connects, latency };
     let of_backend = Connects { begun: 1, established: 1, ..Connects::default() };
+    let ejected = Ejected { namespaces: 2, left_ms: 900 };
     bench.kernel().seen = Some(Seen {
         services: [(*key, of_vip.clone())].into(),
         servers: [((*key, server), of_backend)].into(),
+        ejected: [((*key, server), ejected)].into(),
+        remembered: Some(Remembered { used: 6_200, limit: 8_192 }),
     });
     let status = bench.ask().await;
     assert_eq!(status.pass.connects, Some(connects));
     assert_eq!(status.vips[0].connects, Some(of_vip));
     assert_eq!(status.vips[0].backends[0].connects, Some(of_backend));
+    assert_eq!((status.pass.ejected, status.vips[0].backends[0].ejected), (1, Some(ejected)));
+    // What clients share, and a word before it is full.
+    let room = status.shared.last().unwrap();
+    assert_eq!((room.used, room.limit), (6_200, 8_192));
+    assert!(status.warnings.iter().any(|warning| warning.contains("6200 of 8192")), "{:?}", status.warnings);
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["vips"][0]["connects"]["refused"], 2);
+    assert_eq!(json["vips"][0]["backends"][0]["ejected"]["namespaces"], 2);
     assert_eq!(serde_json::from_value::<Status>(json).unwrap().vips, status.vips);
 }
 

@@ -327,6 +327,7 @@ impl<'a> View<'a> {
             agent: Cow::Borrowed(&*backend.agent),
             connections: counts.next(),
             connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
+            ejected: seen.and_then(|seen| seen.ejected.get(&(*key, *address)).copied()),
         };
         let backends = programmed.servers.iter().map(backend).collect();
         // A scheduler is shown where it differs, so that a column for all of them is not needed.

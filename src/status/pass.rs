@@ -129,6 +129,8 @@ pub struct PassReport {
     pub unreached: Option<Unreached>,
     /// What had become of connects to all VIPs when the kernel was read, if it tells.
     pub connects: Option<Connects>,
+    /// Number of servers that clients passed over then.
+    pub ejected: usize,
     /// Set when the operations repair what another program changed.
     pub is_repair: bool,
     pub timings: Timings,

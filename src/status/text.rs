@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use self::escape::escaped;
 use super::{Backend, Pass, Source, Status, Vip};
 use crate::dataplane::PlaneChoice;
+use crate::dataplane::connects::Ejected;
 use crate::vip::Condition;
 
 pub mod escape;
@@ -99,6 +100,9 @@ fn kernel(pass: &Pass, now: Timestamp) -> String {
     if let Some(changed) = pass.changed_at {
         text += &format!(", changed {} ago ({} operations)", age(changed, now), pass.operations);
     }
+    if pass.ejected > 0 {
+        text += &format!(", {} backends ejected by clients", pass.ejected);
+    }
     if pass.pending > 0 {
         text += &format!(", {} operations pending", pass.pending);
     }
@@ -140,7 +144,7 @@ pub fn vips<V: Borrow<Vip>>(vips: &[V], now: Timestamp) -> Table {
                 let connections = backend.connections.unwrap_or_default();
                 row.extend([connections.active.to_string(), connections.inactive.to_string()]);
             }
-            row.extend([condition(backend, now), backend.agent.clone(), backend.task.clone()]);
+            row.extend([state(backend, now), backend.agent.clone(), backend.task.clone()]);
             table.row(row);
         }
     }
@@ -169,6 +173,18 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     // Clocks of two machines may differ, and nothing is younger than now.
     let seconds = now.duration_since(then).as_secs().max(0);
     format!("{:#}", jiff::SignedDuration::from_secs(seconds))
+}
+
+/// Returns the condition of a backend in words, with its ejection.
+fn state(backend: &Backend, now: Timestamp) -> String {
+    let condition = condition(backend, now);
+    match backend.ejected {
+        Some(Ejected { namespaces: 1, .. }) => format!("{condition}, ejected for 1 network namespace"),
+        Some(Ejected { namespaces, .. }) => {
+            format!("{condition}, ejected for {namespaces} network namespaces")
+        }
+        None => condition,
+    }
 }
 
 /// Returns the condition of a backend in words.

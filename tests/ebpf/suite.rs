@@ -1,5 +1,6 @@
 //! List of the tests, by subject.
 
+mod cost;
 mod drain;
 mod eject;
 mod object;
@@ -54,6 +55,7 @@ pub const TESTS: &[Test] = &[
     ("spread::changes_under_constant_connects", spread::changes_under_constant_connects),
     ("spread::operations_that_are_refused", spread::operations_that_are_refused),
     ("spread::many_services_at_once", spread::many_services_at_once),
+    ("cost::of_a_change_is_that_of_its_service", cost::of_a_change_is_that_of_its_service),
     ("seen::of_connects_by_what_became_of_them", seen::of_connects_by_what_became_of_them),
     ("seen::of_a_connect_that_took_long", seen::of_a_connect_that_took_long),
     ("seen::of_multipath_tcp_ends_with_the_connection", seen::of_multipath_tcp_ends_with_the_connection),
@@ -93,6 +95,10 @@ pub const TESTS: &[Test] = &[
     ("pins::an_exclusive_program_of_somebody_else", pins::an_exclusive_program_of_somebody_else),
     ("drain::ends_the_right_connections", drain::ends_the_right_connections),
     ("drain::ends_connected_udp", drain::ends_connected_udp),
+    (
+        "drain::ends_connected_udp_with_the_rights_of_the_service",
+        drain::ends_connected_udp_with_the_rights_of_the_service,
+    ),
     (
         "drain::of_connected_udp_is_told_as_the_manual_says",
         drain::of_connected_udp_is_told_as_the_manual_says,

@@ -4,7 +4,7 @@
 //! no new connections, a connect is ended that still waits for the server's answer: it has nothing to drain,
 //! and a server that is gone may never answer. Sockets that were
 //! connected to the same address without a VIP are left alone. The id of a TCP socket is in its storage,
-//! which the kernel lists with the socket. For UDP it lists no storage; [`super::datagrams`] knows the ids by the
+//! which the kernel lists with the socket. For UDP it lists no storage; `datagrams` knows the ids by the
 //! sockets' cookies.
 //!
 //! The kernel lists the sockets of one network namespace. So a thread enters the namespaces of the node, one
@@ -29,7 +29,6 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::sched::{CloneFlags, setns};
 use zerocopy::FromBytes;
 
-use super::datagrams::Datagrams;
 use super::layout::{self, SocketServer};
 use super::leaving::LeavingServer;
 use super::{descriptors, mountinfo};
@@ -45,6 +44,9 @@ const PORTS: usize = 16;
 /// so a search takes a few seconds at most, whatever a task opens.
 const MOST: usize = 262_144;
 const MOST_OF_ONE: usize = 16_384;
+
+/// Servers of connected UDP sockets by their cookies, as far as they are known.
+pub type Datagrams<'a> = &'a (dyn Fn(u64) -> Option<u32> + Sync);
 
 /// Reason why sockets could not be ended.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +125,12 @@ pub struct Ended {
 }
 
 /// Ends the connections to the targets in all network namespaces that can be entered, and goes on
-/// after a failure. `storage` is the map of the sockets' servers.
+/// after a failure. `storage` is the map of the sockets' servers. `datagrams` returns the id of the server of a
+/// connected UDP socket, by its cookie.
 ///
 /// # Errors
 /// The first failure, unless all connections that were found were ended.
-pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Datagrams<'_>) -> Result<Ended, Error> {
+pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: Datagrams<'_>) -> Result<Ended, Error> {
     let mut search = Search {
         targets,
         storage,
@@ -162,7 +165,7 @@ pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: &Datagrams<'_>
 struct Search<'a> {
     targets: &'a Targets,
     storage: BorrowedFd<'a>,
-    datagrams: &'a Datagrams<'a>,
+    datagrams: Datagrams<'a>,
     /// Namespaces that were entered or cannot be.
     seen: BTreeSet<(u64, u64)>,
     /// Connections of deleted servers that are still to be found.
@@ -360,7 +363,7 @@ impl Search<'_> {
         let stored = socket.storage.as_deref().and_then(|value| SocketServer::read_from_prefix(value).ok());
         match stored {
             Some((server, _)) => Some(server.id),
-            None => self.datagrams.server_of(socket.cookie()),
+            None => (self.datagrams)(socket.cookie()),
         }
     }
 }

@@ -21,14 +21,14 @@ const KIND: &str = "bpf_sk_storage_map";
 
 /// Servers of connected UDP sockets, by the sockets' cookies.
 #[derive(Debug, Default)]
-pub struct Datagrams<'a> {
+pub struct ListedDatagrams<'a> {
     /// Ids of the servers. Sockets whose server takes new ones need not be here.
     listed: BTreeMap<u64, u32>,
-    /// What an earlier version of the programs has noted of sockets that are not listed.
+    /// Notes of an earlier version of the programs on sockets that are not listed.
     earlier: Option<&'a Map<u64, u32>>,
 }
 
-impl<'a> Datagrams<'a> {
+impl<'a> ListedDatagrams<'a> {
     /// Lists the sockets by the iterator `program`.
     ///
     /// # Errors

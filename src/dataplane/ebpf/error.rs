@@ -69,6 +69,8 @@ pub enum Error {
     Iterator(String),
     #[error("cannot read or write the eBPF map {map}: {source}")]
     Map { map: &'static str, source: io::Error },
+    #[error("cannot read the kernel's clock: {0}")]
+    Clock(#[source] io::Error),
     #[error("the eBPF maps are full: they hold {limit} {what} at most")]
     Full { what: &'static str, limit: u32 },
     #[error("the service does not exist (was it removed by another program?)")]

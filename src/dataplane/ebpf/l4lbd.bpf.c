@@ -1527,6 +1527,10 @@ int sock_ops(struct bpf_sock_ops *context)
 	if (event != BPF_SOCK_OPS_TCP_CONNECT_CB && event != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
 	    event != BPF_SOCK_OPS_RTO_CB && event != BPF_SOCK_OPS_STATE_CB)
 		return 1;
+	// Of a connection's changes of state only its end matters.
+	int is_end = event == BPF_SOCK_OPS_STATE_CB;
+	if (is_end && context->args[1] != BPF_TCP_CLOSE)
+		return 1;
 	struct bpf_sock *sk = context->sk;
 	if (!sk)
 		return 1;
@@ -1534,6 +1538,14 @@ int sock_ops(struct bpf_sock_ops *context)
 	if (!taken)
 		return 1;
 	__u32 id = taken->id;
+	int is_trial = taken->counted & TRIAL;
+	if (is_end) {
+		// No other program sees the end of sockets that are the kernel's, as those of multipath TCP are.
+		if (uncount(taken))
+			add(id, -1);
+		if (context->args[0] != BPF_TCP_SYN_SENT)
+			return 1;
+	}
 	struct connects *own = bpf_map_lookup_elem(&connects, &id);
 	if (!own)
 		return 1;
@@ -1568,7 +1580,7 @@ int sock_ops(struct bpf_sock_ops *context)
 		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 		if (began && !*began) {
 			*began = bpf_ktime_get_ns() - FIRST_TIMEOUT;
-			note_failure(context, sk, taken, taken->counted & TRIAL);
+			note_failure(context, sk, taken, is_trial);
 		}
 		// The third argument is set if the kernel gives up.
 		if (context->args[2])
@@ -1576,13 +1588,7 @@ int sock_ops(struct bpf_sock_ops *context)
 		__sync_fetch_and_add(&own->retransmissions, 1);
 		if (all)
 			__sync_fetch_and_add(&all->retransmissions, 1);
-	} else if (context->args[1] == BPF_TCP_CLOSE) {
-		int is_trial = taken->counted & TRIAL;
-		// No other program sees the end of sockets that are the kernel's, as those of multipath TCP are.
-		if (uncount(taken))
-			add(id, -1);
-		if (context->args[0] != BPF_TCP_SYN_SENT)
-			return 1;
+	} else {
 		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
 		// A program that closes its socket before an answer came looks the same, but for what was received.
 		if (context->segs_in) {

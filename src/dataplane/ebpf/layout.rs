@@ -20,8 +20,10 @@ use crate::cluster::Protocol;
 use crate::dataplane::state::ServiceKey;
 
 mod connects;
+mod troubles;
 
 pub use connects::{ServerConnects, VipConnects};
+pub use troubles::{ClientKey, Troubles};
 
 /// Name of the directory for the pins of this layout.
 pub const VERSION: &str = "v1";
@@ -112,8 +114,9 @@ pub const LOCKS: MapLayout = map::<u32, u64>("locks", bpf::ARRAY, 64, 0);
 
 /// Server id to its last failure, of any client.
 pub const FAILURES: MapLayout = map::<u32, Failures>("failures", bpf::ARRAY, SERVERS, 0);
-/// VIP and network namespace to the servers that have failed for it. Only the programs use it, and the next three.
-pub const TROUBLES: MapLayout = map::<[u8; 32], Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
+/// VIP and network namespace to the servers that have failed for it. Only the programs write it, and use the next
+/// three.
+pub const TROUBLES: MapLayout = map::<ClientKey, Troubles>("troubles", bpf::LRU_HASH, 8192, 0);
 /// Cookie of a network namespace to what it has begun there.
 pub const SHARES: MapLayout = map::<u64, u64>("shares", bpf::LRU_HASH, 4096, 0);
 pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRAY, 1, 0);
@@ -159,9 +162,6 @@ pub type Keeps = [u8; 904];
 
 /// Value of the map `more`: `struct more`.
 pub type More = [u8; 3344];
-
-/// Value of the map `troubles`: `struct troubles`.
-pub type Troubles = [u8; 384];
 
 /// Program and the place in the kernel where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{
-    self, ConnectedDatagram, Failures, Keeps, Listing, MapLayout, More, NetworkKey, ServerConnects, Slot,
-    SocketServer, TABLES, Troubles, VipConnects, VipKey,
+    self, ClientKey, ConnectedDatagram, Failures, Keeps, Listing, MapLayout, More, NetworkKey,
+    ServerConnects, Slot, SocketServer, TABLES, Troubles, VipConnects, VipKey,
 };
 
 /// Maps that a reading needs, which an earlier version of the programs has as well.
@@ -35,13 +35,13 @@ pub struct Maps {
     pub connects: Map<u32, ServerConnects>,
     pub vip_connects: Map<u32, VipConnects>,
     pub failures: Map<u32, Failures>,
+    pub troubles: Map<ClientKey, Troubles>,
     /// Only pinned here, as the next.
     unconnected: Map<u32, Keeps>,
     more: Map<u32, More>,
     exempt: Map<u32, u32>,
     late: Map<u32, u64>,
     locks: Map<u32, u64>,
-    troubles: Map<[u8; 32], Troubles>,
     shares: Map<u64, u64>,
     no_troubles: Map<u32, Troubles>,
     namespaces: Map<u32, u64>,

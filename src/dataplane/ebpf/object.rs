@@ -16,6 +16,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/l4
 /// Bits by which the programs divide nanoseconds to get their unit of time.
 const TIME_SHIFT: u32 = 20;
 
+/// Time after a failure for which it is remembered beyond the longest ejection.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// Functions that only newer kernels have.
 struct Functions {
     /// `bpf_set_retval`, since 5.18.
@@ -38,6 +41,21 @@ pub fn load(directory: &Path, options: &Options) -> Result<aya::Ebpf, Error> {
 /// Converts a duration into the programs' unit of time.
 fn time(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos() >> TIME_SHIFT).unwrap_or(u32::MAX)
+}
+
+/// Converts a time since the start of the kernel into the programs' unit, of which they have the lower bits.
+pub fn time_of_clock(since_start: Duration) -> u32 {
+    (since_start.as_nanos() >> TIME_SHIFT) as u32
+}
+
+/// Converts a time in the programs' unit.
+pub fn milliseconds(time: u32) -> u64 {
+    (u64::from(time) << TIME_SHIFT) / 1_000_000
+}
+
+/// Returns the time in the programs' unit for which a failure is remembered.
+pub fn memory(ejection: &Ejection) -> u32 {
+    time(ejection.limit.saturating_add(MEMORY))
 }
 
 fn load_with(directory: &Path, options: &Options, functions: &Functions) -> Result<aya::Ebpf, Error> {

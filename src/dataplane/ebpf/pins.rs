@@ -23,7 +23,7 @@ use aya::programs::Program;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::bpf::{self, LinkInfo};
-use super::datagrams::Datagrams;
+use super::datagrams::ListedDatagrams;
 use super::error::{self, Error};
 use super::layout::{self, HOOKS, Hook, MAPS};
 use super::maps::{self, Maps};
@@ -88,9 +88,9 @@ impl Pins {
     ///
     /// # Errors
     /// If the kernel cannot list them.
-    pub fn datagrams(&mut self) -> Result<Datagrams<'_>, Error> {
+    pub fn datagrams(&mut self) -> Result<ListedDatagrams<'_>, Error> {
         match self.programs.program_mut(layout::LIST_DATAGRAMS) {
-            Some(Program::Iter(program)) => Datagrams::list(program, &self.maps),
+            Some(Program::Iter(program)) => ListedDatagrams::list(program, &self.maps),
             _ => Err(no_program(layout::LIST_DATAGRAMS)),
         }
     }

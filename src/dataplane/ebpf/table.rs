@@ -91,6 +91,8 @@ pub struct ServiceTable {
     pub services: BTreeMap<ServiceKey, PlacedService>,
     slots: SlotAllocator,
     ids: IdAllocator,
+    /// Ids of all servers.
+    used: BTreeSet<u32>,
 }
 
 /// Wanted content of a service after some operations.
@@ -170,13 +172,12 @@ impl ServiceTable {
         let slots = SlotAllocator::around(layout::SLOTS, used);
         let used =
             services.values().flat_map(|placed| placed.servers.values().map(|server| server.id)).collect();
-        Self { slots, ids: IdAllocator::around(layout::SERVERS, &used), services }
+        Self { slots, ids: IdAllocator::around(layout::SERVERS, &used), services, used }
     }
 
     /// Returns one past the highest id in use.
     pub fn ids_end(&self) -> usize {
-        let servers = self.services.values().flat_map(|placed| placed.servers.values());
-        servers.map(|server| server.id as usize + 1).max().unwrap_or(0)
+        self.used.last().map_or(0, |id| *id as usize + 1)
     }
 
     /// Returns the numbers that stand for the servers with a weight above 0, by their ids.
@@ -185,9 +186,9 @@ impl ServiceTable {
         slots.filter(|slot| slot.weight > 0).map(|slot| (slot.id, slot.term())).collect()
     }
 
-    /// Returns the ids of all servers.
-    pub fn ids_in_use(&self) -> BTreeSet<u32> {
-        self.services.values().flat_map(|placed| placed.servers.values()).map(|server| server.id).collect()
+    /// Returns true for the id of a server of a service.
+    pub fn is_in_use(&self, id: u32) -> bool {
+        self.used.contains(&id)
     }
 
     /// Applies operations to copies of the services. Returns the changed services, and the operations
@@ -290,6 +291,7 @@ impl ServiceTable {
             Some(placed) => self.services.insert(key, placed.clone()),
             None => self.services.remove(&key),
         };
+        self.used.extend(placed.iter().flat_map(|placed| placed.servers.values()).map(|server| server.id));
         let Some(before) = before else { return Vec::new() };
         self.slots.retire(before.base, before.length());
         let stays = |address| placed.as_ref().is_some_and(|placed| placed.servers.contains_key(address));
@@ -299,7 +301,10 @@ impl ServiceTable {
             .filter(|(address, _)| !stays(*address))
             .map(|(address, server)| (*address, server.id))
             .collect();
-        removed.iter().for_each(|(_, id)| self.ids.retire(*id));
+        for (_, id) in &removed {
+            self.used.remove(id);
+            self.ids.retire(*id);
+        }
         removed
     }
 

@@ -22,6 +22,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         agent: "S1".into(),
         connections: Some(Connections { active, inactive: 120 }),
         connects: None,
+        ejected: None,
     }
 }
 

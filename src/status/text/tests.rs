@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cluster::{Protocol, Skipped};
+use crate::dataplane::connects::Ejected;
 use crate::dataplane::{Connections, Foreign};
 use crate::dns::DnsState;
 use crate::dns::usage::Usage;
@@ -25,6 +26,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         agent: format!("S{last}"),
         connections: Some(Connections { active: connections.0, inactive: connections.1 }),
         connects: None,
+        ejected: None,
     }
 }
 
@@ -175,4 +177,17 @@ fn the_use_of_what_tenants_share_is_listed() {
     };
     let expected = "shared   VIPs: 24 of 32768\n         backends in the eBPF maps: 70 of 262144\n";
     assert!(text(&status).contains(expected), "{}", text(&status));
+}
+
+#[test]
+fn ejected_backends_are_told_with_their_condition() {
+    let mut status = status();
+    let of = |namespaces| Some(Ejected { namespaces, left_ms: 900 });
+    status.vips[0].backends[0].ejected = of(1);
+    status.vips[0].backends[1].ejected = of(3);
+    status.pass.ejected = 2;
+    let text = text(&status);
+    assert!(text.contains("ready, ejected for 1 network namespace "), "{text}");
+    assert!(text.contains("unhealthy, ejected for 3 network namespaces "), "{text}");
+    assert!(text.contains(", 2 backends ejected by clients"), "{text}");
 }

@@ -74,6 +74,24 @@ pub fn ends_connected_udp() {
     }
 }
 
+/// The service has no other rights than these for its own network namespace.
+pub fn ends_connected_udp_with_the_rights_of_the_service() {
+    let mut plane = Plane::new();
+    let (vip, gone) = (udp("10.99.0.1:53"), udp_server("127.0.0.1"));
+    plane.apply(&service(vip, &[gone]));
+    let socket = udp_socket(gone);
+    socket.connect(address(vip)).unwrap();
+    let all = caps::read(None, CapSet::Effective).unwrap();
+    let few = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    caps::set(None, CapSet::Effective, &few.into_iter().collect()).unwrap();
+    let failures = plane.ebpf.apply(&[&Op::DelServer(vip, gone)]);
+    let finished = plane.ebpf.finish_pass(true);
+    caps::set(None, CapSet::Effective, &all).unwrap();
+    assert!(failures.is_empty(), "{failures:?}");
+    finished.unwrap();
+    assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+}
+
 /// What l4lbd-networks(7) says of errors, each by the call that comes first after the end.
 pub fn of_connected_udp_is_told_as_the_manual_says() {
     use ErrorKind::ConnectionAborted;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use l4lbd::dataplane::connects::Connects;
+use l4lbd::dataplane::connects::{Connects, Ejected, Remembered};
 use l4lbd::dataplane::ebpf::{Ejection, Options};
 use l4lbd::dataplane::{Op, RealServer, ServiceKey};
 
@@ -42,6 +42,15 @@ pub fn a_server_that_refuses() {
     plane.apply(&service(vip, &servers));
     assert_eq!(refusals(vip, 400), 3, "of 400 connects");
     assert_eq!(seen(&plane, vip, dead).begun, 3);
+    // It is told, and of this server alone.
+    let told = plane.ebpf.seen().unwrap();
+    let ejected: Vec<_> = told.ejected.iter().collect();
+    let [((of_vip, server), Ejected { namespaces: 1, left_ms })] = ejected.as_slice() else {
+        panic!("{ejected:?}")
+    };
+    assert_eq!((*of_vip, *server), (vip, dead));
+    assert!((3_000_000..=3_600_000).contains(left_ms), "{left_ms}");
+    assert_eq!(told.remembered, Some(Remembered { used: 1, limit: 8192 }));
     // It is decided in the kernel, so a restart changes nothing.
     plane.ebpf = l4lbd::dataplane::ebpf::Ebpf::open(&plane.options).unwrap();
     assert_eq!(refusals(vip, 100), 0);

@@ -137,7 +137,12 @@ fn types_are_those_of_the_compiled_program() {
     assert_eq!(structs["datagram"], layout_of!(ConnectedDatagram { cookie, id, zero }));
     assert_eq!(structs["listing"], layout_of!(Listing { skipped, found, all }));
     assert_eq!(structs["failures"], layout_of!(Failures { failed, begun }));
-    assert_eq!((structs["client"].size, structs["troubles"].size), (32, size_of::<Troubles>()));
+    assert_eq!(structs["client"], layout_of!(ClientKey { namespace, vip, zero }));
+    assert_eq!(structs["troubles"], layout_of!(Troubles { failing }));
+    assert_eq!(
+        structs["failing"],
+        layout_of!(troubles::FailingServer { server, stay, failures, ejections, until, trial, failed })
+    );
     assert_eq!(
         structs["connects"],
         layout_of!(ServerConnects { begun, established, refused, timed_out, retransmissions, vip })
