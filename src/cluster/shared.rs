@@ -522,6 +522,11 @@ impl<K> SharedSet<K> {
         self.0.is_empty()
     }
 
+    /// Returns true if both are copies of one set that has not changed since.
+    pub fn is_copy(&self, other: &Self) -> bool {
+        self.0.is_copy(&other.0)
+    }
+
     /// Iterates in the order of the members.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &K> {
         self.0.keys()
