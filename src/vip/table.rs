@@ -625,6 +625,7 @@ impl<'a> TableBuilder<'a> {
         // Most ports are called alike, and the sets would take as much room as the backends.
         let mut known: BTreeSet<Arc<BTreeSet<String>>> = BTreeSet::new();
         for vip in vips.values_mut() {
+            vip.backends.shrink();
             match known.get(&vip.port_names) {
                 Some(names) => vip.port_names = Arc::clone(names),
                 None => drop(known.insert(Arc::clone(&vip.port_names))),
