@@ -738,6 +738,21 @@ impl Planner {
     }
 }
 
+#[cfg(test)]
+impl Planner {
+    /// Leaves a service out of the plan, as a defect would that comes of following changes.
+    pub fn lose_service(&mut self) {
+        let plan = Arc::make_mut(&mut self.plan);
+        let first = plan.desired.services.keys().next().copied();
+        if let Some(key) = first {
+            plan.desired.services.remove(&key);
+            plan.project(&[key].into());
+        }
+        plan.revision += 1;
+        self.has_followed = true;
+    }
+}
+
 /// Table and plan of one moment, which followed changes of the cluster. A copy that shares all large parts with the
 /// planner's own: changes that come meanwhile wait for nothing, and make no difference to it.
 #[derive(Debug)]
