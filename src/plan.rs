@@ -34,7 +34,7 @@ use jiff::Timestamp;
 
 use crate::cluster::belief::{Accepted, HoldReason, SyncState};
 use crate::cluster::claims::{Holder, Place, TasksByAgent, holders};
-use crate::cluster::{SharedSet, Snapshot, Task, TaskKey};
+use crate::cluster::{SharedMap, SharedSet, Snapshot, Task, TaskKey};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
 use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
@@ -86,7 +86,7 @@ pub struct Planner {
     pub persisted: Tracked<Persisted>,
     cluster: Option<ClusterView>,
     /// Last tenants of VIPs, which may be vacant.
-    owners: BTreeMap<VipKey, Tenants>,
+    owners: SharedMap<VipKey, Tenants>,
     drain: Drain,
     claims: ClaimMemory,
     /// Services that the kernel held at the start, until documents have told everything.
@@ -226,7 +226,7 @@ impl Planner {
             settings,
             persisted: Tracked::new(persisted),
             cluster: None,
-            owners: BTreeMap::new(),
+            owners: SharedMap::default(),
             drain: Drain::default(),
             claims: ClaimMemory::default(),
             adopted: None,
@@ -785,6 +785,21 @@ impl Planner {
         let plan = Arc::make_mut(&mut self.plan);
         // Connections end without an event, so they are counted again and again while servers leave.
         plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
+    }
+}
+
+#[cfg(test)]
+impl Planner {
+    /// Leaves a service out of the plan, as a defect would that comes of following changes.
+    pub fn lose_service(&mut self) {
+        let plan = Arc::make_mut(&mut self.plan);
+        let first = plan.desired.services.keys().next().copied();
+        if let Some(key) = first {
+            plan.desired.services.remove(&key);
+            plan.project(&[key].into());
+        }
+        plan.revision += 1;
+        self.has_followed = true;
     }
 }
 

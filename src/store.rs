@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::cluster::Snapshot;
 use crate::cluster::belief::Holds;
+use crate::cluster::{SharedMap, Snapshot};
 use crate::dataplane::ServiceKey;
 use crate::marathon::MarathonMemory;
 use crate::units::steady::{Moment, Shift};
@@ -61,7 +61,7 @@ pub struct Persisted {
     /// VIPs with the time since when they have no backend; `None` while one has some, or while tasks for it
     /// start.
     #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
-    pub vips: BTreeMap<VipKey, Option<Timestamp>>,
+    pub vips: SharedMap<VipKey, Option<Timestamp>>,
     /// Earliest known registration of each framework: with a new master all of them register anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registered: BTreeMap<String, Timestamp>,
@@ -389,7 +389,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<Moment>), Unus
 
 /// Keys of a JSON object can only be strings.
 fn as_list<S: Serializer>(
-    vips: &BTreeMap<VipKey, Option<Timestamp>>,
+    vips: &SharedMap<VipKey, Option<Timestamp>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(vips.iter().map(|(vip, since)| Entry { vip: vip.clone(), vacant_since: *since }))
@@ -397,7 +397,7 @@ fn as_list<S: Serializer>(
 
 fn from_list<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<BTreeMap<VipKey, Option<Timestamp>>, D::Error> {
+) -> Result<SharedMap<VipKey, Option<Timestamp>>, D::Error> {
     let entries = Vec::<Entry>::deserialize(deserializer)?;
     Ok(entries.into_iter().map(|entry| (entry.vip, entry.vacant_since)).collect())
 }
@@ -494,7 +494,7 @@ mod tests {
         let vacant = r#"{"version":1,"content":{"leases4":{},"leases6":{},"vips":[{"host":{"named":"web.marathon"},
             "protocol":"tcp","port":80,"vacant_since":"2026-11-26T12:00:00Z"}]}}"#;
         fs::write(directory.path().join(LEASES), vacant).unwrap();
-        let since = store.leases().unwrap().vips.into_values().next().unwrap();
+        let since = *store.leases().unwrap().vips.values().next().unwrap();
         assert_eq!(since.unwrap().to_string(), "2026-11-26T12:00:00Z");
         assert_eq!((store.deadlines().unwrap(), store.marathon().unwrap()), (Deadlines::default(), None));
     }

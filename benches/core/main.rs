@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use l4lbd::cluster::belief::{Accepted, SyncState};
-use l4lbd::cluster::{Protocol, Snapshot};
+use l4lbd::cluster::{Protocol, SharedMap, Snapshot};
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
@@ -139,7 +139,7 @@ mod allocation {
     fn all_known(bencher: Bencher<'_, '_>) {
         let (mut memory, range6) = (Persisted::default(), AddressRange::DCOS_V6);
         let table = VipTable::new(&SNAPSHOT, &LabelPolicy::default());
-        let owners = BTreeMap::new();
+        let owners = SharedMap::default();
         bencher.bench_local(move || {
             assign_addresses(&mut memory, &table, &AddressRange::DCOS_V4, &range6, None, &owners)
         });

@@ -222,7 +222,8 @@ fn changes() {
         let mut rounds: Vec<f64> = (0..51u32)
             .map(|round| {
                 let (key, _) = programmed(round * 7 % names);
-                desired.services.get_mut(&key).unwrap().port_names = [format!("port{round}")].into();
+                let programmed = Arc::make_mut(desired.services.get_mut(&key).unwrap());
+                programmed.port_names = Arc::new([format!("port{round}")].into());
                 let started = Instant::now();
                 let changes = published.follow(&desired, &[]);
                 zone = zone.with_changes(2 + round, &changes.removed, &changes.added);
@@ -244,7 +245,7 @@ fn programmed(number: u32) -> (ServiceKey, Programmed) {
         vip: VipKey { host: Host::Named(name(number)), protocol: Protocol::Tcp, port: 80 },
         scheduling: Scheduling { scheduler: "wlc".to_owned(), flags: 0 },
         servers: SharedMap::default(),
-        port_names: ["http".to_owned()].into(),
+        port_names: Arc::new(["http".to_owned()].into()),
     };
     (key, programmed)
 }

@@ -83,6 +83,13 @@ impl<K, V> SharedMap<K, V> {
         *self = Self::default();
     }
 
+    /// Gives back the room that chunks have for more entries, as far as no copy has them as well.
+    pub fn shrink(&mut self) {
+        let Some(chunks) = Arc::get_mut(&mut self.chunks) else { return };
+        chunks.iter_mut().filter_map(Arc::get_mut).for_each(Vec::shrink_to_fit);
+        chunks.shrink_to_fit();
+    }
+
     /// Returns true if both are copies of one map that has not changed since.
     pub fn is_copy(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.chunks, &other.chunks)
@@ -520,6 +527,11 @@ impl<K> SharedSet<K> {
     /// Returns true without any member.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns true if both are copies of one set that has not changed since.
+    pub fn is_copy(&self, other: &Self) -> bool {
+        self.0.is_copy(&other.0)
     }
 
     /// Iterates in the order of the members.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::desired::Sources;
 use super::shares::divide;
+use crate::cluster::SharedMap;
 use crate::dataplane::Node;
 use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
@@ -24,35 +25,49 @@ pub fn forget(
     now: Timestamp,
     linger: Duration,
 ) {
-    persisted.vips.retain(|key, since| {
+    // What a VIP's entry becomes, or `None` if it is forgotten.
+    let next = |key: &VipKey, since: Option<Timestamp>| {
         // A VIP that serves again starts anew: its time without backends is forgotten.
         if table.vips.contains_key(key) {
-            *since = None;
-            return true;
+            return Some(None);
         }
         if key.literal().is_some_and(&refuses) {
-            return false;
+            return None;
         }
         // Tasks that are being started will serve the VIP, so its time does not run.
         if table.awaited.contains(key) {
-            *since = None;
-            return true;
+            return Some(None);
         }
         // The first pass without backends starts the time, later ones leave it.
-        let since = *since.get_or_insert(now);
-        Duration::try_from(now.duration_since(since)).unwrap_or_default() <= linger
-    });
+        let since = since.unwrap_or(now);
+        let is_kept = Duration::try_from(now.duration_since(since)).unwrap_or_default() <= linger;
+        is_kept.then_some(Some(since))
+    };
+    // Only those that differ are touched: the rest stays shared with what is on disk.
+    let all = persisted.vips.iter().map(|(key, since)| (key, *since, next(key, *since)));
+    let changed: Vec<(VipKey, Option<Option<Timestamp>>)> = all
+        .filter(|(_, since, next)| *next != Some(*since))
+        .map(|(key, _, next)| (key.clone(), next))
+        .collect();
+    for (key, next) in changed {
+        match next {
+            Some(since) => drop(persisted.vips.insert(key, since)),
+            None => drop(persisted.vips.remove(&key)),
+        }
+    }
 }
 
 /// Notes which VIPs there are, and whose they are: a VIP that loses its tasks is that of its last ones. Returns
 /// those that have lost all backends but are not forgotten yet.
 pub fn remember(
     persisted: &mut Persisted,
-    owners: &mut BTreeMap<VipKey, Tenants>,
+    owners: &mut SharedMap<VipKey, Tenants>,
     table: &VipTable,
 ) -> BTreeSet<VipKey> {
     for (key, vip) in &table.vips {
-        persisted.vips.insert(key.clone(), None);
+        if persisted.vips.get(key) != Some(&None) {
+            persisted.vips.insert(key.clone(), None);
+        }
         note_owners(owners, key, vip);
     }
     owners.retain(|key, _| persisted.vips.contains_key(key));
@@ -60,12 +75,11 @@ pub fn remember(
 }
 
 /// Notes whose a VIP is.
-pub fn note_owners(owners: &mut BTreeMap<VipKey, Tenants>, key: &VipKey, vip: &Vip) {
+pub fn note_owners(owners: &mut SharedMap<VipKey, Tenants>, key: &VipKey, vip: &Vip) {
     let Some(tenants) = &vip.tenants else { return };
-    // Looked up first: most VIPs are known, and their keys need not be copied.
-    match owners.get_mut(key) {
-        Some(known) => known.clone_from(tenants),
-        None => drop(owners.insert(key.clone(), tenants.clone())),
+    // Looked up first: most VIPs are known as they are, and nothing need be copied.
+    if owners.get(key) != Some(tenants) {
+        owners.insert(key.clone(), tenants.clone());
     }
 }
 
@@ -78,7 +92,7 @@ pub fn assign(
     range4: &AddressRange,
     range6: &AddressRange,
     literals: Option<AddressRange>,
-    owners: &BTreeMap<VipKey, Tenants>,
+    owners: &SharedMap<VipKey, Tenants>,
 ) -> Vec<String> {
     // A name that is beyond its app's share gives its address up at once: it is needed by one within its share.
     let beyond4 = beyond_share(persisted, table, owners, range4, literals);
@@ -156,7 +170,7 @@ pub fn room(range: &AddressRange, literals: Option<&AddressRange>) -> usize {
 fn beyond_share(
     persisted: &Persisted,
     table: &VipTable,
-    owners: &BTreeMap<VipKey, Tenants>,
+    owners: &SharedMap<VipKey, Tenants>,
     range: &AddressRange,
     literals: Option<AddressRange>,
 ) -> BTreeSet<String> {

@@ -158,7 +158,6 @@ fn backend(last: &Services, key: &ServiceKey, address: &SocketAddr) -> Backend {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
@@ -191,7 +190,7 @@ mod tests {
         let vip = VipKey { host: Host::Literal(VIP), protocol: Protocol::Tcp, port: 80 };
         let servers = servers.iter().map(ready).collect();
         let programmed =
-            Programmed { vip, scheduling: scheduling("wlc"), servers, port_names: BTreeSet::new() };
+            Programmed { vip, scheduling: scheduling("wlc"), servers, port_names: Arc::default() };
         Desired { services: [(KEY, programmed.into())].into(), ..Desired::default() }
     }
 

@@ -4,7 +4,6 @@
 //! Addresses of the ranges have their rule in [`super::addresses`].
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use jiff::Timestamp;
 use super::addresses::room;
 use super::desired::{Desired, DesiredSettings, Programmed, Services};
 use super::shares::{SharedUse, divide, is_ample};
-use crate::cluster::Skipped;
+use crate::cluster::{SharedMap, Skipped};
 use crate::dataplane::{PlaneBounds, ServiceKey};
 use crate::store::Persisted;
 use crate::vip::alloc::AddressRange;
@@ -85,7 +84,7 @@ impl Bounds {
         &self,
         table: &VipTable,
         persisted: &mut Persisted,
-        owners: &BTreeMap<VipKey, Tenants>,
+        owners: &SharedMap<VipKey, Tenants>,
     ) -> Option<(VipTable, usize)> {
         let is_vacant = |key: &VipKey| !table.vips.contains_key(key);
         let of_vacant = persisted.vips.iter().filter(|(key, _)| is_vacant(key));
@@ -158,7 +157,7 @@ impl Bounds {
         used: Used,
         desired: &Desired,
         persisted: &Persisted,
-        owners: &BTreeMap<VipKey, Tenants>,
+        owners: &SharedMap<VipKey, Tenants>,
     ) -> Vec<SharedUse> {
         let unknown = Tenants::default();
         let vips = persisted.vips.keys().map(|key| owners.get(key).unwrap_or(&unknown));

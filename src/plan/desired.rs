@@ -65,7 +65,7 @@ pub struct Programmed {
     /// differ from the one that other nodes use. Usually those of the table, and shared with it.
     pub servers: SharedMap<SocketAddr, Backend>,
     /// Names of the task ports that serve the VIP, as written.
-    pub port_names: BTreeSet<String>,
+    pub port_names: Arc<BTreeSet<String>>,
 }
 
 impl Programmed {

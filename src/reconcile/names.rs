@@ -84,6 +84,8 @@ fn is_same(service: &NamedService, name: &str, programmed: &Programmed) -> bool 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -106,7 +108,7 @@ mod tests {
                 vip: VipKey { host, protocol: Protocol::Tcp, port: *port },
                 scheduling: scheduling(),
                 servers: SharedMap::default(),
-                port_names: [format!("p{port_name}")].into(),
+                port_names: Arc::new([format!("p{port_name}")].into()),
             };
             (key, programmed.into())
         };

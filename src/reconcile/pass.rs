@@ -438,6 +438,8 @@ impl<D: DataPlane> Passes<D> {
         // What the kernel refused, or took against expectation, says that the book is wrong.
         let is_sound = report.error_count() == 0 && report.operations.iter().all(|op| actual.follow(op));
         if is_sound {
+            // Mostly all of it: kept once.
+            actual.state.services = actual.state.services.sharing(&plan.state.services);
             self.book = Some(actual);
         } else {
             self.progress.connections = actual.connections;

@@ -909,6 +909,41 @@ async fn a_change_of_the_cluster_reads_nothing() {
     assert!(bench.status().pass.repaired > 0);
 }
 
+/// Nothing waits for the comparison with the whole plan, and what it finds is mended without being asked for.
+#[tokio::test]
+async fn a_plan_that_is_wrong_is_mended_and_counted() {
+    let mut bench = Bench::new();
+    bench.learn(&keyed_document(&["/a:80", "/b:80"])).await;
+    let expected = bench.kernel().state.services.clone();
+    bench.reconciler.passes.planner.lose_service();
+    let readings = bench.kernel().readings;
+    bench.reconciler.pass(Cause::Audit).await;
+    assert_eq!(bench.kernel().state.services, expected);
+    assert_eq!(bench.kernel().readings, readings + 1, "the kernel is as it was read");
+    let status = bench.status();
+    assert_eq!((status.pass.defects, status.pass.repaired), (1, 0), "no other program is blamed");
+    assert_eq!(status.pass.change.unwrap().cause, Cause::Cluster);
+    bench.pass().await;
+    assert_eq!(bench.status().pass.defects, 1);
+    assert!(bench.status().warnings.iter().any(|warning| warning.contains("defect of l4lbd")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_mends_a_plan_that_an_audit_finds_wrong() {
+    let mut bench = Bench::new();
+    bench.learn(&keyed_document(&["/a:80", "/b:80"])).await;
+    bench.reconciler.passes.planner.lose_service();
+    let (_outside, inputs) = outside();
+    let shutdown = CancellationToken::new();
+    let Bench { reconciler, mut statuses, directory: _directory, .. } = bench;
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let mended = |status: &Arc<Status>| status.pass.defects == 1 && status.pass.operations > 0;
+    let status = statuses.wait_for(mended).await.unwrap().pass.clone();
+    assert_eq!(status.change.unwrap().cause, Cause::Cluster);
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_refused_operation_is_followed_by_a_reading() {
     let mut bench = Bench::new();

@@ -133,7 +133,7 @@ pub fn held_services<'d>(
 
 /// Returns a named service as DNS has it.
 pub fn named_service(name: &str, key: &ServiceKey, programmed: &Programmed) -> NamedService {
-    let names = programmed.port_names.clone();
+    let names = Arc::clone(&programmed.port_names);
     let port = Some(ServicePort { protocol: key.protocol, number: key.port, names });
     NamedService { name: name.to_owned(), address: key.address, port }
 }

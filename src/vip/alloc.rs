@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::reserved;
+use crate::cluster::SharedMap;
 
 mod phash;
 
@@ -148,29 +149,63 @@ impl From<AddressRange> for String {
 }
 
 /// The addresses of one family that names hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Leases(BTreeMap<String, IpAddr>);
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Held", into = "Held")]
+pub struct Leases {
+    held: Held,
+    /// Addresses of all names, and those that no name may have; from the first new name on.
+    taken: Option<Taken>,
+}
+
+/// Addresses by name.
+type Held = SharedMap<String, IpAddr>;
+
+impl From<Held> for Leases {
+    fn from(held: Held) -> Self {
+        Self { held, taken: None }
+    }
+}
+
+impl From<Leases> for Held {
+    fn from(leases: Leases) -> Self {
+        leases.held
+    }
+}
+
+/// Shares the addresses; what follows from them is found again if it is asked for.
+impl Clone for Leases {
+    fn clone(&self) -> Self {
+        self.held.clone().into()
+    }
+}
+
+impl PartialEq for Leases {
+    fn eq(&self, other: &Self) -> bool {
+        self.held == other.held
+    }
+}
+
+impl Eq for Leases {}
 
 impl Leases {
     /// The address that `name` holds.
     pub fn get(&self, name: &str) -> Option<IpAddr> {
-        self.0.get(name).copied()
+        self.held.get(name).copied()
     }
 
     /// Returns the number of names that hold one.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.held.len()
     }
 
     /// Returns true if no name holds one.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.held.is_empty()
     }
 
     /// Names with their addresses.
     pub fn iter(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.0.iter().map(|(name, address)| (name.as_str(), *address))
+        self.held.iter().map(|(name, address)| (name.as_str(), *address))
     }
 
     /// Gives an address of `range` to each name that has none, in the order of `names`, but none of
@@ -182,16 +217,19 @@ impl Leases {
         literals: impl IntoIterator<Item = AddressRange>,
     ) -> Vec<String> {
         // The usual pass brings no new name, and then the addresses in use need not be gone through.
-        let mut fresh = names.into_iter().filter(|name| !self.0.contains_key(*name)).peekable();
+        let Self { held, taken } = self;
+        let mut fresh = names.into_iter().filter(|name| !held.contains_key(*name)).peekable();
         if fresh.peek().is_none() {
             return Vec::new();
         }
-        let mut taken = Taken::default();
+        // Gone through for the first new name alone.
+        let taken = taken.get_or_insert_with(|| {
+            let mut taken = Taken::default();
+            held.values().for_each(|address| taken.insert(number(*address), number(*address)));
+            taken
+        });
         for part in literals.into_iter().filter(|part| range.covers(part)) {
             taken.insert(number(part.min), number(part.max));
-        }
-        for address in self.0.values().copied().filter(|address| range.contains(*address)) {
-            taken.insert(number(address), number(address));
         }
         // Added at the end, because the iterator over `names` still asks which of them have an address.
         let mut placed = BTreeMap::new();
@@ -209,13 +247,24 @@ impl Leases {
                 None => unplaced.push(name.to_owned()),
             }
         }
-        self.0.append(&mut placed);
+        self.held.extend(placed);
         unplaced
     }
 
     /// Takes the addresses of all names back that `keep` doesn't want.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.0.retain(|name, _| keep(name));
+        let gone: Vec<(String, IpAddr)> = self
+            .held
+            .iter()
+            .filter(|(name, _)| !keep(name))
+            .map(|(name, address)| (name.clone(), *address))
+            .collect();
+        for (name, address) in gone {
+            self.held.remove(&name);
+            if let Some(taken) = &mut self.taken {
+                taken.remove(number(address));
+            }
+        }
     }
 
     /// Drops what can't be held any more: addresses outside of `range` or in `literals`, and all but the
@@ -224,13 +273,15 @@ impl Leases {
         let mut seen = std::collections::BTreeSet::new();
         let is_allowed =
             |address| range.contains(address) && !literals.is_some_and(|literals| literals.contains(address));
-        self.0.retain(|_, address| is_allowed(*address) && seen.insert(*address));
+        self.held.retain(|_, address| is_allowed(*address) && seen.insert(*address));
+        // Of names that shared an address one may have gone.
+        self.taken = None;
     }
 }
 
 /// Addresses that are taken, as runs from the first to the last, so that a search steps over a
 /// crowded stretch at once.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Taken(BTreeMap<u128, u128>);
 
 impl Taken {
@@ -246,6 +297,18 @@ impl Taken {
             end = end.max(other_end);
         }
         self.0.insert(start, end);
+    }
+
+    /// Gives a number back.
+    fn remove(&mut self, number: u128) {
+        let Some(start) = self.run_start(number) else { return };
+        let Some(end) = self.0.remove(&start) else { return };
+        if start < number {
+            self.0.insert(start, number - 1);
+        }
+        if number < end {
+            self.0.insert(number + 1, end);
+        }
     }
 
     /// The first free number from `start` on, wrapping from the end of `range` to its beginning;

@@ -36,8 +36,9 @@ pub struct Vip {
     pub scheduler: Option<String>,
     /// Set when its connections should survive any idle time.
     pub sticky_idle: bool,
-    /// Names of the task ports that serve it, as written; DNS makes SRV records of them.
-    pub port_names: BTreeSet<String>,
+    /// Names of the task ports that serve it, as written; DNS makes SRV records of them. Shared by VIPs that have the
+    /// same.
+    pub port_names: Arc<BTreeSet<String>>,
     /// Apps that have tasks behind it; `None` without tasks.
     pub tenants: Option<Tenants>,
 }
@@ -499,7 +500,7 @@ impl<'a> TableBuilder<'a> {
         }
         // Looked up first: the tasks of a VIP have the same port name, and cloning it for each is in vain.
         if !vip.port_names.contains(&*port.name) {
-            vip.port_names.insert(port.name.to_string());
+            Arc::make_mut(&mut vip.port_names).insert(port.name.to_string());
         }
         let Some(options) = port.options.as_deref() else { return Ok(()) };
         match first {
@@ -621,6 +622,15 @@ impl<'a> TableBuilder<'a> {
         table.refuse_claims_to_kept(&mut vips, &mut awaited);
         awaited.retain(|key| !vips.contains_key(key));
         table.awaited = awaited.into_iter().collect();
+        // Most ports are called alike, and the sets would take as much room as the backends.
+        let mut known: BTreeSet<Arc<BTreeSet<String>>> = BTreeSet::new();
+        for vip in vips.values_mut() {
+            vip.backends.shrink();
+            match known.get(&vip.port_names) {
+                Some(names) => vip.port_names = Arc::clone(names),
+                None => drop(known.insert(Arc::clone(&vip.port_names))),
+            }
+        }
         table.vips = vips.into_iter().map(|(key, vip)| (key, Arc::new(vip))).collect();
         table.askers = askers.into_iter().map(|(host, tasks)| (host, tasks.into())).collect();
         table

@@ -1,10 +1,9 @@
 //! Tenants: whose tasks are behind a VIP or a backend.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use crate::cluster::shortened;
+use crate::cluster::{SharedSet, shortened};
 
 /// An app of a framework. Under Marathon all tasks are of one framework.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +29,7 @@ impl fmt::Display for Tenant {
 /// The tenants of one thing, mostly one; at least one, which may be unknown. Shared, because the tasks of an app
 /// have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenants(Arc<BTreeSet<Tenant>>);
+pub struct Tenants(SharedSet<Tenant>);
 
 impl Default for Tenants {
     fn default() -> Self {
@@ -41,7 +40,7 @@ impl Default for Tenants {
 
 impl From<Tenant> for Tenants {
     fn from(tenant: Tenant) -> Self {
-        Self(Arc::new(BTreeSet::from([tenant])))
+        Self(std::iter::once(tenant).collect())
     }
 }
 
@@ -54,13 +53,9 @@ impl Tenants {
     /// Adds the tenants of another thing.
     pub fn join(&mut self, other: &Self) {
         // The usual case copies nothing.
-        if Arc::ptr_eq(&self.0, &other.0) {
+        if self.0.is_copy(&other.0) {
             return;
         }
-        for tenant in other.iter() {
-            if !self.0.contains(tenant) {
-                Arc::make_mut(&mut self.0).insert(tenant.clone());
-            }
-        }
+        self.0.extend(other.iter().cloned());
     }
 }

@@ -392,12 +392,12 @@ impl Directory {
         self.tasks.get(entry.task)?.turned.as_deref()
     }
 
-    /// What entries are sorted by.
+    /// Key by which entries are sorted.
     fn by_label(&self, entry: &TaskEntry) -> (u32, &str, u32, Option<[u8; 5]>) {
         (entry.group, self.label(entry), entry.agent, self.task(entry).map(|task| task.hash))
     }
 
-    /// What entries of tasks that have a name as written are sorted by.
+    /// Key by which entries of tasks that have a name as written are sorted.
     fn by_written(&self, entry: &TaskEntry) -> (u32, Option<&str>, u32, Option<[u8; 5]>) {
         (entry.group, self.turned(entry), entry.agent, self.task(entry).map(|task| task.hash))
     }

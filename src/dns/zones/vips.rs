@@ -54,12 +54,12 @@ pub struct ServicePort {
     pub protocol: Protocol,
     pub number: u16,
     /// Names of the task ports that serve it, as written.
-    pub names: BTreeSet<String>,
+    pub names: Arc<BTreeSet<String>>,
 }
 
 impl From<(Protocol, u16)> for ServicePort {
     fn from((protocol, number): (Protocol, u16)) -> Self {
-        Self { protocol, number, names: BTreeSet::new() }
+        Self { protocol, number, names: Arc::default() }
     }
 }
 
@@ -82,6 +82,9 @@ impl NameRecords {
                 }
             }
             (Err(place), ZoneChange::Add) => {
+                // Most names have one record, and a list that grows as usual begins with room for four.
+                self.records.reserve_exact(1);
+                self.counts.reserve_exact(1);
                 self.records.insert(place, data);
                 self.counts.insert(place, 1);
             }
@@ -106,7 +109,7 @@ impl NameRecords {
 
 /// Names of an address, in order, with the number of services that each comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct ReverseNames(BTreeMap<Box<[u8]>, u32>);
+struct ReverseNames(Vec<(Box<[u8]>, u32)>);
 
 /// Direction of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl PartialEq for Zone {
         };
         let names = |zone: &Self| -> BTreeMap<IpAddr, Vec<Box<[u8]>>> {
             let names = |(address, names): (&IpAddr, &Arc<ReverseNames>)| {
-                (*address, names.0.keys().cloned().collect())
+                (*address, names.0.iter().map(|(name, _)| name.clone()).collect())
             };
             zone.reverse.iter().map(names).collect()
         };
@@ -238,8 +241,16 @@ impl Zone {
         // A name without a known port is still a name of its address.
         let mut names = self.reverse.remove(&service.address).unwrap_or_default();
         let counts = &mut Arc::make_mut(&mut names).0;
-        change.apply(counts.entry(owner.clone()).or_default());
-        counts.retain(|_, count| *count > 0);
+        match (counts.binary_search_by(|(name, _)| name.cmp(&owner)), change) {
+            (Ok(place), _) => counts.get_mut(place).into_iter().for_each(|(_, count)| change.apply(count)),
+            (Err(place), ZoneChange::Add) => {
+                // An address mostly has one name.
+                counts.reserve_exact(1);
+                counts.insert(place, (owner.clone(), 1));
+            }
+            (Err(_), ZoneChange::Remove) => {}
+        }
+        counts.retain(|(_, count)| *count > 0);
         if !counts.is_empty() {
             self.reverse.insert(service.address, names);
         }
@@ -321,7 +332,7 @@ impl Zone {
 
     /// The names of an address, relative.
     pub fn names(&self, address: IpAddr) -> impl Iterator<Item = &[u8]> {
-        self.reverse.get(&address).into_iter().flat_map(|names| names.0.keys()).map(|name| &**name)
+        self.reverse.get(&address).into_iter().flat_map(|names| &names.0).map(|(name, _)| &**name)
     }
 
     /// True if any address from `first` to `last` has a name.

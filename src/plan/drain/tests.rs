@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
@@ -35,7 +34,7 @@ fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
     let mut desired = Desired::default();
     desired.services.insert(
         key(protocol),
-        Programmed { vip, scheduling: scheduling(), servers, port_names: BTreeSet::new() }.into(),
+        Programmed { vip, scheduling: scheduling(), servers, port_names: Arc::default() }.into(),
     );
     desired
 }

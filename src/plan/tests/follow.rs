@@ -127,6 +127,7 @@ impl Node {
             assert!(*names || before == names_of(&plan.desired.services));
         }
         self.planner.renew_warnings(&actual.node);
+        assert!(self.planner.check(&actual, now).is_none_or(PlanCheck::is_right));
         plan = Arc::clone(&self.planner.plan);
         assert_eq!(plan.desired, expected.desired);
         assert_eq!(plan.state, expected.state);
@@ -261,4 +262,58 @@ fn a_change_is_followed_up_to_three_quarters_of_what_is_shared() {
             assert_eq!(change_with(few + 1), Reach::Everything, "{tight:?}");
         }
     }
+}
+
+/// Three VIPs, of which one has followed a change.
+fn followed() -> (Node, BTreeMap<u8, FollowedTask>) {
+    let mut node = Node::new(EbpfPlane::CAPABILITIES, Tight::default());
+    let mut tasks: BTreeMap<u8, FollowedTask> =
+        [(0, (0, 0, 1, 0)), (1, (3, 1, 1, 0)), (2, (5, 2, 1, 0))].into();
+    node.learn(&Arc::new(document_of(&tasks)), at(0));
+    tasks.get_mut(&0).unwrap().3 = 64;
+    assert!(matches!(node.learn(&Arc::new(document_of(&tasks)), at(1)), Reach::Services { .. }));
+    // The comparison of `learn` has been made.
+    node.planner.has_followed = true;
+    (node, tasks)
+}
+
+#[test]
+fn a_table_or_a_plan_that_is_wrong_is_found_and_made_anew() {
+    let lose_server = |planner: &mut Planner| {
+        let vips = &mut planner.cluster.as_mut().unwrap().table.vips;
+        let key = vips.keys().next().unwrap().clone();
+        vips.remove(&key);
+    };
+    for lose in [lose_server, Planner::lose_service] {
+        let (mut node, _) = followed();
+        let actual = node.kernel.read_now();
+        let right = Arc::clone(&node.planner.plan);
+        lose(&mut node.planner);
+        let check = node.planner.check(&actual, at(2)).unwrap();
+        assert!(!check.is_right());
+        node.planner.begin_anew();
+        let (plan, reach) = node.planner.plan_on(&actual, at(2)).unwrap();
+        assert_eq!((&plan.desired, &plan.state, reach), (&right.desired, &right.state, Reach::Everything));
+        assert!(node.planner.check(&actual, at(2)).is_none(), "it was just made");
+    }
+}
+
+/// Counts what is copied rather than time: nothing of the size of the cluster when a comparison begins, and one part
+/// of each map when a change comes meanwhile.
+#[test]
+fn changes_go_on_while_a_plan_is_compared() {
+    let (mut node, mut tasks) = followed();
+    let actual = node.kernel.read_now();
+    let check = node.planner.check(&actual, at(2)).unwrap();
+    let vips = |planner: &Planner| planner.cluster.as_ref().unwrap().table.vips.clone();
+    assert!(Arc::ptr_eq(&check.planner.plan, &node.planner.plan));
+    assert!(vips(&check.planner).is_copy(&vips(&node.planner)));
+    assert!(check.actual.state.services.is_copy(&actual.state.services));
+    tasks.get_mut(&0).unwrap().3 = 0;
+    assert!(matches!(node.learn(&Arc::new(document_of(&tasks)), at(3)), Reach::Services { .. }));
+    // What did not change is still there once.
+    let (before, after) = (vips(&check.planner), vips(&node.planner));
+    let shared = before.iter().filter(|(key, vip)| after.get(key).is_some_and(|now| Arc::ptr_eq(vip, now)));
+    assert_eq!((shared.count(), before.len()), (2, 3));
+    assert!(check.is_right(), "it is about the moment at which it began");
 }

@@ -116,7 +116,7 @@ fn every_collision_scenario_of_the_peer() {
                 let name = vip_name(mapping.label.as_deref().unwrap(), mapping.framework.as_deref().unwrap());
                 expected.entry(name).or_insert(mapping.ip);
             }
-            assert_eq!(leases.0, expected, "{}", scenario.title);
+            assert_eq!(leases.held, expected.into_iter().collect(), "{}", scenario.title);
         }
     }
 }
@@ -178,14 +178,37 @@ proptest! {
         let excluded = [AddressRange { min: Ipv4Addr::new(10, 0, 0, avoid.0).into(), max: Ipv4Addr::new(10, 0, 0, avoid.0.max(avoid.1)).into() }];
         let mut leases = Leases::default();
         leases.assign(&range, names.iter().map(String::as_str), excluded);
-        let before: BTreeMap<String, IpAddr> = leases.0.clone();
+        let before = leases.held.clone();
         leases.assign(&range, more.iter().map(String::as_str), excluded);
         for (name, address) in &before {
             prop_assert_eq!(leases.get(name), Some(*address));
         }
-        let distinct: BTreeSet<IpAddr> = leases.0.values().copied().collect();
-        prop_assert_eq!(distinct.len(), leases.0.len());
+        let distinct: BTreeSet<IpAddr> = leases.held.values().copied().collect();
+        prop_assert_eq!(distinct.len(), leases.held.len());
         prop_assert!(distinct.iter().all(|a| range.contains(*a) && !excluded[0].contains(*a)));
+    }
+
+    /// What is known of taken addresses follows what is given and taken back.
+    #[test]
+    fn addresses_are_those_that_are_found_by_going_through_all(
+        steps in prop::collection::vec(
+            (prop::collection::btree_set("[a-z]{1,2}\\.m", 0..20), "[a-z]"), 1..12),
+        literals in prop::option::of(0u8..32),
+    ) {
+        let range = range("10.0.0.0-10.0.0.63");
+        let literals = literals.map(|first| AddressRange {
+            min: Ipv4Addr::new(10, 0, 0, first).into(),
+            max: Ipv4Addr::new(10, 0, 0, first + 7).into(),
+        });
+        let mut leases = Leases::default();
+        for (names, gone) in steps {
+            let names = || names.iter().map(String::as_str);
+            // A copy knows nothing of what is taken.
+            let mut anew = leases.clone();
+            prop_assert_eq!(leases.assign(&range, names(), literals), anew.assign(&range, names(), literals));
+            prop_assert_eq!(&leases, &anew);
+            leases.retain(|name| !name.starts_with(&gone));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn service(name: &str, address: &str, port: Option<(Protocol, u16)>) -> NamedSer
 
 /// A service on a TCP port that task ports of these names serve.
 fn named(name: &str, address: &str, number: u16, names: &[&str]) -> NamedService {
-    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    let names = Arc::new(names.iter().map(|name| (*name).to_owned()).collect());
     let port = Some(ServicePort { names, ..ServicePort::from((Tcp, number)) });
     NamedService { port, ..service(name, address, None) }
 }
@@ -204,7 +204,7 @@ fn any_service() -> impl Strategy<Value = NamedService> {
         port: port.map(|(tcp, number, names)| ServicePort {
             protocol: if tcp { Tcp } else { Udp },
             number,
-            names: names.into_iter().map(str::to_owned).collect(),
+            names: Arc::new(names.into_iter().map(str::to_owned).collect()),
         }),
     })
 }
