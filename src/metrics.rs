@@ -1,7 +1,7 @@
 //! Counters that any thread adds to, and their form for Prometheus.
 //!
 //! What belongs here: counters and histograms without locks ([`histogram`]), and the writer of families, which knows
-//! each by its [`Family`]. What is counted is decided where it happens: `source::metrics`, `dns::metrics` and
+//! each by its [`Family`]; those with very many samples have a writer of their own ([`bulk`]). What is counted is decided where it happens: `source::metrics`, `dns::metrics` and
 //! `reconcile::metrics` each keep what they know, and implement [`Collect`]. [`crate::exporter`] puts them together.
 //!
 //! A family is declared once, as a constant: name, type, labels and meaning are what is exported, and what
@@ -19,7 +19,10 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+pub mod bulk;
 pub mod histogram;
+
+use bulk::{Bulk, LabelText};
 
 /// Type of the samples of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +155,15 @@ impl Format {
 /// Writer of families.
 pub struct Writer<'w, 'e> {
     encoder: &'w mut DescriptorEncoder<'e>,
-    /// Receives each family that is written.
-    seen: &'w mut Vec<Family>,
+    written: &'w mut Written,
+}
+
+/// What is written beside the library's text.
+#[derive(Debug)]
+struct Written {
+    /// Families in their order.
+    seen: Vec<Family>,
+    bulk: Bulk,
 }
 
 /// Writer of the samples of a family.
@@ -172,7 +182,7 @@ impl Writer<'_, '_> {
         family: Family,
         write: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        self.seen.push(family);
+        self.written.seen.push(family);
         let kind = match family.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
@@ -183,6 +193,12 @@ impl Writer<'_, '_> {
         let help = format!("{}.", family.help);
         let encoder = self.encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
         write(&mut Samples { encoder, labels: family.labels })
+    }
+
+    /// Writes a family of counters or gauges with very many samples, after all other families.
+    pub fn bulk<'l>(&mut self, family: Family, samples: impl Iterator<Item = (&'l LabelText, u64)>) {
+        self.written.seen.push(family);
+        self.written.bulk.family(family, samples);
     }
 
     /// Writes a counter without labels.
@@ -289,7 +305,7 @@ impl Samples<'_> {
 /// Parts of an exposition, with the families that were written.
 struct Parts {
     collect: Vec<Arc<dyn Collect>>,
-    seen: Mutex<Vec<Family>>,
+    written: Mutex<Written>,
 }
 
 impl fmt::Debug for Parts {
@@ -300,8 +316,8 @@ impl fmt::Debug for Parts {
 
 impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut writer = Writer { encoder: &mut encoder, seen: &mut seen };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = Writer { encoder: &mut encoder, written: &mut written };
         self.collect.iter().try_for_each(|part| part.collect(&mut writer))
     }
 }
@@ -311,16 +327,24 @@ impl Collector for Parts {
 /// # Errors
 /// When a part fails.
 pub fn write(parts: Vec<Arc<dyn Collect>>, format: Format) -> Result<(String, Vec<Family>), fmt::Error> {
-    let parts = Arc::new(Parts { collect: parts, seen: Mutex::default() });
+    let written = || Written { seen: Vec::new(), bulk: Bulk::new(format) };
+    let parts = Arc::new(Parts { collect: parts, written: Mutex::new(written()) });
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Arc::clone(&parts)));
     let mut text = String::new();
     match format {
         Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
-        Format::OpenMetrics => text::encode(&mut text, &registry)?,
+        Format::OpenMetrics => text::encode_registry(&mut text, &registry)?,
     }
-    let seen = std::mem::take(&mut *parts.seen.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((text, seen))
+    let mut guard = parts.written.lock().unwrap_or_else(PoisonError::into_inner);
+    let Written { seen, bulk } = std::mem::replace(&mut *guard, written());
+    // The longer one takes the shorter one in.
+    let mut whole = bulk.into_text();
+    whole.insert_str(0, &text);
+    if format == Format::OpenMetrics {
+        text::encode_eof(&mut whole)?;
+    }
+    Ok((whole, seen))
 }
 
 #[cfg(test)]
@@ -370,6 +394,45 @@ mod tests {
                 ["x_received_bytes_total", "x_age_seconds", "x_used", "x_took_seconds", "x_build_info"]
             );
             assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+        }
+    }
+
+    /// The same families by the library, or in bulk.
+    struct Many(bool);
+
+    impl Collect for Many {
+        fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+            const VALUES: [&str; 4] = ["plain", "q\"uote", "line\nend", "back\\slash é"];
+            for family in [
+                Family::counter("x_sent_bytes", &["vip", "direction"], "Bytes"),
+                Family::gauge("x_used", &["vip", "direction"], "Use"),
+                Family::gauge("x_none", &["vip", "direction"], "Nothing"),
+            ] {
+                let values = VALUES.iter().filter(|_| family.name != "x_none").zip(0..);
+                if self.0 {
+                    let labels = |vip| LabelText::new([("vip", vip)]).with("direction", "in");
+                    let samples: Vec<(LabelText, u64)> =
+                        values.map(|(vip, number)| (labels(*vip), number * 1_000_000_007)).collect();
+                    writer.bulk(family, samples.iter().map(|(labels, number)| (labels, *number)));
+                } else {
+                    writer.family(family, |samples| {
+                        values.into_iter().try_for_each(|(vip, number)| match family.kind {
+                            Kind::Counter => samples.counter([vip, "in"], number * 1_000_000_007),
+                            _ => samples.number([vip, "in"], number * 1_000_000_007),
+                        })
+                    })?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bulk_is_what_the_library_writes() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let [(by_library, seen), (in_bulk, same)] =
+                [false, true].map(|is_bulk| write(vec![Arc::new(Many(is_bulk))], format).unwrap());
+            assert_eq!((in_bulk, same), (by_library, seen));
         }
     }
 

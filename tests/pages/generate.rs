@@ -122,7 +122,7 @@ fn group(name: &str) -> &'static str {
         ("l4lbd_source_interval", "Sources"),
         ("l4lbd_vip_", "Each VIP"),
         ("l4lbd_backend_", "Each backend"),
-        ("l4lbd_detailed", "Each backend"),
+        ("l4lbd_detailed", "All VIPs together"),
         ("l4lbd_connect", "All VIPs together"),
         ("l4lbd_syn", "All VIPs together"),
         ("l4lbd_vips", "All VIPs together"),

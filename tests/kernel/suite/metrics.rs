@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{tests, web};
 use crate::toolkit::await_some;
-use crate::toolkit::helper::Transport::Tcp;
+use crate::toolkit::helper::Outcome;
 use crate::toolkit::lab::Lab;
 use crate::toolkit::state::State;
 
@@ -47,7 +47,7 @@ fn used(run: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     ensure!(value(&lab, "l4lbd_vip_ready_backends", "tcp")? == Some(2), "{}", lab.l4lbd(&["metrics"])?);
     ensure!(value(&lab, "l4lbd_backend_weight", web::FIRST)? == Some(1), "{}", lab.l4lbd(&["metrics"])?);
     for _ in 0..MADE {
-        lab.agent.reach(Tcp, vip)?;
+        ensure!(matches!(lab.agent.dial(vip)?, Outcome::Answered { .. }), "{vip} does not answer");
     }
     run(&lab)
 }
