@@ -1,15 +1,15 @@
 //! Counters that any thread adds to, and their form for Prometheus.
 //!
 //! What belongs here: counters and histograms without locks ([`histogram`]), and the writer of families, which knows
-//! each by its [`Family`]; those with very many samples have a writer of their own ([`bulk`]). What is counted is decided where it happens: `source::metrics`, `dns::metrics` and
-//! `reconcile::metrics` each keep what they know, and implement [`Collect`]. [`crate::exporter`] puts them together.
+//! each by its [`Family`]; those with very many samples have a writer of their own ([`bulk`]). What is counted is
+//! decided where it happens: `source::metrics`, `dns::metrics` and `reconcile::metrics` each keep what they know, and
+//! implement [`Collect`]. The exporter puts them together.
 //!
 //! A family is declared once, as a constant: name, type, labels and meaning are what is exported, and what
 //! l4lbd-metrics(7) says. Names follow the guide of Prometheus: base units, `_total` for counters only.
 
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -17,112 +17,16 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, prometheus_text, text,
 };
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 pub mod bulk;
+mod counter;
+mod family;
 pub mod histogram;
 
 use bulk::{Bulk, LabelText};
-
-/// Type of the samples of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A number that only grows while the program runs.
-    Counter,
-    /// A number that goes up and down.
-    Gauge,
-    /// Counts by size.
-    Histogram,
-    /// Texts as labels of a sample that is always 1.
-    Info,
-}
-
-/// Declaration of metrics of one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
-    /// Name without the suffix of its type, such as `_total`.
-    pub name: &'static str,
-    pub kind: Kind,
-    /// Names of the labels, in their order.
-    pub labels: &'static [&'static str],
-    /// Meaning in one or two sentences, the last without its full stop.
-    pub help: &'static str,
-}
-
-impl Family {
-    /// Declares a counter.
-    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Counter, labels, help }
-    }
-
-    /// Declares a gauge.
-    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Gauge, labels, help }
-    }
-
-    /// Declares a histogram.
-    pub const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Histogram, labels, help }
-    }
-
-    /// Declares a sample that tells texts.
-    pub const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Info, labels, help }
-    }
-
-    /// Returns the name under which Prometheus has the samples; of a histogram, what comes before its suffixes.
-    pub fn exposed(&self) -> String {
-        match self.kind {
-            Kind::Counter => format!("{}_total", self.name),
-            Kind::Info => format!("{}_info", self.name),
-            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
-        }
-    }
-
-    /// Returns the name without its unit, and the unit.
-    fn parts(&self) -> (&'static str, Option<Unit>) {
-        for (suffix, unit) in [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)] {
-            if let Some(name) = self.name.strip_suffix(suffix) {
-                return (name, Some(unit));
-            }
-        }
-        (self.name, None)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Info => "info",
-        })
-    }
-}
-
-/// Number that threads add to.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub fn add(&self, number: u64) {
-        // Nothing else is ordered by it, and a scrape may be a moment late.
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+pub use counter::Counter;
+pub use family::{Family, Format, Kind};
 
 /// Something that has metrics to tell.
 pub trait Collect: Send + Sync {
@@ -131,25 +35,6 @@ pub trait Collect: Send + Sync {
     /// # Errors
     /// When the writer fails.
     fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result;
-}
-
-/// Text form of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text format of Prometheus, version 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-impl Format {
-    /// Returns the media type of an answer in this form.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
 }
 
 /// Writer of families.

@@ -4,7 +4,7 @@
 //! pieces, which takes some 0.5 µs for a sample; here the labels of a VIP are text that is made once, and all of it
 //! takes some 0.1 µs for a sample. A test compares the two byte by byte.
 
-use super::{Family, Format, Kind};
+use super::family::{Family, Format, Kind};
 
 /// Text of the labels of a sample, without braces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
