@@ -104,10 +104,11 @@ fn metrics() -> String {
         }
         let labels = match family.labels {
             [] => String::new(),
-            labels => format!(" {{{}}}", labels.join(", ")),
+            labels => format!("{{{}}} ", labels.join(", ")),
         };
-        let tag = format!("{} \" ({}){labels}\"", escaped(&family.exposed()), family.kind);
-        text += &format!(".TP\n.BR {tag}\n{}", paragraph(&escaped(family.help)));
+        let tag = format!("{} \" ({})\"", escaped(&family.exposed()), family.kind);
+        let help = escaped(&format!("{labels}{}", family.help));
+        text += &format!(".TP\n.BR {tag}\n{}", paragraph(&help));
     }
     text
 }

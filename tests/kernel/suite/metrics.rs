@@ -59,9 +59,9 @@ fn new_connections_are_counted() -> Result<()> {
 fn packets_and_bytes_are_counted() -> Result<()> {
     used(|lab| {
         for direction in ["direction=\"in\"", "direction=\"out\""] {
-            // A handshake, some text and an end.
-            await_value(lab, "l4lbd_vip_packets_total", direction, |packets| packets >= 4 * MADE)?;
-            await_value(lab, "l4lbd_vip_bytes_total", direction, |bytes| bytes >= 4 * 40 * MADE)?;
+            // At least a part of the handshake and one more, in which text or an end is.
+            await_value(lab, "l4lbd_vip_packets_total", direction, |packets| packets >= 2 * MADE)?;
+            await_value(lab, "l4lbd_vip_bytes_total", direction, |bytes| bytes >= 2 * 40 * MADE)?;
         }
         Ok(())
     })
