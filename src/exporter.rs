@@ -1,7 +1,7 @@
 //! Metrics of the whole daemon, put together when a program asks for them.
 //!
 //! What belongs here: one scrape (this file), the figures of VIPs and backends ([`table`]) with the choice of those
-//! whose backends are told ([`mod@choice`]), what the status has ([`mod@overview`]), and the process ([`process`]).
+//! whose backends are told ([`mod@choice`]), what the status has (`overview`), and the process (`process`).
 //! What others count is only written here.
 //!
 //! A scrape makes no pass. The figures of VIPs come from the reconciler in pages, each of which takes less than a
