@@ -1,7 +1,7 @@
 //! Metrics of the whole daemon, put together when a program asks for them.
 //!
 //! What belongs here: one scrape (this file), the figures of VIPs and backends ([`table`]) with the choice of those
-//! whose backends are told ([`mod@choice`]), what the status has ([`mod@overview`]), and the process ([`process`]).
+//! whose backends are told ([`mod@choice`]), what the status has (`overview`), and the process (`process`).
 //! What others count is only written here.
 //!
 //! A scrape makes no pass. The figures of VIPs come from the reconciler in pages, each of which takes less than a
@@ -33,7 +33,7 @@ use crate::reconcile::figures::{FigurePage, PAGE, Wanted};
 use crate::reconcile::metrics::PassMetrics;
 use crate::source::metrics::SourceMetrics;
 use crate::status::Status;
-use choice::choose;
+use choice::Choice;
 use overview::Overview;
 use process::Process;
 use table::Table;
@@ -122,6 +122,7 @@ struct Last {
     taken: Option<Taken>,
     /// Figures of the last scrape to which the reconciler gave them.
     table: Arc<Table>,
+    choice: Choice,
 }
 
 /// A scrape that others may have as well.
@@ -219,7 +220,7 @@ impl Shared {
     /// Takes all figures as they are now.
     async fn take(&self, last: &mut Last) -> Result<Vec<Arc<dyn Collect>>, Error> {
         // Without an answer in time, the figures of the last scrape stay, with their time.
-        if let Some(table) = self.table().await? {
+        if let Some(table) = self.table(last).await? {
             last.table = Arc::new(table);
         }
         let status = self.statuses.borrow().clone();
@@ -229,7 +230,7 @@ impl Shared {
     }
 
     /// Asks the reconciler for all VIPs and the backends of some, and the kernel for its counters.
-    async fn table(&self) -> Result<Option<Table>, Error> {
+    async fn table(&self, last: &mut Last) -> Result<Option<Table>, Error> {
         let mut vips = Vec::new();
         let mut next = None;
         let (read_at, leases) = loop {
@@ -241,7 +242,10 @@ impl Shared {
                 break (read_at, leases);
             }
         };
-        let chosen = choose(&vips, self.settings.detailed);
+        if !last.choice.is_of(&vips) {
+            last.choice = Choice::new(&vips, self.settings.detailed);
+        }
+        let chosen = &last.choice.chosen;
         let mut detailed = Vec::with_capacity(chosen.len());
         for keys in chosen.chunks(PAGE) {
             let wanted = Wanted::Backends(Arc::new(keys.to_vec()));

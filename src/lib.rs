@@ -161,6 +161,14 @@
 //!   pass, otherwise `events/recorder.rs::note` where it happens
 //! - `systemd/man/l4lbd.8`: the section EVENTS, where a test misses it
 //!
+//! **A metric**:
+//!
+//! - `source/metrics.rs`, `dns/metrics.rs`, `reconcile/metrics.rs`: a [`metrics::Family`] and its samples, where it
+//!   is known; `exporter/table.rs` for a figure of VIPs, `exporter/overview.rs` for one of the status
+//! - `tests/pages/generate.rs::group`: the heading under which l4lbd-metrics(7) has it, which `L4LBD_WRITE=1 cargo
+//!   test --test pages` writes
+//! - `systemd/monitoring/grafana.json`, `systemd/monitoring/l4lbd.rules.yml`: a panel, or an alert with its test
+//!
 //! **A figure about passes**:
 //!
 //! - `status/pass.rs::PassReport`: one field; `reconcile/pass.rs::pass` fills it in

@@ -1,15 +1,15 @@
 //! Counters that any thread adds to, and their form for Prometheus.
 //!
 //! What belongs here: counters and histograms without locks ([`histogram`]), and the writer of families, which knows
-//! each by its [`Family`]. What is counted is decided where it happens: `source::metrics`, `dns::metrics` and
-//! `reconcile::metrics` each keep what they know, and implement [`Collect`]. [`crate::exporter`] puts them together.
+//! each by its [`Family`]; those with very many samples have a writer of their own ([`bulk`]). What is counted is
+//! decided where it happens: `source::metrics`, `dns::metrics` and `reconcile::metrics` each keep what they know, and
+//! implement [`Collect`]. The exporter puts them together.
 //!
 //! A family is declared once, as a constant: name, type, labels and meaning are what is exported, and what
 //! l4lbd-metrics(7) says. Names follow the guide of Prometheus: base units, `_total` for counters only.
 
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -17,109 +17,16 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, prometheus_text, text,
 };
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
+pub mod bulk;
+mod counter;
+mod family;
 pub mod histogram;
 
-/// Type of the samples of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A number that only grows while the program runs.
-    Counter,
-    /// A number that goes up and down.
-    Gauge,
-    /// Counts by size.
-    Histogram,
-    /// Texts as labels of a sample that is always 1.
-    Info,
-}
-
-/// Declaration of metrics of one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
-    /// Name without the suffix of its type, such as `_total`.
-    pub name: &'static str,
-    pub kind: Kind,
-    /// Names of the labels, in their order.
-    pub labels: &'static [&'static str],
-    /// Meaning in one or two sentences, the last without its full stop.
-    pub help: &'static str,
-}
-
-impl Family {
-    /// Declares a counter.
-    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Counter, labels, help }
-    }
-
-    /// Declares a gauge.
-    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Gauge, labels, help }
-    }
-
-    /// Declares a histogram.
-    pub const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Histogram, labels, help }
-    }
-
-    /// Declares a sample that tells texts.
-    pub const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Info, labels, help }
-    }
-
-    /// Returns the name under which Prometheus has the samples; of a histogram, what comes before its suffixes.
-    pub fn exposed(&self) -> String {
-        match self.kind {
-            Kind::Counter => format!("{}_total", self.name),
-            Kind::Info => format!("{}_info", self.name),
-            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
-        }
-    }
-
-    /// Returns the name without its unit, and the unit.
-    fn parts(&self) -> (&'static str, Option<Unit>) {
-        for (suffix, unit) in [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)] {
-            if let Some(name) = self.name.strip_suffix(suffix) {
-                return (name, Some(unit));
-            }
-        }
-        (self.name, None)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Info => "info",
-        })
-    }
-}
-
-/// Number that threads add to.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub fn add(&self, number: u64) {
-        // Nothing else is ordered by it, and a scrape may be a moment late.
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use bulk::{Bulk, LabelText};
+pub use counter::Counter;
+pub use family::{Family, Format, Kind};
 
 /// Something that has metrics to tell.
 pub trait Collect: Send + Sync {
@@ -130,30 +37,18 @@ pub trait Collect: Send + Sync {
     fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result;
 }
 
-/// Text form of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text format of Prometheus, version 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-impl Format {
-    /// Returns the media type of an answer in this form.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
 /// Writer of families.
 pub struct Writer<'w, 'e> {
     encoder: &'w mut DescriptorEncoder<'e>,
-    /// Receives each family that is written.
-    seen: &'w mut Vec<Family>,
+    written: &'w mut Written,
+}
+
+/// What is written beside the library's text.
+#[derive(Debug)]
+struct Written {
+    /// Families in their order.
+    seen: Vec<Family>,
+    bulk: Bulk,
 }
 
 /// Writer of the samples of a family.
@@ -172,7 +67,7 @@ impl Writer<'_, '_> {
         family: Family,
         write: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        self.seen.push(family);
+        self.written.seen.push(family);
         let kind = match family.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
@@ -183,6 +78,12 @@ impl Writer<'_, '_> {
         let help = format!("{}.", family.help);
         let encoder = self.encoder.encode_descriptor(name, &help, unit.as_ref(), kind)?;
         write(&mut Samples { encoder, labels: family.labels })
+    }
+
+    /// Writes a family of counters or gauges with very many samples, after all other families.
+    pub fn bulk<'l>(&mut self, family: Family, samples: impl Iterator<Item = (&'l LabelText, u64)>) {
+        self.written.seen.push(family);
+        self.written.bulk.family(family, samples);
     }
 
     /// Writes a counter without labels.
@@ -289,7 +190,7 @@ impl Samples<'_> {
 /// Parts of an exposition, with the families that were written.
 struct Parts {
     collect: Vec<Arc<dyn Collect>>,
-    seen: Mutex<Vec<Family>>,
+    written: Mutex<Written>,
 }
 
 impl fmt::Debug for Parts {
@@ -300,8 +201,8 @@ impl fmt::Debug for Parts {
 
 impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut writer = Writer { encoder: &mut encoder, seen: &mut seen };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = Writer { encoder: &mut encoder, written: &mut written };
         self.collect.iter().try_for_each(|part| part.collect(&mut writer))
     }
 }
@@ -311,16 +212,24 @@ impl Collector for Parts {
 /// # Errors
 /// When a part fails.
 pub fn write(parts: Vec<Arc<dyn Collect>>, format: Format) -> Result<(String, Vec<Family>), fmt::Error> {
-    let parts = Arc::new(Parts { collect: parts, seen: Mutex::default() });
+    let written = || Written { seen: Vec::new(), bulk: Bulk::new(format) };
+    let parts = Arc::new(Parts { collect: parts, written: Mutex::new(written()) });
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Arc::clone(&parts)));
     let mut text = String::new();
     match format {
         Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
-        Format::OpenMetrics => text::encode(&mut text, &registry)?,
+        Format::OpenMetrics => text::encode_registry(&mut text, &registry)?,
     }
-    let seen = std::mem::take(&mut *parts.seen.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((text, seen))
+    let mut guard = parts.written.lock().unwrap_or_else(PoisonError::into_inner);
+    let Written { seen, bulk } = std::mem::replace(&mut *guard, written());
+    // The longer one takes the shorter one in.
+    let mut whole = bulk.into_text();
+    whole.insert_str(0, &text);
+    if format == Format::OpenMetrics {
+        text::encode_eof(&mut whole)?;
+    }
+    Ok((whole, seen))
 }
 
 #[cfg(test)]
@@ -370,6 +279,45 @@ mod tests {
                 ["x_received_bytes_total", "x_age_seconds", "x_used", "x_took_seconds", "x_build_info"]
             );
             assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+        }
+    }
+
+    /// The same families by the library, or in bulk.
+    struct Many(bool);
+
+    impl Collect for Many {
+        fn collect(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+            const VALUES: [&str; 4] = ["plain", "q\"uote", "line\nend", "back\\slash é"];
+            for family in [
+                Family::counter("x_sent_bytes", &["vip", "direction"], "Bytes"),
+                Family::gauge("x_used", &["vip", "direction"], "Use"),
+                Family::gauge("x_none", &["vip", "direction"], "Nothing"),
+            ] {
+                let values = VALUES.iter().filter(|_| family.name != "x_none").zip(0..);
+                if self.0 {
+                    let labels = |vip| LabelText::new([("vip", vip)]).with("direction", "in");
+                    let samples: Vec<(LabelText, u64)> =
+                        values.map(|(vip, number)| (labels(*vip), number * 1_000_000_007)).collect();
+                    writer.bulk(family, samples.iter().map(|(labels, number)| (labels, *number)));
+                } else {
+                    writer.family(family, |samples| {
+                        values.into_iter().try_for_each(|(vip, number)| match family.kind {
+                            Kind::Counter => samples.counter([vip, "in"], number * 1_000_000_007),
+                            _ => samples.number([vip, "in"], number * 1_000_000_007),
+                        })
+                    })?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bulk_is_what_the_library_writes() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let [(by_library, seen), (in_bulk, same)] =
+                [false, true].map(|is_bulk| write(vec![Arc::new(Many(is_bulk))], format).unwrap());
+            assert_eq!((in_bulk, same), (by_library, seen));
         }
     }
 

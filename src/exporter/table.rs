@@ -1,6 +1,6 @@
 //! Metrics of VIPs and their backends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -10,8 +10,9 @@ use crate::cluster::{Protocol, shortened};
 use crate::dataplane::ServiceKey;
 use crate::dataplane::connects::{Connects, LatencyClass};
 use crate::dataplane::traffic::Traffic;
+use crate::metrics::bulk::LabelText;
 use crate::metrics::histogram::Counts;
-use crate::metrics::{Collect, Family, Samples, Writer};
+use crate::metrics::{Collect, Family, Writer};
 use crate::reconcile::figures::{BackendFigures, VipFigures};
 use crate::status::text::escape::escaped;
 
@@ -123,31 +124,19 @@ pub struct Table {
     pub taken_at: Option<Timestamp>,
 }
 
-/// Texts of the labels of a VIP.
-struct VipLabels {
-    vip: String,
-    protocol: &'static str,
-    address: String,
-}
-
-impl VipLabels {
-    fn of(vip: &VipFigures) -> Self {
-        let key = &vip.key;
-        let text = match &vip.name {
-            // Names are made of letters, digits, dots and dashes, but nothing here depends on it.
-            Some(name) => format!("{}:{}", escaped(&shortened(name.clone())), key.port),
-            None => SocketAddr::new(key.address, key.port).to_string(),
-        };
-        let protocol = match key.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        Self { vip: text, protocol, address: key.address.to_string() }
-    }
-
-    fn values(&self) -> [&str; 3] {
-        [&self.vip, self.protocol, &self.address]
-    }
+/// Returns the labels of a VIP.
+fn labels(vip: &VipFigures) -> LabelText {
+    let key = &vip.key;
+    let text = match &vip.name {
+        // Names are made of letters, digits, dots and dashes, but nothing here depends on it.
+        Some(name) => format!("{}:{}", escaped(&shortened(name.clone())), key.port),
+        None => SocketAddr::new(key.address, key.port).to_string(),
+    };
+    let protocol = match key.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    LabelText::new([("vip", &text), ("protocol", protocol), ("address", &key.address.to_string())])
 }
 
 /// Returns the ended ones of connects by their outcome.
@@ -171,16 +160,21 @@ impl Collect for Table {
         })?;
         writer.gauge(READ_AT, timestamp(self.read_at))?;
         writer.gauge(TAKEN_AT, timestamp(self.taken_at))?;
-        self.collect_vips(writer)?;
+        writer.gauge(DETAILED, self.taken_at.map(|_| self.detailed.len() as f64))?;
         self.collect_totals(writer)?;
-        self.collect_backends(writer)
+        self.collect_vips(writer);
+        self.collect_backends(writer);
+        Ok(())
     }
 }
 
 impl Table {
-    fn collect_vips(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
-        let labels: Vec<VipLabels> = self.vips.iter().map(VipLabels::of).collect();
-        let vips = || labels.iter().map(VipLabels::values).zip(&self.vips);
+    fn collect_vips(&self, writer: &mut Writer<'_, '_>) {
+        let labels: Vec<LabelText> = self.vips.iter().map(labels).collect();
+        let vips = || labels.iter().zip(&self.vips);
+        writer.bulk(ALL, vips().map(|(labels, vip)| (labels, vip.all as u64)));
+        writer.bulk(READY, vips().map(|(labels, vip)| (labels, vip.ready as u64)));
+        writer.bulk(ACTIVE, vips().map(|(labels, vip)| (labels, vip.connections.active.into())));
         // Both are in the order of their keys.
         let mut counted = self.traffic.iter().flatten().peekable();
         let traffic: Vec<Option<Traffic>> = self
@@ -191,46 +185,32 @@ impl Table {
                 counted.next_if(|(key, _)| **key == vip.key).map(|(_, traffic)| *traffic)
             })
             .collect();
-        writer.family(ALL, |samples| {
-            vips().try_for_each(|(labels, vip)| samples.number(labels, vip.all as u64))
-        })?;
-        writer.family(READY, |samples| {
-            vips().try_for_each(|(labels, vip)| samples.number(labels, vip.ready as u64))
-        })?;
-        writer.family(ACTIVE, |samples| {
-            vips().try_for_each(|(labels, vip)| samples.number(labels, vip.connections.active.into()))
-        })?;
-        writer.family(CONNECTIONS, |samples| {
-            for ((labels, vip), traffic) in vips().zip(&traffic) {
-                let connects = vip.connects.as_ref().map(|connects| connects.connects.begun);
-                let number = traffic.map(|traffic| traffic.connections).or(connects);
-                number.map_or(Ok(()), |number| samples.counter(labels, number))?;
-            }
-            Ok(())
-        })?;
-        let mut directions = |family, numbers: fn(&Traffic) -> [u64; 2]| {
-            writer.family(family, |samples| {
-                for (([vip, protocol, address], _), traffic) in vips().zip(&traffic) {
-                    let numbers = traffic.as_ref().map(numbers);
-                    for (direction, number) in ["in", "out"].into_iter().zip(numbers.into_iter().flatten()) {
-                        samples.counter([vip, protocol, address, direction], number)?;
-                    }
-                }
-                Ok(())
-            })
+        let connections = vips().zip(&traffic).filter_map(|((labels, vip), traffic)| {
+            let connects = vip.connects.as_ref().map(|connects| connects.connects.begun);
+            Some((labels, traffic.map(|traffic| traffic.connections).or(connects)?))
+        });
+        writer.bulk(CONNECTIONS, connections);
+        let direction = |name| labels.iter().map(move |labels| labels.with("direction", name));
+        let both: Vec<(LabelText, LabelText)> = match &self.traffic {
+            Some(_) => direction("in").zip(direction("out")).collect(),
+            None => Vec::new(),
         };
-        directions(PACKETS, |traffic| [traffic.in_packets, traffic.out_packets])?;
-        directions(BYTES, |traffic| [traffic.in_bytes, traffic.out_bytes])?;
-        writer.family(CONNECTS, |samples| {
-            for ([vip, protocol, address], figures) in vips() {
-                for connects in figures.connects.iter() {
-                    for (outcome, number) in outcomes(&connects.connects) {
-                        samples.counter([vip, protocol, address, outcome], number)?;
-                    }
-                }
-            }
-            Ok(())
-        })
+        let mut directions = |family, numbers: fn(&Traffic) -> [u64; 2]| {
+            let samples = both.iter().zip(&traffic).flat_map(|((input, output), traffic)| {
+                let numbers = traffic.as_ref().map(numbers);
+                [input, output].into_iter().zip(numbers.into_iter().flatten())
+            });
+            writer.bulk(family, samples);
+        };
+        directions(PACKETS, |traffic| [traffic.in_packets, traffic.out_packets]);
+        directions(BYTES, |traffic| [traffic.in_bytes, traffic.out_bytes]);
+        let connects: Vec<(LabelText, u64)> = vips()
+            .filter_map(|(labels, vip)| Some((labels, outcomes(&vip.connects.as_ref()?.connects))))
+            .flat_map(|(labels, outcomes)| {
+                outcomes.map(|(outcome, number)| (labels.with("outcome", outcome), number))
+            })
+            .collect();
+        writer.bulk(CONNECTS, connects.iter().map(|(labels, number)| (labels, *number)));
     }
 
     fn collect_totals(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
@@ -246,65 +226,47 @@ impl Table {
         })
     }
 
-    fn collect_backends(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
-        let backends: Vec<(VipLabels, Vec<(String, &BackendFigures)>)> = self
+    fn collect_backends(&self, writer: &mut Writer<'_, '_>) {
+        let backends: Vec<(LabelText, &BackendFigures)> = self
             .detailed
             .iter()
-            .map(|vip| {
-                let backends = vip.backends.iter().map(|backend| (backend.address.to_string(), backend));
-                (VipLabels::of(vip), backends.collect())
+            .flat_map(|vip| {
+                let labels = labels(vip);
+                vip.backends
+                    .iter()
+                    .map(move |backend| (labels.with("backend", &backend.address.to_string()), backend))
             })
             .collect();
-        let each =
-            |samples: &mut Samples<'_>,
-             write: &dyn Fn(&mut Samples<'_>, [&str; 4], &BackendFigures) -> fmt::Result| {
-                for (labels, backends) in &backends {
-                    let [vip, protocol, address] = labels.values();
-                    for (backend, figures) in backends {
-                        write(samples, [vip, protocol, address, backend], figures)?;
-                    }
-                }
-                Ok(())
-            };
-        let chosen: BTreeSet<&ServiceKey> = self.detailed.iter().map(|vip| &vip.key).collect();
-        let others: Vec<&VipFigures> = self.vips.iter().filter(|vip| !chosen.contains(&vip.key)).collect();
-        let other = [OTHER, "", "", OTHER];
-        writer.gauge(DETAILED, self.taken_at.map(|_| self.detailed.len() as f64))?;
-        writer.family(WEIGHT, |samples| {
-            each(samples, &|samples, labels, figures| samples.number(labels, figures.weight.into()))
-        })?;
-        writer.family(BACKEND_ACTIVE, |samples| {
-            each(samples, &|samples, labels, figures| {
-                samples.number(labels, figures.connections.active.into())
-            })?;
-            let sum = others.iter().map(|vip| u64::from(vip.connections.active)).sum();
-            if others.is_empty() { Ok(()) } else { samples.number(other, sum) }
-        })?;
-        writer.family(BACKEND_INACTIVE, |samples| {
-            each(samples, &|samples, labels, figures| {
-                samples.number(labels, figures.connections.inactive.into())
-            })?;
-            let sum = others.iter().map(|vip| u64::from(vip.connections.inactive)).sum();
-            if others.is_empty() { Ok(()) } else { samples.number(other, sum) }
-        })?;
-        writer.family(BACKEND_CONNECTS, |samples| {
-            each(samples, &|samples, [vip, protocol, address, backend], figures| {
-                for connects in figures.connects.iter() {
-                    for (outcome, number) in outcomes(connects) {
-                        samples.counter([vip, protocol, address, backend, outcome], number)?;
-                    }
-                }
-                Ok(())
-            })?;
-            let mut sum = Connects::default();
-            let seen: Vec<&Connects> =
-                others.iter().filter_map(|vip| Some(&vip.connects.as_ref()?.connects)).collect();
-            seen.iter().for_each(|connects| sum += **connects);
-            let outcomes = outcomes(&sum).into_iter().filter(|_| !seen.is_empty());
-            outcomes
-                .into_iter()
-                .try_for_each(|(outcome, number)| samples.counter([OTHER, "", "", OTHER, outcome], number))
-        })
+        let backends = || backends.iter().map(|(labels, figures)| (labels, *figures));
+        // Both are in the order of their keys.
+        let mut chosen = self.detailed.iter().map(|vip| vip.key).peekable();
+        let is_other = |vip: &&VipFigures| {
+            while chosen.next_if(|key| *key < vip.key).is_some() {}
+            chosen.peek() != Some(&vip.key)
+        };
+        let others: Vec<&VipFigures> = self.vips.iter().filter(is_other).collect();
+        let other = LabelText::new([("vip", OTHER), ("protocol", ""), ("address", ""), ("backend", OTHER)]);
+        let sum = |count: fn(&VipFigures) -> u32| {
+            let sum = others.iter().map(|vip| u64::from(count(vip))).sum();
+            (!others.is_empty()).then_some((&other, sum))
+        };
+        writer.bulk(WEIGHT, backends().map(|(labels, figures)| (labels, figures.weight.into())));
+        let active = backends().map(|(labels, figures)| (labels, figures.connections.active.into()));
+        writer.bulk(BACKEND_ACTIVE, active.chain(sum(|vip| vip.connections.active)));
+        let inactive = backends().map(|(labels, figures)| (labels, figures.connections.inactive.into()));
+        writer.bulk(BACKEND_INACTIVE, inactive.chain(sum(|vip| vip.connections.inactive)));
+        let mut total: Option<Connects> = None;
+        for connects in others.iter().filter_map(|vip| vip.connects.as_ref()) {
+            *total.get_or_insert_default() += connects.connects;
+        }
+        let each = backends().filter_map(|(labels, figures)| Some((labels, figures.connects?)));
+        let connects: Vec<(LabelText, u64)> = each
+            .chain(total.map(|total| (&other, total)))
+            .flat_map(|(labels, connects)| {
+                outcomes(&connects).map(|(outcome, number)| (labels.with("outcome", outcome), number))
+            })
+            .collect();
+        writer.bulk(BACKEND_CONNECTS, connects.iter().map(|(labels, number)| (labels, *number)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Counter;
+use super::counter::Counter;
 
 /// Times, counted by their length.
 ///

@@ -104,10 +104,11 @@ fn metrics() -> String {
         }
         let labels = match family.labels {
             [] => String::new(),
-            labels => format!(" {{{}}}", labels.join(", ")),
+            labels => format!("{{{}}} ", labels.join(", ")),
         };
-        let tag = format!("{} \" ({}){labels}\"", escaped(&family.exposed()), family.kind);
-        text += &format!(".TP\n.BR {tag}\n{}", paragraph(&escaped(family.help)));
+        let tag = format!("{} \" ({})\"", escaped(&family.exposed()), family.kind);
+        let help = escaped(&format!("{labels}{}", family.help));
+        text += &format!(".TP\n.BR {tag}\n{}", paragraph(&help));
     }
     text
 }
@@ -122,7 +123,7 @@ fn group(name: &str) -> &'static str {
         ("l4lbd_source_interval", "Sources"),
         ("l4lbd_vip_", "Each VIP"),
         ("l4lbd_backend_", "Each backend"),
-        ("l4lbd_detailed", "Each backend"),
+        ("l4lbd_detailed", "All VIPs together"),
         ("l4lbd_connect", "All VIPs together"),
         ("l4lbd_syn", "All VIPs together"),
         ("l4lbd_vips", "All VIPs together"),

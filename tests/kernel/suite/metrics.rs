@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{tests, web};
 use crate::toolkit::await_some;
-use crate::toolkit::helper::Transport::Tcp;
+use crate::toolkit::helper::Outcome;
 use crate::toolkit::lab::Lab;
 use crate::toolkit::state::State;
 
@@ -47,7 +47,7 @@ fn used(run: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     ensure!(value(&lab, "l4lbd_vip_ready_backends", "tcp")? == Some(2), "{}", lab.l4lbd(&["metrics"])?);
     ensure!(value(&lab, "l4lbd_backend_weight", web::FIRST)? == Some(1), "{}", lab.l4lbd(&["metrics"])?);
     for _ in 0..MADE {
-        lab.agent.reach(Tcp, vip)?;
+        ensure!(matches!(lab.agent.dial(vip)?, Outcome::Answered { .. }), "{vip} does not answer");
     }
     run(&lab)
 }
@@ -59,9 +59,9 @@ fn new_connections_are_counted() -> Result<()> {
 fn packets_and_bytes_are_counted() -> Result<()> {
     used(|lab| {
         for direction in ["direction=\"in\"", "direction=\"out\""] {
-            // A handshake, some text and an end.
-            await_value(lab, "l4lbd_vip_packets_total", direction, |packets| packets >= 4 * MADE)?;
-            await_value(lab, "l4lbd_vip_bytes_total", direction, |bytes| bytes >= 4 * 40 * MADE)?;
+            // At least a part of the handshake and one more, in which text or an end is.
+            await_value(lab, "l4lbd_vip_packets_total", direction, |packets| packets >= 2 * MADE)?;
+            await_value(lab, "l4lbd_vip_bytes_total", direction, |bytes| bytes >= 2 * 40 * MADE)?;
         }
         Ok(())
     })
