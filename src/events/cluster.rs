@@ -131,10 +131,7 @@ fn tasks(before: &Snapshot, after: &Snapshot, feed: &Feed) -> Vec<Happening> {
     let listed = changed.iter().zip(admitted).filter(|(_, admitted)| *admitted);
     let mut happened: Vec<Happening> =
         listed.filter_map(|(change, _)| task(change, (before, after), feed)).collect();
-    if left_out > 0 {
-        let text = format!("{left_out} more tasks changed in this document, which are not listed");
-        happened.push(Happening::new(EventKind::LeftOut, text));
-    }
+    happened.extend(Happening::left_out(left_out, "tasks changed"));
     happened
 }
 
