@@ -100,10 +100,11 @@ impl<D: DataPlane> Reconciler<D> {
     pub fn new(
         dataplane: D,
         settings: ReconcilerSettings,
-        saver: Saver,
+        mut saver: Saver,
         (persisted, drains): (Persisted, Vec<KeptDrain>),
         outputs: Outputs,
     ) -> Self {
+        outputs.events.unused().into_iter().for_each(|error| saver.add_unused(error.to_owned()));
         let observer = Observer::new(outputs.events.clone(), &drains);
         let publisher = Publisher::new(settings.publisher, dataplane.choice(), outputs);
         let mut planner = Planner::new(settings.planner, persisted);

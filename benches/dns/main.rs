@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use l4lbd::cluster::registry::{Described, NamedPort, RegisteredTask};
-use l4lbd::cluster::{Agent, Protocol, Snapshot, TaskKey, TaskRegistry};
+use l4lbd::cluster::{Agent, Protocol, SharedMap, Snapshot, TaskKey, TaskRegistry};
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::{Scheduling, ServiceKey};
 use l4lbd::dns::protocol::message::{ResponseKind, Transport, respond};
 use l4lbd::dns::publisher;
-use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::server::rules::{ClientRule, ServiceRules};
 use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::Directory;
 use l4lbd::dns::zones::catalog::Catalog;
@@ -88,8 +88,11 @@ fn serve(address: &str, names: u32) {
             metrics: std::sync::Arc::default(),
             catalogs,
             nodes,
-            clients: vec![ClientRule::Node],
-            forwarder: None,
+            rules: watch::Sender::new(Arc::new(ServiceRules {
+                clients: vec![ClientRule::Node],
+                forwarder: None,
+            }))
+            .subscribe(),
             usage: UsageRegistry::default(),
         };
         listener.serve(serving, CancellationToken::new()).await.unwrap();
@@ -239,7 +242,7 @@ fn changes() {
     }
 }
 
-fn programmed(number: u32) -> (ServiceKey, Programmed) {
+fn programmed(number: u32) -> (ServiceKey, Arc<Programmed>) {
     let key = ServiceKey { protocol: Protocol::Tcp, address: address(number).into(), port: 80 };
     let programmed = Programmed {
         vip: VipKey { host: Host::Named(name(number)), protocol: Protocol::Tcp, port: 80 },
@@ -247,7 +250,7 @@ fn programmed(number: u32) -> (ServiceKey, Programmed) {
         servers: SharedMap::default(),
         port_names: Arc::new(["http".to_owned()].into()),
     };
-    (key, programmed)
+    (key, Arc::new(programmed))
 }
 
 fn median(figures: &mut [f64]) -> f64 {

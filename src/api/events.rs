@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::Access;
+use crate::cluster::shortened;
 use crate::events::recorder::Selected;
 use crate::events::{Event, EventFilter};
 use crate::reconcile::Question;
@@ -80,7 +81,8 @@ fn wishes(query: &str) -> Result<(EventFilter, Option<String>, bool), String> {
                 filter.after = Some(value.parse().map_err(|_| format!("{value:?} is no id of an event"))?)
             }
             VIP => vip = Some(value.into_owned()),
-            TASK => filter.task = Some(value.into_owned()),
+            // As events have it.
+            TASK => filter.task = Some(shortened(value.into_owned())),
             WAIT => waits = true,
             _ => {
                 return Err(format!(
@@ -153,6 +155,9 @@ mod tests {
         assert_eq!(filter.since.unwrap().to_string(), "2026-11-27T03:00:00Z");
         assert_eq!((filter.after, filter.task.as_deref()), (Some(7), Some("t")));
         assert!(vip.as_deref() == Some("w*eb") && waits);
+        let long = "t".repeat(500);
+        let (filter, ..) = wishes(&format!("task={long}")).unwrap();
+        assert_eq!(filter.task, Some(shortened(long)));
         assert!(wishes("since=yesterday").unwrap_err().contains("\"yesterday\" is no time"));
         assert!(wishes("after=x").unwrap_err().contains("no id"));
         assert!(wishes("what=x").unwrap_err().contains("unknown parameter \"what\""));

@@ -46,10 +46,13 @@ pub fn changes(before: &Feed, after: &Feed) -> Vec<Happening> {
 
 /// Returns the document that a feed comes from, in words.
 fn document(feed: &Feed, snapshot: &Snapshot) -> String {
-    let place = if feed.place.is_empty() { "the state of an earlier run" } else { &feed.place };
+    let place = match feed.place.as_str() {
+        "" => "state of an earlier run".to_owned(),
+        place => format!("document of {place}"),
+    };
     match &snapshot.master {
-        Some(master) => format!("document of {place}, master {}", master.id),
-        None => format!("document of {place}"),
+        Some(master) => format!("{place}, master {}", master.id),
+        None => place,
     }
 }
 
@@ -128,10 +131,7 @@ fn tasks(before: &Snapshot, after: &Snapshot, feed: &Feed) -> Vec<Happening> {
     let listed = changed.iter().zip(admitted).filter(|(_, admitted)| *admitted);
     let mut happened: Vec<Happening> =
         listed.filter_map(|(change, _)| task(change, (before, after), feed)).collect();
-    if left_out > 0 {
-        let text = format!("{left_out} more tasks changed in this document, which are not listed");
-        happened.push(Happening::new(EventKind::LeftOut, text));
-    }
+    happened.extend(Happening::left_out(left_out, "tasks changed"));
     happened
 }
 

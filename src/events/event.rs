@@ -182,6 +182,14 @@ impl Happening {
         }
     }
 
+    /// Says that more happened than is listed; `None` where nothing is left out. The number is rounded, so that the
+    /// next flood is the same event once more.
+    pub fn left_out(count: usize, things: &str) -> Option<Self> {
+        let least = 1 << count.checked_ilog2()?;
+        let text = format!("at least {least} more {things} at once, which are not listed");
+        Some(Self::new(EventKind::LeftOut, text))
+    }
+
     /// Adds the app whose share of the history this takes.
     #[must_use]
     pub fn of_tenant(self, tenant: Option<&Tenant>) -> Self {

@@ -18,7 +18,7 @@ pub struct EventFilter {
     pub vip: Option<VipPattern>,
     /// VIPs that `vip` means now, because it is an address or a task that they have.
     pub vips: BTreeSet<VipKey>,
-    /// Id of a task.
+    /// Id of a task, cut as those of events are.
     pub task: Option<String>,
 }
 

@@ -3,7 +3,9 @@
 //! When the room is used up, the app that has most of it loses its oldest event: the largest framework, and of that
 //! the largest app. So what is kept of each is what [`crate::plan::shares`] would give it: as much as any other, and
 //! what one does not need goes to the rest. A tenant whose tasks fail all the time loses its own history and no
-//! other one. What concerns the node counts as a framework of its own.
+//! other one. What concerns the node counts as a framework of its own, in which each kind of event counts as an app:
+//! tenants can cause some of them, such as routes for their addresses. VIPs whose app is not known, as that of one that
+//! has just gone, count as apps of one more framework.
 //!
 //! What happens again within an hour, in the same words to the same task or VIP, is one event with a count.
 //!
@@ -15,6 +17,7 @@
 //! a a a b b b     equal shares, from here on each new event costs its own app one
 //! ```
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +36,9 @@ const RECENT: usize = 16;
 /// Octets by which shares have to differ to count as different; at least those of the largest event. Among equal
 /// ones the oldest event goes, so that new events always find room.
 const GRAIN: usize = 2048;
+
+/// Framework of apps that are not known, which no id of a framework can be: it has a control character.
+const UNKNOWN: &str = "\0";
 
 /// Events in the order of their ids, in bounded room.
 #[derive(Debug)]
@@ -162,8 +168,9 @@ impl History {
     }
 
     fn find_repeated(&self, at: Timestamp, what: &Happening) -> Option<u64> {
-        let framework = self.frameworks.parts.get(what.framework.as_str())?;
-        let app = framework.within.parts.get(what.app.as_str())?;
+        let (framework, app) = share(what);
+        let framework = self.frameworks.parts.get(&*framework)?;
+        let app = framework.within.parts.get(&*app)?;
         let is_same = |id: &&u64| {
             let known = self.get(**id);
             known.is_some_and(|event| event.what == *what && at.duration_since(event.at).abs() < FOLD)
@@ -199,9 +206,21 @@ impl History {
     /// Adds an event to the share of its app, or takes it away.
     fn account(&mut self, event: &Event, octets: isize) {
         self.octets = self.octets.saturating_add_signed(octets);
-        let Happening { framework, app, .. } = &event.what;
+        let (framework, app) = share(&event.what);
         let (change, grain) = ((event.id, octets), self.grain);
-        self.frameworks.account(framework, change, grain, |apps| apps.account(app, change, grain, |()| ()));
+        self.frameworks.account(&framework, change, grain, |apps| apps.account(&app, change, grain, |()| ()));
+    }
+}
+
+/// Returns the framework and the app whose share an event takes.
+fn share(what: &Happening) -> (Cow<'_, str>, Cow<'_, str>) {
+    if !what.framework.is_empty() {
+        return (what.framework.as_str().into(), what.app.as_str().into());
+    }
+    match (what.vips.first(), what.task.as_str()) {
+        (Some(vip), _) => (UNKNOWN.into(), vip.to_string().into()),
+        (None, "") => ("".into(), what.kind.to_string().into()),
+        (None, task) => (UNKNOWN.into(), task.into()),
     }
 }
 
@@ -262,6 +281,20 @@ mod tests {
         let count = |app: &str| history.iter().filter(|event| event.what.app == app).count();
         assert_eq!((count("quiet"), count("")), (10, 1));
         assert!(count("loud") > 10 && history.octets <= 4_000);
+    }
+
+    #[test]
+    fn what_tenants_can_cause_on_the_node_hides_nothing_else_of_it() {
+        let mut history = History::new(20_000);
+        history.note(at(0), Happening::new(EventKind::SourceLost, "no answer"));
+        for number in 0..10_000 {
+            history.note(at(number), Happening::new(EventKind::NodeChanged, format!("route {number}")));
+            let host = crate::vip::Host::Named(format!("gone{number}"));
+            let vip = crate::vip::VipKey { host, protocol: crate::cluster::Protocol::Tcp, port: 80 };
+            let gone = Happening::new(EventKind::VipRemoved, "gone");
+            history.note(at(number), Happening { vips: vec![vip], ..gone });
+        }
+        assert!(history.iter().any(|event| event.what.kind == EventKind::SourceLost));
     }
 
     #[test]

@@ -93,8 +93,12 @@ impl Observer {
         // After a start the history tells what was refused before it.
         let told = if before.is_none() { self.recorder.refused() } else { BTreeSet::new() };
         let known: BTreeSet<&Skipped> = before.iter().flat_map(|before| before.iter()).collect();
-        let is_new =
-            |entry: &&Skipped| !known.contains(*entry) && !told.contains(&(entry.task.clone(), text(entry)));
+        let was_told = |entry: &Skipped| {
+            // As the history has it, which is cut.
+            let Happening { task, text, .. } = refusal(EventKind::LabelRefused, entry).bounded();
+            told.contains(&(task, text))
+        };
+        let is_new = |entry: &&Skipped| !known.contains(*entry) && (told.is_empty() || !was_told(entry));
         let new: Vec<Skipped> = shown.iter().filter(is_new).cloned().collect();
         let mut happened: Vec<Happening> =
             shares::shown(&new, MOST).iter().map(|entry| refusal(EventKind::LabelRefused, entry)).collect();
@@ -128,7 +132,7 @@ impl Drop for Observer {
 }
 
 /// Returns an entry in words, without its task.
-pub(super) fn text(entry: &Skipped) -> String {
+fn text(entry: &Skipped) -> String {
     let text = Skipped { task: String::new(), ..entry.clone() }.to_string();
     text.trim_start_matches([' ', ':']).to_owned()
 }

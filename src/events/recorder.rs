@@ -46,6 +46,8 @@ struct Shared {
     limit: u64,
     /// Zone of the VIPs' names.
     origin: String,
+    /// Error of a file that the start could not use.
+    unused: Option<String>,
     /// Id of the newest event.
     newest: watch::Sender<u64>,
 }
@@ -112,6 +114,7 @@ impl Recorder {
     fn with(store: Option<Store>, limit: u64, origin: &str, history: History, error: Option<String>) -> Self {
         let (newest, _) = watch::channel(history.newest());
         let written = history.newest();
+        let unused = error.clone();
         let state = RecorderState { history, written, ends: false, thread: None, error };
         let shared = Shared {
             state: Mutex::new(state),
@@ -119,6 +122,7 @@ impl Recorder {
             store,
             limit,
             origin: origin.to_owned(),
+            unused,
             newest,
         };
         Self { shared: Arc::new(shared) }
@@ -197,6 +201,11 @@ impl Recorder {
     /// Returns the last error of writing, until a writing succeeds.
     pub fn error(&self) -> Option<String> {
         self.shared.lock().error.clone()
+    }
+
+    /// Returns why the file of an earlier run could not be used, for as long as the daemon runs.
+    pub fn unused(&self) -> Option<&str> {
+        self.shared.unused.as_deref()
     }
 
     /// Writes what is left, and ends the thread.

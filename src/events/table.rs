@@ -70,10 +70,7 @@ impl PassView<'_> {
             };
             happened.push(self.about(key, kind, text, name_of));
         }
-        if left_out > 0 {
-            let text = format!("{left_out} more VIPs changed in this pass, which are not listed");
-            happened.push(Happening { cause: self.cause(), ..Happening::new(EventKind::LeftOut, text) });
-        }
+        happened.extend(Happening::left_out(left_out, "VIPs changed"));
         happened
     }
 
@@ -186,14 +183,7 @@ impl PassView<'_> {
                 happened.push(what);
             }
         }
-        // Many at once are those of many services, of which the operations have told.
-        let more = happened.len().saturating_sub(MOST);
-        if more > 0 {
-            happened.truncate(MOST);
-            let text = format!("{more} more drains began or ended in this pass, which are not listed");
-            happened.push(Happening::new(EventKind::LeftOut, text));
-        }
-        happened
+        fair(happened, "drains began or ended")
     }
 
     fn begun(
@@ -250,6 +240,22 @@ impl PassView<'_> {
     fn active(&self, server: &ServerKey) -> u32 {
         self.actual.connections.get(server).map(|count| count.active).unwrap_or_default()
     }
+}
+
+/// Returns as many events as are listed, in fair shares.
+fn fair(happened: Vec<Happening>, things: &str) -> Vec<Happening> {
+    if happened.len() <= MOST {
+        return happened;
+    }
+    let tenants = happened.iter().map(|what| {
+        let (framework, app) = (what.framework.as_str().into(), what.app.as_str().into());
+        Tenants::from(Tenant { framework, name: String::new(), app })
+    });
+    let tenants: Vec<Tenants> = tenants.collect();
+    let admitted = divide(&tenants.iter().collect::<Vec<_>>(), MOST).admitted;
+    let left_out = Happening::left_out(happened.len() - MOST, things);
+    let listed = happened.into_iter().zip(admitted).filter(|(_, admitted)| *admitted);
+    listed.map(|(what, _)| what).chain(left_out).collect()
 }
 
 fn cut_text(count: u32) -> String {

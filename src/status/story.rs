@@ -11,6 +11,7 @@ use crate::dataplane::ServiceKey;
 use crate::marathon::MarathonMemory;
 use crate::plan::desired::Programmed;
 use crate::vip::asked::labels;
+use crate::vip::pattern::VipPattern;
 use crate::vip::{Host, VipKey};
 
 /// Stories that one answer has; a pattern can stand for thousands.
@@ -83,7 +84,8 @@ impl View<'_> {
         let services = &self.plan.desired.services;
         let found = keys.iter().take(MOST_STORIES).filter_map(|key| services.get_key_value(key));
         let vips = found.map(|(key, programmed)| self.story(key, programmed, warnings, marathon)).collect();
-        let of_vip = skipped.iter().filter(|entry| mentions(&entry.to_string(), wanted));
+        let host = VipPattern::parse(wanted, self.origin).host;
+        let of_vip = skipped.iter().filter(|entry| mentions(&entry.to_string(), &host));
         Stories { vips, total: keys.len(), skipped: of_vip.take(MOST_REMARKS).cloned().collect() }
     }
 

@@ -158,6 +158,11 @@ impl Saver {
         self.flush(persisted);
     }
 
+    /// Adds a file that the start could not use.
+    pub fn add_unused(&mut self, error: String) {
+        self.unused.push(error);
+    }
+
     /// Returns what the start could not use, for as long as the daemon runs: an operator may look much later.
     pub fn unused(&self) -> &[String] {
         &self.unused

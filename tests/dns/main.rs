@@ -24,7 +24,7 @@ use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dns::protocol::record::{RData, encode};
 use l4lbd::dns::protocol::wire::labels;
-use l4lbd::dns::server::clients::ClientRule;
+use l4lbd::dns::server::rules::{ClientRule, ServiceRules};
 use l4lbd::dns::usage::UsageRegistry;
 use l4lbd::dns::zones::catalog::Catalog;
 use l4lbd::dns::zones::tasks::TaskZone;
@@ -329,8 +329,11 @@ fn answers_are_those_of_nsd() {
         metrics: std::sync::Arc::default(),
         catalogs,
         nodes,
-        clients: vec![ClientRule::Node],
-        forwarder: None,
+        rules: watch::Sender::new(Arc::new(ServiceRules {
+            clients: vec![ClientRule::Node],
+            forwarder: None,
+        }))
+        .subscribe(),
         usage: UsageRegistry::default(),
     };
     runtime.spawn(listener.serve(serving, CancellationToken::new()));

@@ -62,7 +62,7 @@ impl ReadTraffic for Counted {
 async fn scraped(format: Format) -> String {
     let (questions, mut asked) = mpsc::channel(1);
     let (_statuses, statuses) = watch::channel(Arc::default());
-    let sources = SourceMetrics { cluster: Arc::new(Meter::default()), ..SourceMetrics::default() };
+    let sources = SourceMetrics::default();
     sources.cluster.begin(Arc::default());
     let inputs = Inputs {
         parts: vec![Arc::new(sources), Arc::<PassMetrics>::default(), Arc::<DnsMetrics>::default()],

@@ -5,6 +5,21 @@ use crate::cluster::Protocol;
 use crate::dataplane::{RealServer, Scheduling, Service};
 
 #[test]
+fn many_drains_are_listed_in_fair_shares() {
+    let drain = |app: &str| Happening {
+        framework: "F".to_owned(),
+        app: app.to_owned(),
+        ..Happening::new(EventKind::DrainBegun, "")
+    };
+    let mut all = vec![drain("loud"); 2 * MOST];
+    all.extend(vec![drain("quiet"); 3]);
+    let listed = fair(all, "drains began or ended");
+    assert_eq!(listed.iter().filter(|what| what.app == "quiet").count(), 3);
+    assert_eq!(listed.len(), MOST + 1);
+    assert_eq!(listed[MOST].text, "at least 256 more drains began or ended at once, which are not listed");
+}
+
+#[test]
 fn a_repair_says_what_was_found() {
     let key = ServiceKey { protocol: Protocol::Tcp, address: [11, 0, 0, 1].into(), port: 80 };
     let server: SocketAddr = "10.0.0.1:80".parse().unwrap();

@@ -134,3 +134,14 @@ async fn a_vip_that_loses_all_backends_is_told_dead_and_alive_again() {
     let lines = told.next(&bench);
     assert!(lines.iter().any(|line| line.starts_with("vip-alive [tcp web.marathon:80]")), "{lines:#?}");
 }
+
+#[tokio::test]
+async fn a_history_of_a_later_version_is_warned_of_and_does_not_degrade() {
+    let directory = state_directory();
+    let head = crate::store::records::record(&serde_json::json!({ "version": 2 })).unwrap();
+    std::fs::write(directory.path().join("events.journal"), head).unwrap();
+    let mut bench = Bench::on(Kernel::new(State::default(), node()), directory);
+    bench.learn(&document(&["/web:80"])).await;
+    let status = bench.ask().await;
+    assert!(status.warnings.iter().any(|warning| warning.contains("later version")), "{:?}", status.warnings);
+}

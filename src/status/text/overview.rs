@@ -3,6 +3,7 @@
 //! The first lines answer that, however many VIPs there are: what is wrong with its remedy, then source, kernel, DNS
 //! and numbers, then the VIPs that are not well. The rest is summed up.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -79,6 +80,16 @@ impl Lines {
         self.lines.push(ScreenLine { tone, text });
     }
 
+    /// Adds a titled list, if there is anything in it.
+    fn section(&mut self, title: &str, lines: &[impl Display]) {
+        if lines.is_empty() {
+            return;
+        }
+        self.cut(Tone::Plain, "");
+        self.cut(Tone::Plain, &format!("{title} ({})", lines.len()));
+        lines.iter().for_each(|line| self.cut(Tone::Plain, &format!("  {line}")));
+    }
+
     /// Adds a text on a few lines, of which all but the first are indented.
     fn wrapped(&mut self, tone: Tone, text: &str, indent: usize) {
         let text = escaped(text);
@@ -118,12 +129,21 @@ pub fn overview(status: &Status, screen: Screen) -> Vec<ScreenLine> {
     out.cut(Tone::Plain, &format!("dns      {dns}"));
     out.cut(Tone::Plain, &format!("vips     {}", status.counts()));
     if let Some(first) = status.warnings.first() {
-        out.cut(Tone::Doubtful, &format!("warnings {}: {first}", status.warnings.len()));
+        let count = status.warnings.len();
+        out.cut(Tone::Doubtful, &format!("warnings {count} (-o wide lists them): {first}"));
     }
     if let Some(first) = status.skipped.first() {
-        out.cut(Tone::Doubtful, &format!("skipped  {}: {first}", status.skipped_total));
+        let count = status.skipped_total;
+        out.cut(Tone::Doubtful, &format!("skipped  {count} (-o wide lists them): {first}"));
     }
     list(&mut out, status, screen);
+    // A screen has no room for them, and who asks for some VIPs does not ask for these.
+    if screen.size.is_none() && !screen.lists_all {
+        out.section("WARNINGS", &status.warnings);
+        out.section("SKIPPED", &status.skipped);
+        let foreign: Vec<&String> = status.foreign.iter().map(|foreign| &foreign.service).collect();
+        out.section("VIRTUAL SERVICES OF OTHERS", &foreign);
+    }
     out.lines
 }
 

@@ -44,7 +44,9 @@ fn changed_rules_and_sources_count_at_once() -> Result<()> {
     hang_up(&daemon)?;
     daemon.await_status("the other document", |status| {
         let web = status.vip("web", 80);
-        web.is_some_and(|vip| vip.backends.iter().any(|backend| backend.weight == 1 && backend.address.to_string() == THIRD))
+        web.is_some_and(|vip| {
+            vip.backends.iter().any(|backend| backend.weight == 1 && backend.address.to_string() == THIRD)
+        })
     })?;
     kept.must_live()?;
     lab.agent.must_reach(Tcp, vip, "B2").map(drop)

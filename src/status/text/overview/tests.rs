@@ -21,6 +21,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         agent: "S1".to_owned(),
         connections: None,
         connects: None,
+        ejected: None,
     };
     Vip {
         name: Some(format!("app-{number}.marathon.l4lb.thisdcos.directory")),
@@ -87,8 +88,14 @@ fn more_unwell_vips_than_fit_are_counted() {
 #[test]
 fn in_a_pipe_nothing_is_cut() {
     let long = format!("kernel: {}", "x".repeat(500));
-    let lines = shown(&status(vec![vip(1, &[Ready])], &[&long]), None);
+    let mut status = status(vec![vip(1, &[Ready])], &[&long]);
+    status.warnings = vec!["first".to_owned(), "second".to_owned()];
+    let lines = shown(&status, None);
     assert!(lines.iter().any(|line| line.contains(&long)), "{lines:#?}");
+    assert!(
+        lines.ends_with(&["WARNINGS (2)".to_owned(), "  first".to_owned(), "  second".to_owned()]),
+        "{lines:#?}"
+    );
 }
 
 #[test]
