@@ -2,7 +2,7 @@
 //!
 //! What belongs here: one scrape (this file), the figures of VIPs and backends ([`table`]) with the choice of those
 //! whose backends are told ([`mod@choice`]), what the status has (`overview`), and the process (`process`).
-//! What others count is only written here.
+//! The counts of other modules are only written here.
 //!
 //! A scrape makes no pass. The figures of VIPs come from the reconciler in pages, each of which takes less than a
 //! millisecond of its time; the kernel's counters come over a connection of their own; all else is in counters or in
@@ -77,7 +77,7 @@ pub struct ExporterSettings {
     pub detailed: usize,
 }
 
-/// What metrics are made from.
+/// Ingredients of metrics.
 pub struct Inputs {
     /// Counters of the daemon's parts.
     pub parts: Vec<Arc<dyn Collect>>,
@@ -125,7 +125,7 @@ struct Last {
     choice: Choice,
 }
 
-/// A scrape that others may have as well.
+/// A scrape that is shared for a moment.
 struct Taken {
     at: Instant,
     parts: Vec<Arc<dyn Collect>>,
@@ -178,7 +178,7 @@ impl Exporter {
     /// When they cannot be written.
     pub async fn scrape(&self, format: Format) -> Result<Bytes, Error> {
         let shared = &self.0;
-        // Whoever asks meanwhile waits here, and gets the same.
+        // Further clients wait here, and get the same.
         let mut last = shared.last.lock().await;
         let started = Instant::now();
         let is_fresh = |taken: &Taken| started.duration_since(taken.at) < SHARED;

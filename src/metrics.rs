@@ -43,7 +43,7 @@ pub struct Writer<'w, 'e> {
     written: &'w mut Written,
 }
 
-/// What is written beside the library's text.
+/// Text and families beside those that the library writes.
 #[derive(Debug)]
 struct Written {
     /// Families in their order.

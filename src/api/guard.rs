@@ -44,7 +44,7 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 }
 
 impl Guard {
-    /// Returns the answer to a request that is refused whoever sends it.
+    /// Returns the answer to a request that is refused for every client.
     fn refusal(&self, request: &Request) -> Option<Response> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let allowed = [(header::ALLOW, "GET, HEAD")];

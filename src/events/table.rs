@@ -290,7 +290,7 @@ fn found(op: &Op, actual: &State) -> String {
             let scheduler = service(key).map(|found| found.scheduling.scheduler.as_str());
             match scheduler.filter(|found| !found.is_empty() && *found != wanted.scheduler) {
                 Some(found) => format!("the scheduler was {found} instead of {}", wanted.scheduler),
-                None => "flags of the scheduler were others".to_owned(),
+                None => "it had another scheduler, or other flags of it".to_owned(),
             }
         }
         Op::DelService(_) => "a virtual service was there that should not be".to_owned(),

@@ -50,7 +50,7 @@ pub struct VipFigures {
     pub ready: usize,
     pub all: usize,
     pub connections: Connections,
-    /// What became of connects, if the plane sees it.
+    /// Connects by their outcome, if the plane sees it.
     pub connects: Option<ServiceConnects>,
     /// Empty unless they were wanted.
     pub backends: Vec<BackendFigures>,
