@@ -14,11 +14,12 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use l4lbd::cluster::Protocol;
+use l4lbd::cluster::{Protocol, SharedMap};
 use l4lbd::config::Config;
 use l4lbd::daemon::wiring;
 use l4lbd::dataplane::diff::diff;
@@ -164,8 +165,11 @@ fn services(size: Size) -> anyhow::Result<()> {
     print_peak()
 }
 
+/// Services of a table.
+type Services = SharedMap<ServiceKey, Arc<Service>>;
+
 /// Looks through the table in slices, and returns what that found. `longest` becomes the longest slice.
-fn looked_through(ipvs: &mut Ipvs, longest: &mut Duration) -> anyhow::Result<BTreeMap<ServiceKey, Service>> {
+fn looked_through(ipvs: &mut Ipvs, longest: &mut Duration) -> anyhow::Result<Services> {
     loop {
         let started = Instant::now();
         let is_done = ipvs.look_on()?;
@@ -270,7 +274,7 @@ fn flushed(size: Size) -> anyhow::Result<()> {
 }
 
 /// Addresses that are spread like those of a real cluster, without any two services sharing one.
-fn table(size: Size) -> BTreeMap<ServiceKey, Service> {
+fn table(size: Size) -> Services {
     let service = |number: u32| {
         let key = ServiceKey {
             protocol: Protocol::Tcp,
@@ -283,7 +287,7 @@ fn table(size: Size) -> BTreeMap<ServiceKey, Service> {
             (SocketAddr::from((Ipv4Addr::from_bits(address), port)), RealServer::masquerade(1))
         };
         let scheduling = Scheduling { scheduler: "wlc".to_owned(), flags: 0 };
-        (key, Service { scheduling, servers: (0..size.servers).map(server).collect() })
+        (key, Arc::new(Service { scheduling, servers: (0..size.servers).map(server).collect() }))
     };
     (0..size.services).map(service).collect()
 }
@@ -291,7 +295,7 @@ fn table(size: Size) -> BTreeMap<ServiceKey, Service> {
 /// Changes the weight of one real server.
 fn toggle(state: &mut State) {
     let middle = state.services.len() / 2;
-    let service = state.services.values_mut().nth(middle);
+    let service = state.services.values_mut().nth(middle).map(Arc::make_mut);
     if let Some(server) = service.and_then(|service| service.servers.values_mut().next()) {
         server.weight = 1 - server.weight;
     }

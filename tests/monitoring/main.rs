@@ -18,7 +18,7 @@ use l4lbd::metrics::{Format, Kind};
 use l4lbd::reconcile::Question;
 use l4lbd::reconcile::figures::{BackendFigures, FigurePage, VipFigures, Wanted};
 use l4lbd::reconcile::metrics::PassMetrics;
-use l4lbd::source::metrics::{Meter, SourceMetrics};
+use l4lbd::source::metrics::SourceMetrics;
 use l4lbd::vip::Tenants;
 use tokio::sync::{mpsc, watch};
 
