@@ -230,7 +230,7 @@ fn everything(size: Size) -> anyhow::Result<()> {
 /// The command that operators use, with the same table.
 fn ipvsadm(size: Size) -> anyhow::Result<()> {
     let mut rules = tempfile::tempfile()?;
-    for (key, service) in table(size) {
+    for (key, service) in table(size).iter() {
         let vip = SocketAddr::new(key.address, key.port);
         writeln!(rules, "-A -t {vip} -s {}", service.scheduling.scheduler)?;
         for (server, RealServer { weight, .. }) in &service.servers {
@@ -245,7 +245,7 @@ fn ipvsadm(size: Size) -> anyhow::Result<()> {
     ensure(ipvs.read()?.foreign.len() == usize::try_from(size.services)?)?;
     print("list", repeat(|| run(Command::new("ipvsadm").arg("-Ln").stdout(File::create("/dev/null")?)))?);
     let table = table(size);
-    let (key, service) = table.first_key_value().context("an empty table")?;
+    let (key, service) = table.iter().next().context("an empty table")?;
     let server = service.servers.keys().next().context("no server")?;
     let vip = SocketAddr::new(key.address, key.port);
     let arguments = format!("-e -t {vip} -r {server} -m -w 0");
