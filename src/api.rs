@@ -144,7 +144,7 @@ async fn metrics(State(access): State<Access>, headers: HeaderMap) -> Response {
 }
 
 async fn status(State(access): State<Access>, uri: Uri) -> Response {
-    let Asked { wanted, compares } = match Asked::by(uri.query().unwrap_or_default()) {
+    let StatusQuery { wanted, compares } = match StatusQuery::by(uri.query().unwrap_or_default()) {
         Ok(asked) => asked,
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
@@ -169,14 +169,14 @@ async fn accept_loss(State(access): State<Access>) -> Response {
 
 /// Wishes in the query of a request for the status.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
+struct StatusQuery {
     /// VIPs to be listed.
     wanted: VipFilter,
     /// Set if the kernel is to be compared with what it should hold first.
     compares: bool,
 }
 
-impl Asked {
+impl StatusQuery {
     fn by(query: &str) -> Result<Self, String> {
         let mut asked = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {

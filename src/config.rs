@@ -156,14 +156,14 @@ pub enum Error {
     Read { path: PathBuf, error: std::io::Error },
     #[error("{path} is not TOML: {error}")]
     Syntax { path: PathBuf, error: Box<toml::de::Error> },
-    #[error("{}", Lines(path, problems))]
+    #[error("{}", ProblemLines(path, problems))]
     Invalid { path: PathBuf, problems: Vec<String> },
 }
 
 /// One problem a line, each with the file it is in.
-struct Lines<'a>(&'a Path, &'a [String]);
+struct ProblemLines<'a>(&'a Path, &'a [String]);
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for ProblemLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.1.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };

@@ -160,6 +160,7 @@ impl Daemon {
         let (sources, source_receiver) = mpsc::channel(1);
         let (patiences, patience_receiver) = watch::channel(wiring::patience(config));
         let (new_settings, settings_receiver) = watch::channel(None);
+        // Before anything runs, because it fails where no upstream is left.
         let forwarder = wiring::forwarder(config, &dns_usage, &dns_metrics)?;
         let (rules, rule_receiver) =
             watch::channel(Arc::new(dns::ServiceRules { clients: config.dns.clients.clone(), forwarder }));
@@ -185,6 +186,7 @@ impl Daemon {
         let kept = (persisted, deadlines.drains);
         let outputs = Outputs { zones, statuses, nodes, events: events.clone() };
         let reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
+        // New sources go on from what is believed at that time.
         let reload_feeds = feed_receiver.clone();
         let inputs = Inputs {
             feeds: feed_receiver,

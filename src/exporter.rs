@@ -94,6 +94,7 @@ pub struct Inputs {
 /// # Errors
 /// When they cannot be written, which a test shows not to happen.
 pub fn families() -> Result<Vec<Family>, Error> {
+    // Families do not depend on figures, so that empty parts show all of them.
     let own = own_parts(Overview::default(), Arc::default(), Arc::new(Took::default()), Process::default());
     let parts: [Arc<dyn Collect>; 3] =
         [Arc::<SourceMetrics>::default(), Arc::<PassMetrics>::default(), Arc::<DnsMetrics>::default()];
@@ -102,9 +103,9 @@ pub fn families() -> Result<Vec<Family>, Error> {
 
 /// Makes scrapes. Copies share what is made.
 #[derive(Clone)]
-pub struct Exporter(Arc<Shared>);
+pub struct Exporter(Arc<ExporterState>);
 
-struct Shared {
+struct ExporterState {
     settings: ExporterSettings,
     parts: Vec<Arc<dyn Collect>>,
     questions: mpsc::Sender<Question>,
@@ -160,7 +161,7 @@ fn own_parts(
 impl Exporter {
     pub fn new(settings: ExporterSettings, inputs: Inputs) -> Self {
         let Inputs { parts, questions, statuses, dns_usage, traffic } = inputs;
-        Self(Arc::new(Shared {
+        Self(Arc::new(ExporterState {
             settings,
             parts,
             questions,
@@ -216,7 +217,7 @@ impl Exporter {
     }
 }
 
-impl Shared {
+impl ExporterState {
     /// Takes all figures as they are now.
     async fn take(&self, last: &mut Last) -> Result<Vec<Arc<dyn Collect>>, Error> {
         // Without an answer in time, the figures of the last scrape stay, with their time.
@@ -224,6 +225,7 @@ impl Shared {
             last.table = Arc::new(table);
         }
         let status = self.statuses.borrow().clone();
+        // The last status: making a new one would be a pass in all but name.
         let overview = Overview { status, usage: self.dns_usage.read() };
         let own = own_parts(overview, last.table.clone(), self.took.clone(), Process::read());
         Ok(own.into_iter().chain(self.parts.iter().cloned()).collect())
@@ -231,6 +233,7 @@ impl Shared {
 
     /// Asks the reconciler for all VIPs and the backends of some, and the kernel for its counters.
     async fn table(&self, last: &mut Last) -> Result<Option<Table>, Error> {
+        // In pages, between which changes of the table have their turn.
         let mut vips = Vec::new();
         let mut next = None;
         let (read_at, leases) = loop {
@@ -242,17 +245,20 @@ impl Shared {
                 break (read_at, leases);
             }
         };
+        // Choosing anew at each scrape would cost more than the figures.
         if !last.choice.is_of(&vips) {
             last.choice = Choice::new(&vips, self.settings.detailed);
         }
         let chosen = &last.choice.chosen;
         let mut detailed = Vec::with_capacity(chosen.len());
+        // Of the chosen VIPs alone: backends are most of the text.
         for keys in chosen.chunks(PAGE) {
             let wanted = Wanted::Backends(Arc::new(keys.to_vec()));
             let Some(page) = self.page(wanted).await else { return Ok(None) };
             detailed.extend(page.vips);
         }
         let traffic = self.traffic.clone();
+        // The dump of 10,000 services takes milliseconds of a thread.
         let traffic = tokio::task::spawn_blocking(move || {
             let mut reader = traffic.lock().unwrap_or_else(PoisonError::into_inner);
             reader.as_mut().map(|reader| reader.read()).transpose()

@@ -163,7 +163,7 @@ pub struct Store {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document<T> {
+struct StoredDocument<T> {
     version: u32,
     /// Moment of the writing; files of earlier versions have none.
     #[serde(default)]
@@ -356,8 +356,11 @@ impl Store {
     /// A reader or a crash sees the old file or the new one.
     fn replace<T: Serialize>(&self, file: &str, content: &T) -> Result<(), Error> {
         let write = || {
-            let bytes =
-                serde_json::to_vec(&Document { version: VERSION, written: Some(Moment::now()), content })?;
+            let bytes = serde_json::to_vec(&StoredDocument {
+                version: VERSION,
+                written: Some(Moment::now()),
+                content,
+            })?;
             Directory::create(&self.directory)?.replace(file, &bytes)
         };
         write().map_err(|error| Error::Write { path: self.directory.join(file), error })
@@ -378,8 +381,8 @@ enum Unusable {
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<Moment>), Unusable> {
     let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
     // The content of another version may have any shape, so the version is read first.
-    let Document { version, written, content } =
-        serde_json::from_slice::<Document<&RawValue>>(bytes).map_err(damaged)?;
+    let StoredDocument { version, written, content } =
+        serde_json::from_slice::<StoredDocument<&RawValue>>(bytes).map_err(damaged)?;
     match version {
         VERSION => Ok((serde_json::from_str(content.get()).map_err(damaged)?, written)),
         later if later > VERSION => Err(Unusable::Later(later)),

@@ -102,6 +102,7 @@ pub(super) async fn story(State(access): State<Access>, uri: Uri) -> Response {
     let wanted = name.into_owned();
     let asked = access.ask(|answer| Question::Story { vip: wanted.clone(), answer }).await;
     let Some(stories) = asked else { return super::busy() };
+    // After the stories, so that an event that they do not show yet is among these.
     let filter = access.of_vip(EventFilter::default(), wanted).await;
     let mut events = access.parts.events.select(&filter).events;
     events.drain(..events.len().saturating_sub(OF_STORY));
@@ -120,11 +121,13 @@ impl Access {
     /// Returns events, and waits for one if there is none and `waits` is set; `None` if too many wait.
     async fn await_events(&self, filter: &EventFilter, waits: bool) -> Option<Selected> {
         let mut newest = self.parts.events.watch();
+        // Before the selection: an event between the two wakes the wait at once.
         newest.mark_unchanged();
         let selected = self.parts.events.select(filter);
         if !waits || !selected.events.is_empty() {
             return Some(selected);
         }
+        // Taken only for a wait: answers that are there cost nothing that has to be shared.
         let _place = self.followers.try_acquire().ok()?;
         let wait = async {
             while newest.changed().await.is_ok() {

@@ -29,6 +29,7 @@ pub struct ReloadAnswer {
 }
 
 pub(super) async fn reload(State(access): State<Access>) -> Response {
+    // The reload goes on where the client stops waiting.
     let (done, answered) = oneshot::channel();
     let asked = async {
         access.parts.reloads.send(ReloadRequest { done }).await.ok()?;

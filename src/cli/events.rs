@@ -54,7 +54,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { daemon, follow, since, vip, task, json } = self;
         let socket = daemon.into_socket()?;
-        let wanted = Wanted { since: since.map(|time| time.to_string()), vip, task };
+        let wanted = EventQuery { since: since.map(|time| time.to_string()), vip, task };
         super::runtime()?.block_on(async {
             let first = wanted.ask(&socket, None).await?;
             print(&first, json)?;
@@ -87,13 +87,13 @@ impl Args {
 }
 
 /// Events that the user asks for.
-struct Wanted {
+struct EventQuery {
     since: Option<String>,
     vip: Option<String>,
     task: Option<String>,
 }
 
-impl Wanted {
+impl EventQuery {
     /// Asks for the events after the known one, and waits a while if there is none.
     async fn ask(&self, socket: &Path, known: Option<u64>) -> Result<EventsAnswer, ClientError> {
         let after = known.map(|known| known.to_string());

@@ -32,7 +32,7 @@ pub struct Args {
     state: PathBuf,
     /// Format of the document: state, v1-state, v1-events, or auto to find it out
     #[arg(long, default_value = "auto", value_parser = format)]
-    format: Choice,
+    format: FormatChoice,
     /// Show the backends as the node with this address sees them; also the agent's address where the document
     /// names no agent
     #[arg(long, value_name = "IP")]
@@ -50,7 +50,7 @@ pub struct Args {
 
 /// A format, or to find it out.
 #[derive(Clone, Copy, Debug)]
-struct Choice(Option<Format>);
+struct FormatChoice(Option<Format>);
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -149,10 +149,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(document)
 }
 
-fn format(text: &str) -> Result<Choice, String> {
+fn format(text: &str) -> Result<FormatChoice, String> {
     match text {
-        "auto" => Ok(Choice(None)),
-        _ => text.parse().map(|format| Choice(Some(format))),
+        "auto" => Ok(FormatChoice(None)),
+        _ => text.parse().map(|format| FormatChoice(Some(format))),
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
         let args = Args {
             config: ConfigFile { config: None },
             state: "-".into(),
-            format: Choice(None),
+            format: FormatChoice(None),
             node_address: None,
             vip_range4,
             vip_range6: None,

@@ -67,6 +67,7 @@ fn read(directory: &Path) -> anyhow::Result<Files> {
             .collect(),
         Err(_) => Vec::new(),
     };
+    // dcos-net reads them in this order, and the last one counts.
     further.sort();
     for name in further {
         files.terms.extend(read(&name)?);

@@ -26,6 +26,7 @@ impl Args {
         let (body, answer): (_, ReloadAnswer) =
             super::runtime()?.block_on(fetch_json(&socket, Method::POST, "/reload"))?;
         let ReloadAnswer { error, applied, pending, remarks } = answer;
+        // For scripts, the same code as of check.
         let code = if error.is_some() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         if self.json {
             io::stdout().write_all(&body)?;

@@ -70,7 +70,7 @@ enum OutputForm {
 }
 
 /// A question for the status, and the form of its answer.
-struct Asked {
+struct StatusAsker {
     socket: PathBuf,
     path: String,
     lists_all: bool,
@@ -80,7 +80,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { daemon, json, output, compare, unhealthy, agent, framework, watch, vip } = self;
         let wanted = VipFilter { vip, unhealthy, agent, framework };
-        let asked = Asked {
+        let asked = StatusAsker {
             socket: daemon.into_socket()?,
             path: status_path(&wanted, compare),
             lists_all: wanted != VipFilter::default(),
@@ -118,7 +118,7 @@ fn exit_code(status: &Status) -> ExitCode {
     if status.degraded { ExitCode::from(DEGRADED) } else { ExitCode::SUCCESS }
 }
 
-impl Asked {
+impl StatusAsker {
     async fn ask(&self, socket: &Path) -> Result<(Vec<u8>, Status), ClientError> {
         fetch_json(socket, Method::GET, &self.path).await
     }

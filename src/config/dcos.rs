@@ -111,6 +111,7 @@ impl Imported {
                 .map_err(|error| Error::Masters { file: file.clone(), error: error.to_string() })?;
             found = Some((hosts.iter().map(|host| at(host)).collect(), file.clone()));
         }
+        // Asked for only where the list has nothing: the list is what DC/OS itself goes by.
         let uri = || {
             let (term, origin) = settings.balancer("master_uri")?;
             let uri = text(term)?;
@@ -159,6 +160,7 @@ impl Imported {
         let mut range = |key, first, last, first_default: IpAddr, last_default: IpAddr| {
             let set =
                 |name| settings.balancer(name).and_then(|(term, origin)| Some((address(term)?, origin)));
+            // Either end may be set alone; the other one is the peer's default then.
             let (first, last) = (set(first), set(last));
             let origin = match (&first, &last) {
                 (Some((_, origin)), _) | (_, Some((_, origin))) => origin.clone(),
@@ -182,6 +184,8 @@ impl Imported {
         {
             self.set("vips", "ipv6", false.into(), origin);
         }
+        // Both switch the balancing off, and there is no key for it here: a daemon that is not started does
+        // not balance.
         for name in ["enable_lb", "enable_networking"] {
             if let Some((term, origin)) = settings.balancer(name)
                 && is_atom(term, "false")
@@ -298,6 +302,7 @@ impl Settings {
                 }
             }
         }
+        // Later files have the last word, as in the shell that reads them.
         for (file, text) in &files.environment {
             for line in text.lines() {
                 let line = line.trim().trim_start_matches("export ");

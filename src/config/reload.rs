@@ -45,6 +45,7 @@ impl Reloaded {
                 pending.push(key.path());
             }
         }
+        // Of the whole files, and not key by key: a test shows that both come to the same.
         let config = taken_over(&running.config, &newer.config);
         Self { running: Loaded { config, remarks: newer.remarks.clone(), values }, applied, pending }
     }

@@ -94,9 +94,11 @@ impl Reloader {
     async fn apply(&self, next: &Loaded) -> Result<(), String> {
         let (old, new) = (&self.running.config, &next.config);
         let settings = wiring::reconciler(new, self.dns_usage.clone()).map_err(|error| error.to_string())?;
+        // Sources that stay as they are keep their connections and their state of a stream.
         let is_asked_otherwise = (&old.source, &old.marathon) != (&new.source, &new.marathon);
         let source = is_asked_otherwise.then(|| self.source(next)).transpose();
         let source = source.map_err(|error| error.to_string())?;
+        // Questions under way are answered by the forwarder that has them.
         let keeps_forwarder = old.dns.forward == new.dns.forward;
         let forwarder = if keeps_forwarder {
             self.outlets.rules.borrow().forwarder.clone()
@@ -113,6 +115,7 @@ impl Reloader {
         if let Some(source) = source {
             let _ = self.outlets.sources.send(source).await;
         }
+        // Last, so that what is logged about the rest goes by the old levels.
         if old.daemon.log != new.daemon.log {
             (self.set_log)(&new.daemon.log.0);
         }

@@ -126,7 +126,10 @@ impl DnsMetrics {
 
     /// Counts a question that was answered with this code.
     pub fn question(&self, zone: Option<ZoneKind>, kind: u16, code: u16) {
+        // A question for a name elsewhere counts as one of the last zone.
         let zone = zone.map_or(ZONES.len() - 1, |zone| zone as usize);
+        // Clients choose types, so that what is not known counts under one name: labels must not grow by
+        // them.
         let place = |known: &[(u16, &str)], number| {
             known.iter().position(|(known, _)| *known == number).unwrap_or(known.len() - 1)
         };
@@ -149,6 +152,7 @@ impl DnsMetrics {
         if let Some(counter) = self.forwarded.get(result as usize) {
             counter.increment();
         }
+        // The time of an answer from memory says nothing of the upstreams.
         if result == ForwardResult::Upstream {
             self.forwarding.observe(took);
         }
@@ -161,6 +165,7 @@ impl Collect for DnsMetrics {
             for (zone, types) in ZONES.iter().zip(&self.questions) {
                 for ((_, kind), codes) in TYPES.iter().zip(types) {
                     for ((_, code), counter) in
+                        // Most of these never happen, and a series of zeros costs as much as another one.
                         CODES.iter().zip(codes).filter(|(_, counter)| counter.get() > 0)
                     {
                         samples.counter([zone, kind, code], counter.get())?;

@@ -36,6 +36,7 @@ pub fn changes(before: &Feed, after: &Feed) -> Vec<Happening> {
     if of_cluster.is_empty() {
         return happened;
     }
+    // One cause for all of them: they come from the same document.
     let cause = document(after, &accepted.snapshot);
     happened.extend(of_cluster.into_iter().map(|what| match what.cause.is_empty() {
         true => Happening { cause: cause.clone(), ..what },
@@ -70,12 +71,14 @@ fn source(before: &Feed, after: &Feed) -> Vec<Happening> {
 fn cluster(before: &Accepted, after: &Accepted, feed: &Feed) -> Vec<Happening> {
     let (old, new) = (&before.snapshot, &after.snapshot);
     let mut happened = Vec::new();
+    // The first document has no master before it to differ from.
     if let (Some(old), Some(new)) = (&old.master, &new.master)
         && !old.is_same(new)
     {
         let text = format!("master {} leads, after master {}", new.id, old.id);
         happened.push(Happening::new(EventKind::MasterChanged, text));
     }
+    // In this order: what is held explains why tasks stay though agents went.
     happened.extend(holds(&before.held, &after.held));
     happened.extend(agents(old, new));
     happened.extend(after.displaced.iter().map(displaced));
@@ -85,6 +88,7 @@ fn cluster(before: &Accepted, after: &Accepted, feed: &Feed) -> Vec<Happening> {
 
 /// Returns which holds began and which are over. Their numbers change while they go on, which is no news.
 fn holds(before: &[HoldReason], after: &[HoldReason]) -> Vec<Happening> {
+    // By kind alone, since the numbers in a reason change with each document.
     let lacks = |all: &[HoldReason], one: &HoldReason| {
         all.iter().all(|other| discriminant(other) != discriminant(one))
     };
@@ -140,6 +144,7 @@ fn admitted(changed: &[Change<'_, TaskKey, Arc<Task>>]) -> Vec<bool> {
     if changed.len() <= MOST {
         return vec![true; changed.len()];
     }
+    // Most changes are of few apps, and each app's share is looked up by a number.
     let mut known: BTreeMap<(&str, &str), Tenants> = BTreeMap::new();
     let tenants = changed.iter().map(|change| {
         let (Change::Added(key, task) | Change::Changed(key, _, task) | Change::Removed(key, task)) = change;
@@ -169,6 +174,7 @@ fn task(
     what.vips = framework.map(|name| asked(task, name).into_iter().collect()).unwrap_or_default();
     (what.task, what.agent) = (task.key.task.to_string(), task.agent_id.to_string());
     (what.framework, what.app) = (task.key.framework.to_string(), task.app.to_string());
+    // Only for health there is more than one who can say so.
     let is_health = matches!(kind, EventKind::TaskHealthy | EventKind::TaskUnhealthy);
     if let Some(marathon) = feed.marathon.as_ref().filter(|_| is_health) {
         let is_marathons = marathon.has_verdict(&task.key);
@@ -189,6 +195,7 @@ fn started(task: &Task) -> (EventKind, &'static str) {
 }
 
 fn ended(key: &TaskKey, task: &Task, after: &Snapshot) -> (EventKind, &'static str) {
+    // Before the end of the task is asked for: an agent that is lost reports none.
     if after.lost.contains(key) {
         return (EventKind::TaskLost, "the master has lost the task's agent");
     }

@@ -48,14 +48,14 @@ pub struct History {
     octets: usize,
     grain: usize,
     events: BTreeMap<u64, (Arc<Event>, usize)>,
-    frameworks: Shares<Shares<()>>,
+    frameworks: EventShares<EventShares<()>>,
     /// Id of the next event.
     next: u64,
 }
 
 /// Parts of the room by name, of which the largest can be found.
 #[derive(Debug, Default)]
-struct Shares<T> {
+struct EventShares<T> {
     parts: BTreeMap<Arc<str>, Share<T>>,
     /// Parts by size in grains, then by their oldest event, the newest first.
     by_size: BTreeSet<(usize, Reverse<u64>, Arc<str>)>,
@@ -76,7 +76,7 @@ impl<T> Share<T> {
     }
 }
 
-impl<T: Default> Shares<T> {
+impl<T: Default> EventShares<T> {
     /// Adds an event to a part, or takes it away: `octets` are negative then. A part without events is forgotten.
     fn account(&mut self, name: &str, (id, octets): (u64, isize), grain: usize, within: impl FnOnce(&mut T)) {
         let name =
@@ -110,7 +110,7 @@ impl History {
             octets: 0,
             grain: GRAIN,
             events: BTreeMap::new(),
-            frameworks: Shares::default(),
+            frameworks: EventShares::default(),
             next: 1,
         }
     }

@@ -34,11 +34,11 @@ const DATA_PLANE: &str = "dataplane";
 /// A share in the history.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRecorder>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedRecorder {
     state: Mutex<RecorderState>,
     changed: Condvar,
     /// `None` for a history in memory alone.
@@ -116,7 +116,7 @@ impl Recorder {
         let written = history.newest();
         let unused = error.clone();
         let state = RecorderState { history, written, ends: false, thread: None, error };
-        let shared = Shared {
+        let shared = SharedRecorder {
             state: Mutex::new(state),
             changed: Condvar::new(),
             store,
@@ -142,6 +142,7 @@ impl Recorder {
         if self.shared.store.is_some() && state.thread.is_none() && !state.ends {
             self.start(&mut state);
         }
+        // The thread and followers take the lock themselves.
         drop(state);
         self.shared.changed.notify_all();
         self.shared.newest.send_replace(newest);
@@ -152,8 +153,10 @@ impl Recorder {
     pub fn note_start(&self, facts: StartFacts) {
         let StartFacts { data_plane, sections } = facts;
         let mut now: BTreeMap<String, String> = sections;
+        // Beside the sections, so that one comparison finds all that differs.
         now.insert(VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         now.insert(DATA_PLANE.to_owned(), data_plane);
+        // Under one lock, so that no event comes between the last start and the last end.
         let (before, was_ended) = {
             let state = self.shared.lock();
             let is = |kind| move |event: &&Arc<Event>| event.what.kind == kind;
@@ -231,7 +234,7 @@ impl Recorder {
     }
 }
 
-impl Shared {
+impl SharedRecorder {
     /// A panic of a holder leaves whole values behind.
     fn lock(&self) -> MutexGuard<'_, RecorderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -240,6 +243,7 @@ impl Shared {
     /// Writes events, until the end.
     fn run(&self) {
         let Some(store) = &self.store else { return };
+        // The first event writes the whole file, whatever a killed run left behind it.
         let mut file = HistoryFile::new(self.limit);
         let mut due = Instant::now();
         while let Some((new, newest)) = self.next(due) {
@@ -307,6 +311,7 @@ fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
         let text = |facts: &BTreeMap<String, String>| facts.get(key).cloned().unwrap_or_default();
         differs(key).then(|| Happening::new(kind, format!("{} after {}", text(now), text(before))))
     };
+    // A fact that is the same in both is no event.
     let version = change(EventKind::VersionChanged, VERSION);
     let plane = change(EventKind::DataPlaneChanged, DATA_PLANE);
     let is_section = |key: &&String| ![VERSION, DATA_PLANE].contains(&key.as_str());

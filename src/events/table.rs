@@ -44,6 +44,7 @@ impl PassView<'_> {
         drained: &BTreeSet<ServerKey>,
         name_of: &dyn Fn(&ServiceKey) -> Option<String>,
     ) -> Vec<Happening> {
+        // One event for a service, however many operations concern it: an operator thinks in VIPs.
         let mut of_services: BTreeMap<&ServiceKey, Vec<&Op>> = BTreeMap::new();
         let mut beside = Vec::new();
         for op in &self.report.operations {
@@ -53,10 +54,12 @@ impl PassView<'_> {
             }
         }
         let mut happened: Vec<Happening> = self.beside(&beside).into_iter().collect();
+        // A deployment of one app may change thousands of VIPs at once.
         let tenants: Vec<Tenants> = of_services.keys().map(|key| self.tenants(key)).collect();
         let admitted = divide(&tenants.iter().collect::<Vec<_>>(), MOST).admitted;
         let left_out = admitted.iter().filter(|admitted| !**admitted).count();
         for ((key, ops), _) in of_services.iter().zip(admitted).filter(|(_, admitted)| *admitted) {
+            // Before what became of the VIP, because cut connections are what clients notice.
             happened.extend(self.cut(ops, drained).map(|(server, text)| Happening {
                 backend: Some(server),
                 ..self.about(key, EventKind::DrainEnded, text, name_of)
@@ -80,6 +83,7 @@ impl PassView<'_> {
             Op::DelServer(key, server) if !drained.contains(&(*key, *server)) => Some((*key, *server)),
             _ => None,
         });
+        // What another program added had no connections by our doing.
         let deleted = deleted.filter(|_| !self.report.is_repair);
         let cut = deleted.filter_map(|key| Some((key.1, self.active(&key))).filter(|(_, count)| *count > 0));
         cut.map(|(server, count)| (server, format!("{server} is deleted at once: {}", cut_text(count))))
@@ -91,6 +95,7 @@ impl PassView<'_> {
 
     fn tenants(&self, key: &ServiceKey) -> Tenants {
         let programmed = self.plan.desired.services.get(key);
+        // Of the first backend alone: the app that has the VIP answers for its events.
         let first = programmed.and_then(|programmed| programmed.servers.values().next());
         first.map(|member| member.tenants.clone()).unwrap_or_default()
     }
@@ -102,6 +107,7 @@ impl PassView<'_> {
         text: String,
         name_of: &dyn Fn(&ServiceKey) -> Option<String>,
     ) -> Happening {
+        // A VIP that has just gone is known by the names that were published.
         let planned = self.plan.desired.services.get(key).map(|programmed| programmed.vip.clone());
         let vip = planned.unwrap_or_else(|| VipKey {
             host: name_of(key).map_or(Host::Literal(key.address), Host::Named),
@@ -117,6 +123,7 @@ impl PassView<'_> {
 
     /// Returns how a service has begun, ended, or changed in whether it takes connections.
     fn turn(&self, key: &ServiceKey) -> Option<(EventKind, &'static str)> {
+        // By weights, and not by conditions: they decide what a client meets.
         let takes = |state: &State| {
             let service = state.services.get(key)?;
             Some(service.servers.values().any(|server| server.weight > 0))
@@ -151,6 +158,7 @@ impl PassView<'_> {
 
     /// Returns what another program had made of a service.
     fn findings(&self, ops: &[&Op]) -> String {
+        // A flush of a large service would fill the line with one word.
         let shown: Vec<String> =
             ops.iter().take(MOST_FINDINGS).map(|op| found(op, &self.actual.state)).collect();
         let more = match ops.len().saturating_sub(MOST_FINDINGS) {
@@ -169,6 +177,7 @@ impl PassView<'_> {
     ) -> Vec<Happening> {
         let mut happened = Vec::new();
         let leaving: BTreeSet<ServerKey> = now.iter().map(|drain| (drain.service, drain.server)).collect();
+        // Ended ones first: a server may leave again in the same pass.
         let gone: Vec<ServerKey> = known.keys().filter(|key| !leaving.contains(key)).copied().collect();
         for key in gone {
             if let Some(noted) = known.remove(&key) {
@@ -191,6 +200,7 @@ impl PassView<'_> {
         drain: &KeptDrain,
         name_of: &dyn Fn(&ServiceKey) -> Option<String>,
     ) -> (NotedDrain, Happening) {
+        // Deadlines are on the steady clock, and people read the system's.
         let (steady, now) = self.clocks;
         let until = crate::units::steady::shown(drain.until, steady, now);
         let count = self.active(&(drain.service, drain.server));
@@ -247,6 +257,7 @@ fn fair(happened: Vec<Happening>, things: &str) -> Vec<Happening> {
     if happened.len() <= MOST {
         return happened;
     }
+    // By the words of the events themselves, since the tasks may be unknown by now.
     let tenants = happened.iter().map(|what| {
         let (framework, app) = (what.framework.as_str().into(), what.app.as_str().into());
         Tenants::from(Tenant { framework, name: String::new(), app })

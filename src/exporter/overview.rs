@@ -93,6 +93,7 @@ impl Collect for Overview {
         let Status { node, source, pass, dns, .. } = &*self.status;
         writer.family(BUILD, |samples| samples.info([env!("CARGO_PKG_VERSION")]))?;
         writer.family(PLANE, |samples| samples.info([&node.dataplane.plane.to_string()]))?;
+        // A source that answers has no failure, and its number of attempts is 0 then.
         let failed = source.failure.as_ref().map_or(0, |failure| failure.attempts);
         for (family, value) in [
             (DEGRADED, u64::from(self.status.degraded)),
@@ -113,6 +114,7 @@ impl Collect for Overview {
         }
         writer.gauge(PASS_AT, seconds(pass.at))?;
         writer.gauge(CHANGED_AT, seconds(pass.changed_at))?;
+        // Each family in one go: the formats want all samples of a family together.
         let shared = &self.status.shared;
         writer.family(SHARED_USED, |samples| {
             shared.iter().try_for_each(|shared| samples.number([&shared.name], shared.used as u64))

@@ -38,7 +38,7 @@ pub fn discovered<'t>(task: &'t MesosTask<'t>, log: &mut SkipLog<'_>) -> Vec<Dis
 
 /// Labels of a port, sorted by their use.
 #[derive(Default)]
-struct PortLabels<'t> {
+struct SortedLabels<'t> {
     /// Values of `network-scope`.
     scopes: BTreeSet<&'t str>,
     /// Values of `network-name`.
@@ -70,8 +70,8 @@ fn read<'t>(port: &'t DiscoveryPort<'t>, log: &mut SkipLog<'_>) -> DiscoveredPor
     DiscoveredPort { announced: port, is_on_agent, entry }
 }
 
-fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<'_>) -> PortLabels<'t> {
-    let mut sorted = PortLabels::default();
+fn sort<'t>(port: &DiscoveryPort<'_>, labels: &'t Labels<'t>, log: &mut SkipLog<'_>) -> SortedLabels<'t> {
+    let mut sorted = SortedLabels::default();
     for label in &labels.0 {
         let label = match label {
             Lenient::Read(label) => label,

@@ -179,6 +179,7 @@ impl Drain {
         }
         // Connection counts are not compared: they change all the time, and the table does not.
         let changed = !next.keys().eq(self.leaving.keys());
+        // Also those that gave way or found no room: whatever the reason, they are to be deleted.
         self.done = servers.into_iter().filter(|server| !next.contains_key(server)).collect();
         self.leaving = next;
         changed

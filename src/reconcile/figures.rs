@@ -82,10 +82,12 @@ impl View<'_> {
                         rest.take(PAGE).map(figures).collect()
                     }
                 };
+                // A short page is the last one; a full one may be, and then an empty page follows.
                 let next = vips.last().filter(|_| vips.len() == PAGE).map(|vip| vip.key);
                 FigurePage { vips, next, ..page }
             }
             Wanted::Backends(keys) => {
+                // A client may ask for VIPs that have gone meanwhile.
                 let known = keys.iter().take(PAGE).filter_map(|key| services.get_key_value(key));
                 FigurePage {
                     vips: known.map(|(key, programmed)| self.figures(key, programmed, true)).collect(),
@@ -100,6 +102,7 @@ impl View<'_> {
             Some(figures) => figures,
             None => return VipFigures::unknown(key, programmed),
         };
+        // Both are in the order of keys, so that one walk finds the counts of all servers.
         let mut counted = connections.range(first_of(key)..).peekable();
         let mut vip = VipFigures::unknown(key, programmed);
         for ((address, member), count) in

@@ -67,7 +67,14 @@ impl CombinedSource {
 
     /// Goes on with the metrics of the sources before, whose mode may have been another one.
     pub fn counting(mut self, metrics: Arc<SourceMetrics>) -> Self {
+        // Counters go on, so that a reload looks like no restart to those who watch.
         metrics.set_mode(self.metrics.mode());
+        let ConfiguredSources { cluster, agent, marathon } = &self.sources;
+        let present = [cluster.is_some(), agent.is_some(), marathon.is_some()];
+        let meters = [&metrics.cluster, &metrics.agent, &metrics.marathon];
+        for (meter, _) in meters.into_iter().zip(present).filter(|(_, is_present)| !is_present) {
+            meter.end();
+        }
         self.metrics = metrics;
         self
     }

@@ -98,6 +98,11 @@ impl Meter {
         *self.traffic.lock().unwrap_or_else(PoisonError::into_inner) = Some(traffic);
     }
 
+    /// Notes that the source is no longer asked.
+    pub fn end(&self) {
+        *self.traffic.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Counts a question that took this time.
     pub fn count(&self, took: Duration, failure: Option<&Error>, schedule: &PollSchedule) {
         self.asked.observe(took);
@@ -166,6 +171,7 @@ impl Collect for SourceMetrics {
         })?;
         writer.family(FAILURES, |samples| {
             for (name, meter, _) in &used {
+                // Also those that never happened, so that a rate is there from the first one on.
                 for (kind, counter) in KINDS.iter().zip(&meter.failures) {
                     samples.counter([name, kind], counter.get())?;
                 }
@@ -184,6 +190,7 @@ impl Collect for SourceMetrics {
             used.iter().try_for_each(|(name, _, traffic)| samples.counter([name], traffic.received.get()))
         })?;
         writer.family(GOOD_AT, |samples| {
+            // Without a good answer there is no time to tell, and 0 would be one of 1970.
             let known = used.iter().filter(|(_, meter, _)| meter.good_at.load(Ordering::Relaxed) > 0);
             known.clone().try_for_each(|(name, meter, _)| samples.gauge([name], seconds(&meter.good_at)))
         })?;

@@ -104,6 +104,7 @@ impl View<'_> {
     ) -> Story {
         let vip = self.owned(key, programmed);
         let askers = || self.planner.askers(&programmed.vip.host);
+        // A name has several ports, and a task may ask for another one of them.
         let of_port = |(task, framework): (&Task, &str)| {
             labels(task, framework).any(|(_, _, asked)| asked == programmed.vip)
         };
@@ -123,6 +124,7 @@ impl View<'_> {
                 .collect(),
         });
         let mut tasks: Vec<TaskStory> = tasks.collect();
+        // Counted before it is cut, so that the rest is told as a number.
         let tasks_total = tasks.len();
         tasks.truncate(MOST_TASKS);
         let address = key.address.to_string();
@@ -130,6 +132,7 @@ impl View<'_> {
             Host::Named(name) => name.as_str(),
             Host::Literal(_) => address.as_str(),
         };
+        // Warnings are text; one that has this VIP's name or address in it is about it.
         let is_concerned = |text: &&String| mentions(text, name) || mentions(text, &address);
         let mut remarks: Vec<String> =
             warnings.iter().filter(is_concerned).take(MOST_REMARKS).cloned().collect();
@@ -146,6 +149,7 @@ impl View<'_> {
 
 /// Returns what a connection would do.
 fn outcome(vip: &Vip, scheduler: &str) -> String {
+    // Weight alone decides in the kernel.
     let taking: Vec<&Backend> = vip.backends.iter().filter(|backend| backend.weight > 0).collect();
     let place = |backend: &Backend| SocketAddr::new(backend.address, backend.port);
     match taking.as_slice() {

@@ -31,17 +31,17 @@ impl Contents {
 /// Hands contents over to the thread that writes them. Dropping it writes what is left.
 #[derive(Debug)]
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<SharedWriter>,
     /// Started with the first contents.
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedWriter {
     state: Mutex<WriterState>,
     changed: Condvar,
     /// Held by the thread for as long as it runs.
-    files: Mutex<Files>,
+    files: Mutex<WriterFiles>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ struct WriterState {
     has_written: bool,
 }
 
-impl Shared {
+impl SharedWriter {
     /// A panic of a holder leaves whole values behind.
     fn lock(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,8 +66,8 @@ impl Shared {
 impl Writer {
     /// Goes on from what an earlier run has left in the files.
     pub fn new(store: Store, cluster: Option<Arc<Snapshot>>, marathon: Option<Arc<MarathonMemory>>) -> Self {
-        let files = Mutex::new(Files { store, journal: Journal::new(cluster), marathon });
-        let shared = Shared { state: Mutex::default(), changed: Condvar::new(), files };
+        let files = Mutex::new(WriterFiles { store, journal: Journal::new(cluster), marathon });
+        let shared = SharedWriter { state: Mutex::default(), changed: Condvar::new(), files };
         Self { shared: Arc::new(shared), thread: None }
     }
 
@@ -145,7 +145,7 @@ fn complain(known: &mut Option<String>, error: String) {
     *known = Some(error);
 }
 
-impl Shared {
+impl SharedWriter {
     /// Writes what is handed over, until the end.
     fn run(&self) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,13 +211,13 @@ impl Shared {
 
 /// The files, as this run has written them.
 #[derive(Debug)]
-struct Files {
+struct WriterFiles {
     store: Store,
     journal: Journal,
     marathon: Option<Arc<MarathonMemory>>,
 }
 
-impl Files {
+impl WriterFiles {
     /// Writes contents; returns what is left of them after an error, and true if something was written.
     fn write(&mut self, mut contents: Contents) -> (Contents, Result<bool, String>) {
         // The daemon goes on when this fails, be it by a defect: it only makes the next start know less.

@@ -52,6 +52,7 @@ pub async fn run<A: AsRef<OsStr>>(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
+    // Taken out of the child, so that it can be waited for while they are read.
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {

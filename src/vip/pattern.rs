@@ -17,9 +17,11 @@ impl VipPattern {
     /// Reads what a person has written, where names are below the zone `origin`.
     pub fn parse(text: &str, origin: &str) -> Self {
         let (host, port) = split_port(text);
+        // Before names: an address may end like one.
         if host.parse::<IpAddr>().is_ok() {
             return Self { host: host.to_owned(), port };
         }
+        // As the label has it, and as DNS writes it.
         let name = host.strip_prefix('/').unwrap_or(host);
         let name = name.strip_suffix('.').unwrap_or(name);
         let below = name.strip_suffix(origin).and_then(|name| name.strip_suffix('.'));
@@ -85,6 +87,7 @@ fn is_match(pattern: &[u8], text: &[u8]) -> bool {
                 at += 1;
                 place += 1;
             }
+            // Only the last star counts: what the ones before it took needs no second try.
             _ => {
                 let Some((behind, begun)) = last else { return false };
                 last = Some((behind, begun + 1));

@@ -73,6 +73,7 @@ impl<'t> Reader<'t> {
     }
 
     fn term(&mut self, depth: usize) -> Result<Term, Error> {
+        // Each level is a call, and a file must not exhaust the stack.
         if depth == DEPTH {
             return self.fail(format!("terms are nested deeper than {DEPTH}"));
         }
@@ -113,6 +114,7 @@ impl<'t> Reader<'t> {
     ) -> Result<Vec<T>, Error> {
         self.expect(open)?;
         let mut items = Vec::new();
+        // An empty one has no item to begin with.
         if self.take(close) {
             return Ok(items);
         }
@@ -126,6 +128,7 @@ impl<'t> Reader<'t> {
     }
 
     fn word(&mut self, belongs: impl Fn(char) -> bool) -> &'t str {
+        // All that may belong to it, so that an error quotes the whole word.
         let end = self.rest.find(|letter| !belongs(letter)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;

@@ -131,7 +131,7 @@ pub struct Ended {
 /// # Errors
 /// The first failure, unless all connections that were found were ended.
 pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: Datagrams<'_>) -> Result<Ended, Error> {
-    let mut search = Search {
+    let mut search = SocketSearch {
         targets,
         storage,
         datagrams,
@@ -162,7 +162,7 @@ pub fn end(targets: &Targets, storage: BorrowedFd<'_>, datagrams: Datagrams<'_>)
 }
 
 /// Search for the sockets of the targets.
-struct Search<'a> {
+struct SocketSearch<'a> {
     targets: &'a Targets,
     storage: BorrowedFd<'a>,
     datagrams: Datagrams<'a>,
@@ -177,7 +177,7 @@ struct Search<'a> {
     obstacle: Option<String>,
 }
 
-impl Search<'_> {
+impl SocketSearch<'_> {
     /// Searches until nothing is missing. Leaves the calling thread in the last namespace that it entered.
     fn everywhere(&mut self) {
         // Our own one first: it needs no capability to enter.

@@ -37,7 +37,7 @@ pub struct Ending {
     /// Time since which there are some.
     again_since: Option<Instant>,
     /// Servers that services lost and whose connections may be where this process cannot look.
-    unreached: Option<Search>,
+    unreached: Option<EndingSearch>,
 }
 
 /// Server whose connections were ended, as far as they were counted.
@@ -51,7 +51,7 @@ struct Looked {
 
 /// Search for connections that did not find all.
 #[derive(Debug)]
-struct Search {
+struct EndingSearch {
     /// Servers with missing connections, by their ids, and the numbers of these connections.
     missing: BTreeMap<u32, (LeavingServer, u64)>,
     reason: String,
@@ -180,7 +180,7 @@ impl Ending {
                 let connections = ended.missing.get(&server.id)?;
                 Some((server.id, (server, *connections)))
             });
-            self.unreached = Some(Search { missing: missing.collect(), reason, ended: Instant::now() });
+            self.unreached = Some(EndingSearch { missing: missing.collect(), reason, ended: Instant::now() });
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
 pub fn publish(maps: &Maps, table: &mut ServiceTable, elements: &mut Elements, ops: &[&Op]) -> Published {
     let (drafts, refused) = table.draft(ops);
     let mut published = Published { failures: refused, ..Published::default() };
-    let mut publisher = Publisher { maps, table, elements, has_reclaimed: false };
+    let mut publisher = MapPublisher { maps, table, elements, has_reclaimed: false };
     // What is gone makes room before anything is added, and then services that add little come first.
     let added = |(key, draft): &(ServiceKey, Draft)| publisher.table.added(key, draft.servers.as_ref());
     let (shrinking, mut growing): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| added(draft) == 0);
@@ -131,7 +131,7 @@ fn copied(error: &io::Error) -> io::Error {
 }
 
 /// Maps and table during one call of [`publish`].
-struct Publisher<'a> {
+struct MapPublisher<'a> {
     maps: &'a Maps,
     table: &'a mut ServiceTable,
     elements: &'a mut Elements,
@@ -139,7 +139,7 @@ struct Publisher<'a> {
     has_reclaimed: bool,
 }
 
-impl Publisher<'_> {
+impl MapPublisher<'_> {
     /// Writes changed services, and goes on after a failure.
     fn carry_out(&mut self, ops: &[&Op], drafts: Vec<(ServiceKey, Draft)>, published: &mut Published) {
         // A service without room fails alone; the others are still written.

@@ -49,12 +49,12 @@ fn range(text: &str) -> Option<(u64, u64)> {
 struct Resource<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    ranges: Option<Ranges>,
+    ranges: Option<RangeList>,
     scalar: Option<Scalar>,
 }
 
 #[derive(Deserialize)]
-struct Ranges {
+struct RangeList {
     range: LenientList<PortRange>,
 }
 

@@ -50,7 +50,7 @@ pub(super) enum Width {
 }
 
 /// One number as it is encoded.
-enum Counter {
+enum StatCounter {
     Narrow(u16, u32),
     Wide(u16, u64),
 }
@@ -115,12 +115,12 @@ impl Stats {
         nla::emit(&self.other, other);
     }
 
-    fn counters(&self, width: Width) -> [Counter; 10] {
-        let wide = Counter::Wide;
+    fn counters(&self, width: Width) -> [StatCounter; 10] {
+        let wide = StatCounter::Wide;
         // A number that does not fit is not wrapped to a small one, which would look like idleness.
         let narrow = |kind, value: u64| match width {
-            Width::Mixed => Counter::Narrow(kind, u32::try_from(value).unwrap_or(u32::MAX)),
-            Width::Wide => Counter::Wide(kind, value),
+            Width::Mixed => StatCounter::Narrow(kind, u32::try_from(value).unwrap_or(u32::MAX)),
+            Width::Wide => StatCounter::Wide(kind, value),
         };
         [
             narrow(IPVS_STATS_ATTR_CONNS, self.connections),
@@ -137,7 +137,7 @@ impl Stats {
     }
 }
 
-impl Nla for Counter {
+impl Nla for StatCounter {
     fn value_len(&self) -> usize {
         match self {
             Self::Narrow(..) => size_of::<u32>(),

@@ -108,6 +108,7 @@ pub fn overview(status: &Status, screen: Screen) -> Vec<ScreenLine> {
     let mut out = Lines { lines: Vec::new(), width: screen.size.map(|(width, _)| width) };
     let tone = if status.degraded { Tone::Bad } else { Tone::Good };
     out.cut(tone, &first_line(status));
+    // A screen has room for the worst; a pipe is read by programs and gets all.
     let most = screen.size.map_or(usize::MAX, |_| MOST_REASONS);
     for (index, reason) in status.reasons.iter().take(most).enumerate() {
         let detail = status.details.get(index);
@@ -159,6 +160,7 @@ fn list(out: &mut Lines, status: &Status, screen: Screen) {
     let mut sorted: Vec<&Vip> = status.vips.iter().collect();
     // Stable: by name among those that are as well.
     sorted.sort_by_key(|vip| vip.health());
+    // A VIP without backends takes a line as well.
     let backends: usize = sorted.iter().map(|vip| vip.backends.len().max(1)).sum();
     if backends < room {
         let tones = sorted.iter().flat_map(|vip| {
@@ -194,6 +196,7 @@ fn list(out: &mut Lines, status: &Status, screen: Screen) {
             out.cut(tone, text);
         }
     }
+    // What is left out is said with the command that shows it.
     if unwell > shown {
         let text = format!("{} more VIPs are not well: l4lbd status --unhealthy", unwell - shown);
         out.cut(Tone::Bad, &text);
@@ -213,6 +216,7 @@ fn backends_of(vip: &Vip, status: &Status) -> String {
         return "none: connections are refused".to_owned();
     }
     let taking = vip.backends.iter().filter(|backend| backend.weight > 0).count();
+    // In the order in which they are met: few kinds, and a map would sort them by spelling.
     let mut others: Vec<(String, usize)> = Vec::new();
     for backend in vip.backends.iter().filter(|backend| backend.condition != Some(Condition::Ready)) {
         let text = match backend.condition {

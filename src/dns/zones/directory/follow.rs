@@ -22,9 +22,9 @@ const MOST_TASKS: usize = 1_000;
 /// Entries that leave a sorted list, by their places, and those that come into it, by the place that they come
 /// before. In the order of the places; at one place what comes is first.
 #[derive(Default)]
-struct Edits(Vec<(usize, bool, Option<TaskEntry>)>);
+struct IndexEdits(Vec<(usize, bool, Option<TaskEntry>)>);
 
-impl Edits {
+impl IndexEdits {
     fn remove(&mut self, place: usize) {
         self.0.push((place, true, None));
     }
@@ -74,7 +74,7 @@ impl Directory {
             return None;
         }
         let mut next = self.clone();
-        let (mut labels, mut written) = (Edits::default(), Edits::default());
+        let (mut labels, mut written) = (IndexEdits::default(), IndexEdits::default());
         let (mut named, mut turned) =
             (BTreeSet::<(u32, Arc<str>)>::new(), BTreeSet::<(u32, Arc<str>)>::new());
         let mut groups = BTreeSet::new();
