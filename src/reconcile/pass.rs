@@ -334,6 +334,17 @@ impl<D: DataPlane> Passes<D> {
         Ok(())
     }
 
+    /// Counts the connections of the servers that have begun to leave. The last reading may be older than they are, and
+    /// the history tells of them.
+    async fn count_begun(&mut self, were_leaving: &BTreeSet<ServerKey>, actual: &mut Actual) {
+        let leaving = self.planner.leaving();
+        let begun: BTreeSet<ServerKey> = leaving.difference(were_leaving).copied().collect();
+        match self.dataplane.count(&begun).await {
+            Ok(counted) => actual.connections.extend(counted),
+            Err(error) => tracing::debug!(%error, "cannot count the connections of servers that leave"),
+        }
+    }
+
     /// Goes on with the look through the kernel that an audit begins with, and returns true when the audit is due.
     pub(super) async fn look_on(&mut self) -> bool {
         // An error is the audit's to tell.
@@ -365,6 +376,7 @@ impl<D: DataPlane> Passes<D> {
         report.timings.read = started.elapsed();
         // DNS waits for the node's networks, and a plan that is carried out can take seconds.
         self.publisher.publish_node(&actual.node, None);
+        let were_leaving = self.planner.leaving();
         let planned = match knowledge {
             Knowledge::Book => self.planner.plan_on(&actual, steady_now()),
             Knowledge::Reading => {
@@ -418,6 +430,7 @@ impl<D: DataPlane> Passes<D> {
         // Only where all of the plan was in the kernel can a later difference be another program's work.
         self.progress.settled = is_complete.then_some(plan.revision);
         self.publisher.record(&report, true);
+        self.count_begun(&were_leaving, &mut actual).await;
         let clocks = (steady_now(), Timestamp::now());
         let view = PassView { report: &report, plan: &plan, actual: &actual, clocks };
         // Before names are published: those of services that have gone are known until then.

@@ -115,6 +115,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<KeptRecords, u32> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::OnceLock;
 
     use proptest::prelude::*;
 
@@ -142,6 +143,16 @@ mod tests {
 
     fn content(directory: &Directory) -> Vec<u8> {
         directory.read(HISTORY, 1 << 20).unwrap().unwrap()
+    }
+
+    /// Returns the same file without a disk, on which each case would wait.
+    fn octets() -> Vec<u8> {
+        static OCTETS: OnceLock<Vec<u8>> = OnceLock::new();
+        let written = || {
+            let (_folder, directory, _) = written();
+            content(&directory)
+        };
+        OCTETS.get_or_init(written).clone()
     }
 
     #[test]
@@ -174,8 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_file_that_is_cut_anywhere_has_the_records_before(cut in 0_usize..1000) {
-            let (_folder, directory, _) = written();
-            let mut bytes = content(&directory);
+            let mut bytes = octets();
             bytes.truncate(cut.min(bytes.len()));
             let kept = read(&bytes).unwrap();
             let found = numbers(&kept);
@@ -187,8 +197,7 @@ mod tests {
         /// A flipped line end joins two lines, so that two records at most are lost.
         #[test]
         fn a_flipped_octet_takes_its_own_record_and_no_other(at in 0_usize..1000, flip in 1_u8..) {
-            let (_folder, directory, _) = written();
-            let mut bytes = content(&directory);
+            let mut bytes = octets();
             let at = at % bytes.len();
             bytes[at] ^= flip;
             match read(&bytes) {

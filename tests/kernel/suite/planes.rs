@@ -33,7 +33,7 @@ tests!["planes":
 fn status_tells_which_it_is() -> Result<()> {
     let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
-    let (text, _) = daemon.status_command(&[])?;
+    let (text, _) = daemon.status_command(&["-o", "wide"])?;
     let told = format!("kernel   {}: as configured;", plane::current().name());
     ensure!(text.contains(&told), "no {told:?} in:\n{text}");
     Ok(())
@@ -84,7 +84,7 @@ fn ipvs_is_taken_where_there_are_both() -> Result<()> {
     lab.publish(&State::of([first()]))?;
     lab.configure_daemon("")?;
     let daemon = start_with_plane(&lab, "auto")?;
-    let (text, _) = daemon.status_command(&[])?;
+    let (text, _) = daemon.status_command(&["-o", "wide"])?;
     ensure!(text.contains("kernel   ipvs: the kernel has it;"), "{text}");
     ensure!(lab.services()?.len() == 1, "it is not in IPVS");
     Ok(())

@@ -55,11 +55,16 @@ fn changed_rules_and_sources_count_at_once() -> Result<()> {
 fn file_with_an_error_changes_nothing() -> Result<()> {
     let lab = lab()?;
     let daemon = lab.start(&State::of([first()]))?;
-    let error = match reload(&lab, "[vips]\nmaximum = 5\n[source]\ninterval = \"never\"\n") {
+    let error = match reload(&lab, "[vips]\nmaximum = 5\n[marathon]\ninterval = \"never\"\n") {
         Ok(said) => anyhow::bail!("a file with errors is taken: {said}"),
         Err(error) => format!("{error:#}"),
     };
-    ensure!(error.contains("vips.maximum: unknown key") && error.contains("nothing has changed"), "{error}");
+    ensure!(
+        error.contains("vips.maximum: unknown key")
+            && error.contains("marathon.interval: ")
+            && error.contains("nothing has changed"),
+        "{error}"
+    );
     hang_up(&daemon)?;
     lab.agent.must_reach(Tcp, daemon.socket_of("web", 80)?, "B1")?;
     let said = reload(&lab, "")?;

@@ -75,9 +75,9 @@ fn shown(directory: &Directory) -> impl PartialEq + std::fmt::Debug {
 proptest! {
     #[test]
     fn a_directory_that_follows_is_the_one_that_is_made_anew(
-        first in prop::collection::btree_map(0..300u16, any_task(), 0..300),
+        first in prop::collection::btree_map(0..150u16, any_task(), 0..150),
         steps in prop::collection::vec(
-            prop::collection::vec((0..300u16, prop::option::weighted(0.6, any_task())), 1..30),
+            prop::collection::vec((0..150u16, prop::option::weighted(0.6, any_task())), 1..30),
             1..6,
         ),
     ) {
