@@ -229,7 +229,7 @@ impl Daemon {
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
         let reloader = reload::Reloader {
             path,
-            running: running.clone(),
+            running,
             outlets: reload::Outlets { settings: new_settings, patiences, sources, rules },
             feeds: reload_feeds,
             events,

@@ -7,6 +7,7 @@ use anyhow::bail;
 use reqwest::Method;
 
 use super::client::RunningDaemon;
+use crate::status::Status;
 use crate::status::text::escape::escaped;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (_, status) = self.daemon.ask(Method::POST, "/accept-loss")?;
+        let (_, status): (_, Status) = self.daemon.ask(Method::POST, "/accept-loss")?;
         if let Some(held) = status.source.held.first() {
             bail!("the loss is not accepted yet: {}; ask again with l4lbd status", escaped(held));
         }

@@ -4,11 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 
 use super::ConfigFile;
 use crate::api::client;
 use crate::config::socket::{self, FoundSocket};
-use crate::status::Status;
 use crate::status::text::line;
 
 /// Location of the running daemon.
@@ -22,14 +22,13 @@ pub struct RunningDaemon {
 }
 
 impl RunningDaemon {
-    /// Sends a request and returns the status that answers it, as sent and as read.
-    pub fn ask(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, Status)> {
+    /// Sends a request and returns the answer, as sent and as read.
+    pub fn ask<T: DeserializeOwned>(self, method: Method, path: &str) -> anyhow::Result<(Vec<u8>, T)> {
         let socket = self.into_socket()?;
-        let answer = super::runtime()?.block_on(client::ask(&socket, method, path))?;
-        Ok((answer.body, answer.status))
+        Ok(super::runtime()?.block_on(client::fetch_json(&socket, method, path))?)
     }
 
-    /// Asks for something that is no status, and returns the answer as sent.
+    /// Asks for something that is no JSON, and returns the answer as sent.
     pub fn fetch(self, path: &str) -> anyhow::Result<Vec<u8>> {
         let socket = self.into_socket()?;
         Ok(super::runtime()?.block_on(client::fetch(&socket, Method::GET, path))?)

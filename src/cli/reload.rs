@@ -7,7 +7,6 @@ use reqwest::Method;
 
 use super::USAGE;
 use super::client::RunningDaemon;
-use crate::api::client::fetch_json;
 use crate::api::reload::ReloadAnswer;
 use crate::status::text::line;
 
@@ -22,9 +21,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let socket = self.daemon.into_socket()?;
-        let (body, answer): (_, ReloadAnswer) =
-            super::runtime()?.block_on(fetch_json(&socket, Method::POST, "/reload"))?;
+        let (body, answer): (_, ReloadAnswer) = self.daemon.ask(Method::POST, "/reload")?;
         let ReloadAnswer { error, applied, pending, remarks } = answer;
         // For scripts, the same code as of check.
         let code = if error.is_some() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };

@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::DEGRADED;
 use super::client::RunningDaemon;
-use crate::api::client::{fetch_json, path_of};
+use crate::api::client::path_of;
 use crate::api::events::{StoryAnswer, VIP};
 use crate::status::text::story::write_story;
 use crate::status::text::{line, section};
@@ -29,9 +29,7 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let path = path_of("/vip", [(VIP, Some(self.vip.as_str()))]);
-        let socket = self.daemon.into_socket()?;
-        let (body, answer): (_, StoryAnswer) =
-            super::runtime()?.block_on(fetch_json(&socket, Method::GET, &path))?;
+        let (body, answer): (_, StoryAnswer) = self.daemon.ask(Method::GET, &path)?;
         let StoryAnswer { stories, events } = answer;
         let is_refused =
             stories.vips.iter().any(|story| story.vip.backends.iter().all(|one| one.weight == 0));

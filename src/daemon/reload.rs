@@ -3,7 +3,6 @@
 //! What belongs here: the order of a reload. Everything that can fail comes first, so that a file either counts as far as
 //! it can or changes nothing. Which keys count at once is decided in [`crate::config::reload`].
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -146,10 +145,7 @@ impl Reloader {
         tracing::info!(in_effect = applied, after_a_restart = pending, "the configuration was read again");
         if !applied.is_empty() {
             let text = format!("the configuration was read again: {applied}");
-            self.events.note(vec![Happening {
-                facts: BTreeMap::new(),
-                ..Happening::new(EventKind::ConfigurationChanged, text)
-            }]);
+            self.events.note(vec![Happening::new(EventKind::ConfigurationChanged, text)]);
         }
     }
 }
