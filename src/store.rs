@@ -25,8 +25,10 @@ use crate::vip::alloc::Leases;
 
 pub mod delta;
 pub mod directory;
+mod growing;
 pub mod history;
 pub mod journal;
+pub mod leases;
 pub mod pace;
 pub mod records;
 pub mod saver;
@@ -36,10 +38,8 @@ mod writer;
 use directory::Directory;
 use history::{HISTORY, HistoryFile, KeptRecords};
 use journal::{JOURNAL, Journal, JournalWritten, REFERENCE, Unreadable};
+use leases::{CHANGES, LEASES, LeasesFile};
 pub use tracked::Tracked;
-
-/// File of the names' addresses and the known VIPs.
-const LEASES: &str = "leases.json";
 
 /// File of deadlines that go on after a restart.
 const DEADLINES: &str = "deadlines.json";
@@ -168,6 +168,9 @@ struct StoredDocument<T> {
     /// Moment of the writing; files of earlier versions have none.
     #[serde(default)]
     written: Option<Moment>,
+    /// Token by which a file of changes refers to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal: Option<String>,
     content: T,
 }
 
@@ -186,7 +189,27 @@ impl Store {
 
     /// Reads the addresses that were kept; none where there is no file.
     pub fn leases(&self) -> Result<Persisted, Error> {
-        self.read(LEASES).map(Option::unwrap_or_default)
+        let Some((mut memory, token)) = self.read_with_token::<Persisted>(LEASES)? else {
+            return Ok(Persisted::default());
+        };
+        if let Some(token) = token
+            && let Some(changes) = self.read_bytes(CHANGES)?
+        {
+            let lost = leases::apply_changes(&changes, &token, &Moment::now(), &mut memory);
+            self.tell_lost(CHANGES, lost);
+        }
+        Ok(memory)
+    }
+
+    /// Logs what a crash has cut off.
+    fn tell_lost(&self, file: &str, lost: usize) {
+        if lost > 0 {
+            tracing::info!(
+                path = %self.directory.join(file).display(),
+                lost,
+                "the end of a file was not written whole before a crash, and is left out"
+            );
+        }
     }
 
     /// Reads the cluster that was kept; `None` where there is no file.
@@ -207,13 +230,7 @@ impl Store {
         let Some(bytes) = self.read_bytes(JOURNAL)? else { return Ok(None) };
         match journal::read(&bytes) {
             Ok(journal::Read { cluster, lost }) => {
-                if lost > 0 {
-                    tracing::info!(
-                        path = %path.display(),
-                        lost,
-                        "the end of a file was not written whole before a crash, and is left out"
-                    );
-                }
+                self.tell_lost(JOURNAL, lost);
                 Ok(Some(cluster))
             }
             Err(Unreadable::Damaged(reason)) => Err(Error::Damaged { path, reason, aside: None }),
@@ -247,7 +264,16 @@ impl Store {
 
     /// Replaces the addresses that are kept.
     pub fn save_leases(&self, memory: &Persisted) -> Result<(), Error> {
-        self.replace(LEASES, memory)
+        self.write_leases(|directory| LeasesFile::default().save(directory, memory)).map(drop)
+    }
+
+    /// Writes addresses by one of the steps of [`LeasesFile`].
+    fn write_leases(
+        &self,
+        write: impl FnOnce(&dyn Fn() -> io::Result<Directory>) -> io::Result<bool>,
+    ) -> Result<bool, Error> {
+        write(&|| Directory::create(&self.directory))
+            .map_err(|error| Error::Write { path: self.directory.join(LEASES), error })
     }
 
     /// Replaces the cluster that is kept.
@@ -319,7 +345,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 directory => directory?,
             };
-            [LEASES, REFERENCE, JOURNAL, DEADLINES, MARATHON, HISTORY]
+            [LEASES, CHANGES, REFERENCE, JOURNAL, DEADLINES, MARATHON, HISTORY]
                 .into_iter()
                 .try_for_each(|file| directory.remove_leftovers(file))
         };
@@ -328,15 +354,23 @@ impl Store {
 
     /// Reads a file, with its times as they are on the steady clock of this run.
     fn read<T: DeserializeOwned + Shift>(&self, file: &str) -> Result<Option<T>, Error> {
+        Ok(self.read_with_token(file)?.map(|(content, _)| content))
+    }
+
+    /// Reads a file as [`Self::read`] does, and the token by which changes refer to it.
+    fn read_with_token<T: DeserializeOwned + Shift>(
+        &self,
+        file: &str,
+    ) -> Result<Option<(T, Option<String>)>, Error> {
         let path = self.directory.join(file);
         let Some(bytes) = self.read_bytes(file)? else { return Ok(None) };
         match decode(&bytes) {
-            Ok((mut content, written)) => {
+            Ok(StoredDocument { mut content, written, journal, .. }) => {
                 // Times without a moment are of the system's clock, at which the steady one starts.
                 if let Some(written) = written {
                     T::shift(&mut content, written.shift_to(&Moment::now()));
                 }
-                Ok(Some(content))
+                Ok(Some((content, journal)))
             }
             Err(Unusable::Later(version)) => {
                 Err(Error::Later { path, version, newest: VERSION, aside: None })
@@ -356,11 +390,7 @@ impl Store {
     /// A reader or a crash sees the old file or the new one.
     fn replace<T: Serialize>(&self, file: &str, content: &T) -> Result<(), Error> {
         let write = || {
-            let bytes = serde_json::to_vec(&StoredDocument {
-                version: VERSION,
-                written: Some(Moment::now()),
-                content,
-            })?;
+            let bytes = encode(None, content)?;
             Directory::create(&self.directory)?.replace(file, &bytes)
         };
         write().map_err(|error| Error::Write { path: self.directory.join(file), error })
@@ -378,13 +408,22 @@ enum Unusable {
     Later(u32),
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<Moment>), Unusable> {
+/// Returns a file's bytes, with the token by which changes refer to it.
+fn encode<T: Serialize>(token: Option<&str>, content: &T) -> io::Result<Vec<u8>> {
+    let (written, journal) = (Some(Moment::now()), token.map(str::to_owned));
+    Ok(serde_json::to_vec(&StoredDocument { version: VERSION, written, journal, content })?)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<StoredDocument<T>, Unusable> {
     let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
     // The content of another version may have any shape, so the version is read first.
-    let StoredDocument { version, written, content } =
+    let StoredDocument { version, written, journal, content } =
         serde_json::from_slice::<StoredDocument<&RawValue>>(bytes).map_err(damaged)?;
     match version {
-        VERSION => Ok((serde_json::from_str(content.get()).map_err(damaged)?, written)),
+        VERSION => {
+            let content = serde_json::from_str(content.get()).map_err(damaged)?;
+            Ok(StoredDocument { version, written, journal, content })
+        }
         later if later > VERSION => Err(Unusable::Later(later)),
         other => Err(Unusable::Damaged(format!("version {other} instead of {VERSION}"))),
     }

@@ -39,9 +39,9 @@ struct Leader {
 /// Entries of a map that are new or have changed, and keys that have gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Edits<K, E> {
+pub(super) struct Edits<K, E> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    set: Vec<E>,
+    pub set: Vec<E>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<K>,
 }
@@ -53,11 +53,11 @@ impl<K, E> Default for Edits<K, E> {
 }
 
 impl<K, E> Edits<K, E> {
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.gone.is_empty()
     }
 
-    fn of<'a, V>(changes: Changes<'a, K, V>, entry: impl Fn(&K, &V) -> E) -> Self
+    pub fn of<'a, V>(changes: Changes<'a, K, V>, entry: impl Fn(&K, &V) -> E) -> Self
     where
         K: Ord + Clone,
         V: PartialEq,
@@ -76,7 +76,7 @@ impl<K, E> Edits<K, E> {
 }
 
 impl<K: Ord + Clone, V: Clone> Edits<K, (K, V)> {
-    fn apply(self, map: &mut SharedMap<K, V>) {
+    pub fn apply(self, map: &mut SharedMap<K, V>) {
         map.extend(self.set);
         for key in &self.gone {
             map.remove(key);
@@ -85,7 +85,7 @@ impl<K: Ord + Clone, V: Clone> Edits<K, (K, V)> {
 }
 
 /// Entry of a map with its key.
-fn pair<K: Clone, V: Clone>(key: &K, value: &V) -> (K, V) {
+pub(super) fn pair<K: Clone, V: Clone>(key: &K, value: &V) -> (K, V) {
     (key.clone(), value.clone())
 }
 

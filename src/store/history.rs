@@ -11,12 +11,12 @@
 //! {"id":43,"kind":"task-healthy"...}   77ab01f0
 //! ```
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
+use super::growing::GrowingFile;
 use super::records::{IntactRecords, record};
 
 /// File of the history.
@@ -36,14 +36,13 @@ struct HistoryHead {
 pub struct HistoryFile {
     /// Octets that the file may have.
     limit: u64,
-    /// The file with its octets, once this run has made it. One of an earlier run is only read.
-    open: Option<(File, u64)>,
+    file: GrowingFile,
 }
 
 impl HistoryFile {
     /// A file of `limit` octets at most.
     pub fn new(limit: u64) -> Self {
-        Self { limit, open: None }
+        Self { limit, file: GrowingFile::default() }
     }
 
     /// Appends records, or replaces the file by one with the records of `all` where there is no room. Both are lines
@@ -57,29 +56,12 @@ impl HistoryFile {
         new: &[Vec<u8>],
         all: impl FnOnce() -> Vec<Vec<u8>>,
     ) -> io::Result<()> {
-        let octets: u64 = new.iter().map(|line| line.len() as u64).sum();
-        // An operator may have put it away.
-        let open = self.open.take().filter(|(file, _)| directory.has(HISTORY, file));
-        if let Some((mut file, size)) = open
-            && size + octets <= self.limit
-        {
-            file.write_all(&new.concat())?;
-            // fdatasync(2) includes the file's new length, without which a record cannot be read.
-            file.sync_data()?;
-            self.open = Some((file, size + octets));
+        if self.file.append(directory, HISTORY, &new.concat(), self.limit)? {
             return Ok(());
         }
-        let mut size = 0;
-        let file = directory.replace_by(HISTORY, |file| {
-            let head = record(&HistoryHead { version: VERSION })?;
-            for line in std::iter::once(head).chain(all()) {
-                size += line.len() as u64;
-                file.write_all(&line)?;
-            }
-            Ok(())
-        })?;
-        self.open = Some((file, size));
-        Ok(())
+        let head = record(&HistoryHead { version: VERSION });
+        let lines = std::iter::once(head).chain(all().into_iter().map(Ok));
+        self.file.begin(directory, HISTORY, lines).map(drop)
     }
 }
 

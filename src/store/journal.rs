@@ -19,14 +19,14 @@
 //! Earlier versions kept the whole cluster in `cluster.json`. A later one has a reference there, so that an
 //! earlier one that meets it says that it is of a later version.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::delta::Delta;
 use super::directory::Directory;
+use super::growing::GrowingFile;
 use super::records::{IntactRecords, record};
 use crate::cluster::Snapshot;
 
@@ -40,10 +40,10 @@ pub(super) const REFERENCE: &str = "cluster.json";
 pub(super) const VERSION: u32 = 2;
 
 /// Part of the whole that the changes behind it may take.
-const SHARE: u64 = 4;
+pub(super) const SHARE: u64 = 4;
 
 /// Bytes that the changes may take in any case: a small cluster need not be written whole all the time.
-const LEAST: u64 = 256 * 1024;
+pub(super) const LEAST: u64 = 256 * 1024;
 
 /// First record of the file.
 #[derive(Serialize, Deserialize)]
@@ -58,9 +58,9 @@ struct JournalHead {
 pub struct Journal {
     /// Cluster as the file has it; `None` where that is in doubt.
     kept: Option<Arc<Snapshot>>,
-    /// The file, once this run has made it. One of an earlier run is only read: what it is, and whose, is not to
-    /// be relied on.
-    open: Option<Open>,
+    file: GrowingFile,
+    /// Octets that the file may have.
+    limit: u64,
 }
 
 /// Extent of a writing.
@@ -71,17 +71,10 @@ pub enum JournalWritten {
     Everything,
 }
 
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// Bytes that more changes may take.
-    left: u64,
-}
-
 impl Journal {
     /// Goes on from the cluster that an earlier run left.
     pub fn new(kept: Option<Arc<Snapshot>>) -> Self {
-        Self { kept, open: None }
+        Self { kept, file: GrowingFile::default(), limit: 0 }
     }
 
     /// Makes the file say `cluster`. Writes what has changed, or nothing, and returns which.
@@ -100,13 +93,11 @@ impl Journal {
             delta => {
                 let directory = directory()?;
                 let is_appended = match delta {
-                    Some(delta) => self.append(&directory, &delta)?,
+                    Some(delta) => self.file.append(&directory, JOURNAL, &record(&delta)?, self.limit)?,
                     None => false,
                 };
                 if !is_appended {
-                    // Before the attempt: if it fails, the old file must not be written further.
-                    self.open = None;
-                    self.open = Some(Self::begin(&directory, cluster)?);
+                    self.begin(&directory, cluster)?;
                 }
                 if is_appended { JournalWritten::Change } else { JournalWritten::Everything }
             }
@@ -116,42 +107,19 @@ impl Journal {
         Ok(written)
     }
 
-    /// Appends a change; returns false where everything is to be written instead.
-    fn append(&mut self, directory: &Directory, delta: &Delta) -> io::Result<bool> {
-        // An operator may have put it away.
-        let Some(mut open) = self.open.take().filter(|open| directory.has(JOURNAL, &open.file)) else {
-            return Ok(false);
-        };
-        let record = record(delta)?;
-        // A start reads all changes, so that they may only take a share of the whole.
-        let Some(left) = open.left.checked_sub(record.len() as u64) else { return Ok(false) };
-        open.file.write_all(&record)?;
-        // fdatasync(2) includes the file's new length, without which the record cannot be read.
-        open.file.sync_data()?;
-        // Only now: after an error the record may be there in part, and nothing may follow that.
-        self.open = Some(Open { left, ..open });
-        Ok(true)
-    }
-
     /// Replaces the file by one with the whole cluster.
-    fn begin(directory: &Directory, cluster: &Snapshot) -> io::Result<Open> {
-        let parts = Delta::parts(cluster);
-        let mut bytes = 0;
-        let file = directory.replace_by(JOURNAL, |file| {
-            let mut write = |record: Vec<u8>| {
-                bytes += record.len() as u64;
-                file.write_all(&record)
-            };
-            write(record(&JournalHead { version: VERSION, parts })?)?;
-            // One after the other: all of them at once would take as much memory as the cluster.
-            Delta::whole(cluster).try_for_each(|part| write(record(&part)?))
-        })?;
+    fn begin(&mut self, directory: &Directory, cluster: &Snapshot) -> io::Result<()> {
+        let head = record(&JournalHead { version: VERSION, parts: Delta::parts(cluster) });
+        // One after the other: all of them at once would take as much memory as the cluster.
+        let parts = Delta::whole(cluster).map(|part| record(&part));
+        let whole = self.file.begin(directory, JOURNAL, std::iter::once(head).chain(parts))?;
+        // A start reads all changes, so that they may only take a share of the whole.
+        self.limit = whole + (whole / SHARE).max(LEAST);
         // Behind the journal: a crash between the two leaves what an earlier version believed.
         let reference = format!("{{\"version\":{VERSION},\"content\":\"{JOURNAL}\"}}");
         directory.replace(REFERENCE, reference.as_bytes()).map_err(|error| {
             io::Error::new(error.kind(), format!("{REFERENCE}, which refers to it: {error}"))
-        })?;
-        Ok(Open { file, left: (bytes / SHARE).max(LEAST) })
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::leases::LeasesFile;
 use super::writer::Writer;
 use super::{Deadlines, Error, Persisted, Store, Tracked};
 use crate::cluster::Snapshot;
@@ -16,7 +17,7 @@ pub struct Saver {
     store: Store,
     /// Set where the cluster is worth keeping: a document that is a local file is there anyway.
     keeps_cluster: bool,
-    saved: Persisted,
+    leases: LeasesFile,
     /// Deadlines and verdicts that were noted last.
     deadlines: Deadlines,
     marathon: Option<Arc<MarathonMemory>>,
@@ -72,7 +73,7 @@ impl Saver {
         let (cluster, marathon) = (loaded.cluster.clone(), loaded.marathon.clone());
         let saver = Self {
             keeps_cluster,
-            saved: loaded.persisted.clone(),
+            leases: LeasesFile::new(loaded.persisted.clone()),
             deadlines: loaded.deadlines.clone(),
             marathon: None,
             writer: Writer::new(store.clone(), cluster.map(Arc::new), marathon.map(Arc::new)),
@@ -111,21 +112,29 @@ impl Saver {
 
     /// Writes addresses that have changed.
     pub fn save(&mut self, persisted: &mut Tracked<Persisted>) {
+        // An access need not have changed anything, but without one there is nothing to compare.
         if !persisted.is_touched() {
             return;
         }
-        // An access need not have changed anything, and a writing waits for the disk.
-        if **persisted == self.saved {
-            persisted.settle();
-            self.error = None;
-            return;
-        }
         // All else waits: addresses decide where clients connect, and the cluster comes again with each document.
-        match self.store.save_leases(persisted) {
-            Ok(()) => {
-                self.saved = Persisted::clone(persisted);
+        self.write_leases(persisted, |leases, store, memory| {
+            store.write_leases(|directory| leases.save(directory, memory))
+        });
+    }
+
+    /// Writes addresses that have changed by a step of their file, which returns true if it wrote something.
+    fn write_leases(
+        &mut self,
+        persisted: &mut Tracked<Persisted>,
+        write: impl FnOnce(&mut LeasesFile, &Store, &Persisted) -> Result<bool, Error>,
+    ) {
+        match write(&mut self.leases, &self.store, persisted) {
+            Ok(has_written) => {
                 persisted.settle();
-                (self.error, self.start_error) = (None, None);
+                self.error = None;
+                if has_written {
+                    self.start_error = None;
+                }
             }
             Err(error) => {
                 // Logged once: every pass tries again, and the status keeps the error until a writing
@@ -150,12 +159,10 @@ impl Saver {
         if self.deadlines != Deadlines::default() {
             self.writer.note(|contents| contents.deadlines = Some(self.deadlines.clone()));
         }
-        if persisted.vips.values().any(Option::is_some) {
-            persisted.touch();
-            // Unequal to anything with VIPs, so that it is written although nothing has changed.
-            self.saved = Persisted::default();
-        }
-        self.flush(persisted);
+        self.write_leases(persisted, |leases, store, memory| {
+            store.write_leases(|directory| leases.finish(directory, memory))
+        });
+        self.writer.flush();
     }
 
     /// Adds a file that the start could not use.

@@ -193,6 +193,11 @@ impl Leases {
         self.held.get(name).copied()
     }
 
+    /// All names with their addresses.
+    pub fn held(&self) -> &SharedMap<String, IpAddr> {
+        &self.held
+    }
+
     /// Returns the number of names that hold one.
     pub fn len(&self) -> usize {
         self.held.len()
