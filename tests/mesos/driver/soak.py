@@ -29,6 +29,7 @@ GROWTH_DESCRIPTORS = 2
 REST = 90
 
 LEASES = "/var/lib/l4lbd/leases.json"
+LEASES_CHANGES = "/var/lib/l4lbd/leases.journal"
 SYSCTLS = ("vs.conntrack", "vs.expire_nodest_conn", "vs.expire_quiescent_template", "ip_forward")
 
 
@@ -245,7 +246,25 @@ class Soak:
         return found
 
     def kept(self):
-        return json.loads(self.output("cat", LEASES))["content"]
+        """The addresses as a start would read them: all of them, and what has changed since."""
+        whole = json.loads(self.output("cat", LEASES))
+        kept = whole["content"]
+        vips = {json.dumps({part: vip[part] for part in ("host", "protocol", "port")}): vip for vip in kept["vips"]}
+        changes = self.output("sh", "-c", f"cat {LEASES_CHANGES} 2>/dev/null || true").splitlines()
+        records = [json.loads(line.rsplit("\t", 1)[0]) for line in changes]
+        if records and records[0]["of"] == whole.get("journal"):
+            for record in records[1:]:
+                for family in ("leases4", "leases6"):
+                    edits = record.get(family, {})
+                    kept[family].update(edits.get("set", []))
+                    for name in edits.get("gone", []):
+                        kept[family].pop(name, None)
+                edits = record.get("vips", {})
+                for vip, since in edits.get("set", []):
+                    vips[json.dumps(vip)] = vip if since is None else vip | {"vacant_since": since}
+                for vip in edits.get("gone", []):
+                    vips.pop(json.dumps(vip), None)
+        return kept | {"vips": list(vips.values())}
 
     def leased(self):
         kept = self.kept()
