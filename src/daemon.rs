@@ -3,6 +3,7 @@
 //! What belongs here: which part is connected to which, start, readiness and end. [`wiring`] makes the
 //! settings of each part from the configuration. No part knows another but through this module.
 
+pub mod allocator;
 mod reload;
 pub mod wiring;
 

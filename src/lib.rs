@@ -177,7 +177,7 @@
 //! - `status/text.rs::kernel`, or `Display` of `Change`: the figure for people
 //! - `systemd/man/l4lbd.8`: the section JSON, where a test misses it
 
-// Only the calls that eBPF has no library for; see dataplane::ebpf.
+// Only the calls that eBPF has no library for, and one of the allocator; see dataplane::ebpf and daemon::allocator.
 #![deny(unsafe_code)]
 // No input may end the daemon; tests may.
 #![cfg_attr(

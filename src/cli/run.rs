@@ -25,6 +25,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        daemon::allocator::bound_allocator();
         let loaded = self.config.load_with_remarks()?;
         let config = loaded.config.clone();
         // After the file was read: its errors go to standard error in full, without the log's form. Lines that
