@@ -12,8 +12,11 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use confique::Config as _;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::api::settings::HttpSettings;
 use crate::dataplane::settings::{BalanceSettings, DataPlaneSettings, EbpfSettings, IpvsSettings};
@@ -132,11 +135,26 @@ impl TryFrom<String> for LogFilter {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match tracing_subscriber::EnvFilter::try_new(&text) {
-            Ok(_) if !text.trim().is_empty() => Ok(Self(text)),
-            _ => Err(format!("{text:?} is no list of levels such as \"info\" or \"info,l4lbd::dns=debug\"")),
+        match levels(&text) {
+            Some(_) => Ok(Self(text)),
+            None => {
+                Err(format!("{text:?} is no list of levels such as \"info\" or \"info,l4lbd::dns=debug\""))
+            }
         }
     }
+}
+
+/// Reads levels of the log by module; `None` where the text has none.
+pub fn levels(text: &str) -> Option<Targets> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    // A bare module means all of its levels, so that a misspelt level would be taken for one.
+    let is_known = |part: &&str| {
+        let is_module = part.contains('=') || part.contains("::");
+        // Spans in brackets are taken for names of modules, which no module has.
+        !part.contains('[') && (is_module || LevelFilter::from_str(part).is_ok())
+    };
+    let is_sound = !parts.is_empty() && parts.iter().all(is_known);
+    is_sound.then(|| parts.join(",").parse().ok()).flatten()
 }
 
 /// A configuration with remarks for its author.

@@ -12,11 +12,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, reload};
 
+use crate::config;
 use crate::daemon::SetLog;
 use crate::status::text::escape::escaped;
 
@@ -41,7 +43,8 @@ const LAST_WAIT: Duration = Duration::from_millis(500);
 /// Starts to log to standard error, at the configured levels unless `L4LBD_LOG` says otherwise. Panics are logged as
 /// well. Returns a function that sets other levels.
 pub fn start(levels: &str) -> (LogGuard, SetLog) {
-    let chosen = EnvFilter::try_from_env(VARIABLE).ok();
+    let variable = std::env::var(VARIABLE).ok();
+    let chosen = variable.as_deref().and_then(config::levels);
     let is_chosen = chosen.is_some();
     let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| filter_of(levels)));
     // The journal has its own times and no colours.
@@ -62,6 +65,11 @@ pub fn start(levels: &str) -> (LogGuard, SetLog) {
     } else {
         registry.with(lines).init();
     }
+    if let Some(variable) = variable.filter(|_| !is_chosen) {
+        tracing::warn!(
+            "{VARIABLE}={variable:?} is no list of levels such as info or info,l4lbd::dns=debug, so daemon.log holds"
+        );
+    }
     let panics = queue.clone();
     // The usual hook writes to standard error, and blocks where that does.
     std::panic::set_hook(Box::new(move |panic| panics.push(&format!("ERROR {panic}"))));
@@ -76,9 +84,9 @@ pub fn start(levels: &str) -> (LogGuard, SetLog) {
 }
 
 /// Returns the filter for levels from the configuration, which are valid.
-fn filter_of(levels: &str) -> EnvFilter {
+fn filter_of(levels: &str) -> Targets {
     // A client that logs each attempt to connect; first, so that levels can say otherwise.
-    EnvFilter::new(format!("zookeeper_client=warn,{levels}"))
+    config::levels(&format!("zookeeper_client=warn,{levels}")).unwrap_or_default()
 }
 
 /// Prints a line to standard error; gives up after a moment where that blocks.

@@ -546,3 +546,18 @@ fn sources_are_not_looked_up_in_our_own_zones() {
         &["source.masters: leader.mesos.thisdcos.directory is a name"],
     );
 }
+
+#[test]
+fn levels_of_the_log_are_read_by_module() {
+    let would_log = |text: &str, module: &str, level| levels(text).unwrap().would_enable(module, &level);
+    use tracing::Level;
+    assert!(would_log("info, l4lbd::dns=debug", "l4lbd::dns::server", Level::DEBUG));
+    assert!(!would_log("info, l4lbd::dns=debug", "l4lbd::source", Level::DEBUG));
+    assert!(would_log("l4lbd::dns", "l4lbd::dns", Level::TRACE));
+    assert!(!would_log("off", "l4lbd", Level::ERROR));
+    // The later of two for one module counts, so that a default can be given before.
+    assert!(would_log("zookeeper_client=warn,zookeeper_client=debug", "zookeeper_client", Level::DEBUG));
+    for text in ["", " , ", "verbose", "info,debgu", "l4lbd=loud", "[span]=info"] {
+        assert!(levels(text).is_none(), "{text}");
+    }
+}
