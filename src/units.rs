@@ -16,6 +16,13 @@ use serde::{Deserialize, Deserializer};
 pub mod program;
 pub mod steady;
 
+/// Cases of a property that takes long: a quarter of `all` in the fast loop, and all of them with `L4LBD_CASES=all`.
+#[cfg(test)]
+pub(crate) fn cases(all: u32) -> proptest::test_runner::Config {
+    let is_whole = std::env::var("L4LBD_CASES").is_ok_and(|cases| cases == "all");
+    proptest::test_runner::Config::with_cases(if is_whole { all } else { all / 4 })
+}
+
 /// A length of time, written like `2s`, `10m` or `24h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);

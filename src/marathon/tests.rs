@@ -333,7 +333,7 @@ fn placed(snapshot: &Snapshot) -> BTreeMap<TaskKey, (Task, Option<String>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(crate::units::cases(512))]
 
     /// Replaces one value of an app, a pod, a task or an instance in a valid answer: all but that one
     /// stay as they were.

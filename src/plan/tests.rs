@@ -210,6 +210,7 @@ fn names_leave_the_part_of_the_range_that_is_open_for_literals() {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     /// Nodes that learn of tasks in another order, or of tasks that have gone since, whatever tenants
     /// write: a name has another address only where another name has the one that its hash gives.
     #[test]
@@ -682,7 +683,7 @@ impl Cluster {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(300))]
 
     /// Whatever happens to agents, masters, tasks and the daemon: a VIP never has a server at an address and
     /// port that the document gives to a running task of another service, and that task serves its own.

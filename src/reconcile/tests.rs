@@ -593,7 +593,7 @@ fn keyed_document(wanted: &[&str]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(256))]
 
     /// Whatever fails, and wherever the daemon dies: afterwards the kernel holds what it should.
     #[test]
@@ -1079,7 +1079,7 @@ fn any_document(tasks: &[AnyTask]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(256))]
 
     /// What `l4lbd explain` says of a document is what a pass makes of it, for any configuration and node.
     #[test]

@@ -63,6 +63,7 @@ fn random(tasks: &BTreeMap<u8, (u8, u8, u8, u8)>) -> Snapshot {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     /// Looking at the tasks of a place's machine alone finds what looking at all tasks finds, also after changes.
     #[test]
     fn who_is_on_another_machine_has_no_place(

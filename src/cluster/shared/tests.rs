@@ -53,6 +53,7 @@ fn apply(map: &mut SharedMap<u16, u8>, model: &mut BTreeMap<u16, u8>, edits: &[M
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     #[test]
     fn a_shared_map_is_a_map_and_finds_every_difference(first in edits(1_500), second in edits(60), sorted: bool) {
         let (mut map, mut model) = (SharedMap::default(), BTreeMap::new());

@@ -93,7 +93,7 @@ fn comparable(mut actual: State, desired: &State) -> State {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(crate::units::cases(1000))]
 
     #[test]
     fn replaying_the_difference_leads_there(actual in state(), desired in desired(), seed: u64) {

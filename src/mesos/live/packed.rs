@@ -63,6 +63,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::units::cases(256))]
         #[test]
         fn a_packed_text_is_read_as_it_was(texts in prop::collection::vec("(?s).{0,3000}", 1..5)) {
             let mut packer = Packer::default();

@@ -240,7 +240,7 @@ fn damaged(mut text: Vec<u8>, damage: &Damage) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(192))]
 
     /// The definition is a reader that knows nothing.
     #[test]

@@ -147,7 +147,7 @@ impl Node {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(256))]
 
     /// Whatever happens, a plan that follows the change is the one that is made anew.
     #[test]

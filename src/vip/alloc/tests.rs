@@ -168,6 +168,7 @@ fn taken_addresses_are_stepped_over_and_wrapped() {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     #[test]
     fn names_get_distinct_stable_addresses(
         names in prop::collection::btree_set("[a-z]{1,4}\\.m", 0..40),

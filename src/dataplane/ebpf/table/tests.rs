@@ -65,6 +65,7 @@ fn steps() -> impl Strategy<Value = Vec<(u8, u8, u16, u32)>> {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     #[test]
     fn decode_reads_what_was_placed(steps in steps()) {
         let (mut maps, mut table) = (Maps::default(), ServiceTable::adopt(BTreeMap::new()));

@@ -219,7 +219,7 @@ impl CacheBench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+    #![proptest_config(crate::units::cases(1024))]
 
     /// Whatever happened before and in the middle of a round, the round after it finds the table as it is.
     #[test]

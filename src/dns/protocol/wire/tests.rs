@@ -179,7 +179,7 @@ fn points_back(message: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(crate::units::cases(4000))]
 
     /// One question is read exactly as hickory reads it. hickory also reads what nobody asks: no question or
     /// several (RFC 9619), and a name that points into the header.

@@ -161,6 +161,7 @@ fn names() -> impl Strategy<Value = Vec<String>> {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     /// Against the definition: a name exists if it is a record's name or ends one.
     #[test]
     fn names_agree_with_the_list_of_records(
@@ -210,6 +211,7 @@ fn any_service() -> impl Strategy<Value = NamedService> {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     /// The definition: the zone with exactly these services.
     #[test]
     fn a_zone_that_was_changed_is_the_zone_made_in_full(

@@ -73,6 +73,7 @@ fn shown(directory: &Directory) -> impl PartialEq + std::fmt::Debug {
 }
 
 proptest! {
+    #![proptest_config(crate::units::cases(256))]
     #[test]
     fn a_directory_that_follows_is_the_one_that_is_made_anew(
         first in prop::collection::btree_map(0..150u16, any_task(), 0..150),
