@@ -4,41 +4,41 @@
 //! What belongs here: formats of the state directory and how its files are read and replaced. What is
 //! kept is decided in [`crate::plan`] and [`crate::cluster::belief`].
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 
+use crate::cluster::Snapshot;
 use crate::cluster::belief::Holds;
-use crate::cluster::{SharedMap, Snapshot};
 use crate::dataplane::ServiceKey;
 use crate::marathon::MarathonMemory;
 use crate::units::steady::{Moment, Shift};
-use crate::vip::VipKey;
-use crate::vip::alloc::Leases;
 
 pub mod delta;
 pub mod directory;
+mod document;
 mod growing;
 pub mod history;
 pub mod journal;
 pub mod leases;
 pub mod pace;
+mod persisted;
 pub mod records;
 pub mod saver;
 mod tracked;
 mod writer;
 
 use directory::Directory;
+use document::{StoredDocument, Unusable, VERSION, decode, encode};
 use history::{HISTORY, HistoryFile, KeptRecords};
 use journal::{JOURNAL, Journal, JournalWritten, REFERENCE, Unreadable};
 use leases::{CHANGES, LEASES, LeasesFile};
+pub use persisted::{AskedServer, Persisted};
 pub use tracked::Tracked;
 
 /// File of deadlines that go on after a restart.
@@ -47,50 +47,8 @@ const DEADLINES: &str = "deadlines.json";
 /// File of what Marathon's answers have said.
 const MARATHON: &str = "marathon.json";
 
-/// Format of the files; another one is not read.
-const VERSION: u32 = 1;
-
 /// Largest size of a file in bytes; a cluster of a million tasks has about half as many.
 const MAX_BYTES: u64 = 1 << 30;
-
-/// Names' addresses and known VIPs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Persisted {
-    pub leases4: Leases,
-    pub leases6: Leases,
-    /// VIPs with the time since when they have no backend; `None` while one has some, or while tasks for it
-    /// start.
-    #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
-    pub vips: SharedMap<VipKey, Option<Timestamp>>,
-    /// Earliest known registration of each framework: with a new master all of them register anew.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub registered: BTreeMap<String, Timestamp>,
-    /// Addresses of servers that were asked, which no VIP may have.
-    #[serde(default)]
-    pub servers: BTreeMap<IpAddr, AskedServer>,
-}
-
-impl Persisted {
-    /// Notes when the frameworks of a document registered, and forgets those that it does not list.
-    pub fn note_registered(&mut self, snapshot: &Snapshot) {
-        self.registered.retain(|id, _| snapshot.frameworks.contains_key(id));
-        for (id, time) in &snapshot.registered {
-            match self.registered.get_mut(id) {
-                Some(known) => *known = (*known).min(*time),
-                None => drop(self.registered.insert(id.clone(), *time)),
-            }
-        }
-    }
-}
-
-/// A server that was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AskedServer {
-    /// Name that led to its address.
-    pub name: String,
-    /// Hour in which it was last known, so that the file is written once an hour at most for it.
-    pub hour: i64,
-}
 
 /// Deadlines that go on after a restart, besides those of VIPs without backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,12 +72,6 @@ pub struct KeptDrain {
     /// Id of its agent.
     #[serde(default)]
     pub agent: String,
-}
-
-impl Shift for Persisted {
-    fn shift(&mut self, by: SignedDuration) {
-        self.vips.values_mut().for_each(|since| since.shift(by));
-    }
 }
 
 impl Shift for Deadlines {
@@ -160,26 +112,6 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredDocument<T> {
-    version: u32,
-    /// Moment of the writing; files of earlier versions have none.
-    #[serde(default)]
-    written: Option<Moment>,
-    /// Token by which a file of changes refers to this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    journal: Option<String>,
-    content: T,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    #[serde(flatten)]
-    vip: VipKey,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    vacant_since: Option<Timestamp>,
 }
 
 impl Store {
@@ -401,49 +333,6 @@ fn set_aside(aside: &Option<PathBuf>) -> String {
     aside.as_ref().map(|aside| format!(" and was set aside as {}", aside.display())).unwrap_or_default()
 }
 
-/// Reason why the content of a file is of no use.
-enum Unusable {
-    Damaged(String),
-    /// Format of a later version.
-    Later(u32),
-}
-
-/// Returns a file's bytes, with the token by which changes refer to it.
-fn encode<T: Serialize>(token: Option<&str>, content: &T) -> io::Result<Vec<u8>> {
-    let (written, journal) = (Some(Moment::now()), token.map(str::to_owned));
-    Ok(serde_json::to_vec(&StoredDocument { version: VERSION, written, journal, content })?)
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<StoredDocument<T>, Unusable> {
-    let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
-    // The content of another version may have any shape, so the version is read first.
-    let StoredDocument { version, written, journal, content } =
-        serde_json::from_slice::<StoredDocument<&RawValue>>(bytes).map_err(damaged)?;
-    match version {
-        VERSION => {
-            let content = serde_json::from_str(content.get()).map_err(damaged)?;
-            Ok(StoredDocument { version, written, journal, content })
-        }
-        later if later > VERSION => Err(Unusable::Later(later)),
-        other => Err(Unusable::Damaged(format!("version {other} instead of {VERSION}"))),
-    }
-}
-
-/// Keys of a JSON object can only be strings.
-fn as_list<S: Serializer>(
-    vips: &SharedMap<VipKey, Option<Timestamp>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(vips.iter().map(|(vip, since)| Entry { vip: vip.clone(), vacant_since: *since }))
-}
-
-fn from_list<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<SharedMap<VipKey, Option<Timestamp>>, D::Error> {
-    let entries = Vec::<Entry>::deserialize(deserializer)?;
-    Ok(entries.into_iter().map(|entry| (entry.vip, entry.vacant_since)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -453,8 +342,8 @@ mod tests {
     use crate::cluster::Protocol;
     use crate::mesos;
     use crate::units::steady::steady_now;
-    use crate::vip::Host;
     use crate::vip::alloc::AddressRange;
+    use crate::vip::{Host, VipKey};
 
     #[test]
     fn what_is_saved_is_read() {

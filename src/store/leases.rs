@@ -24,10 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use super::delta::{Edits, pair};
 use super::directory::Directory;
+use super::document::encode;
 use super::growing::GrowingFile;
 use super::journal::{LEAST, SHARE};
+use super::persisted::{AskedServer, Persisted};
 use super::records::{IntactRecords, record};
-use super::{AskedServer, Persisted, encode};
 use crate::units::steady::{Moment, Shift};
 use crate::vip::VipKey;
 
