@@ -12,13 +12,16 @@ use crate::dns::testing::catalog;
 use crate::dns::usage::UsageRegistry;
 use crate::exporter::{self, ExporterSettings};
 use crate::reconcile::figures::FigurePage;
+use crate::source::http::secret::SecretRef;
 use crate::status::document::tests::{Planned, names};
+
+mod web;
 
 struct Served {
     directory: tempfile::TempDir,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
-    port: watch::Receiver<Option<SocketAddr>>,
+    http: watch::Receiver<HttpState>,
     requests: mpsc::Receiver<PassRequest>,
     questions: mpsc::Receiver<Question>,
     statuses: watch::Sender<Arc<Status>>,
@@ -29,6 +32,11 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// Serves with a token for the port.
+    async fn with(token: Option<SecretRef>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let api = Api::bind(&directory.path().join("socket")).await.unwrap();
         let (request_sender, requests) = mpsc::channel(1);
@@ -56,15 +64,15 @@ impl Served {
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
             catalogs: catalog_receiver,
         };
-        let guard = Guard { hosts: vec!["node7.example".to_owned()], token: None };
+        let guard = Guard { hosts: vec!["node7.example".to_owned()], token };
         let address = "127.0.0.1:0".parse().unwrap();
-        let port = api.port();
+        let http = api.http();
         let served = tokio::spawn(api.serve(interfaces, Some(Port { address, guard }), shutdown.clone()));
         Self {
             directory,
             shutdown,
             served,
-            port,
+            http,
             requests,
             questions,
             statuses,
@@ -233,7 +241,7 @@ async fn a_long_status_arrives_in_pieces_and_whole_or_not_at_all() {
 
 /// Asks over TCP, with the figures of no VIP, and returns the answer.
 async fn asked_on_port(served: &mut Served, request: &str) -> String {
-    let address = served.port.wait_for(Option::is_some).await.unwrap().unwrap();
+    let address = served.http.wait_for(|http| http.address.is_some()).await.unwrap().address.unwrap();
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
     client.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();

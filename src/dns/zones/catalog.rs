@@ -185,6 +185,11 @@ impl Catalog {
         self.node.iter().cloned().eq(addresses.into_iter().map(RData::from))
     }
 
+    /// Origin of the VIPs' zone, as text.
+    pub fn origin(&self) -> &str {
+        self.listed.first().map(|(origin, _)| origin.as_str()).unwrap_or_default()
+    }
+
     /// Finds the zone that a name is in; `None` if it is in none of ours.
     pub fn place(&self, name: &QueryName) -> Option<Match<'_>> {
         // From the longest origin that there may be to the shortest, each a look-up.
