@@ -5,39 +5,43 @@
 //! in [`crate::status`], what metrics say in [`crate::exporter`].
 
 pub mod client;
+mod compression;
 pub mod events;
 pub mod guard;
+pub mod names;
+mod page;
 mod port;
 pub mod reload;
 mod server;
 pub mod settings;
+mod vips;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 use futures_util::stream;
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::dns::zones::catalog::Catalog;
 use crate::events::{EventKind, Happening, Recorder};
 use crate::exporter::Exporter;
 use crate::metrics::Format;
 use crate::reconcile::{PassRequest, Question};
 use crate::source::feed::AcceptLoss;
-use crate::status::Status;
 use crate::status::document::{Document, Rest, VipFilter};
+use crate::status::{HttpState, Status};
 
 pub use port::Port;
 pub use reload::ReloadRequest;
@@ -65,8 +69,8 @@ pub enum Error {
 pub struct Api {
     listener: UnixListener,
     path: PathBuf,
-    /// Receives the address of the port while it is listened on.
-    bound: watch::Sender<Option<SocketAddr>>,
+    /// Receives whether the port is listened on.
+    http: watch::Sender<HttpState>,
 }
 
 /// Ways to the other parts of the daemon.
@@ -79,6 +83,8 @@ pub struct Interfaces {
     pub statuses: watch::Receiver<Arc<Status>>,
     pub events: Recorder,
     pub exporter: Exporter,
+    /// Names that DNS serves.
+    pub catalogs: watch::Receiver<Arc<Catalog>>,
 }
 
 /// Everything that answers are made from.
@@ -87,6 +93,10 @@ struct Access {
     parts: Interfaces,
     /// Places for clients that wait for events.
     followers: Arc<Semaphore>,
+    /// Places for clients that follow events as a stream.
+    streams: Arc<Semaphore>,
+    /// Places for listings of names, each of which takes a thread.
+    listings: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -98,31 +108,48 @@ impl Api {
             return Err(Error::InUse { path: path.to_owned() });
         }
         let listener = listen(path).map_err(|error| Error::Listen { path: path.to_owned(), error })?;
-        Ok(Self { listener, path: path.to_owned(), bound: watch::Sender::default() })
+        Ok(Self { listener, path: path.to_owned(), http: watch::Sender::default() })
     }
 
-    /// Returns the address of the port while it is listened on.
-    pub fn port(&self) -> watch::Receiver<Option<SocketAddr>> {
-        self.bound.subscribe()
+    /// Returns the state of the port.
+    pub fn http(&self) -> watch::Receiver<HttpState> {
+        self.http.subscribe()
     }
 
     /// Answers until `shutdown`, then removes the socket. On `port`, if there is one, metrics are served as well.
     pub async fn serve(self, parts: Interfaces, port: Option<Port>, shutdown: CancellationToken) {
         let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-        let access = Access { parts, followers, shutdown: shutdown.clone() };
+        let streams = Arc::new(Semaphore::new(events::MOST_STREAMS));
+        let listings = Arc::new(Semaphore::new(names::MOST_LISTINGS));
+        let access = Access { parts, followers, listings, streams, shutdown: shutdown.clone() };
         // What only reads is the same for all listeners; what changes something is on the socket alone.
-        let reading = Router::new().route("/metrics", get(metrics)).with_state(access.clone());
+        let reading = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/api/status", get(page::status))
+            .route("/api/vips", get(vips::rows))
+            .route("/api/vip/{name}", get(vips::detail))
+            .route("/api/events", get(events::on_port))
+            .route("/v1/vips", get(vips::plain))
+            .route("/v1/records", get(names::records))
+            .route("/v1/enumerate", get(names::enumerate))
+            .route("/v1/hosts/{name}", get(names::hosts))
+            .route("/v1/services/{name}", get(names::services))
+            .route("/v1/version", get(names::version))
+            .with_state(access.clone())
+            .layer(middleware::from_fn(compression::compress));
         let own = Router::new()
             .route("/status", get(status))
             .route("/vip", get(events::story))
             .route("/events", get(events::events))
+            .route("/names", get(names::names))
             .route("/accept-loss", post(accept_loss))
             .route("/reload", post(reload::reload))
             .with_state(access)
             .merge(reading.clone());
         let on_port = async {
             match port {
-                Some(port) => port::run(port, reading, self.bound, shutdown.clone()).await,
+                // The page asks for a token itself, and tells nothing of the node.
+                Some(port) => port::run(port, (page::open(), reading), self.http, shutdown.clone()).await,
                 None => shutdown.cancelled().await,
             }
         };

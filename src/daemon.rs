@@ -9,7 +9,6 @@ pub mod wiring;
 
 pub use reload::SetLog;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,9 +32,9 @@ use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
-use crate::status::Status;
 use crate::status::pass::Cause;
 use crate::status::text::escape::escaped;
+use crate::status::{HttpState, Status};
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
 use crate::units::steady::steady_now;
@@ -88,8 +87,8 @@ pub struct Bound {
     pub socket: PathBuf,
     /// Addresses of the DNS server, as soon as it listens.
     pub dns: watch::Receiver<DnsState>,
-    /// Address of the HTTP server, as soon as it listens.
-    pub http: watch::Receiver<Option<SocketAddr>>,
+    /// State of the HTTP server, with its address as soon as it listens.
+    pub http: watch::Receiver<HttpState>,
 }
 
 /// Everything that a daemon starts from.
@@ -167,7 +166,7 @@ impl Daemon {
             watch::channel(Arc::new(dns::ServiceRules { clients: config.dns.clients.clone(), forwarder }));
         let network = Arc::new(Notify::new());
         let bound =
-            Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.port() };
+            Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.http() };
         let exporter = Exporter::new(
             ExporterSettings { detailed: config.http.backends },
             exporter::Inputs {
@@ -196,6 +195,7 @@ impl Daemon {
             pings: ping_receiver,
             network: network.clone(),
             dns: dns_receiver,
+            http: api.http(),
             settings: settings_receiver,
         };
         // All parts run from here on, in any order: each waits for the first value of its inputs.
@@ -209,7 +209,7 @@ impl Daemon {
         }
         parts.spawn(dns::publisher::run(wiring::catalog_settings(config), names, catalogs, shutdown.clone()));
         let service = dns::Responder {
-            catalogs: catalog_receiver,
+            catalogs: catalog_receiver.clone(),
             nodes: node_receiver,
             rules: rule_receiver,
             usage: dns_usage.clone(),
@@ -226,6 +226,7 @@ impl Daemon {
             statuses,
             events: events.clone(),
             exporter,
+            catalogs: catalog_receiver,
         };
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
         let reloader = reload::Reloader {

@@ -14,6 +14,7 @@
 //! kernel ─ one dump of all services ──────────────────────────┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,22 +24,25 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::dataplane::traffic::ReadTraffic;
+use crate::dataplane::ServiceKey;
+use crate::dataplane::traffic::{ReadTraffic, Traffic};
 use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::{self, Collect, Family, Format, Writer};
 use crate::reconcile::Question;
-use crate::reconcile::figures::{FigurePage, PAGE, Wanted};
+use crate::reconcile::figures::{FigurePage, PAGE, VipFigures, Wanted};
 use crate::reconcile::metrics::PassMetrics;
 use crate::source::metrics::SourceMetrics;
 use crate::status::Status;
 use choice::Choice;
+use live::Live;
 use overview::Overview;
 use process::Process;
 use table::Table;
 
 pub mod choice;
+pub mod live;
 mod overview;
 mod process;
 pub mod table;
@@ -124,6 +128,9 @@ struct Last {
     /// Figures of the last scrape to which the reconciler gave them.
     table: Arc<Table>,
     choice: Choice,
+    /// Figures for people, and the time of the reading.
+    live: Live,
+    live_at: Option<Instant>,
 }
 
 /// A scrape that is shared for a moment.
@@ -204,6 +211,38 @@ impl Exporter {
         Ok(text)
     }
 
+    /// Returns the figures of all VIPs, as all who ask within a moment get them; `None` if the reconciler has none yet, or
+    /// no time.
+    pub async fn live(&self) -> Option<Live> {
+        let shared = &self.0;
+        let mut last = shared.last.lock().await;
+        let now = Instant::now();
+        if last.live_at.is_none_or(|at| now.duration_since(at) >= SHARED) {
+            let (vips, read_at, leases) = shared.vips().await?;
+            let traffic = shared.traffic().await.ok()?;
+            let taken_at = Some(Timestamp::now());
+            let table = Table { vips, detailed: Vec::new(), traffic, read_at, leases, taken_at };
+            last.live = std::mem::take(&mut last.live).followed_by(Arc::new(table));
+            last.live_at = Some(now);
+            self.forget_live_later(now);
+        }
+        Some(last.live.clone())
+    }
+
+    /// Frees figures that nobody has asked for again, so that rates are not made of them either.
+    fn forget_live_later(&self, taken_at: Instant) {
+        let shared = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(live::LONGEST).await;
+            if let Some(shared) = shared.upgrade() {
+                let mut last = shared.last.lock().await;
+                if last.live_at == Some(taken_at) {
+                    (last.live, last.live_at) = (Live::default(), None);
+                }
+            }
+        });
+    }
+
     /// Frees a scrape once nothing can ask for it any more.
     fn forget_later(&self, taken_at: Instant) {
         let shared = Arc::downgrade(&self.0);
@@ -231,20 +270,39 @@ impl ExporterState {
         Ok(own.into_iter().chain(self.parts.iter().cloned()).collect())
     }
 
-    /// Asks the reconciler for all VIPs and the backends of some, and the kernel for its counters.
-    async fn table(&self, last: &mut Last) -> Result<Option<Table>, Error> {
+    /// Asks the reconciler for all VIPs, with the time of their connections and the number of leases.
+    async fn vips(&self) -> Option<(Vec<VipFigures>, Option<Timestamp>, [usize; 2])> {
         // In pages, between which changes of the table have their turn.
         let mut vips = Vec::new();
         let mut next = None;
-        let (read_at, leases) = loop {
-            let Some(page) = self.page(Wanted::After(next)).await else { return Ok(None) };
-            let FigurePage { vips: more, next: after, read_at, leases } = page;
+        loop {
+            let FigurePage { vips: more, next: after, read_at, leases } =
+                self.page(Wanted::After(next)).await?;
             vips.extend(more);
             next = after;
             if next.is_none() {
-                break (read_at, leases);
+                return Some((vips, read_at, leases));
             }
-        };
+        }
+    }
+
+    /// Asks the kernel for its counters.
+    async fn traffic(&self) -> Result<Option<BTreeMap<ServiceKey, Traffic>>, Error> {
+        let traffic = self.traffic.clone();
+        // The dump of 10,000 services takes milliseconds of a thread.
+        let traffic = tokio::task::spawn_blocking(move || {
+            let mut reader = traffic.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.as_mut().map(|reader| reader.read()).transpose()
+        });
+        Ok(traffic.await?.unwrap_or_else(|error| {
+            tracing::debug!(error, "cannot read the traffic of VIPs");
+            None
+        }))
+    }
+
+    /// Asks the reconciler for all VIPs and the backends of some, and the kernel for its counters.
+    async fn table(&self, last: &mut Last) -> Result<Option<Table>, Error> {
+        let Some((vips, read_at, leases)) = self.vips().await else { return Ok(None) };
         // Choosing anew at each scrape would cost more than the figures.
         if !last.choice.is_of(&vips) {
             last.choice = Choice::new(&vips, self.settings.detailed);
@@ -257,16 +315,7 @@ impl ExporterState {
             let Some(page) = self.page(wanted).await else { return Ok(None) };
             detailed.extend(page.vips);
         }
-        let traffic = self.traffic.clone();
-        // The dump of 10,000 services takes milliseconds of a thread.
-        let traffic = tokio::task::spawn_blocking(move || {
-            let mut reader = traffic.lock().unwrap_or_else(PoisonError::into_inner);
-            reader.as_mut().map(|reader| reader.read()).transpose()
-        });
-        let traffic = traffic.await?.unwrap_or_else(|error| {
-            tracing::debug!(error, "cannot read the traffic of VIPs");
-            None
-        });
+        let traffic = self.traffic().await?;
         Ok(Some(Table { vips, detailed, traffic, read_at, leases, taken_at: Some(Timestamp::now()) }))
     }
 

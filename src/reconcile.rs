@@ -26,6 +26,7 @@ use crate::dns::DnsState;
 use crate::events::observer::Observer;
 use crate::plan::{Planner, PlannerSettings};
 use crate::source::Feed;
+use crate::status::HttpState;
 use crate::status::pass::Cause;
 use crate::store::saver::Saver;
 use crate::store::{KeptDrain, Persisted};
@@ -90,6 +91,7 @@ pub struct Inputs {
     /// Notified when the node's network has changed.
     pub network: Arc<Notify>,
     pub dns: watch::Receiver<DnsState>,
+    pub http: watch::Receiver<HttpState>,
     /// Settings that replace those from the start; `None` until there are some.
     pub settings: watch::Receiver<Option<ReconcilerSettings>>,
 }
@@ -129,11 +131,12 @@ impl<D: DataPlane> Reconciler<D> {
             // Everything that has happened by now is part of this pass.
             let news = self.passes.take_feed(inputs.feeds.borrow_and_update().clone());
             self.passes.publisher.set_dns(inputs.dns.borrow_and_update().clone());
+            self.passes.publisher.set_http(inputs.http.borrow_and_update().clone());
             while let Ok(request) = inputs.requests.try_recv() {
                 self.requests.push(request);
             }
             // Most polls confirm what is known, and cost as much as telling so.
-            let is_news = matches!(cause, Cause::Source | Cause::Dns);
+            let is_news = matches!(cause, Cause::Source | Cause::Dns | Cause::Http);
             if is_news && news != News::Vips {
                 self.passes.publish_news();
             } else {
@@ -178,6 +181,7 @@ impl<D: DataPlane> Reconciler<D> {
                     }
                     Some(question) = inputs.questions.recv() => self.passes.answer(question).await,
                     Ok(()) = inputs.dns.changed() => break Cause::Dns,
+                    Ok(()) = inputs.http.changed() => break Cause::Http,
                     // The next pass goes by the book: what is wrong is the plan.
                     is_wrong = self.passes.end_check() => if is_wrong {
                         break Cause::Cluster;

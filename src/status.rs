@@ -4,7 +4,7 @@
 //! ([`mod@document`]), the story of one VIP ([`story`]), its text form ([`text`]), and the table of a document without a kernel ([`explain`]).
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use health::{ReasonDetail, VipHealth, details, vip_health};
@@ -45,6 +45,9 @@ pub struct Status {
     pub source: Source,
     pub pass: Pass,
     pub dns: DnsState,
+    /// State of the HTTP server; absent in statuses of older daemons.
+    #[serde(default)]
+    pub http: HttpState,
     /// Empty within the daemon, which makes them while they are sent; see [`document`].
     pub vips: Vec<Vip>,
     /// Numbers of all VIPs, whichever are listed; without them those that are listed count.
@@ -63,6 +66,15 @@ pub struct Status {
     pub foreign: Vec<Foreign>,
     /// Time of this status.
     pub at: Timestamp,
+}
+
+/// State of the HTTP server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpState {
+    /// Address that it listens on; absent if it does not.
+    pub address: Option<SocketAddr>,
+    /// Reason why it does not, although it should.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,14 @@
 //! Requests for events, and for the story of a VIP with its last ones.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
 use super::Access;
@@ -32,6 +35,18 @@ pub const WAIT: &str = "wait";
 
 /// Longest wait for an event, after which the answer has none. Shorter than clients wait for an answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// Media type of server-sent events.
+const STREAM: &str = "text/event-stream";
+
+/// Places for clients that follow events as a stream.
+pub(super) const MOST_STREAMS: usize = 32;
+
+/// Life of a stream, which ends before that of its connection, so that no event is cut off.
+const STREAM_LIFE: Duration = Duration::from_secs(50);
+
+/// Time without an event after which a stream shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Events of a VIP that its story has.
 const OF_STORY: usize = 10;
@@ -99,17 +114,88 @@ pub(super) async fn story(State(access): State<Access>, uri: Uri) -> Response {
     let Some((_, name)) = query.find(|(key, _)| key == VIP) else {
         return (StatusCode::BAD_REQUEST, format!("the parameter {VIP} is missing")).into_response();
     };
-    let wanted = name.into_owned();
-    let asked = access.ask(|answer| Question::Story { vip: wanted.clone(), answer }).await;
-    let Some(stories) = asked else { return super::busy() };
-    // After the stories, so that an event that they do not show yet is among these.
-    let filter = access.of_vip(EventFilter::default(), wanted).await;
-    let mut events = access.parts.events.select(&filter).events;
-    events.drain(..events.len().saturating_sub(OF_STORY));
-    super::json(&StoryAnswer { stories, events })
+    match access.story_of(name.into_owned()).await {
+        Some(answer) => super::json(&answer),
+        None => super::busy(),
+    }
+}
+
+/// Answers with events, or goes on with them as they come if the client takes a stream.
+pub(super) async fn on_port(State(access): State<Access>, headers: HeaderMap, uri: Uri) -> Response {
+    let (mut filter, vip, waits) = match wishes(uri.query().unwrap_or_default()) {
+        Ok(wishes) => wishes,
+        Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
+    };
+    if waits {
+        let text = format!("{WAIT}: ask for a stream instead (Accept: {STREAM})");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    if let Some(vip) = vip {
+        filter = access.of_vip(filter, vip).await;
+    }
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if !accepts.into_iter().any(|accepts| accepts.contains(STREAM)) {
+        let Selected { events, newest } = access.parts.events.select(&filter);
+        return super::json(&EventsAnswer { events, newest });
+    }
+    // As browsers say where they were cut off.
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    filter.after = last.or(filter.after);
+    access.stream(filter)
 }
 
 impl Access {
+    /// Returns all about the VIPs of a name, pattern, address or task; `None` if the daemon is busy.
+    pub(super) async fn story_of(&self, wanted: String) -> Option<StoryAnswer> {
+        let asked = self.ask(|answer| Question::Story { vip: wanted.clone(), answer }).await;
+        let stories = asked?;
+        // After the stories, so that an event that they do not show yet is among these.
+        let filter = self.of_vip(EventFilter::default(), wanted).await;
+        let mut events = self.parts.events.select(&filter).events;
+        events.drain(..events.len().saturating_sub(OF_STORY));
+        Some(StoryAnswer { stories, events })
+    }
+
+    /// Sends events as they come, each with its id.
+    ///
+    /// Nothing is kept for a client that takes them slowly: what it gets next is looked up once it has taken the last,
+    /// and its connection ends with its life like any other. It goes on after the last id then.
+    fn stream(&self, filter: EventFilter) -> Response {
+        let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {
+            let busy = "too many clients follow events; ask again later, or without a stream";
+            return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
+        };
+        let mut newest = self.parts.events.watch();
+        newest.mark_changed();
+        let end = tokio::time::Instant::now() + STREAM_LIFE;
+        let state = (self.clone(), filter, newest, place);
+        let pieces = stream::unfold(state, move |(access, mut filter, mut newest, place)| async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = access.shutdown.cancelled() => return None,
+                    () = tokio::time::sleep_until(end) => return None,
+                    changed = newest.changed() => changed.ok()?,
+                    // Tells programs between the two that the connection is in use, and this one if it is not.
+                    () = tokio::time::sleep(HEARTBEAT) => {
+                        let text = Bytes::from_static(b":\n\n");
+                        return Some((Ok::<_, Infallible>(text), (access, filter, newest, place)));
+                    }
+                }
+                let Selected { events, newest: last } = access.parts.events.select(&filter);
+                let is_first = filter.after.replace(last).is_none();
+                // A client without a last id has asked for what comes from now on.
+                if events.is_empty() || is_first {
+                    continue;
+                }
+                let text: String = events.iter().filter_map(|event| event_text(event)).collect();
+                return Some((Ok(Bytes::from(text)), (access, filter, newest, place)));
+            }
+        });
+        let content = [(header::CONTENT_TYPE, STREAM)];
+        (content, Body::from_stream(pieces)).into_response()
+    }
+
     /// Adds a VIP to a filter: by its name, and by the VIPs that the name stands for now.
     async fn of_vip(&self, filter: EventFilter, vip: String) -> EventFilter {
         let pattern = Some(self.parts.events.pattern(&vip));
@@ -145,6 +231,11 @@ impl Access {
             () = self.shutdown.cancelled() => Some(self.parts.events.select(filter)),
         }
     }
+}
+
+/// Returns an event as a stream has it; `None` for one that is no JSON, which none is. JSON has no line ends.
+fn event_text(event: &Event) -> Option<String> {
+    Some(format!("id: {}\ndata: {}\n\n", event.id, serde_json::to_string(event).ok()?))
 }
 
 #[cfg(test)]

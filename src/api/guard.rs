@@ -26,13 +26,9 @@ pub struct Guard {
     pub token: Option<SecretRef>,
 }
 
-/// Answers a request if its client may have an answer.
+/// Answers a request that comes to this server by one of its names and changes nothing.
 pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let refusal = match guard.refusal(&request) {
-        None => guard.login(request.headers()).await,
-        refusal => refusal,
-    };
-    let mut response = match refusal {
+    let mut response = match guard.refusal(&request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     };
@@ -41,6 +37,14 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Answers a request of a client that has shown who it is, if it has to.
+pub(super) async fn login(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.login(request.headers()).await {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 impl Guard {

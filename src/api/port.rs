@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::{self, Guard};
 use super::server::serve;
+use crate::status::HttpState;
 
 /// Pause before the server tries again to listen where another program does.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
@@ -24,22 +25,24 @@ pub struct Port {
 }
 
 /// Listens and answers until `shutdown`; tries again as long as it cannot listen, because VIPs do not depend on it.
-/// Publishes the address in `bound` while it listens.
+/// Publishes the address in `states` while it listens, and else why it does not. Of the routes, `open` are for every
+/// client, and `reading` for those that may know what runs here.
 pub(super) async fn run(
     port: Port,
-    router: Router,
-    bound: watch::Sender<Option<SocketAddr>>,
+    (open, reading): (Router, Router),
+    states: watch::Sender<HttpState>,
     shutdown: CancellationToken,
 ) {
     let guard = Arc::new(port.guard);
-    let router = router.layer(middleware::from_fn_with_state(guard, guard::check));
+    let reading = reading.layer(middleware::from_fn_with_state(guard.clone(), guard::login));
+    let router = open.merge(reading).layer(middleware::from_fn_with_state(guard, guard::check));
     let mut last: Option<io::ErrorKind> = None;
     loop {
         match TcpListener::bind(port.address).await {
             Ok(listener) => {
                 let address = listener.local_addr().ok();
                 tracing::info!(address = %address.unwrap_or(port.address), "http server is listening");
-                bound.send_replace(address);
+                states.send_replace(HttpState { address, error: None });
                 return serve(&listener, router, shutdown).await;
             }
             // Logged once, however often it is met.
@@ -53,6 +56,8 @@ pub(super) async fn run(
                      may have the port: stop it, or change http.listen"
                 );
                 last = Some(error.kind());
+                let error = format!("cannot listen on {}: {error}", port.address);
+                states.send_replace(HttpState { address: None, error: Some(error) });
             }
         }
         tokio::select! {

@@ -10,8 +10,8 @@ use crate::units;
 /// Section `http`.
 #[derive(Clone, Debug, PartialEq, confique::Config)]
 pub struct HttpSettings {
-    /// Address and port of an HTTP server for programs that watch this node: metrics for Prometheus at /metrics, and
-    /// what l4lbd-metrics(7) lists. Nothing can be changed there. Off if not set. Other machines reach any address
+    /// Address and port of an HTTP server that shows this node: a web page for people, an interface for programs
+    /// (l4lbd-http(7)), and metrics for Prometheus at /metrics. Nothing can be changed there. Off if not set. Other machines reach any address
     /// but those of loopback, and then http.token must be set. There is no TLS: put a proxy in front if the network
     /// is not trusted.
     ///
@@ -25,7 +25,8 @@ pub struct HttpSettings {
     #[config(default = [])]
     pub hosts: Vec<String>,
 
-    /// Place of the token that each request must have in the header Authorization, as `Bearer TOKEN`: `file:/PATH`
+    /// Place of the token that each request must have in the header Authorization, as `Bearer TOKEN`, and that the web
+    /// page asks for: `file:/PATH`
     /// or `env:NAME`, read again for every request.
     ///
     /// Example: `"file:/etc/l4lbd/http-token"`

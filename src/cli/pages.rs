@@ -40,6 +40,7 @@ pub const PAGES: &[Page] = &[
     page!("labels", "l4lbd-labels", "7"),
     page!("names", "l4lbd-names", "7"),
     page!("monitoring", "l4lbd-metrics", "7"),
+    page!("http", "l4lbd-http", "7"),
     page!("networks", "l4lbd-networks", "7"),
     page!("migrate", "l4lbd-migrate", "7"),
 ];

@@ -131,6 +131,7 @@ fn vip(number: u8, app: &str) -> VipFigures {
         tenants: Tenants::from(tenant),
         ready: 1,
         all: 1,
+        health: crate::status::health::VipHealth::Fine,
         connections: crate::dataplane::Connections::default(),
         connects: None,
         backends: Vec::new(),

@@ -13,6 +13,7 @@ use crate::dataplane::connects::{Connects, ServiceConnects};
 use crate::dataplane::{Connections, ServiceKey};
 use crate::plan::desired::Programmed;
 use crate::status::document::{Figures, View, counts_of, first_of, name};
+use crate::status::health::{VipHealth, vip_health};
 use crate::vip::Tenants;
 
 /// VIPs of a page.
@@ -49,6 +50,7 @@ pub struct VipFigures {
     /// Backends that get new connections.
     pub ready: usize,
     pub all: usize,
+    pub health: VipHealth,
     pub connections: Connections,
     /// Connects by their outcome, if the plane sees it.
     pub connects: Option<ServiceConnects>,
@@ -129,6 +131,7 @@ impl VipFigures {
     /// Figures of a VIP of which the kernel told nothing.
     fn unknown(key: &ServiceKey, programmed: &Programmed) -> Self {
         let mut tenants = programmed.servers.values().map(|member| &member.tenants);
+        let health = programmed.servers.values().map(|member| (member.weight(), Some(member.condition)));
         Self {
             key: *key,
             name: name(programmed).map(str::to_owned),
@@ -136,6 +139,7 @@ impl VipFigures {
             tenants: tenants.next().cloned().unwrap_or_default(),
             ready: programmed.servers.values().filter(|member| member.weight() > 0).count(),
             all: programmed.servers.len(),
+            health: vip_health(health),
             connections: Connections::default(),
             connects: None,
             backends: Vec::new(),

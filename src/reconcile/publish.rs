@@ -25,7 +25,7 @@ use crate::status::build::{
     conntab_warning, counts, dropped_warning, first_errors, reasons, unnamed_warnings,
 };
 use crate::status::pass::{Cause, PassReport};
-use crate::status::{self, Status};
+use crate::status::{self, HttpState, Status};
 
 /// Skipped entries that a status lists; all are counted.
 const SHOWN_SKIPPED: usize = 1000;
@@ -149,6 +149,10 @@ impl Publisher {
 
     pub(super) fn set_dns(&mut self, dns: DnsState) {
         self.status.dns = dns;
+    }
+
+    pub(super) fn set_http(&mut self, http: HttpState) {
+        self.status.http = http;
     }
 
     /// Returns true if the published VIPs are not those of `plan`, or were not all in the kernel.

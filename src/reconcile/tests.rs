@@ -63,6 +63,7 @@ struct Outside {
     network: Arc<Notify>,
     settings: watch::Sender<Option<ReconcilerSettings>>,
     _dns: watch::Sender<DnsState>,
+    http: watch::Sender<HttpState>,
 }
 
 fn outside() -> (Outside, Inputs) {
@@ -71,6 +72,7 @@ fn outside() -> (Outside, Inputs) {
     let (questions, question_receiver) = mpsc::channel(1);
     let (pings, ping_receiver) = mpsc::channel(1);
     let (dns, dns_receiver) = watch::channel(DnsState::default());
+    let (http, http_receiver) = watch::channel(HttpState::default());
     let (settings, settings_receiver) = watch::channel(None);
     let network = Arc::new(Notify::new());
     let inputs = Inputs {
@@ -80,9 +82,10 @@ fn outside() -> (Outside, Inputs) {
         pings: ping_receiver,
         network: Arc::clone(&network),
         dns: dns_receiver,
+        http: http_receiver,
         settings: settings_receiver,
     };
-    (Outside { feeds, requests, questions, pings, network, settings, _dns: dns }, inputs)
+    (Outside { feeds, requests, questions, pings, network, settings, _dns: dns, http }, inputs)
 }
 
 impl Bench {
@@ -783,6 +786,24 @@ async fn a_new_network_is_published_without_a_pass() {
     let view = bench.nodes.borrow_and_update().clone();
     assert!(view.node.inside.contains(&network));
     assert_eq!((view.sources, bench.status().pass.at), (sources, at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_server_that_cannot_listen_is_a_reason_until_it_can() {
+    let (outside, inputs) = outside();
+    let Bench { reconciler, mut statuses, directory: _directory, .. } = Bench::new();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(reconciler.run(inputs, shutdown.clone()));
+    let error = "cannot listen on 127.0.0.1:62080: Address already in use".to_owned();
+    outside.http.send_replace(HttpState { address: None, error: Some(error) });
+    let is_told =
+        |status: &Status| status.reasons.iter().any(|reason| reason.starts_with("http: cannot listen"));
+    let told = statuses.wait_for(|status| is_told(status)).await.unwrap().clone();
+    assert!(told.details.iter().any(|detail| detail.kind == "http" && detail.remedy.contains("http.listen")));
+    outside.http.send_replace(HttpState { address: "127.0.0.1:62080".parse().ok(), error: None });
+    statuses.wait_for(|status| !is_told(status) && status.http.address.is_some()).await.unwrap();
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 /// A first pass can take seconds, and the pause after a change of the network goes by that.

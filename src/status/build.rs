@@ -61,6 +61,7 @@ pub fn reasons(
         format!("dns: nearly full, clients beyond their share are refused or closed then: {usage}")
     }));
     reasons.extend(status.dns.error.as_ref().map(|error| format!("dns: {error}")));
+    reasons.extend(status.http.error.as_ref().map(|error| format!("http: {error}")));
     reasons.extend(store_error.map(|error| format!("store: {error}")));
     reasons
 }

@@ -33,6 +33,9 @@ fn remedy(kind: &str) -> &'static str {
         "dns" => {
             "find out which program has the address, or who asks too much: l4lbd doctor, l4lbd status -o wide"
         }
+        "http" => {
+            "find out which program has the address: ss -ltnp; stop it, or change http.listen. It is tried again by itself"
+        }
         "store" => "see whether the disk is full, and who owns daemon.state_dir",
         _ => "find out more: l4lbd doctor, and the log",
     }
@@ -54,7 +57,8 @@ pub fn details(reasons: &[String], before: &[ReasonDetail], now: Timestamp) -> V
 }
 
 /// Health of a VIP, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum VipHealth {
     /// No backend takes new connections.
     Dead,

@@ -25,6 +25,8 @@ pub enum Cause {
     Network,
     /// The state of the DNS server has changed.
     Dns,
+    /// The state of the HTTP server has changed.
+    Http,
     /// A client asked for a comparison.
     Request,
     /// Operations of the last pass failed.
@@ -39,12 +41,13 @@ pub enum Cause {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Cluster,
         Self::Source,
         Self::Network,
         Self::Dns,
+        Self::Http,
         Self::Request,
         Self::Retry,
         Self::Due,
@@ -60,6 +63,7 @@ impl Cause {
             Self::Source => "source",
             Self::Network => "network",
             Self::Dns => "dns",
+            Self::Http => "http",
             Self::Request => "request",
             Self::Retry => "retry",
             Self::Due => "due",
@@ -78,6 +82,7 @@ impl fmt::Display for Cause {
             Self::Source => "the source had answered or failed",
             Self::Network => "the node's network had changed",
             Self::Dns => "the DNS server had changed",
+            Self::Http => "the HTTP server had changed",
             Self::Request => "a client had asked for a comparison",
             Self::Retry => "operations had failed",
             Self::Due => "the time of a backend or VIP was over",

@@ -19,6 +19,7 @@ use l4lbd::reconcile::Question;
 use l4lbd::reconcile::figures::{BackendFigures, FigurePage, VipFigures, Wanted};
 use l4lbd::reconcile::metrics::PassMetrics;
 use l4lbd::source::metrics::SourceMetrics;
+use l4lbd::status::health::VipHealth;
 use l4lbd::vip::Tenants;
 use tokio::sync::{mpsc, watch};
 
@@ -45,6 +46,7 @@ fn vip(has_backends: bool) -> VipFigures {
         tenants: Tenants::default(),
         ready: 1,
         all: 1,
+        health: VipHealth::Fine,
         connections: Connections { active: 2, inactive: 1 },
         connects: Some(ServiceConnects { connects, latency }),
         backends: if has_backends { vec![backend] } else { Vec::new() },
