@@ -11,6 +11,7 @@ mod port;
 pub mod reload;
 mod server;
 pub mod settings;
+pub mod top;
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use crate::events::{EventKind, Happening, Recorder};
 use crate::exporter::Exporter;
 use crate::metrics::Format;
 use crate::reconcile::{PassRequest, Question};
+use crate::sampler::Sampler;
 use crate::source::feed::AcceptLoss;
 use crate::status::Status;
 use crate::status::document::{Document, Rest, VipFilter};
@@ -79,6 +81,7 @@ pub struct Interfaces {
     pub statuses: watch::Receiver<Arc<Status>>,
     pub events: Recorder,
     pub exporter: Exporter,
+    pub sampler: Sampler,
 }
 
 /// Everything that answers are made from.
@@ -115,6 +118,7 @@ impl Api {
         let own = Router::new()
             .route("/status", get(status))
             .route("/vip", get(events::story))
+            .route(top::PATH, get(top::top))
             .route("/events", get(events::events))
             .route("/accept-loss", post(accept_loss))
             .route("/reload", post(reload::reload))

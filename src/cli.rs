@@ -29,6 +29,7 @@ mod purge;
 mod reload;
 mod run;
 mod status;
+mod top;
 mod vip;
 
 /// The command line was wrong, or the configuration is (EX_USAGE).
@@ -81,6 +82,12 @@ enum Command {
     /// The first line is "ok" or "DEGRADED", followed by the reasons, the worst first. Then come the source, the
     /// kernel, DNS, every VIP with its backends, warnings, skipped labels and virtual services of other programs.
     Status(status::Args),
+    /// Show which VIPs have most connections, bytes or failures now, with their backends
+    ///
+    /// A screen that follows the kernel's counters: VIPs in the order of a figure, their trends, and the backends of the
+    /// chosen one. The daemon sorts and filters them, so that thousands of VIPs cost little. Keys are shown by "?". In a
+    /// pipe it prints the list once.
+    Top(top::Args),
     /// Print the metrics of the running daemon as Prometheus reads them
     ///
     /// The same as at /metrics of the HTTP server that http.listen switches on. l4lbd-metrics(7) says what each means.
@@ -173,6 +180,7 @@ impl Cli {
             Command::DemoRole(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Top(args) => args.run(),
             Command::Metrics(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Vip(args) => args.run(),

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api, Interfaces, ReloadRequest};
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
+use crate::dataplane::traffic::{ReadTraffic, SharedTraffic};
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
@@ -29,6 +30,7 @@ use crate::exporter::{self, Exporter, ExporterSettings};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
+use crate::sampler::Sampler;
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
@@ -167,6 +169,9 @@ impl Daemon {
         let network = Arc::new(Notify::new());
         let bound =
             Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.port() };
+        // Shared, so that the kernel lists its services once for metrics and for who looks on.
+        let traffic = kernel.traffic()?.map(SharedTraffic::new);
+        let sampler = Sampler::new(questions.clone(), status_receiver.clone(), traffic.clone());
         let exporter = Exporter::new(
             ExporterSettings { detailed: config.http.backends },
             exporter::Inputs {
@@ -174,7 +179,7 @@ impl Daemon {
                 questions: questions.clone(),
                 statuses: status_receiver.clone(),
                 dns_usage: dns_usage.clone(),
-                traffic: kernel.traffic()?,
+                traffic: traffic.map(|traffic| Box::new(traffic) as Box<dyn ReadTraffic>),
             },
         );
 
@@ -225,6 +230,7 @@ impl Daemon {
             statuses,
             events: events.clone(),
             exporter,
+            sampler,
         };
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
         let reloader = reload::Reloader {

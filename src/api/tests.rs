@@ -42,6 +42,7 @@ impl Served {
             traffic: None,
         };
         let events = Recorder::in_memory("l4lb");
+        let sampler = Sampler::new(question_sender.clone(), status_receiver.clone(), None);
         let interfaces = Interfaces {
             requests: request_sender,
             questions: question_sender,
@@ -50,6 +51,7 @@ impl Served {
             statuses: status_receiver,
             events: events.clone(),
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
+            sampler,
         };
         let guard = Guard { hosts: vec!["node7.example".to_owned()], token: None };
         let address = "127.0.0.1:0".parse().unwrap();

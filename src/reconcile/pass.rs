@@ -329,8 +329,9 @@ impl<D: DataPlane> Passes<D> {
         let counted = self.dataplane.count(&leaving).await?;
         // A server that the kernel does not hold any more is not among the counted, and has no connections.
         for server in leaving {
-            actual.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
+            actual.connections.insert(server, counted.connections.get(&server).copied().unwrap_or_default());
         }
+        actual.note_traffic(counted.traffic);
         Ok(())
     }
 
@@ -340,7 +341,7 @@ impl<D: DataPlane> Passes<D> {
         let leaving = self.planner.leaving();
         let begun: BTreeSet<ServerKey> = leaving.difference(were_leaving).copied().collect();
         match self.dataplane.count(&begun).await {
-            Ok(counted) => actual.connections.extend(counted),
+            Ok(counted) => actual.note_counts(counted),
             Err(error) => tracing::debug!(%error, "cannot count the connections of servers that leave"),
         }
     }
