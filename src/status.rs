@@ -1,6 +1,6 @@
 //! The status that operators see: one serialisable document, shared by the daemon and its clients.
 //!
-//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`], [`health`]), how it is written
+//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`], [`health`]), what takes long ([`progress`]), how it is written
 //! ([`mod@document`]), the story of one VIP ([`story`]), its text form ([`text`]), the VIPs that lead by a figure ([`top`]), and the table of a
 //! document without a kernel ([`explain`]).
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use health::{ReasonDetail, VipHealth, details, vip_health};
 use jiff::Timestamp;
 use pass::Change;
+use progress::LongChange;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
@@ -27,6 +28,7 @@ pub mod document;
 pub mod explain;
 pub mod health;
 pub mod pass;
+pub mod progress;
 pub mod story;
 pub mod text;
 pub mod top;
@@ -111,6 +113,9 @@ pub struct Pass {
     pub operations: usize,
     /// Operations left to do, while a long pass is under way.
     pub pending: usize,
+    /// That pass; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<LongChange>,
     /// Time of the last pass that had operations.
     pub changed_at: Option<Timestamp>,
     /// Cause, scope and times of that pass; absent in statuses of older daemons.

@@ -24,6 +24,7 @@ use crate::plan::{Plan, Planner, PlannerSettings, Reach};
 use crate::source::Feed;
 use crate::status::document::Figures;
 use crate::status::pass::{Cause, PassReport, Scope};
+use crate::status::progress::LongChange;
 use crate::store::Deadlines;
 use crate::store::saver::Saver;
 use crate::units::steady::steady_now;
@@ -512,13 +513,17 @@ impl<D: DataPlane> Passes<D> {
         let chunks = ops.chunks(CHUNK);
         let are_several = chunks.len() > 1;
         let mut done = 0;
+        let change = LongChange { operations: ops.len(), since: Timestamp::now(), is_repair };
+        if are_several {
+            self.publisher.publish_progress(ops.len(), change);
+        }
         for chunk in chunks {
             let started = Instant::now();
             errors.extend(self.dataplane.apply(chunk).await);
             done += chunk.len();
             if are_several {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
-                self.publisher.publish_progress(ops.len() - done);
+                self.publisher.publish_progress(ops.len() - done, change);
                 while let Ok(question) = questions.try_recv() {
                     self.answer_with(question, Figures::of(actual));
                 }

@@ -96,6 +96,8 @@ pub struct TopModel {
     pub failure: Option<String>,
     /// VIP whose backends are shown.
     pub chosen: Option<ServiceKey>,
+    /// Set once the user has chosen one; before that it is the first of the list, whichever that is.
+    is_chosen: bool,
     /// Place of that VIP in the list, which stays when it goes.
     place: usize,
     trends: BTreeMap<ServiceKey, Trend>,
@@ -194,7 +196,10 @@ impl TopModel {
             }
             (Focus::List, KeyCode::Char('?' | 'h')) => self.focus = Focus::Help,
             (Focus::List, KeyCode::Char('/')) => self.focus = Focus::Filter,
-            (Focus::List, KeyCode::Enter) => self.is_zoomed = !self.is_zoomed && self.chosen.is_some(),
+            (Focus::List, KeyCode::Enter) => {
+                self.is_zoomed = !self.is_zoomed && self.chosen.is_some();
+                self.is_chosen |= self.is_zoomed;
+            }
             (Focus::List, KeyCode::Esc) if self.is_zoomed => self.is_zoomed = false,
             (Focus::List, KeyCode::Esc) => self.filter.clear(),
             (Focus::List, KeyCode::Char('p')) => self.is_paused = !self.is_paused,
@@ -231,6 +236,7 @@ impl TopModel {
             KeyCode::End | KeyCode::Char('G') => last,
             _ => return,
         };
+        self.is_chosen = true;
         self.place = place.min(last);
         self.chosen = self.rows().get(self.place).map(TopRow::key);
     }
@@ -251,7 +257,10 @@ impl TopModel {
         self.answer = Some(answer);
         // The list may have other VIPs: another one takes the place of one that has gone.
         self.place = self.place().unwrap_or(self.place).min(self.rows().len().saturating_sub(1));
-        if self.place().is_none() {
+        if !self.is_chosen {
+            self.place = 0;
+            self.chosen = self.rows().first().map(TopRow::key);
+        } else if self.place().is_none() {
             self.chosen = self.rows().get(self.place).map(TopRow::key);
             self.is_zoomed &= self.chosen.is_some();
         }

@@ -215,6 +215,10 @@ fn the_chosen_vip_is_the_first_until_another_one_is_chosen_and_then_stays() {
     let model = watched(PlaneKind::Ipvs, 2);
     let first = model.rows()[0].key();
     assert_eq!(model.query().chosen, Some(first));
+    let mut turned = answer(PlaneKind::Ipvs, 2);
+    turned.table.rows.reverse();
+    let leads = model.clone().update(TopInput::Answered(turned.into()), seconds(2));
+    assert_eq!(leads.chosen, Some(leads.rows()[0].key()), "whoever leads");
     let model = press(model, &[KeyCode::Down]);
     let chosen = model.rows()[1].key();
     assert_eq!(model.query().chosen, Some(chosen));

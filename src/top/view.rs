@@ -18,6 +18,7 @@ use crate::status::text::escape::escaped;
 use crate::status::text::{age, state};
 use crate::status::top::{SortKey, TopAnswer, TopRow, TopTable, VipCounts};
 use crate::status::{Backend, Vip};
+use crate::vip::Condition;
 
 /// Rows above the list: title, state, sums and order.
 const HEAD: u16 = 4;
@@ -353,11 +354,11 @@ fn backends(model: &TopModel, answer: &TopAnswer, vip: &Vip, room: usize, column
         2..=5 => right(title),
         _ => Text::from(*title),
     });
-    let [_, open, new, bytes, failures] = FIGURES;
+    let [open, new, bytes, failures] = [5, 5, 7, 6];
     // Addresses of IPv6 have room in a wide terminal alone.
     let widths = [
-        Constraint::Length(if is_wide { 47 } else { 16 }),
-        Constraint::Length(if is_wide { 24 } else { 15 }),
+        Constraint::Length(if is_wide { 47 } else { 21 }),
+        Constraint::Length(if is_wide { 24 } else { 13 }),
         Constraint::Length(open),
         Constraint::Length(new),
         Constraint::Length(bytes),
@@ -373,6 +374,7 @@ fn condition_in(backend: &Backend, answer: &TopAnswer, is_wide: bool) -> String 
     match backend.ejected {
         _ if is_wide => state(backend, answer.at),
         Some(_) => "ejected".to_owned(),
+        None if backend.condition == Some(Condition::Inherited) => "inherited".to_owned(),
         None => state(backend, answer.at).replace("kept for ", ""),
     }
 }

@@ -13,12 +13,14 @@ mod metrics;
 mod names;
 mod networks;
 mod planes;
+mod progress;
 mod reach;
 mod reload;
 mod repair;
 mod restart;
 mod rights;
 mod single;
+mod top;
 mod topologies;
 mod web;
 
@@ -66,6 +68,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         reach::TESTS,
         matrix::TESTS,
         metrics::TESTS,
+        top::TESTS,
         topologies::TESTS,
         guard::TESTS,
         firewall::TESTS,
@@ -80,6 +83,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         repair::TESTS,
         foreign::TESTS,
         planes::TESTS,
+        progress::TESTS,
         rights::TESTS,
         single::TESTS,
         doctor::TESTS,
