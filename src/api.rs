@@ -7,6 +7,7 @@
 pub mod client;
 pub mod events;
 pub mod guard;
+pub mod names;
 mod port;
 pub mod reload;
 mod server;
@@ -32,6 +33,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::dns::zones::catalog::Catalog;
 use crate::events::{EventKind, Happening, Recorder};
 use crate::exporter::Exporter;
 use crate::metrics::Format;
@@ -82,6 +84,8 @@ pub struct Interfaces {
     pub events: Recorder,
     pub exporter: Exporter,
     pub sampler: Sampler,
+    /// Names that DNS serves.
+    pub catalogs: watch::Receiver<Arc<Catalog>>,
 }
 
 /// Everything that answers are made from.
@@ -90,6 +94,8 @@ struct Access {
     parts: Interfaces,
     /// Places for clients that wait for events.
     followers: Arc<Semaphore>,
+    /// Places for listings of names, each of which takes a thread.
+    listings: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -112,14 +118,23 @@ impl Api {
     /// Answers until `shutdown`, then removes the socket. On `port`, if there is one, metrics are served as well.
     pub async fn serve(self, parts: Interfaces, port: Option<Port>, shutdown: CancellationToken) {
         let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-        let access = Access { parts, followers, shutdown: shutdown.clone() };
+        let listings = Arc::new(Semaphore::new(names::MOST_LISTINGS));
+        let access = Access { parts, followers, listings, shutdown: shutdown.clone() };
         // What only reads is the same for all listeners; what changes something is on the socket alone.
-        let reading = Router::new().route("/metrics", get(metrics)).with_state(access.clone());
+        let reading = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/v1/records", get(names::records))
+            .route("/v1/enumerate", get(names::enumerate))
+            .route("/v1/hosts/{name}", get(names::hosts))
+            .route("/v1/services/{name}", get(names::services))
+            .route("/v1/version", get(names::version))
+            .with_state(access.clone());
         let own = Router::new()
             .route("/status", get(status))
             .route("/vip", get(events::story))
             .route(top::PATH, get(top::top))
             .route("/events", get(events::events))
+            .route("/names", get(names::names))
             .route("/accept-loss", post(accept_loss))
             .route("/reload", post(reload::reload))
             .with_state(access)

@@ -23,6 +23,7 @@ mod help;
 mod import_dcos;
 mod log;
 mod metrics;
+mod names;
 pub mod pages;
 mod plan;
 mod purge;
@@ -92,6 +93,11 @@ enum Command {
     ///
     /// The same as at /metrics of the HTTP server that http.listen switches on. l4lbd-metrics(7) says what each means.
     Metrics(metrics::Args),
+    /// List the names that DNS serves, with their addresses
+    ///
+    /// Names of VIPs, of tasks and their ports, of this node, and of addresses, sorted, each with its type of record and
+    /// the time for which clients may keep it. Names below further origins of a zone are not listed.
+    Names(names::Args),
     /// Show what changed on this node, when, and why
     ///
     /// One line for each change of the table with its cause: tasks that start, end or become unhealthy, drains with the
@@ -182,6 +188,7 @@ impl Cli {
             Command::Status(args) => args.run(),
             Command::Top(args) => args.run(),
             Command::Metrics(args) => args.run(),
+            Command::Names(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Vip(args) => args.run(),
             Command::Reload(args) => args.run(),

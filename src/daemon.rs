@@ -217,7 +217,7 @@ impl Daemon {
         }
         parts.spawn(dns::publisher::run(wiring::catalog_settings(config), names, catalogs, shutdown.clone()));
         let service = dns::Responder {
-            catalogs: catalog_receiver,
+            catalogs: catalog_receiver.clone(),
             nodes: node_receiver,
             rules: rule_receiver,
             usage: dns_usage.clone(),
@@ -235,6 +235,7 @@ impl Daemon {
             events: events.clone(),
             exporter,
             sampler,
+            catalogs: catalog_receiver,
         };
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
         let reloader = reload::Reloader {

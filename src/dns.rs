@@ -23,7 +23,7 @@ pub mod resolved;
 pub mod server;
 pub mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod usage;
 pub mod zones;
 

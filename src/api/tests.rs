@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use super::guard::Guard;
 use super::server::{MAX_CONNECTIONS, REQUEST_TIMEOUT};
 use super::*;
+use crate::dns::settings::DnsSettings;
+use crate::dns::testing::catalog;
 use crate::dns::usage::UsageRegistry;
 use crate::exporter::{self, ExporterSettings};
 use crate::reconcile::figures::FigurePage;
@@ -21,6 +23,7 @@ struct Served {
     questions: mpsc::Receiver<Question>,
     statuses: watch::Sender<Arc<Status>>,
     events: Recorder,
+    catalogs: watch::Sender<Arc<Catalog>>,
     _losses: mpsc::Receiver<AcceptLoss>,
 }
 
@@ -43,6 +46,7 @@ impl Served {
         };
         let events = Recorder::in_memory("l4lb");
         let sampler = Sampler::new(question_sender.clone(), status_receiver.clone(), None);
+        let (catalogs, catalog_receiver) = watch::channel(Arc::new(catalog(&DnsSettings::default())));
         let interfaces = Interfaces {
             requests: request_sender,
             questions: question_sender,
@@ -52,6 +56,7 @@ impl Served {
             events: events.clone(),
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
             sampler,
+            catalogs: catalog_receiver,
         };
         let guard = Guard { hosts: vec!["node7.example".to_owned()], token: None };
         let address = "127.0.0.1:0".parse().unwrap();
@@ -66,6 +71,7 @@ impl Served {
             questions,
             statuses,
             events,
+            catalogs,
             _losses: loss_receiver,
         }
     }
@@ -358,4 +364,37 @@ async fn followers_leave_room_for_questions() {
         let text = rest(&mut wrong).await;
         assert!(text.starts_with("HTTP/1.1 400") && text.contains(part), "{path}: {text}");
     }
+}
+
+#[tokio::test]
+async fn names_are_listed_as_the_client_reads_them() {
+    let served = Served::new().await;
+    let empty = catalog(&DnsSettings::default());
+    let service = crate::dns::zones::vips::NamedService {
+        name: "web.marathon".to_owned(),
+        address: [11, 0, 0, 1].into(),
+        port: Some((crate::cluster::Protocol::Tcp, 80).into()),
+    };
+    let (zone, _) = empty.vips().with_services(1, [&service]);
+    served.catalogs.send_replace(Arc::new(empty.with_vips(Arc::new(zone))));
+    let request = |path: &str| get_of(path).replace("1.1", "1.0");
+    let listed = async |query: &str| {
+        let mut client = served.client(&request(&format!("/names{query}"))).await;
+        let text = rest(&mut client).await;
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<names::NamesAnswer>(body).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let all = listed("").await;
+    assert_eq!(all.ttl, 5);
+    let names: Vec<&str> = all.names.iter().map(|name| &*name.name).collect();
+    assert!(
+        names.contains(&"web.marathon.l4lb.thisdcos.directory") && names.contains(&"1.0.0.11.in-addr.arpa"),
+        "{names:?}"
+    );
+    assert!(all.zones.iter().any(|zone| !zone.loaded), "tasks are not known yet");
+    let one = listed("?pattern=web.*").await;
+    assert_eq!(one.names.len(), 1);
+    assert_eq!(one.names[0].records[0].host, "11.0.0.1");
+    let mut client = served.client(&request("/names?x=1")).await;
+    assert!(rest(&mut client).await.starts_with("HTTP/1.0 400 "));
 }

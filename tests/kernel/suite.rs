@@ -10,6 +10,7 @@ mod foreign;
 mod guard;
 mod matrix;
 mod metrics;
+mod migrate;
 mod names;
 mod networks;
 mod planes;
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         guard::TESTS,
         firewall::TESTS,
         networks::TESTS,
+        migrate::TESTS,
         names::TESTS,
         churn::TESTS,
         drain::TESTS,

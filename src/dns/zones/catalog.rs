@@ -2,7 +2,7 @@
 //!
 //! Pure: a [`Catalog`] is an immutable value, replaced as a whole. A question goes to the zone with
 //! the longest origin that its name ends in; aliases are further origins of the same zone, so that
-//! answers come back under the name that was asked.
+//! answers come back under the name that was asked. [`mod@listing`] goes through all names.
 //!
 //! For example, `web.marathon.dclb.thisdcos.directory` ends in the alias `dclb.thisdcos.directory` of the
 //! VIPs' zone, [`Catalog::place`] says so with a depth of three labels, and [`Match::find`] looks up
@@ -10,8 +10,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::reverse;
 use super::tasks::{AnswerWindow, TaskZone};
@@ -20,8 +23,11 @@ use crate::dns::protocol::record::{NameError, RData, encode_origin};
 use crate::dns::protocol::wire::QueryName;
 use crate::vip::alloc::AddressRange;
 
+pub mod listing;
+
 /// Kind of the zone under an origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ZoneKind {
     /// Names of VIPs.
     Vips,
@@ -58,6 +64,8 @@ pub struct CatalogLayout<'a> {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     origins: Arc<HashMap<Box<[u8]>, ZoneKind>>,
+    /// The same in the order of the settings, as text.
+    listed: Arc<Vec<(String, ZoneKind)>>,
     /// Number of labels of the longest origin.
     depth: usize,
     /// Seconds for which an answer may be cached.
@@ -103,11 +111,14 @@ impl Catalog {
     /// # Errors
     /// When an origin is not a valid name.
     pub fn new(layout: &CatalogLayout<'_>, vips: Arc<Zone>) -> Result<Self, vips::Error> {
-        let mut origins = HashMap::new();
+        let (mut origins, mut listed) = (HashMap::new(), Vec::new());
         // An origin that comes twice keeps its first meaning: the configured zone before those of DC/OS.
         let mut add = |origin: &str, content: ZoneKind| {
             let invalid = |reason: NameError| vips::Error::Origin { origin: origin.to_owned(), reason };
-            origins.entry(encode_origin(origin).map_err(invalid)?).or_insert(content);
+            if let Entry::Vacant(entry) = origins.entry(encode_origin(origin).map_err(invalid)?) {
+                entry.insert(content);
+                listed.push((origin.trim_end_matches('.').to_ascii_lowercase(), content));
+            }
             Ok(())
         };
         add(layout.zone, ZoneKind::Vips)?;
@@ -134,6 +145,7 @@ impl Catalog {
         servers.sort_unstable();
         Ok(Self {
             origins: Arc::new(origins),
+            listed: Arc::new(listed),
             depth: depth.unwrap_or_default(),
             ttl: layout.ttl,
             servers,

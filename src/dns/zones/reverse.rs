@@ -43,7 +43,7 @@ fn origin(network: &IpNet) -> String {
 }
 
 /// The reverse name of an address.
-fn name(address: IpAddr) -> String {
+pub(super) fn name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

@@ -17,7 +17,10 @@ use crate::cluster::registry::RegisteredTask;
 use crate::dns::protocol::record::{RData, encode};
 use crate::dns::protocol::wire::{kind, labels};
 
+mod listing;
 mod mesos;
+
+pub use listing::TaskName;
 
 /// Zones of tasks at one moment.
 #[derive(Clone, Debug)]

@@ -335,6 +335,11 @@ impl Zone {
         self.reverse.get(&address).into_iter().flat_map(|names| &names.0).map(|(name, _)| &**name)
     }
 
+    /// All addresses that have names, in their order.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.reverse.iter().map(|(address, _)| *address)
+    }
+
     /// True if any address from `first` to `last` has a name.
     pub fn has_names(&self, first: IpAddr, last: IpAddr) -> bool {
         first.is_ipv4() == last.is_ipv4()

@@ -354,7 +354,7 @@ fn traits(protocol: Protocol, slave: bool) -> Traits {
 
 /// The canonical name of a task as one label: `<task>-<hash>-<agent>`, with the task's part cut where it is
 /// too long. `None` if the rest leaves no room for it.
-fn canonical_label(task: &RegisteredTask, agent: &str) -> Option<String> {
+pub(super) fn canonical_label(task: &RegisteredTask, agent: &str) -> Option<String> {
     let hash = String::from_utf8_lossy(&task.hash);
     // Two dashes separate the parts.
     let room = MAX_LABEL.checked_sub(hash.len() + agent.len() + 2).filter(|room| *room > 0)?;
