@@ -109,7 +109,7 @@ impl<D: DataPlane> Passes<D> {
                 let mut fresh = BTreeSet::new();
                 // Where all was counted for these rates, a part of it would be no newer.
                 if self.figures().seen.is_none() {
-                    let servers = self.view(self.figures()).to_be_counted(&query, &leaders);
+                    let servers = self.view(self.figures()).counted_anew(&query, &leaders);
                     match self.dataplane.count(&servers).await {
                         Ok(counted) => {
                             fresh = counted.traffic.iter().map(|(key, _)| *key).collect();

@@ -438,7 +438,7 @@ impl View<'_> {
     }
 
     /// Returns the servers whose connections are to be counted for an answer, those of the chosen VIP first.
-    pub(crate) fn to_be_counted(&self, query: &TopQuery, leaders: &Leaders) -> BTreeSet<ServerKey> {
+    pub(crate) fn counted_anew(&self, query: &TopQuery, leaders: &Leaders) -> BTreeSet<ServerKey> {
         let keys = query.chosen.iter().chain(leaders.keys.iter().take(COUNTED));
         let services = keys.filter_map(|key| self.plan.desired.services.get_key_value(key));
         let servers = services.flat_map(|(key, programmed)| {

@@ -121,7 +121,7 @@ fn the_chosen_vip_comes_with_its_backends_wherever_it_ranks() {
     assert_eq!((chosen.address, chosen.backends.len(), shown.backends), (key.address, 1, 1));
     assert_eq!(chosen.backends[0].connections, Some(Connections { active: 2, inactive: 1 }));
     assert_eq!((shown.rows.len(), shown.open), (1, 20));
-    let servers = planned.view().to_be_counted(&wanted, &planned.view().leaders(&wanted, &Rates::default()));
+    let servers = planned.view().counted_anew(&wanted, &planned.view().leaders(&wanted, &Rates::default()));
     assert!(servers.iter().any(|(service, _)| *service == key));
     // One that has gone is not there.
     let gone = ServiceKey { port: 1, ..key };

@@ -22,11 +22,11 @@ const VIP: &str = "11.225.36.193:80";
 fn example(begin: &str) -> Result<String> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/man/l4lbd-migrate.7");
     let page = fs::read_to_string(page)?;
-    let found = page.split(".EX\n").skip(1).filter_map(|rest| rest.split(".EE").next());
-    let mut found = found.filter(|example| example.starts_with(begin));
-    let text = found.next().with_context(|| format!("the page has no example that begins with {begin:?}"))?;
     // As a person reads them.
-    Ok(text.replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\"))
+    let page = page.replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\");
+    let mut examples = page.split(".EX\n").skip(1).filter_map(|rest| rest.split(".EE").next());
+    let found = examples.find(|example| example.starts_with(begin));
+    found.map(str::to_owned).with_context(|| format!("the page has no example that begins with {begin:?}"))
 }
 
 fn sh(lab: &Lab, commands: &str) -> Result<()> {
