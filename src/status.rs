@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use health::{ReasonDetail, VipHealth, details, vip_health};
 use jiff::Timestamp;
-use pass::Change;
-use progress::LongChange;
+use pass::{Change, LongChange};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};

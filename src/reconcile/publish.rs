@@ -24,8 +24,7 @@ use crate::source::Feed;
 use crate::status::build::{
     conntab_warning, counts, dropped_warning, first_errors, reasons, unnamed_warnings,
 };
-use crate::status::pass::{Cause, PassReport};
-use crate::status::progress::LongChange;
+use crate::status::pass::{Cause, LongChange, PassReport};
 use crate::status::{self, Status};
 
 /// Skipped entries that a status lists; all are counted.

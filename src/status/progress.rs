@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use super::Status;
+use super::pass::LongChange;
 use super::text::age;
 
 /// Times after which work that goes on is told in the log; after the last one again each time as much has passed.
@@ -14,15 +14,6 @@ const TOLD: [Duration; 4] =
 
 /// Progress of a change in so many seconds from which an estimate of the rest is worth something.
 const ESTIMATED: Duration = Duration::from_secs(1);
-
-/// A change of the kernel in several parts that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LongChange {
-    pub operations: usize,
-    pub since: Timestamp,
-    /// Set if it repairs what another program changed.
-    pub is_repair: bool,
-}
 
 /// Work that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
