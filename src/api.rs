@@ -14,6 +14,7 @@ mod port;
 pub mod reload;
 mod server;
 pub mod settings;
+pub mod top;
 mod vips;
 
 use std::io;
@@ -39,6 +40,7 @@ use crate::events::{EventKind, Happening, Recorder};
 use crate::exporter::Exporter;
 use crate::metrics::Format;
 use crate::reconcile::{PassRequest, Question};
+use crate::sampler::Sampler;
 use crate::source::feed::AcceptLoss;
 use crate::status::document::{Document, Rest, VipFilter};
 use crate::status::{HttpState, Status};
@@ -83,6 +85,7 @@ pub struct Interfaces {
     pub statuses: watch::Receiver<Arc<Status>>,
     pub events: Recorder,
     pub exporter: Exporter,
+    pub sampler: Sampler,
     /// Names that DNS serves.
     pub catalogs: watch::Receiver<Arc<Catalog>>,
 }
@@ -140,6 +143,7 @@ impl Api {
         let own = Router::new()
             .route("/status", get(status))
             .route("/vip", get(events::story))
+            .route(top::PATH, get(top::top))
             .route("/events", get(events::events))
             .route("/names", get(names::names))
             .route("/accept-loss", post(accept_loss))

@@ -23,12 +23,14 @@ mod help;
 mod import_dcos;
 mod log;
 mod metrics;
+mod names;
 pub mod pages;
 mod plan;
 mod purge;
 mod reload;
 mod run;
 mod status;
+mod top;
 mod vip;
 
 /// The command line was wrong, or the configuration is (EX_USAGE).
@@ -81,10 +83,21 @@ enum Command {
     /// The first line is "ok" or "DEGRADED", followed by the reasons, the worst first. Then come the source, the
     /// kernel, DNS, every VIP with its backends, warnings, skipped labels and virtual services of other programs.
     Status(status::Args),
+    /// Show which VIPs have most connections, bytes or failures now, with their backends
+    ///
+    /// A screen that follows the kernel's counters: VIPs in the order of a figure, their trends, and the backends of the
+    /// chosen one. The daemon sorts and filters them, so that thousands of VIPs cost little. Keys are shown by "?". In a
+    /// pipe it prints the list once.
+    Top(top::Args),
     /// Print the metrics of the running daemon as Prometheus reads them
     ///
     /// The same as at /metrics of the HTTP server that http.listen switches on. l4lbd-metrics(7) says what each means.
     Metrics(metrics::Args),
+    /// List the names that DNS serves, with their addresses
+    ///
+    /// Names of VIPs, of tasks and their ports, of this node, and of addresses, sorted, each with its type of record and
+    /// the time for which clients may keep it. Names below further origins of a zone are not listed.
+    Names(names::Args),
     /// Show what changed on this node, when, and why
     ///
     /// One line for each change of the table with its cause: tasks that start, end or become unhealthy, drains with the
@@ -173,7 +186,9 @@ impl Cli {
             Command::DemoRole(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Top(args) => args.run(),
             Command::Metrics(args) => args.run(),
+            Command::Names(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Vip(args) => args.run(),
             Command::Reload(args) => args.run(),

@@ -4,9 +4,11 @@
 //! settings of each part from the configuration. No part knows another but through this module.
 
 pub mod allocator;
+mod progress;
 mod reload;
 pub mod wiring;
 
+pub use progress::ShowProgress;
 pub use reload::SetLog;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api, Interfaces, ReloadRequest};
 use crate::config::{self, Config};
 use crate::dataplane::kernel::Kernel;
+use crate::dataplane::traffic::{ReadTraffic, SharedTraffic};
 use crate::dataplane::{self, DataPlane, PlaneChoice, PlaneKind};
 use crate::dns::metrics::DnsMetrics;
 use crate::dns::usage::UsageRegistry;
@@ -29,11 +32,11 @@ use crate::exporter::{self, Exporter, ExporterSettings};
 use crate::netlink::monitor::{self, Monitor};
 use crate::plan::NodeView;
 use crate::reconcile::{Inputs, Outputs, Ping, Reconciler};
+use crate::sampler::Sampler;
 use crate::source::combined::CombinedSource;
 use crate::source::feed::{Believer, Feed};
 use crate::source::{self, Report};
 use crate::status::pass::Cause;
-use crate::status::text::escape::escaped;
 use crate::status::{HttpState, Status};
 use crate::store::Store;
 use crate::store::saver::{Loaded, Saver};
@@ -97,6 +100,8 @@ pub struct Start {
     pub path: Option<PathBuf>,
     pub loaded: config::Loaded,
     pub set_log: SetLog,
+    /// Shows what takes long, where a person looks on.
+    pub show: ShowProgress,
 }
 
 /// A daemon whose parts are running.
@@ -104,6 +109,7 @@ pub struct Daemon {
     pub bound: Bound,
     parts: JoinSet<()>,
     statuses: watch::Receiver<Arc<Status>>,
+    show: ShowProgress,
     reloads: mpsc::Sender<ReloadRequest>,
     pings: mpsc::Sender<Ping>,
     shutdown: CancellationToken,
@@ -113,7 +119,7 @@ impl Daemon {
     /// Binds and starts everything; the parts end when `shutdown` is cancelled and leave the kernel
     /// forwarding.
     pub async fn start(start: Start, shutdown: CancellationToken) -> Result<Self, Error> {
-        let Start { path, loaded: running, set_log } = start;
+        let Start { path, loaded: running, set_log, show } = start;
         let config = &running.config;
         let kernel = Kernel::open(&wiring::kernel(config))?;
         let PlaneChoice { plane, reason } = kernel.choice();
@@ -167,6 +173,9 @@ impl Daemon {
         let network = Arc::new(Notify::new());
         let bound =
             Bound { socket: config.daemon.socket.clone(), dns: dns_receiver.clone(), http: api.http() };
+        // Shared, so that the kernel lists its services once for metrics and for who looks on.
+        let traffic = kernel.traffic()?.map(SharedTraffic::new);
+        let sampler = Sampler::new(questions.clone(), status_receiver.clone(), traffic.clone());
         let exporter = Exporter::new(
             ExporterSettings { detailed: config.http.backends },
             exporter::Inputs {
@@ -174,7 +183,7 @@ impl Daemon {
                 questions: questions.clone(),
                 statuses: status_receiver.clone(),
                 dns_usage: dns_usage.clone(),
-                traffic: kernel.traffic()?,
+                traffic: traffic.map(|traffic| Box::new(traffic) as Box<dyn ReadTraffic>),
             },
         );
 
@@ -226,6 +235,7 @@ impl Daemon {
             statuses,
             events: events.clone(),
             exporter,
+            sampler,
             catalogs: catalog_receiver,
         };
         parts.spawn(api.serve(interfaces, wiring::port(config), shutdown.clone()));
@@ -241,7 +251,7 @@ impl Daemon {
             set_log,
         };
         parts.spawn(reloader.run(reload_receiver, shutdown.clone()));
-        Ok(Self { bound, parts, statuses: status_receiver, reloads, pings, shutdown })
+        Ok(Self { bound, parts, statuses: status_receiver, show, reloads, pings, shutdown })
     }
 
     /// Returns the way to have the configuration file read again.
@@ -254,7 +264,7 @@ impl Daemon {
     /// # Errors
     /// A part ended of its own accord; the other parts are ended then.
     pub async fn wait(mut self) -> Result<(), Error> {
-        self.parts.spawn(report_readiness(self.statuses.clone(), self.shutdown.clone()));
+        self.parts.spawn(progress::report(self.statuses.clone(), self.show, self.shutdown.clone()));
         self.parts.spawn(feed_watchdog(self.pings.clone(), self.shutdown.clone()));
         // Any end of a part, asked for or not, ends the daemon: half of it would look healthy.
         let _ = self.parts.join_next().await;
@@ -271,7 +281,7 @@ impl Daemon {
 ///
 /// # Errors
 /// When the source has no state, or the kernel refuses something, after a few attempts.
-pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
+pub async fn once(config: &Config, show: ShowProgress) -> Result<Arc<Status>, Error> {
     let kernel = Kernel::open(&wiring::kernel(config))?;
     // Asked before the kernel is read: without a state there is nothing to do there.
     let (saver, loaded) = Saver::open(Store::new(&config.daemon.state_dir), !wiring::is_file(config));
@@ -293,6 +303,9 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
     let kept = (persisted, deadlines.drains);
     let mut reconciler = Reconciler::new(kernel, settings, saver, kept, outputs);
     reconciler.take_feed(Feed::clone(believer.feed()));
+    let shutdown = CancellationToken::new();
+    tokio::spawn(progress::report(status.clone(), show, shutdown.clone()));
+    let _end = shutdown.drop_guard();
     // A module that is being loaded, or another program's change, makes the first attempt fail.
     for _ in 0..ONCE_ATTEMPTS {
         reconciler.pass(Cause::Start).await;
@@ -301,32 +314,6 @@ pub async fn once(config: &Config) -> Result<Arc<Status>, Error> {
         }
     }
     Err(Error::Refused(status.borrow().pass.errors.clone()))
-}
-
-/// Notifies the service manager of the first pass, and of the status from then on.
-async fn report_readiness(mut statuses: watch::Receiver<Arc<Status>>, shutdown: CancellationToken) {
-    let mut ready = false;
-    let mut last = String::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = statuses.changed() => if changed.is_err() { return },
-        }
-        let status = statuses.borrow_and_update().clone();
-        // Ready means that the table is in the kernel, not that the process runs: dependent units start
-        // then.
-        if !ready && status.pass.at.is_some() {
-            ready = true;
-            tracing::info!(vips = status.numbers().vips, "first pass done, ready");
-            notify(&[NotifyState::Ready]);
-        }
-        // A line end would begin another notification.
-        let summary = escaped(&status.summary()).into_owned();
-        if summary != last {
-            notify(&[NotifyState::Status(&summary)]);
-            last = summary;
-        }
-    }
 }
 
 /// Feeds the service manager's watchdog while the reconcile loop answers.

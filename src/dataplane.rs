@@ -9,7 +9,7 @@
 //! In the kernel, a [`plane`] spreads connections over backends ([`ipvs`] or [`ebpf`]) and the [`host`]
 //! has all else; [`kernel`] puts the two together. [`memory`] stands in for it in tests and dry runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub mod connects;
 pub mod diff;
@@ -39,6 +39,7 @@ pub use state::{
     Connections, Foreign, Forwarding, Link, RealServer, Route, Scheduling, ServerKey, Service, ServiceKey,
     State, Timeouts, of_service,
 };
+use traffic::{Counted, WholeCount};
 
 /// A place that VIPs can be programmed into: the kernel, or the simulated one of [`memory`].
 #[allow(async_fn_in_trait)]
@@ -67,10 +68,13 @@ pub trait DataPlane {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    async fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, Error>;
+    async fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, Error>;
+
+    /// Counts everything, if the plane does that in a few milliseconds.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    async fn count_all(&mut self) -> Result<Option<WholeCount>, Error>;
 
     /// Reads the node alone, which costs little beside the services.
     ///

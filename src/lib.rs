@@ -61,16 +61,18 @@
 //!
 //! 15. [`reconcile`]: the loop that makes passes, and what a pass does
 //! 16. [`exporter`]: metrics, when a program asks for them
-//! 17. [`api`]: the status socket and its client, and HTTP for other programs
-//! 18. [`doctor`]: what is wrong with a node, and what mends it
-//! 19. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 20. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 17. [`sampler`]: counters of all VIPs as they are now, while somebody looks on
+//! 18. [`api`]: the status socket and its client, and HTTP for other programs
+//! 19. [`doctor`]: what is wrong with a node, and what mends it
+//! 20. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 21. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 21. [`terminal`]: full-screen use of the terminal
-//! 22. [`demo`]: the demonstration
-//! 23. [`cli`]: commands, output and exit codes
+//! 22. [`terminal`]: full-screen use of the terminal
+//! 23. [`top`]: the screen of the VIPs that lead by a figure
+//! 24. [`demo`]: the demonstration
+//! 25. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -209,10 +211,12 @@ pub mod metrics;
 pub mod netlink;
 pub mod plan;
 pub mod reconcile;
+pub mod sampler;
 pub mod source;
 pub mod status;
 pub mod store;
 pub mod terminal;
+pub mod top;
 pub mod units;
 pub mod vip;
 

@@ -1,7 +1,8 @@
 //! The status that operators see: one serialisable document, shared by the daemon and its clients.
 //!
-//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`], [`health`]), how it is written
-//! ([`mod@document`]), the story of one VIP ([`story`]), its text form ([`text`]), and the table of a document without a kernel ([`explain`]).
+//! What belongs here: the document (this file), what it is made of ([`build`], [`pass`], [`health`]), what takes long ([`progress`]), how it is written
+//! ([`mod@document`]), the story of one VIP ([`story`]), its text form ([`text`]), the VIPs that lead by a figure ([`top`]), and the table of a
+//! document without a kernel ([`explain`]).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +10,12 @@ use std::sync::Arc;
 
 use health::{ReasonDetail, VipHealth, details, vip_health};
 use jiff::Timestamp;
-use pass::Change;
+use pass::{Change, LongChange};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, Skipped};
 use crate::dataplane::connects::{Connects, Ejected, ServiceConnects};
+use crate::dataplane::traffic::Traffic;
 use crate::dataplane::{Connections, Foreign, PlaneChoice};
 use crate::dns::DnsState;
 use crate::plan::shares::SharedUse;
@@ -25,8 +27,10 @@ pub mod document;
 pub mod explain;
 pub mod health;
 pub mod pass;
+pub mod progress;
 pub mod story;
 pub mod text;
+pub mod top;
 
 /// State of a daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -120,6 +124,9 @@ pub struct Pass {
     pub operations: usize,
     /// Operations left to do, while a long pass is under way.
     pub pending: usize,
+    /// That pass; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<LongChange>,
     /// Time of the last pass that had operations.
     pub changed_at: Option<Timestamp>,
     /// Cause, scope and times of that pass; absent in statuses of older daemons.
@@ -191,6 +198,18 @@ pub struct Backend<T = String> {
     /// Set while clients pass over this backend, because connects have failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected: Option<Ejected>,
+    /// Traffic to this backend through the VIP; absent where the kernel does not count it, or has counted none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<BackendTraffic>,
+}
+
+/// Traffic of a backend, read in rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendTraffic {
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// Time at which it was read.
+    pub at: Timestamp,
 }
 
 /// Numbers of VIPs.
@@ -216,6 +235,7 @@ impl Vip<Cow<'_, str>> {
             connections: backend.connections,
             connects: backend.connects,
             ejected: backend.ejected,
+            traffic: backend.traffic,
         };
         Vip {
             name: name.map(Cow::into_owned),

@@ -102,6 +102,14 @@ pub enum UserRequest {
     Redraw,
 }
 
+/// What a user does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserInput {
+    Request(UserRequest),
+    /// A key with a meaning of the command's own.
+    Key(KeyCode),
+}
+
 /// Signals that end the command, and keys where it has the terminal.
 pub struct UserRequests {
     signals: [Signal; 4],
@@ -133,15 +141,24 @@ impl UserRequests {
 
     /// Waits for the next request. Nothing is lost when the future is dropped before that.
     pub async fn next(&mut self) -> UserRequest {
+        loop {
+            if let UserInput::Request(request) = self.next_input(false).await {
+                return request;
+            }
+        }
+    }
+
+    /// Waits for the next request or any other key. With `takes_text`, the user is writing, and letters are keys.
+    pub async fn next_input(&mut self, takes_text: bool) -> UserInput {
         let [interrupt, terminate, hangup, quit] = &mut self.signals;
         loop {
             tokio::select! {
-                _ = interrupt.recv() => return UserRequest::Quit,
-                _ = terminate.recv() => return UserRequest::Quit,
-                _ = hangup.recv() => return UserRequest::Quit,
-                _ = quit.recv() => return UserRequest::Quit,
+                _ = interrupt.recv() => return UserInput::Request(UserRequest::Quit),
+                _ = terminate.recv() => return UserInput::Request(UserRequest::Quit),
+                _ = hangup.recv() => return UserInput::Request(UserRequest::Quit),
+                _ = quit.recv() => return UserInput::Request(UserRequest::Quit),
                 event = next_event(&mut self.keys) => match event {
-                    Some(event) => if let Some(request) = request(&event) { return request },
+                    Some(event) => if let Some(input) = input(&event, takes_text) { return input },
                     // A terminal that cannot be read ends nothing: signals still do.
                     None => self.keys = None,
                 },
@@ -154,6 +171,31 @@ async fn next_event(keys: &mut Option<EventStream>) -> Option<Event> {
     match keys {
         Some(keys) => keys.next().await?.ok(),
         None => pending().await,
+    }
+}
+
+/// Returns what an event of the terminal stands for, if anything.
+fn input(event: &Event, takes_text: bool) -> Option<UserInput> {
+    let is_text = |key: &KeyEvent| {
+        matches!(key.code, KeyCode::Char(_)) && !key.modifiers.contains(KeyModifiers::CONTROL)
+    };
+    match event {
+        Event::Key(key) if takes_text && is_text(key) => {}
+        event => {
+            if let Some(request) = request(event) {
+                return Some(UserInput::Request(request));
+            }
+        }
+    }
+    match event {
+        // With Ctrl or Alt a letter would be another command.
+        Event::Key(KeyEvent { code, modifiers, kind, .. })
+            if *kind != KeyEventKind::Release
+                && !modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+        {
+            Some(UserInput::Key(*code))
+        }
+        _ => None,
     }
 }
 
@@ -204,6 +246,18 @@ mod tests {
     fn a_key_counts_when_it_is_pressed_and_not_when_it_is_released() {
         let released = KeyEvent::new_with_kind(KeyCode::Char('q'), KeyModifiers::NONE, KeyEventKind::Release);
         assert_eq!(request(&Event::Key(released)), None);
+    }
+
+    #[test]
+    fn letters_are_text_while_the_user_writes() {
+        let key = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
+        let letter = key(KeyCode::Char('q'), KeyModifiers::NONE);
+        assert_eq!(input(&letter, true), Some(UserInput::Key(KeyCode::Char('q'))));
+        assert_eq!(input(&letter, false), Some(UserInput::Request(UserRequest::Quit)));
+        let cancel = key(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(input(&cancel, true), Some(UserInput::Request(UserRequest::Quit)));
+        assert_eq!(input(&key(KeyCode::Up, KeyModifiers::NONE), false), Some(UserInput::Key(KeyCode::Up)));
+        assert_eq!(input(&key(KeyCode::Char('x'), KeyModifiers::ALT), true), None);
     }
 
     #[test]

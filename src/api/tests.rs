@@ -53,6 +53,7 @@ impl Served {
             traffic: None,
         };
         let events = Recorder::in_memory("l4lb");
+        let sampler = Sampler::new(question_sender.clone(), status_receiver.clone(), None);
         let (catalogs, catalog_receiver) = watch::channel(Arc::new(catalog(&DnsSettings::default())));
         let interfaces = Interfaces {
             requests: request_sender,
@@ -62,6 +63,7 @@ impl Served {
             statuses: status_receiver,
             events: events.clone(),
             exporter: Exporter::new(ExporterSettings { detailed: 10 }, inputs),
+            sampler,
             catalogs: catalog_receiver,
         };
         let guard = Guard { hosts: vec!["node7.example".to_owned()], token };

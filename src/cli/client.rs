@@ -36,29 +36,33 @@ impl RunningDaemon {
 
     /// Returns the socket on which the daemon is asked.
     pub fn into_socket(self) -> anyhow::Result<PathBuf> {
-        match self.socket {
-            Some(socket) => Ok(socket),
-            None => self.find_socket(),
-        }
+        let (socket, warnings) = self.find_socket()?;
+        warnings.print()?;
+        Ok(socket)
     }
 
-    /// Returns the socket of the configuration; a broken file is no reason to ask nothing.
-    fn find_socket(&self) -> anyhow::Result<PathBuf> {
-        let FoundSocket { path, error } = socket::find(self.config.config.as_deref())?;
-        if let Some(error) = error {
-            let mut out = io::stderr().lock();
-            for problem in error.to_string().lines() {
-                line(&mut out, format_args!("l4lbd: warning: {problem}"))?;
-            }
-            line(
-                &mut out,
-                format_args!(
-                    "l4lbd: warning: the daemon would not start with this configuration file; asking on {} \
-                     (--socket gives another one)",
-                    path.display()
-                ),
-            )?;
+    /// Returns the socket, and what is wrong with the file that names it: no reason to ask nothing.
+    pub fn find_socket(self) -> anyhow::Result<(PathBuf, FileWarnings)> {
+        if let Some(socket) = self.socket {
+            return Ok((socket, FileWarnings::default()));
         }
-        Ok(path)
+        let FoundSocket { path, error } = socket::find(self.config.config.as_deref())?;
+        let Some(error) = error else { return Ok((path, FileWarnings::default())) };
+        let asking = format!(
+            "the daemon would not start with this configuration file; asking on {} (--socket gives another one)",
+            path.display()
+        );
+        Ok((path, FileWarnings(error.to_string().lines().map(str::to_owned).chain([asking]).collect())))
+    }
+}
+
+/// Warnings about the configuration file, in lines.
+#[derive(Debug, Default)]
+pub struct FileWarnings(Vec<String>);
+
+impl FileWarnings {
+    pub fn print(&self) -> io::Result<()> {
+        let mut out = io::stderr().lock();
+        self.0.iter().try_for_each(|warning| line(&mut out, format_args!("l4lbd: warning: {warning}")))
     }
 }

@@ -19,8 +19,9 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config;
-use crate::daemon::SetLog;
+use crate::daemon::{SetLog, ShowProgress};
 use crate::status::text::escape::escaped;
+use crate::status::text::overview::cut;
 
 /// Variable of the environment with the levels of the log.
 const VARIABLE: &str = "L4LBD_LOG";
@@ -37,19 +38,23 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Pause before a non-blocking pipe that is full is tried again.
 const FULL_PIPE: Duration = Duration::from_millis(20);
 
+/// Sequence that clears the terminal from the cursor to the end of the line.
+const CLEAR: &str = "\x1b[K";
+
 /// Longest wait for the queue at the end of the program.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Starts to log to standard error, at the configured levels unless `L4LBD_LOG` says otherwise. Panics are logged as
-/// well. Returns a function that sets other levels.
-pub fn start(levels: &str) -> (LogGuard, SetLog) {
+/// well. Returns a function that sets other levels, and one that shows a line below the log on a terminal.
+pub fn start(levels: &str) -> (LogGuard, SetLog, ShowProgress) {
     let variable = std::env::var(VARIABLE).ok();
     let chosen = variable.as_deref().and_then(config::levels);
     let is_chosen = chosen.is_some();
     let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| filter_of(levels)));
     // The journal has its own times and no colours.
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let is_colored = !is_journal && io::IsTerminal::is_terminal(&io::stderr());
+    let is_terminal = !is_journal && io::IsTerminal::is_terminal(&io::stderr());
+    let is_colored = is_terminal;
     // A descriptor of our own: a thread that is blocked in a write must not hold the lock of standard error.
     let output = io::stderr().as_fd().try_clone_to_owned().map(File::from).ok();
     let queue = LogQueue::new(output, is_colored);
@@ -80,7 +85,13 @@ pub fn start(levels: &str) -> (LogGuard, SetLog) {
         // Fails only after the end of the log.
         let _ = handle.reload(filter_of(levels));
     };
-    (LogGuard(queue), Box::new(set))
+    let shown = queue.clone();
+    let show = move |text: Option<&str>| {
+        if is_terminal {
+            shown.show(text);
+        }
+    };
+    (LogGuard(queue), Box::new(set), Box::new(show))
 }
 
 /// Returns the filter for levels from the configuration, which are valid.
@@ -123,6 +134,8 @@ impl Drop for LogGuard {
 /// Entry of the queue.
 enum Entry {
     Line(String),
+    /// The line below the log; empty for none.
+    Below(String),
     /// Asks for an answer when everything before it is written or lost.
     Mark(SyncSender<()>),
 }
@@ -143,11 +156,21 @@ impl LogQueue {
         let lost = Arc::new(AtomicU64::new(0));
         if let Some(output) = output {
             let lost = Arc::clone(&lost);
-            let writer = LogWriter { output, lost, is_torn: false };
+            let writer = LogWriter { output, lost, is_torn: false, below: String::new() };
             // Without a thread the queue has no receiver, and every line is lost.
             let _ = thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&receiver));
         }
         Self { lines, lost, is_colored }
+    }
+
+    /// Shows a line below the log from now on, or none.
+    fn show(&self, text: Option<&str>) {
+        let columns = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0);
+        let line = escaped(text.unwrap_or_default()).into_owned();
+        // One that is as wide as the terminal could not be taken away again.
+        let room = usize::from(columns).saturating_sub(1);
+        // It is outdated soon, so that one which finds no room is no loss.
+        let _ = self.lines.try_send(Entry::Below(cut(&line, room)));
     }
 
     /// Queues the text as one line, or counts it as lost.
@@ -201,6 +224,8 @@ struct LogWriter {
     lost: Arc<AtomicU64>,
     /// Set when the last line was written in part.
     is_torn: bool,
+    /// Line below the log, which each line of it moves down.
+    below: String,
 }
 
 impl LogWriter {
@@ -216,6 +241,13 @@ impl LogWriter {
                 Ok(Entry::Line(line)) => {
                     if self.write(&line).is_err() {
                         self.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(Entry::Below(line)) => {
+                    let before = std::mem::replace(&mut self.below, line);
+                    if before != self.below {
+                        // Takes the one before away, and leaves the cursor where the next line begins.
+                        let _ = self.put(&format!("\r{CLEAR}{}", self.below));
                     }
                 }
                 Ok(Entry::Mark(done)) => drop(done.try_send(())),
@@ -239,7 +271,14 @@ impl LogWriter {
     fn write(&mut self, line: &str) -> io::Result<()> {
         // A full disk may have taken the beginning of the line before.
         let start = if self.is_torn { "\n" } else { "" };
-        let text = format!("{start}{line}");
+        if self.below.is_empty() {
+            return self.put(&format!("{start}{line}"));
+        }
+        self.put(&format!("{start}\r{CLEAR}{line}{}", self.below))
+    }
+
+    /// Writes text as it is.
+    fn put(&mut self, text: &str) -> io::Result<()> {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
             match self.output.write(rest) {
@@ -331,6 +370,19 @@ mod tests {
         queue.push("lost");
         drop(LogGuard(queue.clone()));
         assert_eq!(queue.lost.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_line_below_the_log_stays_below_it_and_goes() {
+        let (mut reader, queue) = log(OFlag::empty());
+        queue.show(Some("half done"));
+        queue.push("news");
+        queue.show(None);
+        queue.push("more");
+        drop(LogGuard(queue));
+        let text = read_until(&mut reader, "more\n");
+        let expected = "\r\x1b[Khalf done\r\x1b[Knews\nhalf done\r\x1b[Kmore\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

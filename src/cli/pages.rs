@@ -38,7 +38,7 @@ pub const PAGES: &[Page] = &[
     page!("l4lbd", "l4lbd", "8"),
     page!("config", "l4lbd.toml", "5"),
     page!("labels", "l4lbd-labels", "7"),
-    page!("names", "l4lbd-names", "7"),
+    page!("dns", "l4lbd-names", "7"),
     page!("monitoring", "l4lbd-metrics", "7"),
     page!("http", "l4lbd-http", "7"),
     page!("networks", "l4lbd-networks", "7"),

@@ -7,6 +7,7 @@ use reqwest::Method;
 
 use super::USAGE;
 use super::client::RunningDaemon;
+use crate::api::client::fetch_json;
 use crate::api::reload::ReloadAnswer;
 use crate::status::text::line;
 
@@ -21,7 +22,13 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (body, answer): (_, ReloadAnswer) = self.daemon.ask(Method::POST, "/reload")?;
+        let (socket, warnings) = self.daemon.find_socket()?;
+        let asked = super::runtime()?.block_on(fetch_json::<ReloadAnswer>(&socket, Method::POST, "/reload"));
+        // The daemon's answer has the same errors, unless it has read another file.
+        if asked.as_ref().map_or(true, |(_, answer)| answer.error.is_none()) {
+            warnings.print()?;
+        }
+        let (body, answer) = asked?;
         let ReloadAnswer { error, applied, pending, remarks } = answer;
         // For scripts, the same code as of check.
         let code = if error.is_some() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };

@@ -30,14 +30,14 @@ impl Args {
         let config = loaded.config.clone();
         // After the file was read: its errors go to standard error in full, without the log's form. Lines that
         // are still queued are written when this function ends.
-        let (_log, set_log) = super::log::start(&config.daemon.log.0);
+        let (_log, set_log, show) = super::log::start(&config.daemon.log.0);
         for remark in &loaded.remarks {
             tracing::info!(remark, "remark on the configuration");
         }
         let runtime = super::runtime()?;
         let ended = runtime.block_on(async {
             if self.once {
-                let status = daemon::once(&config).await?;
+                let status = daemon::once(&config, show).await?;
                 tracing::info!(
                     vips = status.numbers().vips,
                     skipped = status.skipped.len(),
@@ -48,7 +48,7 @@ impl Args {
             let shutdown = CancellationToken::new();
             // Before anything is started: from here on a signal ends the daemon in order.
             let signals = Signals::register()?;
-            let start = Start { path: self.config.config, loaded, set_log };
+            let start = Start { path: self.config.config, loaded, set_log, show };
             let daemon = Daemon::start(start, shutdown.clone()).await?;
             let reloads = daemon.reloads();
             tracing::info!(

@@ -8,10 +8,7 @@ use toml::{Table, Value};
 
 use super::read::ConfigLayer;
 use super::reference::{self, Key};
-use super::{Config, DaemonSettings, Loaded};
-use crate::dataplane::settings::{DataPlaneSettings, IpvsSettings};
-use crate::dns::settings::DnsSettings;
-use crate::vip::settings::VipSettings;
+use super::{Config, Loaded};
 
 /// A changed file beside the configuration with which a daemon runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,18 +32,19 @@ impl Reloaded {
             let mut single = running.values.clone();
             set(&mut single, &key, value);
             let Some(config) = Config::of(single) else { continue };
+            // Another way to write the same value is no change.
             if config == running.config {
                 continue;
             }
-            if taken_over(&running.config, &config) == config {
+            if is_at_once(&key.section, &key.name) {
                 set(&mut values, &key, value);
                 applied.push(key.path());
             } else {
                 pending.push(key.path());
             }
         }
-        // Of the whole files, and not key by key: a test shows that both come to the same.
-        let config = taken_over(&running.config, &newer.config);
+        // Each value was read on its own, so that all of them together can be.
+        let config = Config::of(values.clone()).unwrap_or_else(|| running.config.clone());
         Self { running: Loaded { config, remarks: newer.remarks.clone(), values }, applied, pending }
     }
 }
@@ -69,26 +67,51 @@ impl Config {
     }
 }
 
-/// Returns the configuration of a daemon that runs with `running` and takes over what it can of `newer`.
-fn taken_over(running: &Config, newer: &Config) -> Config {
-    let Config { source, marathon, vips, dataplane, ipvs, dns, daemon, .. } = newer.clone();
-    let old = running.clone();
-    Config {
-        source,
-        marathon,
-        // The ranges decide about the address of every name, and about zones for addresses.
-        vips: VipSettings {
-            range4: old.vips.range4,
-            range6: old.vips.range6,
-            literals_in_range: old.vips.literals_in_range,
-            ..vips
-        },
-        dataplane: DataPlaneSettings { audit: dataplane.audit, drain: dataplane.drain, ..old.dataplane },
-        ipvs: IpvsSettings { scheduler: ipvs.scheduler, denied: ipvs.denied, ..old.ipvs },
-        dns: DnsSettings { clients: dns.clients, forward: dns.forward, ..old.dns },
-        daemon: DaemonSettings { log: daemon.log, ..old.daemon },
-        ..old
+/// Keys of a section that a running daemon takes over.
+enum AtOnce {
+    Only(&'static [&'static str]),
+    AllBut(&'static [&'static str]),
+}
+
+/// Sections with keys that a running daemon takes over; of all others nothing.
+const AT_ONCE: &[(&str, AtOnce)] = &[
+    ("source", AtOnce::AllBut(&[])),
+    ("marathon", AtOnce::AllBut(&[])),
+    // The ranges decide about the address of every name, and about zones for addresses.
+    ("vips", AtOnce::AllBut(&["range4", "range6", "literals_in_range"])),
+    ("dataplane", AtOnce::Only(&["audit", "drain"])),
+    ("ipvs", AtOnce::Only(&["scheduler", "denied"])),
+    ("dns", AtOnce::Only(&["clients", "forward"])),
+    ("daemon", AtOnce::Only(&["log"])),
+];
+
+/// Returns true if a running daemon takes over a key.
+fn is_at_once(section: &str, name: &str) -> bool {
+    AT_ONCE.iter().any(|(known, keys)| {
+        *known == section
+            && match keys {
+                AtOnce::Only(keys) => keys.contains(&name),
+                AtOnce::AllBut(keys) => !keys.contains(&name),
+            }
+    })
+}
+
+/// Returns the keys that a running daemon takes over, for the manual: `source.*` for all of a section.
+pub fn at_once() -> Vec<String> {
+    let keys = reference::keys();
+    let mut listed: Vec<String> = Vec::new();
+    for key in &keys {
+        let of_section = || keys.iter().filter(|other| other.section == key.section);
+        if of_section().all(|key| is_at_once(&key.section, &key.name)) {
+            let all = format!("{}.*", key.section);
+            if listed.last() != Some(&all) {
+                listed.push(all);
+            }
+        } else if is_at_once(&key.section, &key.name) {
+            listed.push(key.path());
+        }
     }
+    listed
 }
 
 #[cfg(test)]
@@ -117,6 +140,22 @@ mod tests {
         assert_eq!(config.dns.listen, ["127.0.0.1:53".parse().unwrap()]);
         // What runs is what its values say.
         assert_eq!(Config::of(running.values.clone()).as_ref(), Some(config));
+    }
+
+    #[test]
+    fn what_counts_at_once_are_keys_that_exist() {
+        for (section, keys) in AT_ONCE {
+            let (AtOnce::Only(names) | AtOnce::AllBut(names)) = keys;
+            for name in *names {
+                let is_key = |key: &Key| key.section == *section && key.name == *name;
+                assert!(reference::keys().iter().any(is_key), "{section}.{name}");
+            }
+        }
+        let listed = at_once();
+        for known in ["source.*", "marathon.*", "vips.max", "daemon.log"] {
+            assert!(listed.iter().any(|key| key == known), "{known} is not in {listed:?}");
+        }
+        assert!(!listed.iter().any(|key| key == "vips.range4"), "{listed:?}");
     }
 
     #[test]

@@ -209,6 +209,14 @@ impl Ebpf {
         Ok(seen)
     }
 
+    /// Reads the connections of all servers.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read the counts.
+    pub fn connections(&self) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+        reading::all_connections(&self.pins.maps.tables, &self.table)
+    }
+
     /// Counts the connections of some servers, as far as services have them.
     ///
     /// # Errors

@@ -14,7 +14,7 @@
 //! 4 KiB of it: 30,000 services with 5 servers each took 5 to 12 s there, and 9 s asked for one by one, on an emulated
 //! 6.1 kernel. It lacks thresholds, flags and the owner tag, too. So nothing is read there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::netlink::batch::{self, GenlConnection, PartialDump};
@@ -22,10 +22,11 @@ use crate::netlink::ipvs::{IpvsAttribute, IpvsCommand, IpvsMessage};
 use crate::netlink::socket;
 
 use super::op::Op;
-use super::state::{Connections, ServerKey, ServiceKey, Timeouts};
+use super::state::{ServerKey, ServiceKey, Timeouts};
+use super::traffic::Counted;
 use cache::Cache;
-use round::{Kernel, ShownServer};
-use table::DumpedService;
+use round::{Kernel, traffic_of};
+use table::{DumpedService, ShownServer};
 
 mod cache;
 mod request;
@@ -114,21 +115,19 @@ impl Ipvs {
     ///
     /// # Errors
     /// When a dump fails.
-    pub fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+    pub fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, Error> {
+        let mut counted = Counted::default();
         if servers.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(counted);
         }
         self.lists.connection.resolve()?;
         let services: BTreeSet<ServiceKey> = servers.iter().map(|(key, _)| *key).collect();
-        let mut counted = BTreeMap::new();
         for key in services {
             // A service that another program deleted has no servers to count; the next audit finds that.
             let found = self.lists.servers(key)?;
-            let found = found.into_iter().map(|(address, _, count)| ((key, address), count));
-            counted.extend(found.filter(|(server, _)| servers.contains(server)));
+            counted.traffic.push((key, traffic_of(&found)));
+            let found = found.into_iter().map(|(address, _, count, _)| ((key, address), count));
+            counted.connections.extend(found.filter(|(server, _)| servers.contains(server)));
         }
         Ok(counted)
     }

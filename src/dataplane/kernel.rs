@@ -4,7 +4,7 @@
 //! What belongs here: the choice of a plane, and the order in which plane and host carry out
 //! operations. A new plane gets its arms in [`capabilities`] and `open`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::error::Error;
 use super::host::{Host, HostReading};
@@ -15,8 +15,8 @@ use super::plane::ebpf::{EbpfPlane, Leftovers};
 use super::plane::ipvs::IpvsPlane;
 use super::plane::{Plane, PlaneError, PlaneReading};
 use super::reading::{Actual, Depth, Unreached};
-use super::state::{Connections, ServerKey, State};
-use super::traffic::ReadTraffic;
+use super::state::{ServerKey, State};
+use super::traffic::{Counted, ReadTraffic, WholeCount};
 use super::{DataPlane, diff, ebpf};
 
 /// Choice of a plane, and the places in the kernel that are ours.
@@ -210,8 +210,17 @@ impl DataPlane for Kernel {
 
     async fn read(&mut self, depth: Depth) -> Result<Actual, Error> {
         // The kernel answers at once or not at all, so blocking a worker thread for it is bounded.
-        let PlaneReading { services, foreign, connections, seen, timeouts, networks, connection_buckets } =
-            tokio::task::block_in_place(|| self.plane.read(depth))?;
+        let reading = tokio::task::block_in_place(|| self.plane.read(depth))?;
+        let PlaneReading {
+            services,
+            foreign,
+            connections,
+            seen,
+            traffic,
+            timeouts,
+            networks,
+            connection_buckets,
+        } = reading;
         let HostReading { link, addresses, unrouted, routes, sysctls, rules, dropped, mut node } =
             self.host.read().await?;
         // The host cannot know the first, and a plane with networks of its own has no use for routes.
@@ -219,18 +228,19 @@ impl DataPlane for Kernel {
         node.connection_buckets = connection_buckets;
         let routes = networks.unwrap_or(routes);
         let state = State { services, link, addresses, unrouted, routes, sysctls, rules, timeouts };
-        Ok(Actual { state, foreign, connections, seen, dropped, node })
+        Ok(Actual { state, foreign, connections, seen, traffic, dropped, node })
     }
 
-    async fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+    async fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, Error> {
         // The usual change: giving this thread up for a moment would cost more than the rest of it.
         if servers.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Counted::default());
         }
         Ok(tokio::task::block_in_place(|| self.plane.count(servers))?)
+    }
+
+    async fn count_all(&mut self) -> Result<Option<WholeCount>, Error> {
+        Ok(tokio::task::block_in_place(|| self.plane.count_all())?)
     }
 
     async fn read_node(&mut self) -> Result<Node, Error> {

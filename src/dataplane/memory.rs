@@ -15,6 +15,7 @@ use super::node::{Capabilities, Node, PlaneChoice};
 use super::op::{Op, OpError};
 use super::reading::{Actual, Depth, Unreached};
 use super::state::{Connections, Foreign, ServerKey, State};
+use super::traffic::{Counted, ServerTraffic, WholeCount};
 
 /// The simulated kernel. Its parts are public, so that tests can change them as other programs would.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,8 @@ pub struct SimulatedKernel {
     pub unreached: Option<Unreached>,
     /// What became of connects.
     pub seen: Option<Seen>,
+    /// Traffic of servers.
+    pub traffic: ServerTraffic,
     attempts: usize,
 }
 
@@ -68,6 +71,7 @@ impl SimulatedKernel {
             foreign: self.foreign.clone(),
             seen: self.seen.clone(),
             connections: self.connections.clone(),
+            traffic: self.traffic.clone(),
             dropped: self.dropped.clone(),
             node: self.node.clone(),
         }
@@ -117,13 +121,17 @@ impl DataPlane for SimulatedKernel {
         Ok(self.read_now())
     }
 
-    async fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, Error> {
+    async fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, Error> {
         self.counted.extend(servers);
         let counted = servers.iter().filter_map(|server| Some((*server, *self.connections.get(server)?)));
-        Ok(counted.collect())
+        let services: BTreeSet<_> = servers.iter().map(|(key, _)| *key).collect();
+        let traffic = services.iter().filter_map(|key| Some((*key, self.traffic.get(key)?.clone())));
+        Ok(Counted { connections: counted.collect(), traffic: traffic.collect() })
+    }
+
+    async fn count_all(&mut self) -> Result<Option<WholeCount>, Error> {
+        let whole = |seen: &Seen| WholeCount { connections: self.connections.clone(), seen: seen.clone() };
+        Ok(self.seen.as_ref().map(whole))
     }
 
     async fn read_node(&mut self) -> Result<Node, Error> {

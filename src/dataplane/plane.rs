@@ -13,7 +13,7 @@ use super::node::{Capabilities, PlaneKind};
 use super::op::Op;
 use super::reading::{Depth, Unreached};
 use super::state::{Connections, Foreign, Route, ServerKey, Service, ServiceKey, Timeouts};
-use super::traffic::ReadTraffic;
+use super::traffic::{Counted, ReadTraffic, ServerTraffic, WholeCount};
 use crate::cluster::SharedMap;
 
 pub mod ebpf;
@@ -50,10 +50,15 @@ pub trait Plane: Send {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError>;
+    fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, PlaneError>;
+
+    /// Counts everything, if that takes some milliseconds only; `None` for a plane that has to ask for each service.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn count_all(&mut self) -> Result<Option<WholeCount>, PlaneError> {
+        Ok(None)
+    }
 
     /// Opens a reader of traffic; `None` for a plane that sees no packets.
     ///
@@ -103,6 +108,8 @@ pub struct PlaneReading {
     pub connections: BTreeMap<ServerKey, Connections>,
     /// What became of connects, if the plane sees it.
     pub seen: Option<Seen>,
+    /// Traffic of servers, if the plane sees packets.
+    pub traffic: ServerTraffic,
     /// Idle timeouts, if the plane has any.
     pub timeouts: Option<Timeouts>,
     /// Networks of VIPs, if the plane keeps them itself instead of as routes on our link.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::connects::Seen;
 use super::effect::carry_out;
 use super::firewall::Dropped;
 use super::node::Node;
 use super::op::Op;
-use super::state::{Connections, Foreign, ServerKey, State, of_service};
+use super::state::{Connections, Foreign, ServerKey, ServiceKey, State, of_service};
+use super::traffic::{Counted, ServerTraffic, ServiceTraffic};
 
 /// One reading of the kernel.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +22,27 @@ pub struct Actual {
     pub connections: BTreeMap<ServerKey, Connections>,
     /// What became of connects; `None` if the plane does not see it.
     pub seen: Option<Seen>,
+    /// Traffic of the servers of each service; empty if the plane sees no packets.
+    pub traffic: ServerTraffic,
     /// Packets of containers that a firewall of the node keeps from us; `None` for none.
     pub dropped: Option<Dropped>,
     pub node: Node,
 }
 
 impl Actual {
+    /// Takes in what was counted since.
+    pub fn note_counts(&mut self, counted: Counted) {
+        self.connections.extend(counted.connections);
+        self.note_traffic(counted.traffic);
+    }
+
+    /// Takes in the traffic of some services.
+    pub fn note_traffic(&mut self, traffic: Vec<(ServiceKey, Arc<ServiceTraffic>)>) {
+        for (key, service) in traffic {
+            self.traffic.insert(key, service);
+        }
+    }
+
     /// Follows an operation that the kernel has carried out. Returns false if this reading did not let expect
     /// that, so that it is no longer to be trusted.
     #[must_use]
@@ -39,6 +56,7 @@ impl Actual {
             Op::DelServer(key, address) => {
                 self.connections.remove(&(*key, *address));
                 self.seen.iter_mut().for_each(|seen| seen.forget_server(&(*key, *address)));
+                ServiceTraffic::forget(&mut self.traffic, key, address);
             }
             Op::DelService(key) => {
                 let gone: Vec<_> = of_service(&self.connections, key).map(|(server, _)| *server).collect();
@@ -46,6 +64,7 @@ impl Actual {
                     self.connections.remove(server);
                 });
                 self.seen.iter_mut().for_each(|seen| seen.forget_service(key));
+                self.traffic.remove(key);
             }
             _ => {}
         }

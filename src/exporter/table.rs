@@ -107,6 +107,24 @@ const BACKEND_CONNECTS: Family = Family::counter(
     "Connects to a backend that ended, as of a VIP; with the data plane ebpf only",
 );
 
+const BACKEND_CONNECTIONS: Family = Family::counter(
+    "l4lbd_backend_connections",
+    BACKEND,
+    "New connections to a backend as of a VIP, or flows of datagrams; with the data plane ipvs only, as of \
+     l4lbd_vip_backends_read_timestamp_seconds",
+);
+const BACKEND_BYTES: Family = Family::counter(
+    "l4lbd_backend_bytes",
+    &["vip", "protocol", "address", "backend", "direction"],
+    "Bytes from clients (in) and to clients (out) of a backend as of a VIP, in the same way",
+);
+const BACKENDS_READ_AT: Family = Family::gauge(
+    "l4lbd_vip_backends_read_timestamp_seconds",
+    VIP,
+    "Time at which the counters of the backends of a VIP were read, which audits do one VIP after the other; with \
+     the data plane ipvs only",
+);
+
 /// Value of labels for what has no series of its own.
 const OTHER: &str = "other";
 
@@ -255,6 +273,7 @@ impl Table {
         writer.bulk(BACKEND_ACTIVE, active.chain(sum(|vip| vip.connections.active)));
         let inactive = backends().map(|(labels, figures)| (labels, figures.connections.inactive.into()));
         writer.bulk(BACKEND_INACTIVE, inactive.chain(sum(|vip| vip.connections.inactive)));
+        self.collect_backend_traffic(writer);
         let mut total: Option<Connects> = None;
         for connects in others.iter().filter_map(|vip| vip.connects.as_ref()) {
             *total.get_or_insert_default() += connects.connects;
@@ -267,6 +286,36 @@ impl Table {
             })
             .collect();
         writer.bulk(BACKEND_CONNECTS, connects.iter().map(|(labels, number)| (labels, *number)));
+    }
+}
+
+impl Table {
+    /// Writes the counters of backends of a plane that sees packets.
+    fn collect_backend_traffic(&self, writer: &mut Writer<'_, '_>) {
+        let read_at = self.detailed.iter().filter_map(|vip| {
+            let at = vip.backends.iter().find_map(|backend| backend.traffic_at)?;
+            Some((labels(vip), u64::try_from(at.as_second()).unwrap_or_default()))
+        });
+        let read_at: Vec<(LabelText, u64)> = read_at.collect();
+        writer.bulk(BACKENDS_READ_AT, read_at.iter().map(|(labels, at)| (labels, *at)));
+        let counted: Vec<(LabelText, Traffic)> = self
+            .detailed
+            .iter()
+            .flat_map(|vip| {
+                let labels = labels(vip);
+                let counted =
+                    vip.backends.iter().filter_map(|backend| Some((backend.address, backend.traffic?)));
+                counted.map(move |(address, traffic)| (labels.with("backend", &address.to_string()), traffic))
+            })
+            .collect();
+        writer
+            .bulk(BACKEND_CONNECTIONS, counted.iter().map(|(labels, traffic)| (labels, traffic.connections)));
+        let bytes = |(labels, traffic): &(LabelText, Traffic)| {
+            [("in", traffic.in_bytes), ("out", traffic.out_bytes)]
+                .map(|(name, number)| (labels.with("direction", name), number))
+        };
+        let bytes: Vec<(LabelText, u64)> = counted.iter().flat_map(bytes).collect();
+        writer.bulk(BACKEND_BYTES, bytes.iter().map(|(labels, number)| (labels, *number)));
     }
 }
 

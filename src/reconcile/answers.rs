@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 use super::figures::FigurePage;
 use super::pass::Passes;
 use super::question::Question;
-use crate::dataplane::{Connections, DataPlane, ServerKey};
+use crate::dataplane::connects::{Connects, Seen};
+use crate::dataplane::traffic::{Counted, WholeCount};
+use crate::dataplane::{DataPlane, ServerKey, ServiceKey};
 use crate::status::document::{Document, Figures, View};
 use crate::units::steady::steady_now;
 
@@ -23,12 +25,13 @@ impl<D: DataPlane> Passes<D> {
             Question::Status { wanted, .. } => Some(wanted.vip.as_deref()),
             Question::Story { vip, .. } => Some(Some(vip.as_str())),
             Question::More { .. } | Question::Keys { .. } | Question::Figures { .. } => None,
+            Question::CountAll { .. } | Question::Top { .. } => return self.answer_top(question).await,
         };
         if let Some(vip) = vip {
             let servers = self.few_servers(vip);
             // Without an answer they stay as they were.
             match self.dataplane.count(&servers).await {
-                Ok(counted) => self.connections().extend(counted),
+                Ok(counted) => self.note_counts(counted),
                 Err(error) => tracing::debug!(%error, "cannot count the connections for a status"),
             }
             self.renew_status();
@@ -56,6 +59,17 @@ impl<D: DataPlane> Passes<D> {
                 let _ = answer.send(view.stories(&vip, remarks, self.marathon()));
                 return;
             }
+            Question::CountAll { answer } => {
+                // Counted when this pass began.
+                let _ = answer.send(figures.seen.map(connects_of));
+                return;
+            }
+            Question::Top { query, rates, answer } => {
+                let leaders = view.leaders(&query, &rates);
+                let counted = (&BTreeSet::new(), self.progress.read_at);
+                let _ = answer.send(view.top(&query, &rates, &leaders, counted));
+                return;
+            }
             Question::Keys { vip, answer } => {
                 let _ = answer.send(view.vip_keys(&vip).collect());
                 return;
@@ -68,11 +82,54 @@ impl<D: DataPlane> Passes<D> {
         }
     }
 
-    /// Returns the connections that are known of servers.
-    fn connections(&mut self) -> &mut BTreeMap<ServerKey, Connections> {
+    /// Answers a question for figures as they are now.
+    async fn answer_top(&mut self, question: Question) {
+        match question {
+            Question::CountAll { answer } => {
+                let counted = match self.dataplane.count_all().await {
+                    Ok(counted) => counted,
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot count connections");
+                        None
+                    }
+                };
+                let connects = counted.as_ref().map(|counted| connects_of(&counted.seen));
+                if let Some(WholeCount { connections, seen }) = counted {
+                    self.progress.read_at = Some(Timestamp::now());
+                    match &mut self.book {
+                        Some(book) => (book.connections, book.seen) = (connections, Some(seen)),
+                        None => self.progress.connections = connections,
+                    }
+                }
+                // The asking client may have gone.
+                let _ = answer.send(connects);
+            }
+            Question::Top { query, rates, answer } => {
+                let leaders = self.view(self.figures()).leaders(&query, &rates);
+                let mut fresh = BTreeSet::new();
+                // Where all was counted for these rates, a part of it would be no newer.
+                if self.figures().seen.is_none() {
+                    let servers = self.view(self.figures()).counted_anew(&query, &leaders);
+                    match self.dataplane.count(&servers).await {
+                        Ok(counted) => {
+                            fresh = counted.traffic.iter().map(|(key, _)| *key).collect();
+                            self.note_counts(counted);
+                        }
+                        Err(error) => tracing::debug!(%error, "cannot count the connections of leading VIPs"),
+                    }
+                }
+                let view = self.view(self.figures());
+                let _ = answer.send(view.top(&query, &rates, &leaders, (&fresh, self.progress.read_at)));
+            }
+            other => self.answer_with(other, self.figures()),
+        }
+    }
+
+    /// Takes in what was counted for an answer.
+    fn note_counts(&mut self, counted: Counted) {
         match &mut self.book {
-            Some(book) => &mut book.connections,
-            None => &mut self.progress.connections,
+            Some(book) => book.note_counts(counted),
+            None => self.progress.connections.extend(counted.connections),
         }
     }
 
@@ -92,7 +149,7 @@ impl<D: DataPlane> Passes<D> {
     pub(super) fn figures(&self) -> Figures<'_> {
         match &self.book {
             Some(book) => Figures::of(book),
-            None => Figures { connections: &self.progress.connections, seen: None },
+            None => Figures { connections: &self.progress.connections, seen: None, traffic: None },
         }
     }
 
@@ -124,4 +181,9 @@ impl<D: DataPlane> Passes<D> {
         let few: BTreeSet<ServerKey> = servers.take(COUNTED + 1).collect();
         if few.len() > COUNTED { BTreeSet::new() } else { few }
     }
+}
+
+/// Returns the connects to each VIP.
+fn connects_of(seen: &Seen) -> BTreeMap<ServiceKey, Connects> {
+    seen.services.iter().map(|(key, service)| (*key, service.connects)).collect()
 }

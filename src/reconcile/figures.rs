@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::dataplane::connects::{Connects, ServiceConnects};
+use crate::dataplane::traffic::Traffic;
 use crate::dataplane::{Connections, ServiceKey};
 use crate::plan::desired::Programmed;
 use crate::status::document::{Figures, View, counts_of, first_of, name};
@@ -65,6 +66,9 @@ pub struct BackendFigures {
     pub weight: u32,
     pub connections: Connections,
     pub connects: Option<Connects>,
+    /// Traffic, if the plane counts it, and the time at which it was read.
+    pub traffic: Option<Traffic>,
+    pub traffic_at: Option<Timestamp>,
 }
 
 impl View<'_> {
@@ -100,7 +104,7 @@ impl View<'_> {
     }
 
     fn figures(&self, key: &ServiceKey, programmed: &Programmed, has_backends: bool) -> VipFigures {
-        let Figures { connections, seen } = match self.figures {
+        let Figures { connections, seen, traffic } = match self.figures {
             Some(figures) => figures,
             None => return VipFigures::unknown(key, programmed),
         };
@@ -113,12 +117,15 @@ impl View<'_> {
             vip.connections.active = vip.connections.active.saturating_add(count.active);
             vip.connections.inactive = vip.connections.inactive.saturating_add(count.inactive);
             if has_backends {
+                let traffic = traffic.and_then(|traffic| traffic.get(key));
                 vip.backends.push(BackendFigures {
                     address: *address,
                     weight: member.weight(),
                     connections: count,
                     connects: seen
                         .map(|seen| seen.servers.get(&(*key, *address)).copied().unwrap_or_default()),
+                    traffic: traffic.and_then(|traffic| traffic.of(address)),
+                    traffic_at: traffic.map(|traffic| traffic.at),
                 });
             }
         }

@@ -23,7 +23,7 @@ use crate::marathon::MarathonMemory;
 use crate::plan::{Plan, Planner, PlannerSettings, Reach};
 use crate::source::Feed;
 use crate::status::document::Figures;
-use crate::status::pass::{Cause, PassReport, Scope};
+use crate::status::pass::{Cause, LongChange, PassReport, Scope};
 use crate::store::Deadlines;
 use crate::store::saver::Saver;
 use crate::units::steady::steady_now;
@@ -329,8 +329,9 @@ impl<D: DataPlane> Passes<D> {
         let counted = self.dataplane.count(&leaving).await?;
         // A server that the kernel does not hold any more is not among the counted, and has no connections.
         for server in leaving {
-            actual.connections.insert(server, counted.get(&server).copied().unwrap_or_default());
+            actual.connections.insert(server, counted.connections.get(&server).copied().unwrap_or_default());
         }
+        actual.note_traffic(counted.traffic);
         Ok(())
     }
 
@@ -340,7 +341,7 @@ impl<D: DataPlane> Passes<D> {
         let leaving = self.planner.leaving();
         let begun: BTreeSet<ServerKey> = leaving.difference(were_leaving).copied().collect();
         match self.dataplane.count(&begun).await {
-            Ok(counted) => actual.connections.extend(counted),
+            Ok(counted) => actual.note_counts(counted),
             Err(error) => tracing::debug!(%error, "cannot count the connections of servers that leave"),
         }
     }
@@ -511,13 +512,17 @@ impl<D: DataPlane> Passes<D> {
         let chunks = ops.chunks(CHUNK);
         let are_several = chunks.len() > 1;
         let mut done = 0;
+        let change = LongChange { operations: ops.len(), since: Timestamp::now(), is_repair };
+        if are_several {
+            self.publisher.publish_progress(ops.len(), change);
+        }
         for chunk in chunks {
             let started = Instant::now();
             errors.extend(self.dataplane.apply(chunk).await);
             done += chunk.len();
             if are_several {
                 tracing::debug!(done, of = ops.len(), "programming the kernel");
-                self.publisher.publish_progress(ops.len() - done);
+                self.publisher.publish_progress(ops.len() - done, change);
                 while let Ok(question) = questions.try_recv() {
                     self.answer_with(question, Figures::of(actual));
                 }

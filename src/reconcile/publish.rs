@@ -24,7 +24,7 @@ use crate::source::Feed;
 use crate::status::build::{
     conntab_warning, counts, dropped_warning, first_errors, reasons, unnamed_warnings,
 };
-use crate::status::pass::{Cause, PassReport};
+use crate::status::pass::{Cause, LongChange, PassReport};
 use crate::status::{self, HttpState, Status};
 
 /// Skipped entries that a status lists; all are counted.
@@ -186,9 +186,10 @@ impl Publisher {
     }
 
     /// Publishes the last status again while a long pass is under way.
-    pub(super) fn publish_progress(&mut self, pending: usize) {
+    pub(super) fn publish_progress(&mut self, pending: usize, change: LongChange) {
         self.status.at = Timestamp::now();
         self.status.pass.pending = pending;
+        self.status.pass.under_way = Some(change);
         self.statuses.send_replace(Arc::new(self.status.clone()));
     }
 
@@ -313,6 +314,7 @@ impl Publisher {
         status.dns.usage = self.settings.dns_usage.read();
         // A long pass may have left a number behind.
         status.pass.pending = 0;
+        status.pass.under_way = None;
         status.source.place.clone_from(&feed.place);
         status.source.good_at = feed.good_at;
         status.source.pace.clone_from(&feed.pace);

@@ -19,10 +19,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::health::{VipHealth, vip_health};
-use super::{Backend, Status, Vip};
+use super::{Backend, BackendTraffic, Status, Vip};
 use crate::cluster::Protocol;
 use crate::cluster::dns_label::fragment;
 use crate::dataplane::connects::Seen;
+use crate::dataplane::traffic::{ServerTraffic, Traffic};
 use crate::dataplane::{Actual, Connections, ServerKey, ServiceKey};
 use crate::plan::desired::Programmed;
 use crate::plan::{Plan, Planner};
@@ -62,12 +63,15 @@ pub struct Figures<'a> {
     pub connections: &'a BTreeMap<ServerKey, Connections>,
     /// What became of connects, if the kernel tells.
     pub seen: Option<&'a Seen>,
+    /// Traffic of servers, if the kernel counts it.
+    pub traffic: Option<&'a ServerTraffic>,
 }
 
 impl<'a> Figures<'a> {
     /// Returns the figures of a reading.
     pub fn of(actual: &'a Actual) -> Self {
-        Self { connections: &actual.connections, seen: actual.seen.as_ref() }
+        let Actual { connections, seen, traffic, .. } = actual;
+        Self { connections, seen: seen.as_ref(), traffic: Some(traffic) }
     }
 }
 
@@ -317,6 +321,12 @@ impl<'a> View<'a> {
         let (steady, now) = self.clocks;
         let mut counts = counts.iter().copied();
         let seen = self.figures.and_then(|figures| figures.seen);
+        let traffic = self.figures.and_then(|figures| figures.traffic?.get(key));
+        let traffic_of = |address: &SocketAddr| {
+            let of_service = traffic?;
+            let traffic = of_service.of(address).filter(|traffic| *traffic != Traffic::default())?;
+            Some(BackendTraffic { traffic, at: of_service.at })
+        };
         let backend = |(address, backend): (&SocketAddr, &'p vip::Backend)| Backend {
             address: address.ip(),
             port: address.port(),
@@ -328,6 +338,7 @@ impl<'a> View<'a> {
             connections: counts.next(),
             connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
             ejected: seen.and_then(|seen| seen.ejected.get(&(*key, *address)).copied()),
+            traffic: traffic_of(address),
         };
         let backends = programmed.servers.iter().map(backend).collect();
         // A scheduler is shown where it differs, so that a column for all of them is not needed.

@@ -141,6 +141,15 @@ pub struct PassReport {
     pub timings: Timings,
 }
 
+/// A change of the kernel in several parts that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongChange {
+    pub operations: usize,
+    pub since: Timestamp,
+    /// Set if it repairs what another program changed.
+    pub is_repair: bool,
+}
+
 /// Cause, scope and times of a pass with operations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {

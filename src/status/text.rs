@@ -176,7 +176,7 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
 }
 
 /// Returns the condition of a backend in words, with its ejection.
-fn state(backend: &Backend, now: Timestamp) -> String {
+pub fn state(backend: &Backend, now: Timestamp) -> String {
     let condition = condition(backend, now);
     match backend.ejected {
         Some(Ejected { namespaces: 1, .. }) => format!("{condition}, ejected for 1 network namespace"),

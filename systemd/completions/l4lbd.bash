@@ -43,6 +43,9 @@ _l4lbd() {
             l4lbd,metrics)
                 cmd="l4lbd__subcmd__metrics"
                 ;;
+            l4lbd,names)
+                cmd="l4lbd__subcmd__names"
+                ;;
             l4lbd,plan)
                 cmd="l4lbd__subcmd__plan"
                 ;;
@@ -58,6 +61,9 @@ _l4lbd() {
             l4lbd,status)
                 cmd="l4lbd__subcmd__status"
                 ;;
+            l4lbd,top)
+                cmd="l4lbd__subcmd__top"
+                ;;
             l4lbd,vip)
                 cmd="l4lbd__subcmd__vip"
                 ;;
@@ -68,7 +74,7 @@ _l4lbd() {
 
     case "${cmd}" in
         l4lbd)
-            opts="-h --help demo run status metrics events vip reload accept-loss explain plan check import-dcos doctor purge help"
+            opts="-h --help demo run status top metrics names events vip reload accept-loss explain plan check import-dcos doctor purge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -299,6 +305,28 @@ _l4lbd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        l4lbd__subcmd__names)
+            opts="-h --config --socket --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         l4lbd__subcmd__plan)
             opts="-h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -403,6 +431,48 @@ _l4lbd() {
                     return 0
                     ;;
                 --framework)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        l4lbd__subcmd__top)
+            opts="-s -r -i -h --config --socket --sort --reverse --interval --once --json --rows --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "name connections rate bytes failures" -- "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -W "name connections rate bytes failures" -- "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -i)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rows)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

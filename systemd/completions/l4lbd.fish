@@ -28,7 +28,9 @@ complete -c l4lbd -n "__fish_l4lbd_needs_command" -s h -l help -d 'Print help'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "demo" -d 'Show l4lbd at work on this machine for a minute, without Mesos; needs root'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "run" -d 'Run the daemon'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "status" -d 'Show the state of the running daemon; exit code 2 if it is degraded'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "top" -d 'Show which VIPs have most connections, bytes or failures now, with their backends'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "metrics" -d 'Print the metrics of the running daemon as Prometheus reads them'
+complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "names" -d 'List the names that DNS serves, with their addresses'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "events" -d 'Show what changed on this node, when, and why'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "vip" -d 'Show everything about one VIP, and what a connection to it would do; exit code 2 if it would be refused'
 complete -c l4lbd -n "__fish_l4lbd_needs_command" -f -a "reload" -d 'Have the daemon read its configuration file again'
@@ -60,9 +62,26 @@ complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l compare -d 'Compa
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -l unhealthy -d 'List VIPs alone of which a backend should take connections and does not'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -s w -l watch -d 'Show it anew every 2 s, until q or Ctrl-C'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -s s -l sort -d 'Sort by this figure: open connections, new connections a second (rate), bytes a second, failed connects a second, or the name' -r -f -a "name\t''
+connections\t''
+rate\t''
+bytes\t''
+failures\t''"
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -s i -l interval -d 'Seconds between two questions, 1 to 60' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -l rows -d 'VIPs to print or to send, up to 200' -r
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -s r -l reverse -d 'Show the smallest first'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -l once -d 'Print the list once, after one interval, as in a pipe'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -l json -d 'Print JSON for programs, once'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand names" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand names" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand names" -l json -d 'Print JSON for programs'
+complete -c l4lbd -n "__fish_l4lbd_using_subcommand names" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l config -d 'Configuration file [default: /etc/l4lbd/l4lbd.toml, if there is one]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l socket -d 'Socket of the daemon [default: daemon.socket of the configuration]' -r -F
 complete -c l4lbd -n "__fish_l4lbd_using_subcommand events" -l since -d 'Show events from this time on: a length of time before now, such as 1h, or a time such as 2026-11-27T03:00:00Z' -r

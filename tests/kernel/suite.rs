@@ -10,15 +10,18 @@ mod foreign;
 mod guard;
 mod matrix;
 mod metrics;
+mod migrate;
 mod names;
 mod networks;
 mod planes;
+mod progress;
 mod reach;
 mod reload;
 mod repair;
 mod restart;
 mod rights;
 mod single;
+mod top;
 mod topologies;
 mod web;
 
@@ -66,10 +69,12 @@ pub fn all() -> impl Iterator<Item = Test> {
         reach::TESTS,
         matrix::TESTS,
         metrics::TESTS,
+        top::TESTS,
         topologies::TESTS,
         guard::TESTS,
         firewall::TESTS,
         networks::TESTS,
+        migrate::TESTS,
         names::TESTS,
         churn::TESTS,
         drain::TESTS,
@@ -80,6 +85,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         repair::TESTS,
         foreign::TESTS,
         planes::TESTS,
+        progress::TESTS,
         rights::TESTS,
         single::TESTS,
         doctor::TESTS,

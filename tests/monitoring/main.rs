@@ -37,6 +37,8 @@ fn vip(has_backends: bool) -> VipFigures {
         weight: 1,
         connections: Connections { active: 2, inactive: 1 },
         connects: Some(connects),
+        traffic: Some(Traffic { connections: 5, in_bytes: 7, ..Traffic::default() }),
+        traffic_at: Some(jiff::Timestamp::UNIX_EPOCH),
     };
     let latency =
         vec![LatencyClass { below_us: Some(512), connects: 2 }, LatencyClass { below_us: None, connects: 1 }];

@@ -36,6 +36,7 @@ pub fn fill(page: &str) -> Result<String, String> {
             "options" => options(),
             "keys" => keys_by_section(),
             "metrics" => metrics(),
+            "at-once" => at_once(),
             _ => return Err(format!("nothing generates the part \"{name}\"")),
         });
         if !lines.by_ref().any(|line| line == END) {
@@ -90,6 +91,18 @@ fn keys_by_section() -> String {
         };
     }
     text
+}
+
+/// The keys that a reload takes over, as the end of a sentence.
+fn at_once() -> String {
+    let keys = l4lbd::config::reload::at_once();
+    let last = keys.len() - 1;
+    let line = |(index, key): (usize, &String)| match index {
+        _ if index == last => format!("and\n.BR {key} .\n"),
+        _ if index + 1 == last => format!(".B {key}\n"),
+        _ => format!(".BR {key} ,\n"),
+    };
+    keys.iter().enumerate().map(line).collect()
 }
 
 /// Every metric with its type, its labels and its meaning.

@@ -150,7 +150,8 @@ fn every_field_of_the_status_is_described() {
             "overdue": "", "failure": {"error": "", "at": "2026-01-01T00:00:00Z", "attempts": 1}
         },
         "pass": {
-            "seconds": 0.0, "operations": 0, "pending": 0, "errors": [], "repaired": 0,
+            "seconds": 0.0, "operations": 0, "pending": 0,
+            "under_way": {"operations": 1, "since": "2026-01-01T00:00:00Z", "is_repair": false}, "errors": [], "repaired": 0,
             "change": {
                 "cause": "audit", "services": 1, "beside_services": false, "read_seconds": 0.0,
                 "plan_seconds": 0.0, "apply_seconds": 0.0
@@ -160,7 +161,11 @@ fn every_field_of_the_status_is_described() {
             "protocol": "tcp", "address": "10.0.0.1", "port": 80, "scheduler": "rr",
             "backends": [{
                 "address": "10.0.0.2", "port": 80, "weight": 1, "condition": "gone", "task": "", "agent": "",
-                "until": "2026-01-01T00:00:00Z", "active": 0, "inactive": 0
+                "until": "2026-01-01T00:00:00Z", "active": 0, "inactive": 0,
+                "traffic": {
+                    "connections": 1, "in_packets": 1, "out_packets": 1, "in_bytes": 1, "out_bytes": 1,
+                    "at": "2026-01-01T00:00:00Z"
+                }
             }]
         }],
         "skipped": [{

@@ -25,17 +25,9 @@ pub struct EbpfReading {
 impl EbpfReading {
     /// Adds the networks and connections in the maps to the services in `table`.
     pub fn new(maps: &Tables, table: &ServiceTable) -> Result<Self, Error> {
-        let counts =
-            Counts::read(maps, table.ids_end()).map_err(|source| map_error(&layout::COUNTS, source))?;
-        let mut reading = Self { networks: networks(maps)?, ..Self::default() };
-        for (key, placed) in &table.services {
-            for (address, server) in &placed.servers {
-                let active = counts.of(server.id).unwrap_or(0) as u32;
-                reading.connections.insert((*key, *address), Connections { active, inactive: 0 });
-            }
-            reading.services.insert(*key, placed.service());
-        }
-        Ok(reading)
+        let connections = all_connections(maps, table)?;
+        let services = table.services.iter().map(|(key, placed)| (*key, placed.service())).collect();
+        Ok(Self { services, networks: networks(maps)?, connections })
     }
 }
 
@@ -53,6 +45,19 @@ pub fn services(maps: &Tables) -> Result<BTreeMap<ServiceKey, PlacedService>, Er
 fn networks(maps: &Tables) -> Result<BTreeSet<IpNet>, Error> {
     let keys = maps.networks.keys().map_err(|source| map_error(&layout::NETWORKS, source))?;
     Ok(keys.iter().filter_map(|key| key.network()).collect())
+}
+
+/// Reads the connections of all servers in `table`.
+pub fn all_connections(
+    maps: &Tables,
+    table: &ServiceTable,
+) -> Result<BTreeMap<(ServiceKey, SocketAddr), Connections>, Error> {
+    let counts = Counts::read(maps, table.ids_end()).map_err(|source| map_error(&layout::COUNTS, source))?;
+    let servers = table.services.iter().flat_map(|(key, placed)| {
+        placed.servers.iter().map(move |(address, server)| ((*key, *address), server.id))
+    });
+    let count = |id| Connections { active: counts.of(id).unwrap_or(0) as u32, inactive: 0 };
+    Ok(servers.map(|(server, id)| (server, count(id))).collect())
 }
 
 /// Reads the connections of one server.

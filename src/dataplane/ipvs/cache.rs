@@ -7,6 +7,7 @@ use super::table::IpvsTable;
 use crate::dataplane::effect::carry_out_service;
 use crate::dataplane::op::Op;
 use crate::dataplane::state::ServiceKey;
+use crate::dataplane::traffic::ServiceTraffic;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ impl Cache {
         match op {
             Op::DelServer(key, address) => {
                 self.table.connections.remove(&(*key, *address));
+                ServiceTraffic::forget(&mut self.table.traffic, key, address);
             }
             Op::DelService(key) => forget_connections(&mut self.table, key),
             // A server that is added starts without connections.

@@ -15,15 +15,13 @@
 //! where asking for its key finds none. A new service of another program may be missed until the next round.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::table::{DumpedService, IpvsTable};
-use crate::dataplane::state::{
-    Connections, Foreign, RealServer, Scheduling, ServerKey, Service, ServiceKey, of_service,
-};
+use jiff::Timestamp;
 
-/// A real server with its address and connections.
-pub(super) type ShownServer = (SocketAddr, RealServer, Connections);
+use super::table::{DumpedService, IpvsTable, ShownServer};
+use crate::dataplane::state::{Foreign, Scheduling, ServerKey, Service, ServiceKey, of_service};
+use crate::dataplane::traffic::ServiceTraffic;
 
 /// The kernel's answers to questions about its table.
 pub(super) trait Kernel {
@@ -166,9 +164,10 @@ pub(super) fn look<K: Kernel>(
     forget_connections(table, &key);
     match scheduling {
         Some(scheduling) => {
-            let counted = servers.iter().map(|(address, _, count)| ((key, *address), *count));
+            let counted = servers.iter().map(|(address, _, count, _)| ((key, *address), *count));
             table.connections.extend(counted);
-            let servers = servers.into_iter().map(|(address, server, _)| (address, server)).collect();
+            table.traffic.insert(key, traffic_of(&servers));
+            let servers = servers.into_iter().map(|(address, server, ..)| (address, server)).collect();
             table.services.insert(key, Service { scheduling, servers }.into());
         }
         None => {
@@ -178,10 +177,17 @@ pub(super) fn look<K: Kernel>(
     Ok(foreign)
 }
 
-/// Forgets the connections of a service.
+/// Returns the traffic of the servers of a service, which were read just now and are in the order of their addresses.
+pub(super) fn traffic_of(servers: &[ShownServer]) -> Arc<ServiceTraffic> {
+    let servers = servers.iter().map(|(address, .., traffic)| (*address, *traffic)).collect();
+    Arc::new(ServiceTraffic { at: Timestamp::now(), servers })
+}
+
+/// Forgets the connections of a service, and its traffic.
 pub(super) fn forget_connections(table: &mut IpvsTable, key: &ServiceKey) {
     let gone: Vec<ServerKey> = of_service(&table.connections, key).map(|(server, _)| *server).collect();
     for server in gone {
         table.connections.remove(&server);
     }
+    table.traffic.remove(key);
 }

@@ -8,12 +8,13 @@ use netlink_packet_core::DecodeError;
 
 use crate::cluster::{Protocol, SharedMap};
 use crate::netlink::ipvs::{
-    AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, destination, service,
+    AF_INET, AF_INET6, DestinationAttribute, IpvsMessage, ServiceAttribute, Stats, destination, service,
 };
 
 use crate::dataplane::state::{
     Connections, Foreign, Forwarding, RealServer, Scheduling, Service, ServiceKey,
 };
+use crate::dataplane::traffic::{ServerTraffic, Traffic};
 
 /// Timeout, in seconds, that marks a service as ours.
 pub const OWNER_TAG: u32 = 19508;
@@ -27,7 +28,12 @@ pub struct IpvsTable {
     pub foreign: Vec<Foreign>,
     /// Connections of every real server of ours.
     pub connections: BTreeMap<(ServiceKey, SocketAddr), Connections>,
+    /// Their traffic, as each service was last looked at.
+    pub traffic: ServerTraffic,
 }
+
+/// A real server with its address, connections and traffic.
+pub(super) type ShownServer = (SocketAddr, RealServer, Connections, Traffic);
 
 /// A service in a list, by its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,16 +105,14 @@ impl DumpedService {
 }
 
 /// Decodes a real server of `key` in a dump; `None` if the reply is not about one.
-pub(super) fn server(
-    key: ServiceKey,
-    reply: Result<IpvsMessage, DecodeError>,
-) -> Option<(SocketAddr, RealServer, Connections)> {
+pub(super) fn server(key: ServiceKey, reply: Result<IpvsMessage, DecodeError>) -> Option<ShownServer> {
     let message = reply.ok()?;
     // Before Linux 3.18 servers have no family of their own.
     let mut family = service::family(key.address);
     let (mut address, mut port) = (None, None);
     let mut server = RealServer::masquerade(0);
     let mut connections = Connections::default();
+    let (mut narrow, mut wide) = (None, None);
     for attribute in message.destination()? {
         match attribute {
             DestinationAttribute::Family(value) => family = *value,
@@ -120,11 +124,20 @@ pub(super) fn server(
             DestinationAttribute::LowerThreshold(value) => server.lower_threshold = *value,
             DestinationAttribute::ActiveConnections(value) => connections.active = *value,
             DestinationAttribute::InactiveConnections(value) => connections.inactive = *value,
+            DestinationAttribute::Stats(value) => narrow = Some(value),
+            DestinationAttribute::Stats64(value) => wide = Some(value),
             _ => {}
         }
     }
     let address = service::address(family, address?)?;
-    Some((SocketAddr::new(address, port?), server, connections))
+    // Kernels before 4.1 have the narrow ones alone.
+    let traffic = wide.or(narrow).map(|stats| traffic(stats)).unwrap_or_default();
+    Some((SocketAddr::new(address, port?), server, connections, traffic))
+}
+
+fn traffic(stats: &Stats) -> Traffic {
+    let Stats { connections, in_packets, out_packets, in_bytes, out_bytes, .. } = *stats;
+    Traffic { connections, in_packets, out_packets, in_bytes, out_bytes }
 }
 
 /// Returns the forwarding method of a number (`IP_VS_CONN_F_*`).

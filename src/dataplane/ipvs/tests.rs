@@ -5,9 +5,10 @@ use netlink_packet_core::DecodeError;
 use super::table::DumpedService;
 use super::*;
 use crate::cluster::Protocol;
-use crate::dataplane::{Forwarding, RealServer, Scheduling};
+use crate::dataplane::traffic::Traffic;
+use crate::dataplane::{Connections, Forwarding, RealServer, Scheduling};
 use crate::netlink::batch::MessageError;
-use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, destination, service};
+use crate::netlink::ipvs::{DestinationAttribute, Flags, ServiceAttribute, Stats, destination, service};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -89,13 +90,15 @@ fn reads_real_servers() {
         DestinationAttribute::ActiveConnections(1),
         DestinationAttribute::InactiveConnections(2),
         DestinationAttribute::Family(10),
+        DestinationAttribute::Stats(Box::new(Stats { connections: 9, ..Stats::default() })),
     ];
     let reply =
         |attributes| Ok(IpvsMessage::with_destination(IpvsCommand::NewDestination, Vec::new(), attributes));
     let server =
         RealServer { weight: 3, forwarding: Forwarding::Tunnel, upper_threshold: 20, lower_threshold: 10 };
     let connections = Connections { active: 1, inactive: 2 };
-    let expected = (address("[fd01:c::9]:80"), server, connections);
+    let traffic = Traffic { connections: 9, ..Traffic::default() };
+    let expected = (address("[fd01:c::9]:80"), server, connections, traffic);
     assert_eq!(table::server(key, reply(attributes.clone())), Some(expected));
     assert_eq!(table::server(key, reply(attributes[1..].to_vec())), None);
     assert_eq!(table::server(key, Err(DecodeError::from("too short"))), None);

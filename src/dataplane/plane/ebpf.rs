@@ -1,6 +1,6 @@
 //! The plane of programs that change where sockets connect to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::dataplane::ebpf::{BOUNDS, Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
 use crate::dataplane::lock::{Lock, Part};
@@ -8,7 +8,8 @@ use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::{Depth, Unreached};
-use crate::dataplane::state::{Connections, Route, ServerKey};
+use crate::dataplane::state::{Route, ServerKey};
+use crate::dataplane::traffic::{Counted, WholeCount};
 
 /// Programs at a cgroup with their pinned maps.
 pub struct EbpfPlane {
@@ -100,15 +101,16 @@ impl Plane for EbpfPlane {
         Ok(PlaneReading { seen: Some(ebpf.seen().map_err(error)?), ..table.into() })
     }
 
-    fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
-        match &self.attached {
-            Some(ebpf) => ebpf.count(servers).map_err(error),
-            // Nothing drains where nothing may be changed.
-            None => Ok(BTreeMap::new()),
-        }
+    fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, PlaneError> {
+        // Nothing drains where nothing may be changed.
+        let Some(ebpf) = &self.attached else { return Ok(Counted::default()) };
+        Ok(Counted { connections: ebpf.count(servers).map_err(error)?, ..Counted::default() })
+    }
+
+    fn count_all(&mut self) -> Result<Option<WholeCount>, PlaneError> {
+        let Some(ebpf) = &self.attached else { return Ok(None) };
+        let connections = ebpf.connections().map_err(error)?;
+        Ok(Some(WholeCount { connections, seen: ebpf.seen().map_err(error)? }))
     }
 
     fn apply(&mut self, ops: &[&Op]) -> Vec<(usize, String)> {

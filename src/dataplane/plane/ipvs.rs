@@ -1,14 +1,14 @@
 //! The plane of virtual services that packets pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::dataplane::ipvs::{Error, Ipvs, IpvsTable, TrafficReader};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
 use crate::dataplane::plane::{Plane, PlaneError, PlaneReading};
 use crate::dataplane::reading::Depth;
-use crate::dataplane::state::{Connections, ServerKey};
-use crate::dataplane::traffic::ReadTraffic;
+use crate::dataplane::state::ServerKey;
+use crate::dataplane::traffic::{Counted, ReadTraffic};
 
 /// The kernel's IPVS, in one network namespace.
 pub struct IpvsPlane {
@@ -56,22 +56,20 @@ impl Plane for IpvsPlane {
             Depth::Audit => self.ipvs.audit(),
             Depth::Full => self.ipvs.read(),
         };
-        let IpvsTable { services, foreign, connections } = table.map_err(error)?;
+        let IpvsTable { services, foreign, connections, traffic } = table.map_err(error)?;
         Ok(PlaneReading {
             services,
             foreign,
             connections,
             seen: None,
+            traffic,
             timeouts: Some(self.ipvs.timeouts().map_err(error)?),
             networks: None,
             connection_buckets: self.connection_buckets,
         })
     }
 
-    fn count(
-        &mut self,
-        servers: &BTreeSet<ServerKey>,
-    ) -> Result<BTreeMap<ServerKey, Connections>, PlaneError> {
+    fn count(&mut self, servers: &BTreeSet<ServerKey>) -> Result<Counted, PlaneError> {
         self.ipvs.count(servers).map_err(error)
     }
 

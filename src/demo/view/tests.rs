@@ -23,6 +23,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         connections: Some(Connections { active, inactive: 120 }),
         connects: None,
         ejected: None,
+        traffic: None,
     }
 }
 

@@ -44,7 +44,7 @@ impl Planned {
         View {
             plan: self.planner.latest(),
             planner: &self.planner,
-            figures: Some(Figures { connections: &self.connections, seen: None }),
+            figures: Some(Figures { connections: &self.connections, seen: None, traffic: None }),
             origin: "l4lb.example",
             own_scheduler: None,
             clocks: (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH),
@@ -52,7 +52,7 @@ impl Planned {
     }
 
     /// Counts connections of every second server.
-    fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         let services = self.planner.latest().desired.services.clone();
         let servers = services.iter().flat_map(|(key, vip)| vip.servers.keys().map(move |ip| (*key, *ip)));
         self.connections =

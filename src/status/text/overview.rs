@@ -234,7 +234,7 @@ fn backends_of(vip: &Vip, status: &Status) -> String {
 }
 
 /// Returns as much of a text as fits, with a mark where it is cut.
-fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

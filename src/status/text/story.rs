@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use super::{Table, condition, line, section};
+use super::{Table, age, condition, line, section};
 use crate::dataplane::connects::{LatencyClass, ServiceConnects};
 use crate::status::story::{Story, TaskStory};
 
@@ -22,19 +22,36 @@ pub fn write_story(out: &mut impl Write, story: &Story, now: Timestamp) -> io::R
         Some(seen) => line(out, format_args!("  connects  {}", connects(seen)))?,
         None => line(out, format_args!("  scheduler {chosen_by}"))?,
     }
+    // A plane that sees no packets counts none, and columns of dashes would say nothing.
+    let is_counted = vip.backends.iter().any(|backend| backend.traffic.is_some());
+    let mut titles = vec!["BACKEND", "WEIGHT", "WHY", "ACTIVE", "INACTIVE"];
+    if is_counted {
+        titles.extend(["TOTAL", "BYTES IN", "BYTES OUT"]);
+        let read = vip.backends.iter().filter_map(|backend| backend.traffic).map(|traffic| traffic.at).min();
+        let ago = read.map(|at| age(at, now)).unwrap_or_default();
+        line(out, format_args!("  totals since a backend was added, counted {ago} ago"))?;
+    }
     writeln!(out)?;
-    let mut table = Table::new(&["BACKEND", "WEIGHT", "WHY", "ACTIVE", "INACTIVE", "AGENT", "TASK"]);
+    titles.extend(["AGENT", "TASK"]);
+    let mut table = Table::new(&titles);
     for backend in &vip.backends {
         let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-        table.row([
+        let mut cells = vec![
             SocketAddr::new(backend.address, backend.port).to_string(),
             backend.weight.to_string(),
             condition(backend, now),
             count(backend.connections.map(|connections| connections.active)),
             count(backend.connections.map(|connections| connections.inactive)),
-            backend.agent.clone(),
-            backend.task.clone(),
-        ]);
+        ];
+        if is_counted {
+            // One that the kernel has counted nothing of is told without it.
+            let traffic = backend.traffic.map(|counted| counted.traffic).unwrap_or_default();
+            cells.extend(
+                [traffic.connections, traffic.in_bytes, traffic.out_bytes].map(|count| count.to_string()),
+            );
+        }
+        cells.extend([backend.agent.clone(), backend.task.clone()]);
+        table.row(cells);
     }
     table.write(out)?;
     if !tasks.is_empty() {

@@ -27,6 +27,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         connections: Some(Connections { active: connections.0, inactive: connections.1 }),
         connects: None,
         ejected: None,
+        traffic: None,
     }
 }
 

@@ -62,7 +62,16 @@ fn packets_and_bytes_are_counted() -> Result<()> {
             // At least a part of the handshake and one more, in which text or an end is.
             await_value(lab, "l4lbd_vip_packets_total", direction, |packets| packets >= 2 * MADE)?;
             await_value(lab, "l4lbd_vip_bytes_total", direction, |bytes| bytes >= 2 * 40 * MADE)?;
+            // Audits read these, one VIP after the other.
+            await_value(lab, "l4lbd_backend_bytes_total", direction, |bytes| bytes >= 2 * 40 * MADE)?;
         }
+        await_value(lab, "l4lbd_backend_connections_total", "tcp", |made| made == MADE)?;
+        await_value(lab, "l4lbd_vip_backends_read_timestamp_seconds", "tcp", |at| at > 0)?;
+        let story = lab.l4lbd(&["vip", "web.marathon:80"])?;
+        ensure!(story.contains("BYTES OUT") && story.contains("counted 0s ago"), "{story}");
+        let status: serde_json::Value = serde_json::from_str(&lab.l4lbd(&["status", "-o", "json"])?)?;
+        let counted = &status["vips"][0]["backends"][0]["traffic"];
+        ensure!(counted["connections"].as_u64() > Some(0) && counted["at"].is_string(), "{counted}");
         Ok(())
     })
 }

@@ -74,6 +74,11 @@ impl Lab {
         Ok(daemon)
     }
 
+    /// Runs the daemon on what is there, and returns the socket of its notifications as well.
+    pub fn start_told(&self) -> Result<(Daemon<'_>, UnixDatagram)> {
+        self.spawn()
+    }
+
     /// Runs the daemon on what is there, which may never make it ready.
     pub fn start_unready(&self) -> Result<Daemon<'_>> {
         Ok(self.spawn()?.0)

@@ -22,6 +22,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         connections: None,
         connects: None,
         ejected: None,
+        traffic: None,
     };
     Vip {
         name: Some(format!("app-{number}.marathon.l4lb.thisdcos.directory")),
