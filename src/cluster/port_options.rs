@@ -3,7 +3,6 @@
 //! Their keys start with `L4LB_`, so that Minuteman, which takes any key that starts with `VIP` for a
 //! VIP, passes them over.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,41 +24,7 @@ const MAX_SLOW_START: Duration = Duration::from_secs(60 * 60);
 pub const MAX_WEIGHT: u16 = 1000;
 
 /// Keys of all options, for those who wrote another one.
-const KEYS: &str =
-    "L4LB_SCHEDULER, L4LB_STICKY_IDLE, L4LB_DRAIN, L4LB_WEIGHT, L4LB_EJECT, L4LB_SLOW_START, L4LB_LOCALITY";
-
-/// The place whose backends are preferred to all others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Locality {
-    /// No place is preferred.
-    #[default]
-    Any,
-    /// The client's own node.
-    Node,
-    /// The zone of the client's node.
-    Zone,
-    /// The region of the client's node.
-    Region,
-}
-
-impl Locality {
-    /// All of them, as they are written.
-    const NAMES: [(&'static str, Self); 4] =
-        [("any", Self::Any), ("node", Self::Node), ("zone", Self::Zone), ("region", Self::Region)];
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
-        found.map(|(_, locality)| *locality).ok_or_else(|| "none of any, node, zone and region".to_owned())
-    }
-}
-
-impl fmt::Display for Locality {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = Self::NAMES.iter().find(|(_, locality)| locality == self);
-        f.write_str(found.map_or("any", |(name, _)| name))
-    }
-}
+const KEYS: &str = "L4LB_SCHEDULER, L4LB_STICKY_IDLE, L4LB_DRAIN, L4LB_WEIGHT, L4LB_EJECT, L4LB_SLOW_START";
 
 /// Options that labels of a port ask for; absent ones are as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,9 +47,6 @@ pub struct PortOptions {
     /// Time for which the share of a new backend rises (`L4LB_SLOW_START`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Duration>,
-    /// Place whose backends are preferred (`L4LB_LOCALITY`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locality: Option<Locality>,
 }
 
 impl PortOptions {
@@ -108,7 +70,6 @@ impl PortOptions {
                 self.no_ejection = !ejects;
             }
             "SLOW_START" => self.slow_start = Some(span(value, MAX_SLOW_START)?),
-            "LOCALITY" => self.locality = Some(Locality::parse(value)?),
             _ => return Err(format!("no such option; there are {KEYS}")),
         }
         Ok(())
@@ -116,7 +77,7 @@ impl PortOptions {
 
     /// Returns true if an option is set that holds for all backends of a VIP, be they of other tasks.
     pub fn concerns_all(&self) -> bool {
-        self.scheduler.is_some() || self.sticky_idle || self.no_ejection || self.locality.is_some()
+        self.scheduler.is_some() || self.sticky_idle || self.no_ejection
     }
 
     /// Returns the options as a port keeps them: most ports have none.
@@ -153,7 +114,6 @@ mod tests {
         options.set("L4LB_WEIGHT", "1000").unwrap();
         options.set("L4LB_EJECT", "false").unwrap();
         options.set("L4LB_SLOW_START", "1h").unwrap();
-        options.set("L4LB_LOCALITY", "zone").unwrap();
         let before = options.clone();
         for (key, value) in [
             ("L4LB_SCHEDULER", "wlc; rm -rf /"),
@@ -168,7 +128,6 @@ mod tests {
             ("L4LB_EJECT", "no"),
             ("L4LB_SLOW_START", "61m"),
             ("L4LB_SLOW_START", "soon"),
-            ("L4LB_LOCALITY", "rack"),
             ("L4LB_COLOUR", "red"),
         ] {
             assert!(options.set(key, value).is_err(), "{key}={value}");
@@ -177,6 +136,5 @@ mod tests {
         assert_eq!(options.drain, Some(Duration::from_secs(300)));
         assert_eq!((options.weight, options.no_ejection), (Some(1000), true));
         assert_eq!(options.slow_start, Some(Duration::from_secs(3600)));
-        assert_eq!(options.locality.map(|locality| locality.to_string()).as_deref(), Some("zone"));
     }
 }

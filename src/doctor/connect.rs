@@ -315,6 +315,7 @@ fn of_kernel(server: SocketAddr, weight: u32, known: Option<&Vip>) -> Backend {
         connections: None,
         connects: None,
         ejected: None,
+        share: None,
     };
     of_daemon.map_or_else(unknown, |backend| Backend { weight, ..backend.clone() })
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cell::{LazyCell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +19,8 @@ use super::tenant::{Tenant, Tenants};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
 use crate::cluster::{
-    Locality, Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState,
-    VipLabel, shortened,
+    Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel,
+    shortened,
 };
 
 mod follow;
@@ -39,8 +38,6 @@ pub struct Vip {
     pub sticky_idle: bool,
     /// Set when backends that fail are not ejected.
     pub no_ejection: bool,
-    /// Place whose backends are preferred, as a label asks for; `None` as configured.
-    pub locality: Option<Locality>,
     /// Names of the task ports that serve it, as written; DNS makes SRV records of them. Shared by VIPs that have the
     /// same.
     pub port_names: Arc<BTreeSet<String>>,
@@ -673,13 +670,16 @@ impl Vip {
     fn ask(&mut self, options: &PortOptions) -> Result<(), String> {
         self.sticky_idle |= options.sticky_idle;
         self.no_ejection |= options.no_ejection;
-        // All of them, so that what one label is refused for does not keep another from its effect.
-        let refused = [
-            decide(&mut self.scheduler, options.scheduler.as_ref(), "scheduler"),
-            decide(&mut self.locality, options.locality.as_ref(), "locality"),
-        ];
-        let refused: Vec<String> = refused.into_iter().flatten().collect();
-        if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
+        match (&self.scheduler, &options.scheduler) {
+            (Some(first), Some(wanted)) if first != wanted => {
+                Err(format!("another task of this VIP asks for scheduler {first}, this one for {wanted}"))
+            }
+            (None, wanted) => {
+                self.scheduler.clone_from(wanted);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add(&mut self, address: SocketAddr, backend: Backend) {
@@ -695,18 +695,6 @@ impl Vip {
             None => self.tenants = Some(tenants.clone()),
         }
     }
-}
-
-/// Lets the first task that asks for something decide. Returns the reason for which this one is not heard.
-fn decide<T: Clone + PartialEq + Display>(
-    decided: &mut Option<T>,
-    wanted: Option<&T>,
-    what: &str,
-) -> Option<String> {
-    let wanted = wanted?;
-    let first = decided.get_or_insert_with(|| wanted.clone());
-    (first != wanted)
-        .then(|| format!("another task of this VIP asks for {what} {first}, this one for {wanted}"))
 }
 
 fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<SocketAddr>) -> Backend {

@@ -21,6 +21,7 @@ mod rights;
 mod single;
 mod topologies;
 mod web;
+mod weights;
 
 use anyhow::Result;
 
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         names::TESTS,
         churn::TESTS,
         drain::TESTS,
+        weights::TESTS,
         events::TESTS,
         faults::TESTS,
         reload::TESTS,

@@ -23,6 +23,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         connections: Some(Connections { active, inactive: 120 }),
         connects: None,
         ejected: None,
+        share: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn status_of(backends: Vec<Backend>) -> Status {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends,
     };
     Status { vips: vec![vip], at: Timestamp::UNIX_EPOCH, ..Status::default() }

@@ -27,6 +27,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         connections: Some(Connections { active: connections.0, inactive: connections.1 }),
         connects: None,
         ejected: None,
+        share: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn status() -> Status {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends,
     };
     let vips = vec![

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::cluster::{Locality, Runtime, TaskAddress};
+use crate::cluster::{Runtime, TaskAddress};
 use crate::cluster::{TaskKey, VipLabel};
 use crate::mesos;
 
@@ -321,26 +321,16 @@ fn the_first_task_that_asks_for_a_scheduler_decides() {
 }
 
 #[test]
-fn options_of_a_whole_vip_are_decided_once_and_those_of_a_task_are_its_own() {
-    let running = |options| (TaskState::Running, None, options);
-    let prefers = |locality| PortOptions { locality: Some(locality), ..PortOptions::default() };
-    let table = web(&[
-        running(PortOptions { weight: Some(0), ..PortOptions::default() }),
-        running(PortOptions { weight: Some(7), no_ejection: true, ..prefers(Locality::Zone) }),
-        running(PortOptions { scheduler: Some("rr".to_owned()), ..prefers(Locality::Node) }),
-    ]);
+fn one_task_switches_ejection_off_for_all_and_each_has_a_weight_of_its_own() {
+    let running = |weight, no_ejection| {
+        (TaskState::Running, None, PortOptions { weight, no_ejection, ..PortOptions::default() })
+    };
+    let table = web(&[running(Some(0), false), running(Some(7), true), running(None, false)]);
     let vip = table.vips.values().next().unwrap();
-    assert_eq!((vip.locality, vip.no_ejection), (Some(Locality::Zone), true));
-    assert_eq!(
-        vip.scheduler.as_deref(),
-        Some("rr"),
-        "what is refused of a label keeps nothing else from its effect"
-    );
-    let weights: Vec<_> =
-        vip.backends.values().map(|backend| (backend.label_weight, backend.weight())).collect();
-    assert_eq!(weights, [(0, 0), (7, 1), (1, 1)]);
-    let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
-    assert_eq!(reasons, ["another task of this VIP asks for locality zone, this one for node"]);
+    let backends = vip.backends.values();
+    let weights: Vec<_> = backends.map(|backend| (backend.label_weight, backend.weight())).collect();
+    assert_eq!((weights, vip.no_ejection), (vec![(0, 0), (7, 1), (1, 1)], true));
+    assert!(table.skipped.is_empty(), "{:?}", table.skipped);
 }
 
 /// Two agents at addresses of their own, with a task on each: of VIP a with its port among its resources, and

@@ -22,6 +22,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         connections: None,
         connects: None,
         ejected: None,
+        share: None,
     };
     Vip {
         name: Some(format!("app-{number}.marathon.l4lb.thisdcos.directory")),
@@ -30,6 +31,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends: conditions.iter().enumerate().map(backend).collect(),
     }
 }
