@@ -60,8 +60,9 @@ fn dial(host: &Host, vip: SocketAddr, count: usize) -> Result<BTreeMap<String, u
 }
 
 fn connections_are_shared_by_the_labels() -> Result<()> {
-    let lab = Lab::new()?;
+    // A lab for each: servers stay as long as their lab.
     for weights in [&[1, 3][..], &UNEVEN] {
+        let lab = Lab::new()?;
         let daemon = lab.start(&State::of(tasks(&lab, weights)?))?;
         let vip = daemon.socket_of("web", 80)?;
         must_be_shares(&dial(&lab.agent, vip, 10_000)?, weights)?;
