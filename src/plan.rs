@@ -4,7 +4,8 @@
 //! What belongs here: every decision about what a node serves. [`mod@desired`] decides which VIPs and
 //! backends are usable here, [`addresses`] which name has which address, [`drain`] how long servers
 //! stay whose tasks have gone, [`adopt`] what of an earlier run's table stays, [`bounds`] what finds no
-//! place, and [`shares`] what each tenant has of bounded things. [`Planner`] puts them together and makes a new [`Plan`] only when something has changed that it depends on.
+//! place, [`shares`] what each tenant has of bounded things, [`mod@weights`] how connections are shared among backends,
+//! and [`warmup`] how the share of a new one rises. [`Planner`] puts them together and makes a new [`Plan`] only when something has changed that it depends on.
 //!
 //! For example, with one task of `/web:80` at 10.0.0.2:8080 on an IPVS node:
 //!
@@ -22,7 +23,9 @@ pub mod bounds;
 pub mod desired;
 pub mod drain;
 pub mod shares;
+pub mod warmup;
 pub mod warnings;
+pub mod weights;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,13 +40,14 @@ use crate::cluster::claims::{Holder, Place, TasksByAgent, holders};
 use crate::cluster::{SharedMap, SharedSet, Snapshot, Task, TaskKey};
 use crate::dataplane::{Actual, Foreign, Node, ServerKey, ServiceKey, State};
 use crate::store::{AskedServer, KeptDrain, Persisted, Tracked};
-use crate::vip::{Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
+use crate::vip::{Backend, Condition, Host, LabelPolicy, TableMemory, Tenants, Vip, VipKey, VipTable};
 use addresses::{assign, assign_to, forget, note_owners, remember, sources};
 use adopt::Adopted;
 use bounds::{Bounds, Used};
 use desired::{Desired, DesiredSettings, Inputs, Programmed, Services, Sources, desired, needs_settings};
 use drain::Drain;
 use shares::SharedUse;
+use warmup::WarmUps;
 use warnings::{address_warnings, warnings};
 
 /// Seconds of an hour.
@@ -88,6 +92,7 @@ pub struct Planner {
     /// Last tenants of VIPs, which may be vacant.
     owners: SharedMap<VipKey, Tenants>,
     drain: Drain,
+    warm: WarmUps,
     claims: ClaimMemory,
     /// Services that the kernel held at the start, until documents have told everything.
     adopted: Option<Adopted>,
@@ -228,6 +233,7 @@ impl Planner {
             cluster: None,
             owners: SharedMap::default(),
             drain: Drain::default(),
+            warm: WarmUps::default(),
             claims: ClaimMemory::default(),
             adopted: None,
             basis: None,
@@ -429,6 +435,11 @@ impl Planner {
         self.drain.leaving()
     }
 
+    /// Returns the part of its share that a backend is given while it is new, in percent.
+    pub fn warm_percent(&self, vip: &VipKey, backend: &Backend) -> u16 {
+        self.warm.percent(vip, backend)
+    }
+
     /// Returns the time at which a leaving server is deleted at the latest.
     pub fn deadline(&self, service: &ServiceKey, server: &SocketAddr) -> Option<Timestamp> {
         self.drain.deadline(service, server)
@@ -438,6 +449,7 @@ impl Planner {
     /// The last plan is good as long as nothing has changed that it depends on.
     pub fn plan(&mut self, actual: &Actual, now: Timestamp) -> Option<Arc<Plan>> {
         self.cluster.as_ref()?;
+        self.changed.extend(self.warm.due(now).cloned());
         // Every audit, request for the status and change of the network makes a pass, and most find nothing
         // new: with thousands of VIPs a new plan each time would keep a processor busy.
         let is_current = self.changed.is_empty() && self.is_current(actual, now);
@@ -452,6 +464,8 @@ impl Planner {
     /// Returns what the kernel should hold, and in what that may differ from the plan before, where `actual` is
     /// all of that plan: nothing but the cluster and the time have changed since. Costs what has changed.
     pub fn plan_on(&mut self, actual: &Actual, now: Timestamp) -> Option<(Arc<Plan>, Reach)> {
+        // Without an event: shares that rise are changes of these VIPs alone.
+        self.changed.extend(self.warm.due(now).cloned());
         let patched = if self.is_current(actual, now) { self.patch(actual, now) } else { None };
         let Some(Patch { mut services, mut before, names }) = patched else {
             // The table has followed, and the plan cannot: it is made anew.
@@ -566,6 +580,9 @@ impl Planner {
                 }
                 vacant.insert(key.clone());
             }
+            let vip = cluster.table.vips.get(key).map(|vip| &**vip);
+            let askers = cluster.table.askers.get(&key.host).map_or(&[][..], |askers| &**askers);
+            self.warm.note(key, vip, askers, (true, now));
             vacancies_differ |= persisted.vips.get(key).copied().flatten() != before;
         }
         // All new names are among the changed ones, so that they take the addresses that the whole plan gives them.
@@ -585,6 +602,7 @@ impl Planner {
             sources: self.plan.sources,
             node: &actual.node,
             foreign: &actual.foreign,
+            warm: (&self.warm, now),
         }
         .part(changed.iter());
         let desired = &self.plan.desired;
@@ -675,6 +693,18 @@ impl Planner {
         let open = self.settings.policy.literals_in_range;
         let unplaced = assign(&mut self.persisted, &table, range4, range6, open, &self.owners).len();
         let sources = sources(self.settings.node, &cluster.agent_addresses, &actual.node);
+        // Those that have lost all backends as well: nothing of them is due any more.
+        let lost: Vec<VipKey> =
+            self.warm.vips().filter(|key| !table.vips.contains_key(key)).cloned().collect();
+        let vips = table.vips.iter().map(|(key, vip)| (key, Some(&**vip)));
+        for (key, vip) in vips.chain(lost.iter().map(|key| (key, None))) {
+            let askers = table.askers.get(&key.host).map_or(&[][..], |askers| &**askers);
+            self.warm.note(key, vip, askers, (is_synced, now));
+        }
+        // Only now: all of the first picture is warm.
+        if is_synced {
+            self.warm.begin();
+        }
         let mut desired = desired(Inputs {
             table: &table,
             vacant: &vacant,
@@ -685,6 +715,7 @@ impl Planner {
             sources,
             node: &actual.node,
             foreign: &actual.foreign,
+            warm: (&self.warm, now),
         });
         // Before adopted servers, which the kernel holds already.
         let left_out = bounds.confine_servers(&mut desired);
@@ -727,7 +758,7 @@ impl Planner {
     /// Brings the plan up to date with what is leaving. `last` is the previous desired state where a
     /// new one was just made; the revision is raised only if the new one differs.
     fn drain(&mut self, last: Option<Desired>, actual: &Actual, now: Timestamp) {
-        // The usual pass: the plan is the old one, and nothing is leaving.
+        // The usual pass: the plan is the old one, and nothing is leaving or getting warm.
         if last.is_none() && self.drain.is_empty() {
             return;
         }
@@ -784,7 +815,8 @@ impl Planner {
         let expires = self.basis.as_ref().and_then(|basis| basis.expires);
         let plan = Arc::make_mut(&mut self.plan);
         // Connections end without an event, so they are counted again and again while servers leave.
-        plan.due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
+        let due = if self.drain.is_empty() { expires } else { Some(later(now, drain::POLL)) };
+        plan.due = due.into_iter().chain(self.warm.next()).min();
     }
 }
 

@@ -170,7 +170,23 @@ pub struct Vip<T = String> {
     /// Counts of connects by their outcome; absent where the kernel does not tell, or has seen none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connects: Option<ServiceConnects>,
+    /// Set if a label keeps its backends from being ejected; false where the data plane ejects none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ejection: bool,
     pub backends: Vec<Backend<T>>,
+}
+
+/// Share of new connections that a backend is given, where backends of its VIP are given different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Share in percent, to a tenth.
+    pub percent: f64,
+    /// Weight in the kernel.
+    pub kernel_weight: u32,
+    /// Weight by the label of its task.
+    pub label_weight: u16,
+    /// Part of its own share that it is given while it is new, in percent; 100 for any other.
+    pub warm_percent: u16,
 }
 
 /// A real server, with the task behind it.
@@ -201,6 +217,9 @@ pub struct Backend<T = String> {
     /// Traffic to this backend through the VIP; absent where the kernel does not count it, or has counted none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<BackendTraffic>,
+    /// Share of new connections; absent where all backends of the VIP that take some have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 /// Traffic of a backend, read in rotation.
@@ -223,7 +242,7 @@ pub struct Counts {
 impl Vip<Cow<'_, str>> {
     /// Returns the same with text of its own.
     pub fn into_owned(self) -> Vip {
-        let Self { name, protocol, address, port, scheduler, connects, backends } = self;
+        let Self { name, protocol, address, port, scheduler, connects, no_ejection, backends } = self;
         let backend = |backend: Backend<Cow<'_, str>>| Backend {
             address: backend.address,
             port: backend.port,
@@ -236,6 +255,7 @@ impl Vip<Cow<'_, str>> {
             connects: backend.connects,
             ejected: backend.ejected,
             traffic: backend.traffic,
+            share: backend.share,
         };
         Vip {
             name: name.map(Cow::into_owned),
@@ -244,6 +264,7 @@ impl Vip<Cow<'_, str>> {
             port,
             scheduler: scheduler.map(Cow::into_owned),
             connects,
+            no_ejection,
             backends: backends.into_iter().map(backend).collect(),
         }
     }

@@ -249,6 +249,7 @@ fn programmed(number: u32) -> (ServiceKey, Arc<Programmed>) {
         scheduling: Scheduling { scheduler: "wlc".to_owned(), flags: 0 },
         servers: SharedMap::default(),
         port_names: Arc::new(["http".to_owned()].into()),
+        weights: None,
     };
     (key, Arc::new(programmed))
 }

@@ -386,6 +386,8 @@ mod tests {
             weight,
             connections: Connections::default(),
             connects: None,
+            traffic: None,
+            traffic_at: None,
         };
         web.backends = vec![backend(31_000, 1), backend(31_001, 0)];
         let mut literal = vip(None, 2, VipHealth::Dead, 0);

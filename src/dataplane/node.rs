@@ -48,6 +48,8 @@ pub struct Capabilities {
     pub packets: bool,
     /// Name of the plane's only scheduler; `None` if each service has one of the kernel's.
     pub own_scheduler: Option<&'static str>,
+    /// Flag of a service whose servers are not ejected when they fail; `None` if the plane ejects none.
+    pub unejected: Option<u32>,
     /// True if connections to VIPs skip the port mappings of container runtimes, so that a backend on
     /// this node has to be addressed at its container.
     pub bypasses_port_mappings: bool,
@@ -69,7 +71,13 @@ pub struct PlaneBounds {
 /// Capabilities that most nodes have: those of IPVS.
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { packets: true, own_scheduler: None, bypasses_port_mappings: true, bounds: None }
+        Self {
+            packets: true,
+            own_scheduler: None,
+            unejected: None,
+            bypasses_port_mappings: true,
+            bounds: None,
+        }
     }
 }
 

@@ -148,13 +148,15 @@ mod tests {
 
     #[test]
     fn planes_differ_in_packets_schedulers_and_port_mappings() {
-        let Capabilities { packets, own_scheduler, bypasses_port_mappings, bounds } = IpvsPlane::CAPABILITIES;
+        let Capabilities { packets, own_scheduler, unejected, bypasses_port_mappings, bounds } =
+            IpvsPlane::CAPABILITIES;
         assert!(packets && bypasses_port_mappings && bounds.is_none());
-        assert_eq!(own_scheduler, None);
-        let Capabilities { packets, own_scheduler, bypasses_port_mappings, bounds } = EbpfPlane::CAPABILITIES;
+        assert_eq!((own_scheduler, unejected), (None, None));
+        let Capabilities { packets, own_scheduler, unejected, bypasses_port_mappings, bounds } =
+            EbpfPlane::CAPABILITIES;
         assert!(!packets && !bypasses_port_mappings);
         assert_eq!(bounds.unwrap().servers, 262_144);
-        assert_eq!(own_scheduler, Some("least-of-two"));
+        assert_eq!((own_scheduler, unejected), (Some("least-of-two"), Some(1)));
     }
 
     #[test]

@@ -316,6 +316,7 @@ fn of_kernel(server: SocketAddr, weight: u32, known: Option<&Vip>) -> Backend {
         connects: None,
         ejected: None,
         traffic: None,
+        share: None,
     };
     of_daemon.map_or_else(unknown, |backend| Backend { weight, ..backend.clone() })
 }

@@ -96,7 +96,7 @@ impl Adopted {
                 }
                 // The kernel's weight is newer than the file's: the earlier run knew of a health check or a
                 // kill.
-                if known.is_none_or(|known| known.weight() != server.weight) {
+                if known.is_none_or(|known| (known.weight() > 0) != (server.weight > 0)) {
                     let known = known.cloned().unwrap_or_else(|| backend(last, key, address));
                     let inherited = Backend {
                         condition: Condition::Inherited,
@@ -189,8 +189,13 @@ mod tests {
         let ready = |last: &u8| (server(*last), Backend::unknown(Condition::Ready));
         let vip = VipKey { host: Host::Literal(VIP), protocol: Protocol::Tcp, port: 80 };
         let servers = servers.iter().map(ready).collect();
-        let programmed =
-            Programmed { vip, scheduling: scheduling("wlc"), servers, port_names: Arc::default() };
+        let programmed = Programmed {
+            vip,
+            scheduling: scheduling("wlc"),
+            servers,
+            port_names: Arc::default(),
+            weights: None,
+        };
         Desired { services: [(KEY, programmed.into())].into(), ..Desired::default() }
     }
 

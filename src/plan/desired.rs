@@ -9,7 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
+use super::warmup::WarmUps;
+use super::weights::{Candidate, Weights, weights};
 use crate::cluster::{SharedMap, Skipped};
 use crate::dataplane::rules::{self, RuleInputs, RuleSet};
 use crate::dataplane::settings::Denied;
@@ -17,7 +20,7 @@ use crate::dataplane::{
     Foreign, Link, Node, RealServer, Route, Scheduling, Service, ServiceKey, State, Timeouts,
 };
 use crate::vip::alloc::{AddressRange, Leases};
-use crate::vip::{Backend, Host, Vip, VipKey, VipTable, reserved};
+use crate::vip::{Backend, Condition, Host, Vip, VipKey, VipTable, reserved};
 
 /// Kernel name of the consistent-hash scheduler.
 const STICKY: &str = "mh";
@@ -66,16 +69,41 @@ pub struct Programmed {
     pub servers: SharedMap<SocketAddr, Backend>,
     /// Names of the task ports that serve the VIP, as written.
     pub port_names: Arc<BTreeSet<String>>,
+    /// Weights of those servers that take connections by the documents' word; `None` if all of them have the same.
+    pub weights: Option<Arc<Weights>>,
 }
 
 impl Programmed {
+    /// Returns the weight that the kernel has for a server.
+    pub fn weight_of(&self, address: &SocketAddr, backend: &Backend) -> u32 {
+        // What is leaving, or was there before documents told of it, has a weight of its own.
+        let is_shared = backend.held_weight.is_none() && backend.condition != Condition::Gone;
+        let weights = self.weights.as_ref().filter(|_| is_shared);
+        weights.and_then(|weights| weights.get(address).copied()).unwrap_or_else(|| backend.weight())
+    }
+
+    /// Returns the sum of the weights in the kernel; `None` if all servers that take connections have the same.
+    pub fn uneven_total(&self) -> Option<u32> {
+        self.weights.as_ref()?;
+        let mut taking = self.kernel_weights().filter(|weight| *weight > 0);
+        let first = taking.next();
+        taking.any(|weight| Some(weight) != first).then(|| self.kernel_weights().sum())
+    }
+
+    /// Lists the weights that the kernel has for its servers.
+    pub fn kernel_weights(&self) -> impl Iterator<Item = u32> {
+        self.servers.iter().map(|(address, backend)| self.weight_of(address, backend))
+    }
+
     /// Returns the service to compare with the kernel's.
     pub fn service(&self) -> Service {
         let servers = self.servers.iter();
         Service {
             scheduling: self.scheduling.clone(),
             servers: servers
-                .map(|(address, backend)| (*address, RealServer::masquerade(backend.weight())))
+                .map(|(address, backend)| {
+                    (*address, RealServer::masquerade(self.weight_of(address, backend)))
+                })
                 .collect(),
         }
     }
@@ -128,11 +156,13 @@ pub struct Inputs<'a> {
     pub sources: Sources,
     pub node: &'a Node,
     pub foreign: &'a [Foreign],
+    /// Backends that are getting warm, and the time for which this holds.
+    pub warm: (&'a WarmUps, Timestamp),
 }
 
 /// Returns everything that a node needs besides services: what it should hold without any VIP.
 pub fn beside_services(settings: &DesiredSettings, sources: Sources, node: &Node) -> State {
-    let none = Leases::default();
+    let (none, warm) = (Leases::default(), WarmUps::default());
     let inputs = Inputs {
         table: &VipTable::default(),
         vacant: &BTreeSet::new(),
@@ -143,6 +173,7 @@ pub fn beside_services(settings: &DesiredSettings, sources: Sources, node: &Node
         sources,
         node,
         foreign: &[],
+        warm: (&warm, Timestamp::UNIX_EPOCH),
     };
     desired(inputs).beside_services
 }
@@ -290,6 +321,7 @@ impl Inputs<'_> {
             return skip(desired, vip_key, vip, Some(key), "this node has no IPv6 address");
         }
         let servers = self.servers(address, vip_key, vip, desired);
+        let weights = self.weights(vip_key, &servers).map(Arc::new);
         // A plane with one way to choose reports that one, so that comparing with the kernel finds no
         // difference.
         let scheduling = match self.node.capabilities.own_scheduler {
@@ -297,12 +329,35 @@ impl Inputs<'_> {
                 if vip.scheduler.is_some() {
                     desired.unscheduled.insert(vip_key.clone());
                 }
-                Scheduling { scheduler: own.to_owned(), flags: 0 }
+                // Without servers there is nothing that has the flag.
+                let flag =
+                    self.node.capabilities.unejected.filter(|_| vip.no_ejection && !servers.is_empty());
+                Scheduling { scheduler: own.to_owned(), flags: flag.unwrap_or_default() }
             }
-            None => scheduling(vip, &self.settings.scheduler),
+            None => scheduling(vip, &self.settings.scheduler, weights.is_some()),
         };
         let (vip_key, port_names) = (vip_key.clone(), vip.port_names.clone());
-        desired.services.insert(key, Programmed { vip: vip_key, scheduling, servers, port_names }.into());
+        desired
+            .services
+            .insert(key, Programmed { vip: vip_key, scheduling, servers, port_names, weights }.into());
+    }
+
+    /// Returns the weights of a VIP's servers; `None` if they are equal.
+    fn weights(&self, key: &VipKey, servers: &SharedMap<SocketAddr, Backend>) -> Option<Weights> {
+        // The usual VIP, which is not worth a list.
+        if servers.values().all(|backend| backend.label_weight == 1 && backend.slow_start.is_none()) {
+            return None;
+        }
+        let (warm, now) = self.warm;
+        let candidates = servers.iter().map(|(address, backend)| Candidate {
+            address: *address,
+            framework: backend.tenants.iter().next().map_or("", |tenant| &*tenant.framework),
+            weight: if backend.weight() > 0 { backend.label_weight } else { 0 },
+            warmth: warm.warmth(key, backend, now),
+            warms_up: backend.slow_start.is_some(),
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
+        weights(&candidates)
     }
 
     /// Returns the servers of a VIP's service at `address`. What can't be used is left out with a reason.
@@ -367,11 +422,17 @@ fn skip(desired: &mut Desired, key: &VipKey, vip: &Vip, service: Option<ServiceK
 
 /// Scheduler and flags of a VIP. Idle connections survive where the same client address and port
 /// always lead to the same server, even after the kernel has forgotten them.
-fn scheduling(vip: &Vip, configured: &str) -> Scheduling {
+fn scheduling(vip: &Vip, configured: &str, is_weighted: bool) -> Scheduling {
     let scheduler = match &vip.scheduler {
         _ if vip.sticky_idle => STICKY,
         Some(wanted) => wanted,
         None => configured,
+    };
+    // Both of a pair are one as long as all weights are equal, and the first knows no others.
+    let scheduler = match scheduler {
+        "rr" if is_weighted => "wrr",
+        "lc" if is_weighted => "wlc",
+        other => other,
     };
     // Without the port in the hash, all connections of one client host lead to one server.
     let flags = if HASHING.contains(&scheduler) { FALLBACK | WITH_PORT } else { 0 };

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::desired::{Desired, Programmed, Sources};
 use crate::cluster::{Agent, Protocol, Snapshot, shortened};
 use crate::dataplane::{Node, ServiceKey};
-use crate::vip::{Condition, VipTable, summarize};
+use crate::vip::{Condition, VipKey, VipTable, summarize};
 
 /// Warnings about VIPs that share backends that are listed; more are only counted.
 const MAX_SHARED: usize = 50;
@@ -17,6 +17,7 @@ const MAX_SHARED: usize = 50;
 pub fn warnings(table: &VipTable, desired: &Desired, sources: Sources, node: &Node) -> Vec<String> {
     let mut warnings = table.doubtful.warnings();
     warnings.extend(unscheduled(desired));
+    warnings.extend(unweighted(desired));
     if node.capabilities.packets {
         warnings.extend(of_packets(desired, sources, node));
     }
@@ -30,6 +31,22 @@ fn unscheduled(desired: &Desired) -> Option<String> {
             "the label L4LB_SCHEDULER has no effect on {}: this node's data plane has one way to choose a backend; \
              remove the label, or set dataplane.kind = \"ipvs\" on nodes that have it",
             summarize(&desired.unscheduled)
+        )
+    })
+}
+
+/// A scheduler that chooses by the VIP alone takes no account of weights other than 0.
+fn unweighted(desired: &Desired) -> Option<String> {
+    let all = desired.services.values();
+    let vips: BTreeSet<&VipKey> = all
+        .filter(|programmed| programmed.weights.is_some() && programmed.scheduling.scheduler == "dh")
+        .map(|programmed| &programmed.vip)
+        .collect();
+    (!vips.is_empty()).then(|| {
+        format!(
+            "the labels L4LB_WEIGHT and L4LB_SLOW_START have no effect on {}: the scheduler dh takes no account of \
+             weights; choose another by L4LB_SCHEDULER or ipvs.scheduler",
+            summarize(vips)
         )
     })
 }

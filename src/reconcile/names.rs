@@ -109,6 +109,7 @@ mod tests {
                 scheduling: scheduling(),
                 servers: SharedMap::default(),
                 port_names: Arc::new([format!("p{port_name}")].into()),
+                weights: None,
             };
             (key, programmed.into())
         };

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::health::{VipHealth, vip_health};
-use super::{Backend, BackendTraffic, Status, Vip};
+use super::{Backend, BackendTraffic, Share, Status, Vip};
 use crate::cluster::Protocol;
 use crate::cluster::dns_label::fragment;
 use crate::dataplane::connects::Seen;
@@ -327,6 +327,7 @@ impl<'a> View<'a> {
             let traffic = of_service.of(address).filter(|traffic| *traffic != Traffic::default())?;
             Some(BackendTraffic { traffic, at: of_service.at })
         };
+        let all = programmed.uneven_total();
         let backend = |(address, backend): (&SocketAddr, &'p vip::Backend)| Backend {
             address: address.ip(),
             port: address.port(),
@@ -339,6 +340,7 @@ impl<'a> View<'a> {
             connects: seen.and_then(|seen| seen.servers.get(&(*key, *address)).copied()),
             ejected: seen.and_then(|seen| seen.ejected.get(&(*key, *address)).copied()),
             traffic: traffic_of(address),
+            share: share(self.planner, programmed, (address, backend), all),
         };
         let backends = programmed.servers.iter().map(backend).collect();
         // A scheduler is shown where it differs, so that a column for all of them is not needed.
@@ -351,9 +353,31 @@ impl<'a> View<'a> {
             port: key.port,
             scheduler: (scheduler != usual).then_some(Cow::Borrowed(scheduler)),
             connects: seen.and_then(|seen| seen.services.get(key).cloned()),
+            no_ejection: self.own_scheduler.is_some() && programmed.scheduling.flags != 0,
             backends,
         }
     }
+}
+
+/// Returns the share of a backend, whose weight in the kernel is part of `all`; `None` where all are equal.
+fn share(
+    planner: &Planner,
+    programmed: &Programmed,
+    (address, backend): (&SocketAddr, &vip::Backend),
+    all: Option<u32>,
+) -> Option<Share> {
+    // Without weights there is still something to say of a backend that its label keeps from connections.
+    if all.is_none() && backend.label_weight > 0 {
+        return None;
+    }
+    let kernel_weight = programmed.weight_of(address, backend);
+    let percent = f64::from(kernel_weight) / f64::from(all.unwrap_or(0).max(1)) * 100.0;
+    Some(Share {
+        percent: (percent * 10.0).round() / 10.0,
+        kernel_weight,
+        label_weight: backend.label_weight,
+        warm_percent: planner.warm_percent(&programmed.vip, backend),
+    })
 }
 
 /// Returns what comes before all servers of a service.

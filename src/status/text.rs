@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use unicode_width::UnicodeWidthStr;
 
 use self::escape::escaped;
-use super::{Backend, Pass, Source, Status, Vip};
+use super::{Backend, Pass, Share, Source, Status, Vip};
 use crate::dataplane::PlaneChoice;
 use crate::dataplane::connects::Ejected;
 use crate::vip::Condition;
@@ -126,6 +126,7 @@ pub fn vips<V: Borrow<Vip>>(vips: &[V], now: Timestamp) -> Table {
     for vip in all() {
         let name = vip.name.clone().unwrap_or_else(|| "(literal)".to_owned());
         let scheduler = vip.scheduler.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let scheduler = if vip.no_ejection { scheduler + " (no ejection)" } else { scheduler };
         let service = format!("{} {}{scheduler}", vip.protocol, SocketAddr::new(vip.address, vip.port));
         if vip.backends.is_empty() {
             table.row([name, service, "none: connections are refused".to_owned()]);
@@ -177,13 +178,25 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
 
 /// Returns the condition of a backend in words, with its ejection.
 pub fn state(backend: &Backend, now: Timestamp) -> String {
-    let condition = condition(backend, now);
+    let condition = condition(backend, now) + &backend.share.map(share).unwrap_or_default();
     match backend.ejected {
         Some(Ejected { namespaces: 1, .. }) => format!("{condition}, ejected for 1 network namespace"),
         Some(Ejected { namespaces, .. }) => {
             format!("{condition}, ejected for {namespaces} network namespaces")
         }
         None => condition,
+    }
+}
+
+/// Returns the share of a backend in words, to be added to its condition.
+fn share(share: Share) -> String {
+    match share {
+        Share { label_weight: 0, .. } => ", weight 0 by its label".to_owned(),
+        Share { kernel_weight: 0, .. } => String::new(),
+        Share { warm_percent: 100, percent, .. } => format!(", {percent} % of new connections"),
+        Share { warm_percent, percent, .. } => {
+            format!(", {percent} % of new connections, {warm_percent} % warm")
+        }
     }
 }
 

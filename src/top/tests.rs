@@ -61,6 +61,7 @@ fn backend(number: u8, condition: Condition) -> Backend {
         connections: Some(Connections { active: 40 * u32::from(number), inactive: 3 }),
         connects: None,
         ejected: None,
+        share: None,
         traffic: None,
     }
 }
@@ -111,6 +112,7 @@ fn answer(plane: PlaneKind, second: u64) -> TopAnswer {
                 port: 80,
                 scheduler: None,
                 connects: None,
+                no_ejection: false,
                 backends,
             }),
             backends: 3,

@@ -36,6 +36,8 @@ pub struct Vip {
     pub scheduler: Option<String>,
     /// Set when its connections should survive any idle time.
     pub sticky_idle: bool,
+    /// Set when backends that fail are not ejected.
+    pub no_ejection: bool,
     /// Names of the task ports that serve it, as written; DNS makes SRV records of them. Shared by VIPs that have the
     /// same.
     pub port_names: Arc<BTreeSet<String>>,
@@ -61,6 +63,10 @@ pub struct Backend {
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
+    /// Share of new connections among the tasks of its framework, as its label says; 1 without one.
+    pub label_weight: u16,
+    /// Time for which its share rises when it is new; `None` if it has all of it at once.
+    pub slow_start: Option<Duration>,
     /// Weight that the kernel has had for it since before the daemon's start; `None` if it is the condition's.
     pub held_weight: Option<u32>,
     /// Set when its task is kept although the last document does not list it as running.
@@ -107,16 +113,20 @@ impl Backend {
             agent: Arc::default(),
             local: None,
             drain: None,
+            label_weight: 1,
+            slow_start: None,
             held_weight: None,
             is_kept: false,
             tenants: Tenants::default(),
         }
     }
 
-    /// Share of new connections: 1, or 0 when it should get none; what an earlier run left in the kernel keeps its
-    /// own.
+    /// Returns 1, or 0 when it should get no new connections; what an earlier run left in the kernel keeps its own
+    /// weight. How connections are shared among those that get some is another question, see
+    /// [`crate::plan::weights`].
     pub fn weight(&self) -> u32 {
-        let by_condition = || u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable));
+        let is_serving = matches!(self.condition, Condition::Ready | Condition::Unreachable);
+        let by_condition = || u32::from(is_serving && self.label_weight > 0);
         self.held_weight.unwrap_or_else(by_condition)
     }
 
@@ -659,6 +669,7 @@ impl Vip {
     /// The tasks of a VIP may disagree, as during an upgrade; the first that asks for something decides.
     fn ask(&mut self, options: &PortOptions) -> Result<(), String> {
         self.sticky_idle |= options.sticky_idle;
+        self.no_ejection |= options.no_ejection;
         match (&self.scheduler, &options.scheduler) {
             (Some(first), Some(wanted)) if first != wanted => {
                 Err(format!("another task of this VIP asks for scheduler {first}, this one for {wanted}"))
@@ -687,12 +698,15 @@ impl Vip {
 }
 
 fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<SocketAddr>) -> Backend {
+    let options = port.options.as_deref();
     Backend {
         condition: Condition::of(task),
         task: Arc::clone(&task.key.task),
         agent: Arc::clone(&task.agent_id),
         local,
-        drain: port.options.as_ref().and_then(|options| options.drain),
+        drain: options.and_then(|options| options.drain),
+        label_weight: options.and_then(|options| options.weight).unwrap_or(1),
+        slow_start: options.and_then(|options| options.slow_start).filter(|span| !span.is_zero()),
         held_weight: None,
         tenants: tenants.clone(),
         is_kept: false,

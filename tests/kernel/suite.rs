@@ -24,6 +24,7 @@ mod single;
 mod top;
 mod topologies;
 mod web;
+mod weights;
 
 use anyhow::Result;
 
@@ -78,6 +79,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         names::TESTS,
         churn::TESTS,
         drain::TESTS,
+        weights::TESTS,
         events::TESTS,
         faults::TESTS,
         reload::TESTS,

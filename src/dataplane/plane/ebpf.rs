@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::dataplane::ebpf::{BOUNDS, Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER};
+use crate::dataplane::ebpf::{BOUNDS, Ebpf, EbpfReading, Error, Exemption, Options, SCHEDULER, UNEJECTED};
 use crate::dataplane::lock::{Lock, Part};
 use crate::dataplane::node::{Capabilities, PlaneKind};
 use crate::dataplane::op::Op;
@@ -36,6 +36,7 @@ impl EbpfPlane {
     pub const CAPABILITIES: Capabilities = Capabilities {
         packets: false,
         own_scheduler: Some(SCHEDULER),
+        unejected: Some(UNEJECTED),
         bypasses_port_mappings: false,
         bounds: Some(BOUNDS),
     };

@@ -20,8 +20,13 @@ pub struct IpvsPlane {
 impl IpvsPlane {
     /// The capabilities of IPVS. It translates addresses after the port mappings of container runtimes
     /// had their turn, and therefore has to send to the container's own address.
-    pub const CAPABILITIES: Capabilities =
-        Capabilities { packets: true, own_scheduler: None, bypasses_port_mappings: true, bounds: None };
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        packets: true,
+        own_scheduler: None,
+        unejected: None,
+        bypasses_port_mappings: true,
+        bounds: None,
+    };
 
     /// Connects to the kernel's IPVS, which may load its module.
     ///

@@ -24,6 +24,7 @@ fn backend(number: u8, task: &str, condition: Condition, active: u32) -> Backend
         connects: None,
         ejected: None,
         traffic: None,
+        share: None,
     }
 }
 
@@ -43,6 +44,7 @@ fn status_of(backends: Vec<Backend>) -> Status {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends,
     };
     Status { vips: vec![vip], at: Timestamp::UNIX_EPOCH, ..Status::default() }

@@ -34,7 +34,8 @@ fn plan(protocol: Protocol, servers: &[u8]) -> Desired {
     let mut desired = Desired::default();
     desired.services.insert(
         key(protocol),
-        Programmed { vip, scheduling: scheduling(), servers, port_names: Arc::default() }.into(),
+        Programmed { vip, scheduling: scheduling(), servers, port_names: Arc::default(), weights: None }
+            .into(),
     );
     desired
 }

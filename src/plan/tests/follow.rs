@@ -27,7 +27,8 @@ const LABELS: [&str; 12] = [
 /// made.
 fn any_task() -> impl Strategy<Value = FollowedTask> {
     let label = prop_oneof![12 => 0..6_u8, 1 => 6..12_u8];
-    let odd = prop_oneof![4 => Just(0), 2 => Just(64), 1 => any::<u8>()];
+    // Half of them have labels beside that of their VIP.
+    let odd = prop_oneof![4 => Just(0), 2 => Just(64), 5 => 6..10_u8, 1 => any::<u8>()];
     (label, any::<u8>(), any::<u8>(), odd)
 }
 
@@ -40,7 +41,14 @@ fn document_of(tasks: &BTreeMap<u8, FollowedTask>) -> Snapshot {
         let state =
             ["TASK_RUNNING", "TASK_RUNNING", "TASK_KILLING", "TASK_STAGING"][usize::from(odd >> 4 & 3)];
         let healthy = odd >> 6 & 1 == 0;
-        let scheduler = if odd % 16 == 2 { r#",{"key":"L4LB_SCHEDULER","value":"mh"}"# } else { "" };
+        let beside = match odd % 16 {
+            2 => r#",{"key":"L4LB_SCHEDULER","value":"mh"}"#,
+            6 => r#",{"key":"L4LB_WEIGHT","value":"0"}"#,
+            7 => r#",{"key":"L4LB_WEIGHT","value":"3"}"#,
+            8 => r#",{"key":"L4LB_SLOW_START","value":"40s"}"#,
+            9 => r#",{"key":"L4LB_EJECT","value":"false"}"#,
+            _ => "",
+        };
         let protocol = if odd % 16 == 3 { "udp" } else { "tcp" };
         let name = if odd % 16 == 4 { "other" } else { "http" };
         let framework = if odd % 16 == 5 { "G" } else { "F" };
@@ -50,7 +58,7 @@ fn document_of(tasks: &BTreeMap<u8, FollowedTask>) -> Snapshot {
             "resources":{{"ports":"[{resources}-{resources}]"}},"statuses":[{{"state":"{state}","timestamp":1.0,
             "healthy":{healthy},"container_status":{{"network_infos":[{{"ip_addresses":[{{"ip_address":"10.0.0.{ip}"}}
             ]}}]}}}}],"discovery":{{"ports":{{"ports":[{{"number":{port},"name":"{name}","protocol":"{protocol}",
-            "labels":{{"labels":[{{"key":"VIP_0","value":"{value}"}},{{"key":"network-scope","value":"host"}}{scheduler}
+            "labels":{{"labels":[{{"key":"VIP_0","value":"{value}"}},{{"key":"network-scope","value":"host"}}{beside}
             ]}}}}]}}}}}}"#,
             number % 3
         );
@@ -316,4 +324,43 @@ fn changes_go_on_while_a_plan_is_compared() {
     let shared = before.iter().filter(|(key, vip)| after.get(key).is_some_and(|now| Arc::ptr_eq(vip, now)));
     assert_eq!((shared.count(), before.len()), (2, 3));
     assert!(check.is_right(), "it is about the moment at which it began");
+}
+
+/// A node does nothing but what is due for the backends that are getting warm.
+#[test]
+fn a_share_rises_without_an_event_at_the_cost_of_its_vip() {
+    let mut node = Node::new(EbpfPlane::CAPABILITIES, Tight::default());
+    let mut tasks = small();
+    node.learn(&Arc::new(document_of(&tasks)), at(0));
+    // `/web:80` has two tasks, and a third one with L4LB_SLOW_START=40s.
+    tasks.insert(3, (0, 2, 3, 8));
+    let snapshot = Arc::new(document_of(&tasks));
+    node.learn(&snapshot, at(10));
+    let weights = |plan: &Plan| -> Vec<Vec<u32>> {
+        let services = plan.desired.services.values();
+        services.map(|programmed| programmed.kernel_weights().collect()).collect()
+    };
+    let (mut found, mut steps) = (vec![weights(&node.planner.plan)], 0);
+    while let Some(due) = node.planner.plan.due {
+        steps += 1;
+        assert!(due > at(10) && due <= at(50));
+        let actual = node.kernel.read_now();
+        let (plan, reach) = node.planner.plan_on(&actual, due).unwrap();
+        let Reach::Services { services, names: false } = reach else { panic!("{reach:?}") };
+        assert_eq!(services.len(), 1);
+        for op in diff_services(&actual.state, &plan.state, &services, 7) {
+            node.kernel.execute(&op).unwrap();
+        }
+        found.push(weights(&plan));
+    }
+    assert_eq!(steps, 9);
+    let of_web = |weights: &[Vec<u32>]| weights.iter().find(|weights| weights.len() == 3).cloned().unwrap();
+    let sorted = |weights: &[Vec<u32>]| {
+        let mut all = of_web(weights);
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(sorted(&found[0]), [1, 10, 10]);
+    assert_eq!(sorted(&found[4]), [5, 10, 10]);
+    assert_eq!(sorted(&found[9]), [10, 10, 10]);
 }

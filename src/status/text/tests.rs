@@ -28,6 +28,7 @@ fn backend(last: u8, condition: Condition, connections: (u32, u32)) -> Backend {
         connects: None,
         ejected: None,
         traffic: None,
+        share: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn status() -> Status {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends,
     };
     let vips = vec![

@@ -311,13 +311,26 @@ fn backends_on_lost_agents_are_used_only_where_there_is_nobody_else() {
 fn the_first_task_that_asks_for_a_scheduler_decides() {
     let running = |scheduler: Option<&str>, sticky_idle| {
         let scheduler = scheduler.map(str::to_owned);
-        (TaskState::Running, None, PortOptions { scheduler, sticky_idle, drain: None })
+        (TaskState::Running, None, PortOptions { scheduler, sticky_idle, ..PortOptions::default() })
     };
     let table = web(&[running(None, false), running(Some("rr"), true), running(Some("sed"), false)]);
     let vip = table.vips.values().next().unwrap();
     assert_eq!((vip.scheduler.as_deref(), vip.sticky_idle, vip.backends.len()), (Some("rr"), true, 3));
     let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
     assert_eq!(reasons, ["another task of this VIP asks for scheduler rr, this one for sed"]);
+}
+
+#[test]
+fn one_task_switches_ejection_off_for_all_and_each_has_a_weight_of_its_own() {
+    let running = |weight, no_ejection| {
+        (TaskState::Running, None, PortOptions { weight, no_ejection, ..PortOptions::default() })
+    };
+    let table = web(&[running(Some(0), false), running(Some(7), true), running(None, false)]);
+    let vip = table.vips.values().next().unwrap();
+    let backends = vip.backends.values();
+    let weights: Vec<_> = backends.map(|backend| (backend.label_weight, backend.weight())).collect();
+    assert_eq!((weights, vip.no_ejection), (vec![(0, 0), (7, 1), (1, 1)], true));
+    assert!(table.skipped.is_empty(), "{:?}", table.skipped);
 }
 
 /// Two agents at addresses of their own, with a task on each: of VIP a with its port among its resources, and

@@ -23,6 +23,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         connects: None,
         ejected: None,
         traffic: None,
+        share: None,
     };
     Vip {
         name: Some(format!("app-{number}.marathon.l4lb.thisdcos.directory")),
@@ -31,6 +32,7 @@ fn vip(number: usize, conditions: &[Condition]) -> Vip {
         port: 80,
         scheduler: None,
         connects: None,
+        no_ejection: false,
         backends: conditions.iter().enumerate().map(backend).collect(),
     }
 }
