@@ -115,14 +115,10 @@ fn name(random: &mut Random, key: &TaskKey, agent: &str) -> (RegisteredKey, Arc<
     };
     let (key, task) = RegisteredTask::new(key, agent.into(), described);
     let executor_ports = several(random, 2, |random| (random.next() as u16, random.next() as u16)).into();
-    (
-        key,
-        Arc::new(RegisteredTask {
-            executor_ports,
-            is_kept: random.once_in(4),
-            ..RegisteredTask::clone(&task)
-        }),
-    )
+    let mut task = RegisteredTask::clone(&task);
+    task.executor_ports = executor_ports;
+    task.is_kept = random.once_in(4);
+    (key, Arc::new(task))
 }
 
 /// Changes something in a cluster.
