@@ -47,32 +47,33 @@
 //!
 //! Files, decisions, and who is asked:
 //!
-//! 9. [`store`]: files that survive a restart
-//! 10. [`plan`]: which VIPs and backends this node serves
-//! 11. [`source`]: requests to masters, agent, Marathon and files
+//! 9. [`replica`]: the table by which one node tells all others what it believes
+//! 10. [`store`]: files that survive a restart
+//! 11. [`plan`]: which VIPs and backends this node serves
+//! 12. [`source`]: requests to masters, agent, Marathon and files
 //!
 //! What clients and operators see:
 //!
-//! 12. [`dns`]: the DNS server and its zones
-//! 13. [`status`]: the status document, its text, and the reasons for which an operator is needed
-//! 14. [`events`]: the history of what changed, and why
+//! 13. [`dns`]: the DNS server and its zones
+//! 14. [`status`]: the status document, its text, and the reasons for which an operator is needed
+//! 15. [`events`]: the history of what changed, and why
 //!
 //! What runs:
 //!
-//! 15. [`reconcile`]: the loop that makes passes, and what a pass does
-//! 16. [`exporter`]: metrics, when a program asks for them
-//! 17. [`sampler`]: counters of all VIPs as they are now, while somebody looks on
-//! 18. [`api`]: the status socket and its client, and HTTP for other programs
-//! 19. [`doctor`]: what is wrong with a node, and what mends it
-//! 20. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
-//! 21. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
+//! 16. [`reconcile`]: the loop that makes passes, and what a pass does
+//! 17. [`exporter`]: metrics, when a program asks for them
+//! 18. [`sampler`]: counters of all VIPs as they are now, while somebody looks on
+//! 19. [`api`]: the status socket and its client, and HTTP for other programs
+//! 20. [`doctor`]: what is wrong with a node, and what mends it
+//! 21. [`config`]: the configuration file as a whole, which only `daemon` and `cli` see
+//! 22. [`daemon`]: all parts wired, started and ended; settings of each part from the configuration
 //!
 //! What people start:
 //!
-//! 22. [`terminal`]: full-screen use of the terminal
-//! 23. [`top`]: the screen of the VIPs that lead by a figure
-//! 24. [`demo`]: the demonstration
-//! 25. [`cli`]: commands, output and exit codes
+//! 23. [`terminal`]: full-screen use of the terminal
+//! 24. [`top`]: the screen of the VIPs that lead by a figure
+//! 25. [`demo`]: the demonstration
+//! 26. [`cli`]: commands, output and exit codes
 //!
 //! # Where new things go
 //!
@@ -144,6 +145,13 @@
 //!   `l4lbd plan` show it as well
 //! - `reconcile/publish.rs::warnings` if it follows from a reading of the kernel or from DNS
 //!
+//! **A fact about tasks, agents or frameworks** that labels, policy or balance read, so that followers have it:
+//!
+//! - `replica/messages.rs`: a field with a number of its own, which no older format has
+//! - `replica/encode.rs::task_row`, `replica/encode.rs::agent_row`, `replica/encode.rs::framework_row`,
+//!   `replica/decode.rs::Decoder`: how it is written and read
+//! - `replica/tests/clusters.rs`: clusters at random have it
+//!
 //! **A label** beside `VIP_N`:
 //!
 //! - `cluster/port_options.rs::PortOptions`: its value, and how it is read
@@ -211,6 +219,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod plan;
 pub mod reconcile;
+pub mod replica;
 pub mod sampler;
 pub mod source;
 pub mod status;

@@ -31,7 +31,7 @@ pub struct TaskRegistry {
 pub struct RegisteredKey {
     pub(crate) framework: Arc<str>,
     /// Stands for its id: ids themselves take more room than all the rest.
-    pub(super) id: u64,
+    pub(crate) id: u64,
 }
 
 /// Address of a framework's scheduler.
@@ -115,6 +115,11 @@ impl RegisteredKey {
     /// Returns the key of a task in the registry.
     pub fn of(key: &TaskKey) -> Self {
         Self { framework: Arc::clone(&key.framework), id: short_id(&key.task) }
+    }
+
+    /// Returns the suffix with which mesos-dns makes the task's name unique, which has a part of the same sum.
+    pub(crate) fn suffix(&self) -> [u8; 5] {
+        digits(&self.id.to_be_bytes())
     }
 }
 

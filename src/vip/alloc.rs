@@ -208,6 +208,11 @@ impl Leases {
         self.held.is_empty()
     }
 
+    /// Returns the addresses by name, to be shared.
+    pub fn addresses(&self) -> &SharedMap<String, IpAddr> {
+        &self.held
+    }
+
     /// Names with their addresses.
     pub fn iter(&self) -> impl Iterator<Item = (&str, IpAddr)> {
         self.held.iter().map(|(name, address)| (name.as_str(), *address))

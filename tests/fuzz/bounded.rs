@@ -4,8 +4,17 @@
 // A test fails by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+// Models of clusters and followers, which the unit tests use for a few cases.
+#[path = "../../src/replica/tests/clusters.rs"]
+mod clusters;
+#[path = "../../src/replica/tests/delivery.rs"]
+mod delivery;
 mod millions;
 mod properties;
+#[path = "../../src/replica/tests/random.rs"]
+mod random;
+
+use l4lbd::{cluster, replica};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -115,4 +124,23 @@ fn state_file() {
     let mut seeds = properties::seeds::state_files();
     seeds.retain(|file| file.len() < 20_000);
     check(400, seeds, properties::state_file);
+}
+
+#[test]
+fn stored_tables() {
+    check(4000, properties::seeds::stored_tables(), properties::stored_table);
+}
+
+/// Whatever is lost, late, damaged, put back or published by another one: followers end with the publisher's
+/// table, and never show one that it did not have.
+#[test]
+fn any_delivery_gives_the_publishers_table() {
+    let shown: usize =
+        (0..150).map(|seed| delivery::any_delivery_gives_the_publishers_table(seed, 150)).sum();
+    assert!(shown > 1_000, "followers showed {shown} tables only");
+}
+
+#[test]
+fn rows_tell_the_cluster() {
+    (0..100).for_each(|seed| clusters::rows_and_back(seed, 40));
 }

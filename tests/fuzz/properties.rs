@@ -22,11 +22,19 @@ use l4lbd::mesos::reading::DocumentReader;
 use l4lbd::mesos::{self, Format, StateFormat};
 use l4lbd::netlink::ipvs::{IpvsCommand, IpvsMessage};
 use l4lbd::netlink::nftables;
+use l4lbd::replica::catch_up::CatchUp;
+use l4lbd::replica::decode::Decoder;
+use l4lbd::replica::disk;
+use l4lbd::replica::encode::Encoder;
+use l4lbd::replica::envelope::{StoredKind, open};
+use l4lbd::replica::messages::{ChunkBody, FrameMessage};
+use l4lbd::replica::table::{Generation, RowTable, changes_of};
 use l4lbd::store::{self, Store};
 use l4lbd::vip::label::{self, LabelHost};
 use l4lbd::vip::{Host, LabelPolicy, VipTable, vip_name};
 use netlink_packet_core::{Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
+use prost::Message as _;
 
 /// A Mesos document is read or refused as a whole. What is found out to be its format is what
 /// somebody who names the format gets, and what is read survives being kept on disk.
@@ -379,4 +387,37 @@ fn must_be_set_aside(store: &Store, error: store::Error, bytes: &[u8]) {
     };
     assert_eq!(fs::read(&aside).expect("the file is kept"), bytes);
     fs::remove_file(aside).expect("the directory is writable");
+}
+
+/// What a store or the disk has of a table is read or refused. Its rows lead to a cluster, and a publisher can go on
+/// with them, whatever they are.
+pub fn stored_table(bytes: &[u8]) {
+    let mut follower = CatchUp::default();
+    let _ = follower.head(bytes);
+    if let Ok(chunks) = follower.manifest(bytes) {
+        for chunk in chunks.iter().take(3) {
+            follower.chunk(&chunk.node, Some(bytes));
+        }
+        let _ = follower.head(bytes);
+    }
+    follower.slot(1, Some(bytes));
+    assert!(follower.known().is_none(), "a table out of a single part");
+    if let Ok((table, seq)) = disk::read(bytes) {
+        assert_eq!(disk::read(&disk::write(&table, seq)), Ok((table, seq)));
+    }
+    // Without the envelope, because its checksum refuses nearly all that is changed.
+    let frame = open(StoredKind::Frame, bytes).ok().or_else(|| FrameMessage::decode(bytes).ok());
+    let chunk = open(StoredKind::Chunk, bytes).ok().or_else(|| ChunkBody::decode(bytes).ok());
+    let of_chunk = chunk.map(|chunk| FrameMessage { put: chunk.rows, ..FrameMessage::default() });
+    for changes in [frame, of_chunk].into_iter().flatten().filter_map(changes_of) {
+        let (mut table, mut decoder) = (RowTable::new(Generation([1; 16])), Decoder::default());
+        table.apply_all(&changes);
+        assert_eq!(RowTable::of(table.generation(), table.rows().clone()), table);
+        decoder.follow(&changes, &table);
+        let mut encoder = Encoder::resume(&table);
+        let content = Decoder::of(&table).content().clone();
+        let changes = encoder.changes(&table, &content);
+        table.apply_all(&changes);
+        assert!(Decoder::of(&table).unreadable().is_empty(), "rows of which nothing can be made are dropped");
+    }
 }

@@ -15,6 +15,7 @@ fn main() {
         ("question", seeds::questions()),
         ("events", seeds::events()),
         ("state_file", seeds::state_files()),
+        ("stored_table", seeds::stored_tables()),
     ] {
         let directory = directory.join(target);
         fs::create_dir_all(&directory).expect("the directory can be made");

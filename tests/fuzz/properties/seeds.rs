@@ -9,9 +9,12 @@ use l4lbd::cluster::belief::Holds;
 use l4lbd::dataplane::ServiceKey;
 use l4lbd::dns::zones::vips::DEFAULT_ORIGIN;
 use l4lbd::marathon::MarathonMemory;
+use l4lbd::replica::envelope::{StoredKind, open};
+use l4lbd::replica::messages::{ChunkBody, FrameMessage};
 use l4lbd::store::{Deadlines, KeptDrain, Persisted, Store};
 use l4lbd::vip::alloc::AddressRange;
 use l4lbd::{mesos, vip};
+use prost::Message as _;
 
 #[path = "../../../src/netlink/ipvs/tests/captures.rs"]
 #[allow(dead_code)]
@@ -118,6 +121,16 @@ pub fn state_files() -> Vec<Vec<u8>> {
         }
     }
     files
+}
+
+/// What is stored of a table, and the frame and the chunk of it without what is around them.
+pub fn stored_tables() -> Vec<Vec<u8>> {
+    let read = |name: &str| fs::read(fixtures().join("replica/1").join(name)).expect("it is a fixture");
+    let mut seeds: Vec<Vec<u8>> = ["head", "frame", "manifest", "chunk", "table"].map(read).into();
+    let frame: FrameMessage = open(StoredKind::Frame, &read("frame")).expect("it is a frame");
+    let chunk: ChunkBody = open(StoredKind::Chunk, &read("chunk")).expect("it is a chunk");
+    seeds.extend([frame.encode_to_vec(), chunk.encode_to_vec()]);
+    seeds
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {
