@@ -19,7 +19,7 @@ mod snapshot;
 mod task;
 
 pub use few::Few;
-pub use port_options::PortOptions;
+pub use port_options::{Locality, PortOptions};
 pub use protocol::Protocol;
 pub use registry::TaskRegistry;
 pub use shared::{SharedMap, SharedSet};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{LazyCell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use super::tenant::{Tenant, Tenants};
 use super::{Host, LabelPolicy, PortOptions, VipKey, vip_name};
 use crate::cluster::claims::{Holder, Place, holders, is_vouched};
 use crate::cluster::{
-    Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState, VipLabel,
-    shortened,
+    Locality, Protocol, SharedMap, SharedSet, Skipped, Snapshot, Task, TaskKey, TaskPort, TaskState,
+    VipLabel, shortened,
 };
 
 mod follow;
@@ -36,6 +37,10 @@ pub struct Vip {
     pub scheduler: Option<String>,
     /// Set when its connections should survive any idle time.
     pub sticky_idle: bool,
+    /// Set when backends that fail are not ejected.
+    pub no_ejection: bool,
+    /// Place whose backends are preferred, as a label asks for; `None` as configured.
+    pub locality: Option<Locality>,
     /// Names of the task ports that serve it, as written; DNS makes SRV records of them. Shared by VIPs that have the
     /// same.
     pub port_names: Arc<BTreeSet<String>>,
@@ -61,6 +66,10 @@ pub struct Backend {
     pub local: Option<SocketAddr>,
     /// Longest time that connections to it are kept when it has gone; `None` as configured.
     pub drain: Option<Duration>,
+    /// Share of new connections among the tasks of its framework, as its label says; 1 without one.
+    pub label_weight: u16,
+    /// Time for which its share rises when it is new; `None` if it has all of it at once.
+    pub slow_start: Option<Duration>,
     /// Weight that the kernel has had for it since before the daemon's start; `None` if it is the condition's.
     pub held_weight: Option<u32>,
     /// Set when its task is kept although the last document does not list it as running.
@@ -107,16 +116,20 @@ impl Backend {
             agent: Arc::default(),
             local: None,
             drain: None,
+            label_weight: 1,
+            slow_start: None,
             held_weight: None,
             is_kept: false,
             tenants: Tenants::default(),
         }
     }
 
-    /// Share of new connections: 1, or 0 when it should get none; what an earlier run left in the kernel keeps its
-    /// own.
+    /// Returns 1, or 0 when it should get no new connections; what an earlier run left in the kernel keeps its own
+    /// weight. How connections are shared among those that get some is another question, see
+    /// [`crate::plan::weights`].
     pub fn weight(&self) -> u32 {
-        let by_condition = || u32::from(matches!(self.condition, Condition::Ready | Condition::Unreachable));
+        let is_serving = matches!(self.condition, Condition::Ready | Condition::Unreachable);
+        let by_condition = || u32::from(is_serving && self.label_weight > 0);
         self.held_weight.unwrap_or_else(by_condition)
     }
 
@@ -659,16 +672,14 @@ impl Vip {
     /// The tasks of a VIP may disagree, as during an upgrade; the first that asks for something decides.
     fn ask(&mut self, options: &PortOptions) -> Result<(), String> {
         self.sticky_idle |= options.sticky_idle;
-        match (&self.scheduler, &options.scheduler) {
-            (Some(first), Some(wanted)) if first != wanted => {
-                Err(format!("another task of this VIP asks for scheduler {first}, this one for {wanted}"))
-            }
-            (None, wanted) => {
-                self.scheduler.clone_from(wanted);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        self.no_ejection |= options.no_ejection;
+        // All of them, so that what one label is refused for does not keep another from its effect.
+        let refused = [
+            decide(&mut self.scheduler, options.scheduler.as_ref(), "scheduler"),
+            decide(&mut self.locality, options.locality.as_ref(), "locality"),
+        ];
+        let refused: Vec<String> = refused.into_iter().flatten().collect();
+        if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
     fn add(&mut self, address: SocketAddr, backend: Backend) {
@@ -686,13 +697,28 @@ impl Vip {
     }
 }
 
+/// Lets the first task that asks for something decide. Returns the reason for which this one is not heard.
+fn decide<T: Clone + PartialEq + Display>(
+    decided: &mut Option<T>,
+    wanted: Option<&T>,
+    what: &str,
+) -> Option<String> {
+    let wanted = wanted?;
+    let first = decided.get_or_insert_with(|| wanted.clone());
+    (first != wanted)
+        .then(|| format!("another task of this VIP asks for {what} {first}, this one for {wanted}"))
+}
+
 fn backend((task, port, tenants): (&Task, &TaskPort, &Tenants), local: Option<SocketAddr>) -> Backend {
+    let options = port.options.as_deref();
     Backend {
         condition: Condition::of(task),
         task: Arc::clone(&task.key.task),
         agent: Arc::clone(&task.agent_id),
         local,
-        drain: port.options.as_ref().and_then(|options| options.drain),
+        drain: options.and_then(|options| options.drain),
+        label_weight: options.and_then(|options| options.weight).unwrap_or(1),
+        slow_start: options.and_then(|options| options.slow_start).filter(|span| !span.is_zero()),
         held_weight: None,
         tenants: tenants.clone(),
         is_kept: false,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::cluster::{Runtime, TaskAddress};
+use crate::cluster::{Locality, Runtime, TaskAddress};
 use crate::cluster::{TaskKey, VipLabel};
 use crate::mesos;
 
@@ -311,13 +311,36 @@ fn backends_on_lost_agents_are_used_only_where_there_is_nobody_else() {
 fn the_first_task_that_asks_for_a_scheduler_decides() {
     let running = |scheduler: Option<&str>, sticky_idle| {
         let scheduler = scheduler.map(str::to_owned);
-        (TaskState::Running, None, PortOptions { scheduler, sticky_idle, drain: None })
+        (TaskState::Running, None, PortOptions { scheduler, sticky_idle, ..PortOptions::default() })
     };
     let table = web(&[running(None, false), running(Some("rr"), true), running(Some("sed"), false)]);
     let vip = table.vips.values().next().unwrap();
     assert_eq!((vip.scheduler.as_deref(), vip.sticky_idle, vip.backends.len()), (Some("rr"), true, 3));
     let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
     assert_eq!(reasons, ["another task of this VIP asks for scheduler rr, this one for sed"]);
+}
+
+#[test]
+fn options_of_a_whole_vip_are_decided_once_and_those_of_a_task_are_its_own() {
+    let running = |options| (TaskState::Running, None, options);
+    let prefers = |locality| PortOptions { locality: Some(locality), ..PortOptions::default() };
+    let table = web(&[
+        running(PortOptions { weight: Some(0), ..PortOptions::default() }),
+        running(PortOptions { weight: Some(7), no_ejection: true, ..prefers(Locality::Zone) }),
+        running(PortOptions { scheduler: Some("rr".to_owned()), ..prefers(Locality::Node) }),
+    ]);
+    let vip = table.vips.values().next().unwrap();
+    assert_eq!((vip.locality, vip.no_ejection), (Some(Locality::Zone), true));
+    assert_eq!(
+        vip.scheduler.as_deref(),
+        Some("rr"),
+        "what is refused of a label keeps nothing else from its effect"
+    );
+    let weights: Vec<_> =
+        vip.backends.values().map(|backend| (backend.label_weight, backend.weight())).collect();
+    assert_eq!(weights, [(0, 0), (7, 1), (1, 1)]);
+    let reasons: Vec<&str> = table.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
+    assert_eq!(reasons, ["another task of this VIP asks for locality zone, this one for node"]);
 }
 
 /// Two agents at addresses of their own, with a task on each: of VIP a with its port among its resources, and
