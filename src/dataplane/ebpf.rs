@@ -62,6 +62,7 @@ mod bpf;
 mod capabilities;
 mod datagrams;
 mod descriptors;
+mod draws;
 mod ejected;
 mod ending;
 mod error;
@@ -87,7 +88,7 @@ pub use error::Error;
 pub use exempt::Exemption;
 pub use mountinfo::cgroup_tree;
 pub use mounts::{cgroup, is_bpf};
-pub use options::{Ejection, Options, SCHEDULER};
+pub use options::{Ejection, Options, SCHEDULER, UNEJECTED};
 pub use reading::EbpfReading;
 
 /// Bounds of the maps.
@@ -148,6 +149,7 @@ impl Ebpf {
         let pins = Pins::open(options)?;
         let table = ServiceTable::adopt(reading::services(&pins.maps.tables)?);
         publish::align_active(&pins.maps, &table)?;
+        publish::align_draws(&pins.maps, &table)?;
         let elements = seen::open(&pins.maps, &table)?;
         let missing = capabilities::missing_for_namespaces();
         if !missing.is_empty() {

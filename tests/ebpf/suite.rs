@@ -9,6 +9,7 @@ mod seen;
 mod shared;
 mod spread;
 mod traffic;
+mod weights;
 
 /// Name and test.
 pub type Test = (&'static str, fn());
@@ -70,6 +71,11 @@ pub const TESTS: &[Test] = &[
         "shared::failures_are_remembered_however_many_others_there_are",
         shared::failures_are_remembered_however_many_others_there_are,
     ),
+    ("weights::of_connections_that_are_closed_at_once", weights::of_connections_that_are_closed_at_once),
+    ("weights::of_connections_that_are_held", weights::of_connections_that_are_held),
+    ("weights::of_datagrams", weights::of_datagrams),
+    ("weights::outlive_the_daemon", weights::outlive_the_daemon),
+    ("weights::and_a_vip_without_ejection", weights::and_a_vip_without_ejection),
     ("eject::a_server_that_refuses", eject::a_server_that_refuses),
     ("eject::comes_back_by_itself", eject::comes_back_by_itself),
     ("eject::a_server_that_does_not_answer", eject::a_server_that_does_not_answer),

@@ -71,9 +71,25 @@ struct slot {
 	struct vip vip;
 	struct address address;
 	__u16 port;
-	__u16 zero;
+	// WEIGHTED and UNEJECTED.
+	__u16 flags;
 	__u32 id;
 	__u32 weight;
+};
+
+// The servers of the VIP that take connections have different weights.
+#define WEIGHTED 1
+// No server of the VIP is ejected.
+#define UNEJECTED 2
+
+// How a slot is drawn for a VIP whose servers have different weights (the alias method of Walker and Vose): one of
+// the slots is drawn as if all were equal, and then it, or one other slot, is taken. So a draw takes the same time
+// for any number of servers.
+struct draw {
+	// Share of the draws of this slot that go to the other one, of 2^32.
+	__u32 moved;
+	// Place of the other one, counted from the VIP's first slot.
+	__u32 other;
 };
 
 // Server that a connected socket was given.
@@ -255,6 +271,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct slot);
 } slots SEC(".maps");
+
+// How each slot is drawn, by its number.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SLOTS);
+	__type(key, __u32);
+	__type(value, struct draw);
+} draws SEC(".maps");
 
 // Numbers of sockets that these programs connected, by the server's id.
 struct {
@@ -489,13 +513,22 @@ static __always_inline struct slot *slot_of(const struct vip *vip, __u32 index)
 	return slot && same_vip(&slot->vip, vip) ? slot : NULL;
 }
 
-// Connections that a server would have with one more, times the weight of the other. Comparing two such
-// products compares the connections for each unit of weight, without a division.
+// Draws a slot by weight, from one that was drawn as if all weights were equal. Returns its place in the VIP.
+static __always_inline __u64 drawn(__u32 base, __u64 place)
+{
+	__u32 index = base + place;
+	struct draw *draw = bpf_map_lookup_elem(&draws, &index);
+	return draw && bpf_get_prandom_u32() < draw->moved ? draw->other : place;
+}
+
+// Connections of a server, times the weight of the other. Comparing two such products compares the connections for
+// each unit of weight, without a division. The new connection is not among them: it would weigh less at the heavier
+// server, which would take all connections where none stays open.
 static __always_inline __u64 load_of(const struct slot *slot, const struct slot *other)
 {
 	__s64 *count = bpf_map_lookup_elem(&counts, &slot->id);
 	// The count can go negative if the map was recreated while counted sockets were open.
-	return count && *count >= 0 ? (*count + 1) * other->weight : 0;
+	return count && *count >= 0 ? *count * other->weight : 0;
 }
 
 static __always_inline __u32 now(void)
@@ -645,13 +678,13 @@ static __always_inline int try_again(const struct vip *vip, struct troubles *tro
 	return is_trial;
 }
 
-// Chooses a server: of two random ones the one with fewer connections for its weight. The socket of a
-// datagram is not counted, so datagrams go to a random server. Servers that are ejected for the client are passed
+// Chooses a server: of two that are drawn by weight the one with fewer connections for its weight. The socket of a
+// datagram is not counted, so datagrams go to one that is drawn. Servers that are ejected for the client are passed
 // over; `trial` is set if this is the connection that shows if one of them is to come back.
 static __always_inline enum verdict choose(struct bpf_sock_addr *context, const struct vip *vip, int connects,
 					   struct slot **chosen, int *trial)
 {
-	int ejects = connects && eject_after && vip->protocol == IPPROTO_TCP;
+	int may_eject = connects && eject_after && vip->protocol == IPPROTO_TCP;
 	struct slot *any = NULL;
 	// Reading an element while it is replaced is rare. Three times in a row does not happen in practice. And of the
 	// servers at most half are ejected, so that both of two are so again and again only once in thousands of times.
@@ -674,13 +707,27 @@ static __always_inline enum verdict choose(struct bpf_sock_addr *context, const 
 		struct slot *slot = slot_of(vip, base + first);
 		if (!slot)
 			continue;
+		__u16 flags = slot->flags;
+		if (flags & WEIGHTED) {
+			first = drawn(base, first);
+			slot = slot_of(vip, base + first);
+			if (!slot)
+				continue;
+		}
 		if (connects && active > 1) {
-			__u64 second = ((__u32)random * (active - 1)) >> 32;
-			if (second >= first)
-				second++;
+			__u64 second;
+			if (flags & WEIGHTED) {
+				// Perhaps the first again: of two servers, one may be worth more than half.
+				second = drawn(base, (bpf_get_prandom_u32() * active) >> 32);
+			} else {
+				second = ((__u32)random * (active - 1)) >> 32;
+				if (second >= first)
+					second++;
+			}
 			struct slot *other = slot_of(vip, base + second);
 			if (!other)
 				continue;
+			int ejects = may_eject && !(flags & UNEJECTED);
 			struct troubles *own = NULL;
 			if (ejects && (is_suspect(slot->id) || is_suspect(other->id))) {
 				struct client client = { bpf_get_netns_cookie(context), *vip, 0 };
@@ -1486,6 +1533,9 @@ static __always_inline void note_failure(struct bpf_sock_ops *context, struct bp
 	if (!eject_after || !stay)
 		return;
 	__u64 *word = bpf_map_lookup_elem(&vips, &taken->vip);
+	struct slot *any = word ? slot_of(&taken->vip, (__u32)*word) : NULL;
+	if (any && any->flags & UNEJECTED)
+		return;
 	struct failures *known = bpf_map_lookup_elem(&failures, &id);
 	__u32 serving = word ? (*word >> 32) & 0xffff : 0;
 	// The last one is never ejected.

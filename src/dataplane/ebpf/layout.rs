@@ -80,6 +80,8 @@ const fn map<K, V>(name: &'static str, kind: u32, max_entries: u32, flags: u32) 
 pub const VIPS: MapLayout = map::<VipKey, u64>("vips", bpf::HASH, SERVICES, 0);
 /// Index to server.
 pub const SLOTS_MAP: MapLayout = map::<u32, Slot>("slots", bpf::ARRAY, SLOTS, 0);
+/// Index of a slot to how that is drawn, for services whose servers have different weights.
+pub const DRAWS: MapLayout = map::<u32, Draw>("draws", bpf::ARRAY, SLOTS, 0);
 /// Server id to its number of connections, which is signed.
 pub const COUNTS: MapLayout = map::<u32, i64>("counts", bpf::ARRAY, SERVERS, 0);
 /// Networks of VIPs; the values mean nothing.
@@ -123,9 +125,10 @@ pub const NO_TROUBLES: MapLayout = map::<u32, Troubles>("no_troubles", bpf::ARRA
 /// Storage of connecting sockets: the cookie of their network namespace.
 pub const NAMESPACES: MapLayout = map::<u32, u64>("namespaces", bpf::SK_STORAGE, 0, bpf::NO_PREALLOC);
 
-pub const MAPS: [MapLayout; 22] = [
+pub const MAPS: [MapLayout; 23] = [
     VIPS,
     SLOTS_MAP,
+    DRAWS,
     COUNTS,
     NETWORKS,
     SOCKETS,
@@ -286,23 +289,66 @@ pub struct Slot {
     vip: VipKey,
     address: MappedAddress,
     port: U16<BigEndian>,
-    zero: [u8; 2],
+    flags: u16,
     /// Index into the map `counts`.
     pub id: u32,
     /// Share of new connections; 0 takes none.
     pub weight: u32,
 }
 
+/// The bits of [`Slot::flags`], which are the same in all slots of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotFlags {
+    /// Set if the servers that take connections have different weights, so that they are drawn by [`DRAWS`].
+    pub is_weighted: bool,
+    /// Set if no server of the service is ejected.
+    pub is_unejected: bool,
+}
+
+impl SlotFlags {
+    fn bits(self) -> u16 {
+        u16::from(self.is_weighted) | u16::from(self.is_unejected) << 1
+    }
+}
+
+/// Value of the map `draws`: `struct draw`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Draw {
+    /// Share of the draws of this slot that go to the other one, of 2^32.
+    pub moved: u32,
+    /// Place of the other one in the service's region.
+    pub other: u32,
+}
+
+impl Draw {
+    /// A slot that keeps its draws.
+    pub fn of_itself(place: u32) -> Self {
+        Self { moved: 0, other: place }
+    }
+
+    /// A slot of whose draws `surplus` of `total` go to another one; not all of them.
+    pub fn new(surplus: u64, total: u64, other: u32) -> Self {
+        let moved = (u128::from(surplus) << 32) / u128::from(total.max(1));
+        Self { moved: u32::try_from(moved).unwrap_or(u32::MAX), other }
+    }
+}
+
 impl Slot {
-    pub fn new(service: ServiceKey, server: SocketAddr, id: u32, weight: u32) -> Self {
+    pub fn new(service: ServiceKey, server: SocketAddr, (id, weight): (u32, u32), flags: SlotFlags) -> Self {
         Self {
             vip: service.into(),
             address: server.ip().into(),
             port: server.port().into(),
-            zero: [0; 2],
+            flags: flags.bits(),
             id,
             weight,
         }
+    }
+
+    /// Returns the flags; an earlier version sets none.
+    pub fn flags(&self) -> SlotFlags {
+        SlotFlags { is_weighted: self.flags & 1 != 0, is_unejected: self.flags & 2 != 0 }
     }
 
     /// Returns the service that the server belongs to, unless the slot was not written by us.

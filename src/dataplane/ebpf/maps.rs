@@ -7,7 +7,7 @@ use std::path::Path;
 use super::bpf::{self, Element, Map};
 use super::error::{self, Error};
 use super::layout::{
-    self, ClientKey, ConnectedDatagram, Failures, Keeps, Listing, MapLayout, More, NetworkKey,
+    self, ClientKey, ConnectedDatagram, Draw, Failures, Keeps, Listing, MapLayout, More, NetworkKey,
     ServerConnects, Slot, SocketServer, TABLES, Troubles, VipConnects, VipKey,
 };
 
@@ -25,6 +25,7 @@ pub struct Tables {
 #[derive(Debug)]
 pub struct Maps {
     pub tables: Tables,
+    pub draws: Map<u32, Draw>,
     pub sockets: Map<u32, SocketServer>,
     pub connected: Map<u32, ConnectedDatagram>,
     pub listed: Map<u32, ConnectedDatagram>,
@@ -75,6 +76,7 @@ impl Maps {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         Ok(Self {
             tables: Tables::open(directory)?,
+            draws: open(directory, &layout::DRAWS)?,
             sockets: open(directory, &layout::SOCKETS)?,
             connected: open(directory, &layout::CONNECTED)?,
             listed: open(directory, &layout::LISTED)?,
@@ -109,6 +111,7 @@ impl Maps {
         let Tables { vips, slots, counts, networks, announcers } = tables;
         repair(directory, &layout::VIPS, vips)?;
         repair(directory, &layout::SLOTS_MAP, slots)?;
+        repair(directory, &layout::DRAWS, &self.draws)?;
         repair(directory, &layout::COUNTS, counts)?;
         repair(directory, &layout::NETWORKS, networks)?;
         repair(directory, &layout::SOCKETS, sockets)?;

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// keeps it.
 pub const SCHEDULER: &str = "least-of-two";
 
+/// Flag of a service none of whose servers is ejected.
+pub const UNEJECTED: u32 = 1;
+
 /// Settings of the eBPF data plane: the cgroup to attach to, the directory for the pins, and a timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {

@@ -50,6 +50,17 @@ pub fn align_active(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
     maps.active.write(wrong).into_iter().next().map_or(Ok(()), |(_, error)| Err(failed(error)))
 }
 
+/// Writes how the servers of weighted services are drawn: without it they would be drawn as if all were equal, as after
+/// someone has removed the map's pin.
+pub fn align_draws(maps: &Maps, table: &ServiceTable) -> Result<(), Error> {
+    let draws = table.services.values().flat_map(PlacedService::draws);
+    maps.draws
+        .write(draws)
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |(_, error)| Err(map_error(&layout::DRAWS, error)))
+}
+
 /// Carries out the operations on services and servers, and goes on after a failure. Other operations
 /// are ignored.
 pub fn publish(maps: &Maps, table: &mut ServiceTable, elements: &mut Elements, ops: &[&Op]) -> Published {
@@ -145,7 +156,9 @@ impl MapPublisher<'_> {
         // A service without room fails alone; the others are still written.
         let mut changes = Vec::new();
         for (key, mut draft) in drafts {
-            let mut placed = draft.servers.as_ref().map(|servers| self.place(&key, servers)).transpose();
+            let is_unejected = draft.is_unejected;
+            let placed = draft.servers.as_ref().map(|servers| self.place(&key, servers, is_unejected));
+            let mut placed = placed.transpose();
             // Servers that are gone must go, and weights change, even where no server can be added.
             if let (Err(reason), Some(servers)) = (&placed, &mut draft.servers) {
                 self.table.drop_added(&key, servers);
@@ -157,7 +170,7 @@ impl MapPublisher<'_> {
                 published.fail(&added, || reason.error());
                 draft.ops = others;
                 // Servers that stay have their ids, so that only slots can be lacking now.
-                placed = self.place(&key, servers).map(Some);
+                placed = self.place(&key, servers, is_unejected).map(Some);
             }
             match placed {
                 Ok(placed) => changes.push(Change { key, placed, ops: draft.ops }),
@@ -219,8 +232,9 @@ impl MapPublisher<'_> {
         &mut self,
         key: &ServiceKey,
         servers: &BTreeMap<SocketAddr, u32>,
+        is_unejected: bool,
     ) -> Result<PlacedService, NoRoom> {
-        let mut placed = self.table.place(key, servers);
+        let mut placed = self.table.place(key, servers, is_unejected);
         if placed.is_ok() || self.has_reclaimed {
             return placed.map_err(NoRoom::Exhausted);
         }
@@ -231,7 +245,7 @@ impl MapPublisher<'_> {
             let counts = Counts::read(&self.maps.tables, limit).map_err(NoRoom::Unknown)?;
             // An id whose count was not read may still be in use.
             self.table.reclaim(|id| counts.of(id).unwrap_or(u64::MAX));
-            placed = self.table.place(key, servers);
+            placed = self.table.place(key, servers, is_unejected);
             if placed.is_ok() {
                 return placed.map_err(NoRoom::Exhausted);
             }
@@ -248,8 +262,13 @@ impl MapPublisher<'_> {
         let mut failures = Vec::new();
         // By a new number the programs forget what clients remember of an earlier stay.
         let stay = RandomState::new().hash_one(0) as u32;
+        let (mut draws, mut drawn) = (Vec::new(), Vec::new());
         for (position, change) in changes.iter().enumerate() {
             let Some(placed) = &change.placed else { continue };
+            for draw in placed.draws() {
+                draws.push(draw);
+                drawn.push(position);
+            }
             for (index, slot) in (placed.base..).zip(placed.slots(change.key)) {
                 if slot.weight > 0 {
                     active.push((slot.id, slot.term()));
@@ -266,6 +285,9 @@ impl MapPublisher<'_> {
         }
         for (at, error) in self.maps.tables.slots.write(slots) {
             owners.get(at).map(|position| failed.insert(*position, (layout::SLOTS_MAP, error)));
+        }
+        for (at, error) in self.maps.draws.write(draws) {
+            drawn.get(at).map(|position| failed.insert(*position, (layout::DRAWS, error)));
         }
         for (_, error) in self.maps.failures.write(failures) {
             tracing::warn!(%error, "cannot forget how servers failed before: some may stay ejected for a while");

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn table(services: &[u8]) -> ServiceTable {
-        let placed = PlacedService { base: 0, servers: BTreeMap::new(), sound: true };
+        let placed = PlacedService { sound: true, ..PlacedService::default() };
         ServiceTable::adopt(services.iter().map(|last| (service(*last), placed.clone())).collect())
     }
 

@@ -13,10 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use super::draws::draws;
 use super::error::Error;
-use super::layout::{self, Region, Slot, VipKey};
+use super::layout::{self, Draw, Region, Slot, SlotFlags, VipKey};
 use super::leaving::LeavingServer;
-use super::options::SCHEDULER;
+use super::options::{SCHEDULER, UNEJECTED};
 use super::slots::{IdAllocator, SlotAllocator};
 use crate::cluster::Protocol;
 use crate::dataplane::op::Op;
@@ -31,11 +32,13 @@ pub struct PlacedServer {
 }
 
 /// Service in the maps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedService {
     /// First slot.
     pub base: u32,
     pub servers: BTreeMap<SocketAddr, PlacedServer>,
+    /// True if no server is ejected. Never true without servers, whose slots have it.
+    pub is_unejected: bool,
     /// True if the slots are as we write them. The servers of a damaged service are unknown.
     pub sound: bool,
 }
@@ -51,13 +54,35 @@ impl PlacedService {
         Region { base: self.base, active: active as u16, total: self.servers.len() as u16 }
     }
 
+    /// Lists the weights of the servers that take connections, in the order of their slots.
+    fn active_weights(&self) -> impl Iterator<Item = u32> {
+        self.servers.values().map(|server| server.weight).filter(|weight| *weight > 0)
+    }
+
+    fn flags(&self) -> SlotFlags {
+        let mut weights = self.active_weights();
+        let first = weights.next();
+        SlotFlags {
+            is_weighted: weights.any(|weight| Some(weight) != first),
+            is_unejected: self.is_unejected,
+        }
+    }
+
+    /// Lists how the slots are drawn, with their numbers; none of them where all weights are equal.
+    pub fn draws(&self) -> impl Iterator<Item = (u32, Draw)> {
+        let weights: Vec<u32> =
+            if self.flags().is_weighted { self.active_weights().collect() } else { Vec::new() };
+        (self.base..).zip(draws(&weights))
+    }
+
     /// Lists the slots in their order: servers that take connections, then those with weight 0.
     pub fn slots(&self, service: ServiceKey) -> impl Iterator<Item = Slot> {
+        let flags = self.flags();
         let part = move |active: bool| {
             self.servers
                 .iter()
                 .filter(move |(_, server)| (server.weight > 0) == active)
-                .map(move |(address, server)| Slot::new(service, *address, server.id, server.weight))
+                .map(move |(address, server)| Slot::new(service, *address, (server.id, server.weight), flags))
         };
         part(true).chain(part(false))
     }
@@ -76,7 +101,10 @@ impl PlacedService {
     /// Returns the service in the terms of the data plane.
     pub fn service(&self) -> Service {
         let scheduling = match self.sound {
-            true => Scheduling { scheduler: SCHEDULER.to_owned(), flags: 0 },
+            true => Scheduling {
+                scheduler: SCHEDULER.to_owned(),
+                flags: if self.is_unejected { UNEJECTED } else { 0 },
+            },
             false => Scheduling::unknown(),
         };
         let servers =
@@ -100,6 +128,7 @@ pub struct ServiceTable {
 pub struct Draft {
     /// Weights of the servers; `None` if the service is deleted.
     pub servers: Option<BTreeMap<SocketAddr, u32>>,
+    pub is_unejected: bool,
     /// Indexes of the operations that led here.
     pub ops: Vec<usize>,
 }
@@ -120,8 +149,12 @@ pub fn decode(vips: &[VipKey], regions: &[u64], slots: &[Slot]) -> BTreeMap<Serv
         let region = Region::from_word(*word);
         // A damaged service stays in the table: it has to be replaced, or deleted.
         let placed = match decode_servers(key, region, slots, &mut ids) {
-            Some(servers) => PlacedService { base: region.base, servers, sound: true },
-            None => PlacedService { base: 0, servers: BTreeMap::new(), sound: false },
+            Some(servers) => {
+                let first = slots.get(region.base as usize).filter(|_| !servers.is_empty());
+                let is_unejected = first.is_some_and(|slot| slot.flags().is_unejected);
+                PlacedService { base: region.base, servers, is_unejected, sound: true }
+            }
+            None => PlacedService { sound: false, ..PlacedService::default() },
         };
         services.insert(key, placed);
     }
@@ -142,11 +175,13 @@ fn decode_servers(
     for (position, slot) in slots.iter().enumerate() {
         let active = position < usize::from(region.active);
         let server = slot.server();
+        let is_unejected = |slot: &Slot| slot.flags().is_unejected;
         // Servers with the same id would share their number of connections.
         let sound = slot.service() == Some(key)
             && server.is_ipv4() == key.address.is_ipv4()
             && (slot.weight > 0) == active
             && slot.id < layout::SERVERS
+            && slots.first().map(is_unejected) == Some(is_unejected(slot))
             && ids.insert(slot.id);
         if !sound || servers.insert(server, PlacedServer { weight: slot.weight, id: slot.id }).is_some() {
             return None;
@@ -202,10 +237,16 @@ impl ServiceTable {
                 servers: self.services.get(key).map(|placed| {
                     placed.servers.iter().map(|(address, server)| (*address, server.weight)).collect()
                 }),
+                is_unejected: self.services.get(key).is_some_and(|placed| placed.is_unejected),
                 ops: Vec::new(),
             });
             match change(&mut draft.servers, op) {
-                Ok(()) => draft.ops.push(index),
+                Ok(()) => {
+                    if let Op::AddService(_, scheduling) | Op::SetService(_, scheduling) = op {
+                        draft.is_unejected = scheduling.flags & UNEJECTED != 0;
+                    }
+                    draft.ops.push(index);
+                }
                 Err(error) => refused.push((index, error)),
             }
         }
@@ -233,6 +274,7 @@ impl ServiceTable {
         &mut self,
         key: &ServiceKey,
         servers: &BTreeMap<SocketAddr, u32>,
+        is_unejected: bool,
     ) -> Result<PlacedService, Exhausted> {
         let length = servers.len() as u32;
         // A service without servers needs no slot, and must not fail for want of one.
@@ -250,7 +292,8 @@ impl ServiceTable {
             };
             placed.insert(*address, PlacedServer { weight: *weight, id });
         }
-        Ok(PlacedService { base, servers: placed, sound: true })
+        let is_unejected = is_unejected && !placed.is_empty();
+        Ok(PlacedService { base, servers: placed, is_unejected, sound: true })
     }
 
     /// Gives back what [`Self::place`] found for a service that could not be written. Its slots may
@@ -320,7 +363,7 @@ impl ServiceTable {
 fn change(service: &mut Option<BTreeMap<SocketAddr, u32>>, op: &Op) -> Result<(), Error> {
     // Refuse what the maps cannot express.
     if let Op::AddService(key, scheduling) | Op::SetService(key, scheduling) = op {
-        if scheduling.scheduler != SCHEDULER || scheduling.flags != 0 {
+        if scheduling.scheduler != SCHEDULER || scheduling.flags & !UNEJECTED != 0 {
             let Scheduling { scheduler, flags } = scheduling.clone();
             return Err(Error::Scheduler { scheduler, flags });
         }

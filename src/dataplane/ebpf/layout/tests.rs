@@ -25,10 +25,12 @@ proptest! {
     }
 
     #[test]
-    fn slot_returns_its_parts(service in services(), server: IpAddr, port: u16, id: u32, weight: u32) {
+    fn slot_returns_its_parts(service in services(), server: IpAddr, port: u16, numbers: (u32, u32), flags: (bool, bool)) {
         let server = SocketAddr::new(server.to_canonical(), port);
-        let slot = Slot::new(service, server, id, weight);
-        prop_assert_eq!((slot.service(), slot.server(), slot.id, slot.weight), (Some(service), server, id, weight));
+        let flags = SlotFlags { is_weighted: flags.0, is_unejected: flags.1 };
+        let slot = Slot::new(service, server, numbers, flags);
+        prop_assert_eq!((slot.service(), slot.server(), slot.flags()), (Some(service), server, flags));
+        prop_assert_eq!((slot.id, slot.weight), numbers);
     }
 
     #[test]
@@ -60,7 +62,7 @@ fn bytes_are_in_network_order_where_the_program_expects_it() {
     let service = ServiceKey { protocol: Protocol::Udp, address: "10.1.2.3".parse().unwrap(), port: 53 };
     let key = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3, 0, 53, 17, 0];
     assert_eq!(VipKey::from(service).as_bytes(), key);
-    let slot = Slot::new(service, "10.1.2.4:258".parse().unwrap(), 7, 1);
+    let slot = Slot::new(service, "10.1.2.4:258".parse().unwrap(), (7, 1), SlotFlags::default());
     let bytes = slot.as_bytes();
     assert_eq!(bytes[..20], key);
     assert_eq!(bytes[20..40], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 4, 1, 2, 0, 0]);
@@ -77,14 +79,17 @@ fn terms_are_the_same_in_every_run_and_others_for_other_servers() {
         address: address.parse().unwrap(),
         port: 53,
     });
+    let none = SlotFlags::default();
     let servers = ["10.0.0.1:53", "10.0.0.1:54", "10.0.0.2:53"];
-    let slots =
-        vips.iter().flat_map(|vip| servers.map(|server| Slot::new(*vip, server.parse().unwrap(), 7, 1)));
+    let slots = vips
+        .iter()
+        .flat_map(|vip| servers.map(|server| Slot::new(*vip, server.parse().unwrap(), (7, 1), none)));
     let terms: std::collections::BTreeSet<u32> = slots.map(|slot| slot.term()).collect();
     assert_eq!(terms.len(), 9);
     assert!(!terms.contains(&0));
     // Another number would take their servers from all sockets of a node that is upgraded.
-    let again = Slot::new(vips[0], servers[0].parse().unwrap(), 8, 3);
+    let again =
+        Slot::new(vips[0], servers[0].parse().unwrap(), (8, 3), SlotFlags { is_weighted: true, ..none });
     assert_eq!(again.term(), 2_505_530_248);
 }
 
@@ -130,7 +135,8 @@ fn types_are_those_of_the_compiled_program() {
     let structs = btf::structs(&object.btf.unwrap().to_bytes());
     assert_eq!(structs["address"].size, size_of::<MappedAddress>());
     assert_eq!(structs["vip"], layout_of!(VipKey { address, port, protocol, zero }));
-    assert_eq!(structs["slot"], layout_of!(Slot { vip, address, port, zero, id, weight }));
+    assert_eq!(structs["slot"], layout_of!(Slot { vip, address, port, flags, id, weight }));
+    assert_eq!(structs["draw"], layout_of!(Draw { moved, other }));
     assert_eq!(structs["taken"], layout_of!(SocketServer { vip, address, port, counted, id }));
     assert_eq!(structs["network"], layout_of!(NetworkKey { prefix, address }));
     assert_eq!((structs["keeps"].size, structs["more"].size), (size_of::<Keeps>(), size_of::<More>()));

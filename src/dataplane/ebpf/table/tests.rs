@@ -36,10 +36,11 @@ impl Maps {
         assert!(refused.is_empty(), "{refused:?}");
         let mut removed = Vec::new();
         for (key, draft) in drafts {
+            let is_unejected = draft.is_unejected;
             let placed = draft.servers.map(|servers| {
-                table.place(&key, &servers).or_else(|_| {
+                table.place(&key, &servers, is_unejected).or_else(|_| {
                     table.reclaim(|_| 0);
-                    table.place(&key, &servers)
+                    table.place(&key, &servers, is_unejected)
                 })
             });
             let placed = placed.transpose().unwrap();
@@ -61,7 +62,7 @@ impl Maps {
 
 /// Operations on few services, including some that fail because of what exists.
 fn steps() -> impl Strategy<Value = Vec<(u8, u8, u16, u32)>> {
-    prop::collection::vec((0_u8..5, 0_u8..4, 1_u16..6, 0_u32..3), 0..60)
+    prop::collection::vec((0_u8..6, 0_u8..4, 1_u16..6, 0_u32..4), 0..60)
 }
 
 proptest! {
@@ -76,6 +77,7 @@ proptest! {
                 1 => Op::AddServer(key, server, real),
                 2 => Op::SetServer(key, server, real),
                 3 => Op::DelServer(key, server),
+                4 => Op::SetService(key, Scheduling { flags: weight % 2 * UNEJECTED, ..scheduling() }),
                 _ => Op::DelService(key),
             };
             let mut after = wanted.get(&key).cloned();
@@ -147,7 +149,7 @@ fn forget_frees_what_was_placed() {
     table.reclaim(|_| 0);
     let before = format!("{table:?}").len();
     let servers = BTreeMap::from([(server(1), 1), (server(2), 0)]);
-    let placed = table.place(&key(1), &servers).unwrap();
+    let placed = table.place(&key(1), &servers, false).unwrap();
     assert_eq!(placed.region(), Region { base: placed.base, active: 1, total: 2 });
     table.forget(&key(1), &placed);
     assert_eq!(format!("{table:?}").len(), before);
@@ -160,9 +162,26 @@ fn drop_added_leaves_what_a_service_has() {
     };
     let mut table = ServiceTable::default();
     let placed = (0..).zip(servers(0..100)).map(|(id, (at, weight))| (at, PlacedServer { weight, id }));
-    table.services.insert(key(1), PlacedService { base: 0, servers: placed.collect(), sound: true });
+    table
+        .services
+        .insert(key(1), PlacedService { servers: placed.collect(), sound: true, ..PlacedService::default() });
     assert_eq!(table.added(&key(1), Some(&servers(50..150))), 50);
     let mut kept = servers(50..150);
     table.drop_added(&key(1), &mut kept);
     assert_eq!(kept, servers(50..100));
+}
+
+#[test]
+fn slots_tell_whether_weights_differ_among_those_that_take_connections() {
+    let (mut maps, mut table) = (Maps::default(), ServiceTable::adopt(BTreeMap::new()));
+    let add = |port, weight| Op::AddServer(key(1), server(port), RealServer::masquerade(weight));
+    maps.carry_out(&mut table, &[&Op::AddService(key(1), scheduling()), &add(1, 3), &add(2, 3), &add(3, 0)]);
+    let is_weighted = |table: &ServiceTable| {
+        let placed = &table.services[&key(1)];
+        let flags: BTreeSet<bool> = placed.slots(key(1)).map(|slot| slot.flags().is_weighted).collect();
+        (flags, placed.draws().count())
+    };
+    assert_eq!(is_weighted(&table), ([false].into(), 0), "which costs no client anything");
+    maps.carry_out(&mut table, &[&Op::SetServer(key(1), server(3), RealServer::masquerade(1))]);
+    assert_eq!(is_weighted(&table), ([true].into(), 3));
 }
