@@ -565,11 +565,12 @@ static __always_inline int is_remembered(__u32 failed, __u32 time)
 	return is_since(failed, time, eject_limit + MEMORY);
 }
 
-// Returns 1 if the last failure of a server, for any client, is not long ago.
-static __always_inline int is_suspect(__u32 id, __u32 time)
+// Returns 1 if the last failure of a server, for any client, is not long ago. The clock is read only for a server that
+// has ever failed, because reading it costs as much as all else here.
+static __always_inline int is_suspect(__u32 id)
 {
 	struct failures *known = bpf_map_lookup_elem(&failures, &id);
-	return known && known->failed && is_remembered(known->failed, time);
+	return known && known->failed && is_remembered(known->failed, now());
 }
 
 // Returns a number for a server from when it begins to take connections until it takes none any more, by the word of
@@ -699,7 +700,10 @@ static __always_inline enum verdict choose(struct bpf_sock_addr *context, const 
 		// No server takes connections, or the element has another VIP's value by now.
 		if (!active)
 			continue;
-		__u64 first = (bpf_get_prandom_u32() * active) >> 32;
+		// The whole part of this is one random number, and what is left of it another: a second call of the
+		// generator costs more than the multiplication.
+		__u64 random = bpf_get_prandom_u32() * active;
+		__u64 first = random >> 32;
 		struct slot *slot = slot_of(vip, base + first);
 		if (!slot)
 			continue;
@@ -716,7 +720,7 @@ static __always_inline enum verdict choose(struct bpf_sock_addr *context, const 
 				// Perhaps the first again: of two servers, one may be worth more than half.
 				second = drawn(base, (bpf_get_prandom_u32() * active) >> 32);
 			} else {
-				second = (bpf_get_prandom_u32() * (active - 1)) >> 32;
+				second = ((__u32)random * (active - 1)) >> 32;
 				if (second >= first)
 					second++;
 			}
@@ -724,15 +728,15 @@ static __always_inline enum verdict choose(struct bpf_sock_addr *context, const 
 			if (!other)
 				continue;
 			int ejects = may_eject && !(flags & UNEJECTED);
-			__u32 time = ejects ? now() : 0;
 			struct troubles *own = NULL;
-			if (ejects && (is_suspect(slot->id, time) || is_suspect(other->id, time))) {
+			if (ejects && (is_suspect(slot->id) || is_suspect(other->id))) {
 				struct client client = { bpf_get_netns_cookie(context), *vip, 0 };
 				own = bpf_map_lookup_elem(&troubles, &client);
 			}
 			int is_less = load_of(other, slot) < load_of(slot, other);
 			if (own) {
 				any = slot;
+				__u32 time = now();
 				enum standing standing = standing_of(own, slot->id, time);
 				enum standing of_other = standing_of(own, other->id, time);
 				if (standing == EJECTED || (of_other != EJECTED && is_less)) {
@@ -1426,7 +1430,9 @@ int sock_release(struct bpf_sock *sk)
 	struct taken *taken = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	if (taken)
 		release(taken);
-	withdraw(sk);
+	// Announcers are UDP sockets.
+	if (sk->protocol == IPPROTO_UDP)
+		withdraw(sk);
 	return 1;
 }
 
@@ -1505,7 +1511,7 @@ static __always_inline struct troubles *troubles_of(struct bpf_sock_ops *context
 // Notes that a server has answered a client. Whatever it did before, it takes connections from now on.
 static __always_inline void note_success(struct bpf_sock_ops *context, struct bpf_sock *sk, const struct taken *taken)
 {
-	if (!eject_after || !is_suspect(taken->id, now()))
+	if (!eject_after || !is_suspect(taken->id))
 		return;
 	struct troubles *own = troubles_of(context, sk, taken, 0);
 	struct failing *failing = own ? failing_of(own, taken->id) : NULL;
@@ -1601,9 +1607,6 @@ int sock_ops(struct bpf_sock_ops *context)
 		return 1;
 	struct vip_connects *all = vip_connects_of(own, taken);
 	if (event == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
-		if (began)
-			*began = 0;
 		__sync_fetch_and_add(&own->begun, 1);
 		if (all)
 			__sync_fetch_and_add(&all->begun, 1);
@@ -1616,9 +1619,13 @@ int sock_ops(struct bpf_sock_ops *context)
 		if (!all)
 			return 1;
 		__sync_fetch_and_add(&all->established, 1);
-		__u64 *began = bpf_sk_storage_get(&late, sk, NULL, 0);
 		// The kernel has measured the answer to a SYN that was sent once.
-		__u64 time = began && *began ? (bpf_ktime_get_ns() - *began) / 1000 : context->srtt_us >> 3;
+		__u64 time = context->srtt_us >> 3;
+		__u64 *began = context->total_retrans ? bpf_sk_storage_get(&late, sk, NULL, 0) : NULL;
+		if (began && *began) {
+			time = (bpf_ktime_get_ns() - *began) / 1000;
+			*began = 0;
+		}
 		__u32 class = class_of(time);
 		// The compiler may compare a copy, and the verifier knows nothing of the other then.
 		asm volatile("" : "+r"(class));
@@ -1653,6 +1660,9 @@ int sock_ops(struct bpf_sock_ops *context)
 			if (all)
 				__sync_fetch_and_add(&all->timed_out, 1);
 		}
+		// The socket may connect again.
+		if (began)
+			*began = 0;
 	}
 	return 1;
 }
