@@ -49,7 +49,7 @@ impl Status {
         let configured = self.source.configured.join(", ");
         let why = match &self.source.failure {
             Some(failure) => format!("{}, {} attempts", failure.error, failure.attempts),
-            None => "no answer yet".to_owned(),
+            None => "none is taken in yet".to_owned(),
         };
         let text = format!(
             "waiting for {} for the first state from {configured}: {why}; the kernel keeps what it has",
@@ -139,7 +139,9 @@ mod tests {
         status.source.configured = vec!["http://10.0.0.11:5050".to_owned()];
         let text = status.work(at(25)).unwrap().text;
         assert!(
-            text.starts_with("waiting for 15s for the first state from http://10.0.0.11:5050: no answer yet"),
+            text.starts_with(
+                "waiting for 15s for the first state from http://10.0.0.11:5050: none is taken in yet"
+            ),
             "{text}"
         );
         status.source.failure = Some(Failure { error: "connection refused".into(), at: at(20), attempts: 3 });

@@ -135,12 +135,11 @@ fn stored_tables() {
 /// table, and never show one that it did not have.
 #[test]
 fn any_delivery_gives_the_publishers_table() {
-    let shown: usize =
-        (0..150).map(|seed| delivery::any_delivery_gives_the_publishers_table(seed, 150)).sum();
-    assert!(shown > 1_000, "followers showed {shown} tables only");
+    let shown: usize = (0..60).map(|seed| delivery::any_delivery_gives_the_publishers_table(seed, 150)).sum();
+    assert!(shown > 400, "followers showed {shown} tables only");
 }
 
 #[test]
 fn rows_tell_the_cluster() {
-    (0..100).for_each(|seed| clusters::rows_and_back(seed, 40));
+    (0..40).for_each(|seed| clusters::rows_and_back(seed, 40));
 }

@@ -147,7 +147,12 @@ impl Routing {
             Op::AddRoute(route) => {
                 self.handle.route().add(self.route(route).await?).replace().execute().await?;
             }
-            Op::DelRoute(route) => self.handle.route().del(self.route(route).await?).execute().await?,
+            Op::DelRoute(route) => {
+                let mut message = self.route(route).await?;
+                // Of whatever program: the kernel finds no route of another one if this names us.
+                message.header.protocol = RouteProtocol::Unspec;
+                self.handle.route().del(message).execute().await?;
+            }
             _ => {}
         }
         Ok(())

@@ -61,6 +61,11 @@ fn no_connection_fails_while_a_node_changes_over() -> Result<()> {
     lab.publish(&State::of([first(), second()]))?;
     lab.configure_daemon("")?;
     lab.l4lbd(&["check"])?;
+    // What the page's command does, without systemd.
+    let listed =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/modules-load.d/l4lbd.conf"))?;
+    let modules: Vec<&str> = listed.lines().filter(|line| !line.starts_with('#')).collect();
+    sh(&lab, &format!("modprobe -a {}", modules.join(" ")))?;
     sh(&lab, &example("nft -f -")?)?;
     sh(&lab, &example("ipvsadm -C")?)?;
     let daemon = lab.start_again()?;

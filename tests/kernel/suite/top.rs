@@ -12,8 +12,9 @@ use crate::toolkit::lab::Lab;
 use crate::toolkit::state::{State, Task};
 
 tests!["top":
-    the_screen_follows_connections_and_outlives_the_daemon,
     a_list_in_a_pipe_has_the_figures_of_now,
+    ; ebpf:
+    the_screen_follows_connections_and_outlives_the_daemon,
 ];
 
 /// A terminal of 80 columns and 24 rows, in which the command runs.
