@@ -339,7 +339,7 @@ mod status {
         View {
             plan: planner.latest(),
             planner,
-            figures: Some(Figures { connections, seen: None }),
+            figures: Some(Figures { connections, seen: None, traffic: None }),
             origin: "l4lb.thisdcos.directory",
             own_scheduler: None,
             clocks: (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH),
