@@ -275,6 +275,7 @@ impl Planner {
         if self.follow(accepted).is_some() {
             return;
         }
+        // Before the table, which is made with these times.
         self.persisted.note_registered(&accepted.snapshot);
         let cluster = ClusterView::new(accepted, &self.settings.policy, &memory(&self.persisted));
         self.has_followed = false;
@@ -790,6 +791,7 @@ impl Planner {
     /// Returns true if a VIP is not known yet, or its name needs another address.
     fn is_new(&self, key: &VipKey, vip: &Vip) -> bool {
         let Persisted { vips, leases4, leases6, .. } = &*self.persisted;
+        // A literal VIP takes no address from a range: only its place among the VIPs counts.
         let Host::Named(name) = &key.host else { return !vips.contains_key(key) };
         let needs = |ipv4: bool| vip.backends.keys().any(|backend| backend.is_ipv4() == ipv4);
         !vips.contains_key(key)
@@ -856,6 +858,7 @@ impl PlanCheck {
         let is_same = table == cluster.table;
         cluster.table = table;
         planner.basis = None;
+        // A new plan that is the same keeps its revision.
         let revision = planner.plan.revision;
         planner.plan(&actual, now);
         is_same && planner.plan.revision == revision

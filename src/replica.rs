@@ -1,4 +1,4 @@
-//! The table by which one node tells all others what it believes of the cluster.
+//! The table by which one node tells all other ones what it believes of the cluster.
 //!
 //! The publisher turns a [`Snapshot`](crate::cluster::Snapshot) and the VIPs' addresses into rows, and each change
 //! of them into frames. Followers put the same table together from frames, or from chunks where they know none,
@@ -17,10 +17,10 @@
 //!
 //! A follower knows after each frame that it has exactly the publisher's table, because both have the same
 //! [`Digest`](table::Digest): a sum over rows, kept up row by row. Tenants choose what rows say, and of a sum without
-//! a key somebody with a dozen tasks can make two sets of rows with one sum. So each row is hashed with the random
-//! number of the table's [`Generation`](table::Generation), which nobody knows before it begins, into 128 bits. It
-//! shows loss and mistakes; who may write is decided by the access rights of the store that carries it. Chunks have
-//! a whole SHA-256, because their content can be prepared at leisure.
+//! a key a tenant with a dozen tasks can make two sets of rows with one sum. So each row is hashed with the
+//! random number of the table's [`Generation`](table::Generation), which no tenant knows before it begins,
+//! into 128 bits. It shows loss and mistakes; who may write is decided by the access rights of the store that
+//! carries it. Chunks have a whole SHA-256, because their content can be prepared at leisure.
 
 pub mod catch_up;
 pub mod chunks;

@@ -1,4 +1,4 @@
-//! What became of connects, where a plane sees them.
+//! Outcome of connects, where a plane sees them.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

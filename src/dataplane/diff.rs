@@ -120,6 +120,7 @@ fn add_and_change<'s>(
     };
     let (growing, others): (Vec<_>, Vec<_>) = wanted.partition(|(key, wanted)| grows(key, wanted));
     let none = SharedMap::default();
+    // What only loses servers makes the room that growing services need.
     for (key, wanted) in others.into_iter().chain(growing) {
         let servers = match actual.services.get(key) {
             Some(found) => {

@@ -29,8 +29,8 @@
 //! # Ejection
 //! `sock_ops` notes failures of a server by the network namespace of the client, and the programs at `connect`
 //! pass over a server that has failed there three times in a row. Each server has a time of its last failure,
-//! so that connects to all others cost nothing. What is remembered of a server ends when it stops taking connections:
-//! `publish` gives it another number when it begins to.
+//! so that connects to all other ones cost nothing. What is remembered of a server ends when it stops taking
+//! connections: `publish` gives it another number when it begins to.
 //!
 //! # Files
 //! `options`, `error`, `capabilities` and `mounts` know no maps. `bpf` has the system calls, `layout` the

@@ -118,10 +118,12 @@ impl Lock {
     fn take_in(directory: &Path, part: &Part) -> Result<Self, Error> {
         let failed = |error| Error::Directory { path: directory.to_owned(), error };
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+        // No link is followed, which could lead to a directory of another user's choice.
         let owner = fs::symlink_metadata(directory).map_err(failed)?;
         if !owner.is_dir() {
             return Err(failed(io::Error::other("it is not a directory")));
         }
+        // A process that can write here could remove a lock file, and a second daemon would lock a new one.
         if owner.mode() & OTHERS_WRITE != 0 {
             return Err(failed(io::Error::other("others than its owner can write it")));
         }
@@ -189,6 +191,7 @@ fn sign(file: &mut File) -> io::Result<()> {
     if file.metadata()?.nlink() != 1 {
         return Ok(());
     }
+    // A longer number of an earlier holder would leave digits behind.
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())
 }

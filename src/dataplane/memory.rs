@@ -46,7 +46,7 @@ pub struct SimulatedKernel {
     pub unfinished: Option<String>,
     /// Connections that no pass reaches.
     pub unreached: Option<Unreached>,
-    /// What became of connects.
+    /// Outcome of connects.
     pub seen: Option<Seen>,
     /// Traffic of servers.
     pub traffic: ServerTraffic,

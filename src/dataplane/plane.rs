@@ -106,7 +106,7 @@ pub struct PlaneReading {
     /// Services in the same table that are not ours.
     pub foreign: Vec<Foreign>,
     pub connections: BTreeMap<ServerKey, Connections>,
-    /// What became of connects, if the plane sees it.
+    /// Outcome of connects, if the plane sees it.
     pub seen: Option<Seen>,
     /// Traffic of servers, if the plane sees packets.
     pub traffic: ServerTraffic,

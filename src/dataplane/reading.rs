@@ -1,4 +1,4 @@
-//! What a reading of the kernel yields.
+//! Results that a reading of the kernel yields.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct Actual {
     pub foreign: Vec<Foreign>,
     /// Connections of each real server of ours.
     pub connections: BTreeMap<ServerKey, Connections>,
-    /// What became of connects; `None` if the plane does not see it.
+    /// Outcome of connects; `None` if the plane does not see it.
     pub seen: Option<Seen>,
     /// Traffic of the servers of each service; empty if the plane sees no packets.
     pub traffic: ServerTraffic,

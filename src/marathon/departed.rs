@@ -47,6 +47,7 @@ impl DepartedTasks {
     /// Notes tasks that have ended by an event.
     pub fn tell(&mut self, ended: BTreeSet<String>, now: Timestamp) {
         self.told.retain(|_, at| now.duration_since(*at).unsigned_abs() < RETENTION);
+        // A tenant can start and end tasks without limit: more ends than that are left to the answers.
         let room = MAX_TOLD.saturating_sub(self.told.len());
         self.told.extend(ended.into_iter().take(room).map(|id| (id, now)));
     }

@@ -1,4 +1,4 @@
-//! What a node keeps of Marathon's answers: verdicts, and the addresses that agents' names had.
+//! Memory that a node keeps of Marathon's answers: verdicts, and the addresses that agents' names had.
 //!
 //! Both outlive a Marathon that is away or has forgotten them, a resolver that is away, and a restart of the
 //! daemon.

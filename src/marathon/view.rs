@@ -1,4 +1,4 @@
-//! What one set of Marathon's answers says.
+//! Content of one set of Marathon's answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl MarathonView {
         let mut ready = BTreeSet::new();
         // Tasks that would leave for want of results, with their health in Mesos.
         let mut leaving: BTreeMap<String, Vec<(TaskKey, Option<bool>)>> = BTreeMap::new();
-        // Only tasks that differ are changed, so that all others stay those of the masters' snapshot.
+        // Only tasks that differ are changed, so that all other ones stay those of the masters' snapshot.
         let mut judged = Vec::new();
         for task in snapshot.tasks.values().filter(|task| task.key.framework == self.framework) {
             let id = &*task.key.task;

@@ -1,4 +1,4 @@
-//! What one item of a document's lists contributes to the snapshot.
+//! Facts that one item of a document's lists contributes to the snapshot.
 //!
 //! A document is a list of items, and its snapshot the sum of their facts: they are made of an item's text
 //! ([`super::items::facts`]) and of nothing else, so that the same text always gives the same facts. That is what

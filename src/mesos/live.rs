@@ -317,6 +317,7 @@ impl LiveCluster {
 /// Items of a whole state.
 impl Items for LiveCluster {
     fn item<R: Read>(&mut self, cursor: &mut Cursor<R>, kind: Kind) -> Result<(), Error> {
+        // One item beyond the bound is left out alone: the rest of the state is still of use.
         let Some(length) = cursor.value(ITEM)? else {
             Items::record(self, kind.too_long());
             return Ok(());

@@ -48,7 +48,7 @@ fn discovery_name<'t>(task: &'t MesosTask<'_>) -> Option<&'t str> {
 }
 
 /// Returns an entry about a running task whose name fills a label of DNS: its SRV names, which have an
-/// underscore more, do not fit, and the others do.
+/// underscore more, do not fit, and the other ones do.
 pub fn unfit_services(task: &MesosTask<'_>, discovered: &[DiscoveredPort<'_>]) -> Option<Skipped> {
     let by_discovery = discovery_name(task);
     let has_ports =

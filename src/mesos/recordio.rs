@@ -92,6 +92,7 @@ impl Decoder for RecordDecoder {
 
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
         match self.decode(buffer)? {
+            // A master that fails within a record would else look like one that ends in good order.
             None if !buffer.is_empty() => Err(FrameError::CutOff { offset: self.offset }),
             decoded => Ok(decoded),
         }

@@ -128,6 +128,7 @@ impl Bounds {
     /// Leaves out backends that find no room in the data plane, in fair shares. Returns their number.
     pub fn confine_servers(&self, desired: &mut Desired) -> usize {
         let Some(PlaneBounds { servers, servers_per_service, .. }) = self.plane else { return 0 };
+        // The rest is for servers that are leaving: one that takes the place of another finds room.
         let per_service = servers_per_service - reserve(servers_per_service);
         // Each VIP first: backends that it cannot have anyway take no share of the room for all.
         let mut left_out = 0;

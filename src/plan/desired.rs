@@ -428,7 +428,7 @@ fn scheduling(vip: &Vip, configured: &str, is_weighted: bool) -> Scheduling {
         Some(wanted) => wanted,
         None => configured,
     };
-    // Both of a pair are one as long as all weights are equal, and the first knows no others.
+    // Both of a pair are one as long as all weights are equal, and the first knows no other weights.
     let scheduler = match scheduler {
         "rr" if is_weighted => "wrr",
         "lc" if is_weighted => "wlc",

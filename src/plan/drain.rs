@@ -78,6 +78,7 @@ impl Drain {
             task: leaving.backend.task.to_string(),
             agent: leaving.backend.agent.to_string(),
         };
+        // Those of an earlier run as well: this one may end before it has found them.
         self.leaving.iter().chain(&self.resumed).map(kept).collect()
     }
 
@@ -259,6 +260,7 @@ fn surplus<'a>(
     held: impl Iterator<Item = (&'a ServiceKey, &'a Arc<Service>)>,
     desired: &'a Desired,
 ) -> impl Iterator<Item = ServerKey> {
+    // UDP has no connections whose end could be waited for.
     let services = held.filter(|(key, _)| key.protocol == Protocol::Tcp);
     services.filter_map(|(key, found)| Some((key, found, desired.services.get(key)?))).flat_map(
         |(key, found, programmed)| {

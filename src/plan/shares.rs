@@ -84,6 +84,7 @@ impl Division<'_> {
             ),
             ..Skipped::default()
         };
+        // A framework with any number of apps must not fill the status with records.
         let more = left_out.len().saturating_sub(MAX_RECORDS);
         let mut records: Vec<Skipped> = left_out.into_iter().take(MAX_RECORDS).map(record).collect();
         if more > 0 {

@@ -24,7 +24,7 @@ pub type Weights = BTreeMap<SocketAddr, u32>;
 /// scheduler of the kernel, and large enough that no share is off by more than a thousandth of that server's.
 const LARGEST: f64 = 1000.0;
 
-/// What decides about the share of one backend.
+/// Facts that decide about the share of one backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     pub address: SocketAddr,

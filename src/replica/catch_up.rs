@@ -40,7 +40,7 @@ pub enum ReloadCause {
     Corrupt,
 }
 
-/// What to read next.
+/// Next thing to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Needed {
     /// The table is that of the head.
@@ -73,7 +73,7 @@ pub enum Unfollowable {
 pub struct CaughtUp {
     pub table: RowTable,
     pub seq: u64,
-    /// What led to it; `None` where all of it was read.
+    /// Changes that led to it; `None` where all of it was read.
     pub changes: Option<RowChanges>,
 }
 
@@ -142,16 +142,19 @@ impl CatchUp {
     pub fn head(&mut self, stored: &[u8]) -> Result<Needed, Unfollowable> {
         let (head, goal) = read_head(stored)?;
         self.frames.clear();
+        // Chunks of which some are missing make no table.
         let load = self.load.take().filter(|load| load.missing.is_empty());
         let load = load.filter(|load| load.generation == goal.generation);
         let known = self.known.as_ref().filter(|(table, _)| table.generation() == goal.generation);
         let base = match (&load, known) {
+            // Rows of newer chunks cannot be taken back to the frame of this head.
             (Some(load), _) if goal.seq < load.newest => {
                 self.load = Some(load.clone());
                 return Ok(Needed::Wait);
             }
             (Some(load), _) => load.oldest,
             (None, Some((table, seq))) if *seq == goal.seq => {
+                // The number alone does not tell: only the digest shows that the rows are the same.
                 let is_same = table.digest() == goal.digest;
                 return Ok(if is_same { Needed::Nothing } else { Needed::Manifest(ReloadCause::Digest) });
             }
@@ -179,6 +182,7 @@ impl CatchUp {
 
     /// Takes in what the slot of a frame has; `None` if it does not exist.
     pub fn slot(&mut self, seq: u64, stored: Option<&[u8]>) -> Needed {
+        // An answer to the question of an earlier head may come late.
         let Some(goal) = self.goal.as_ref().filter(|goal| (self.from..=goal.seq).contains(&seq)) else {
             return Needed::Head;
         };
@@ -209,9 +213,11 @@ impl CatchUp {
         let generation = Generation::read(&manifest.generation).ok_or(Unfollowable::Content)?;
         let chunks = manifest.chunks;
         let ages = || chunks.iter().map(|chunk| chunk.as_of);
+        // Even a table without rows has one chunk.
         let (Some(oldest), Some(newest)) = (ages().min(), ages().max()) else {
             return Err(Unfollowable::Content);
         };
+        // Before any chunk is read: their memory would be taken by then.
         if chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>() > MAX_LOADED {
             return Err(Unfollowable::Large);
         }
@@ -235,6 +241,7 @@ impl CatchUp {
         let Some(entry) = load.missing.remove(node) else { return Needed::Head };
         // Removed because a newer manifest does not name it.
         let Some(stored) = stored else { return self.reload(ReloadCause::Gap) };
+        // The digest first: what the publisher did not write is not even inflated.
         let body = (sha(stored) == entry.sha).then(|| open::<ChunkBody>(StoredKind::Chunk, stored));
         let Some(Ok(body)) = body else { return self.reload(ReloadCause::Corrupt) };
         if !body.rows.iter().all(|row| fits(&row.key, &row.value)) {
@@ -273,6 +280,7 @@ impl CatchUp {
         };
         let found = apply(start, frames.into_values(), &goal, !is_load);
         let Some((table, changes)) = found else {
+            // Frames that do not fit a known table say nothing about the chunks.
             self.failed_loads += u32::from(is_load);
             return Needed::Manifest(ReloadCause::Digest);
         };
@@ -301,6 +309,7 @@ fn apply(
     for frame in frames {
         let digest = |octets: &[u8]| Digest::read(octets).filter(|_| is_exact);
         let (before, after) = (digest(&frame.before), digest(&frame.after));
+        // Frames that came within a head have not been compared with its generation so far.
         if Generation::read(&frame.generation) != Some(goal.generation)
             || before.is_some_and(|before| before != table.digest())
         {

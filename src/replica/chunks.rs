@@ -64,6 +64,7 @@ pub fn cut(
     let mut room = MAX_CHUNK_SIZE;
     for row in rows {
         let size = row_size(&row);
+        // A row is never divided: the largest one that fits a table is far smaller than a chunk.
         if size > room {
             pieces.push(Vec::new());
             room = MAX_CHUNK_SIZE;
@@ -77,6 +78,7 @@ pub fn cut(
     for rows in pieces {
         let first_key = match rows.first() {
             Some(row) if !chunks.is_empty() => row.key.clone(),
+            // Not the first row's key: a row that is put before it later might be in no chunk's range.
             _ => start.to_vec(),
         };
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);

@@ -20,7 +20,7 @@ use crate::cluster::{
 };
 use crate::vip::alloc::Leases;
 
-/// What the table tells: the cluster, and the addresses of VIPs' names.
+/// Content of the table: the cluster, and the addresses of VIPs' names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replicated {
     pub snapshot: Snapshot,
@@ -70,12 +70,14 @@ impl Decoder {
     /// Follows changes to the table that they lead to. Goes through all of it where a number means another id
     /// than before, because tasks that refer to it need not be among the changes.
     pub fn follow(&mut self, changes: &RowChanges, table: &RowTable) {
+        // What was unreadable may be readable now that the row has come to which it refers.
         let is_plain = self.unreadable.is_empty()
             && changes.iter().all(|(key, value)| self.read(key, value.as_ref()).is_ok())
             && self.unreadable.is_empty();
         if !is_plain {
             let content = std::mem::take(&mut self.content);
             *self = Self::of(table);
+            // Readers find what differs by what is not shared.
             self.content.snapshot = std::mem::take(&mut self.content.snapshot).sharing(&content.snapshot);
         }
     }
@@ -110,6 +112,7 @@ impl Decoder {
             kind::ADDRESS => self.address(rest, value),
             kind::VIP_TASK => self.vip_task(rest, value),
             kind::NAME => self.name(rest, value),
+            // A newer publisher's kinds. As unreadable ones, they would have all rows read at every change.
             _ => Some(()),
         };
         if read.is_none() && value.is_some() {
@@ -199,6 +202,7 @@ impl Decoder {
         let framework = Arc::clone(self.frameworks.get(&framework)?);
         let key = TaskKey { framework, task: std::str::from_utf8(task).ok()?.into() };
         let snapshot = &mut self.content.snapshot;
+        // The old row's task goes in any case: a row that can't be read must not leave it behind.
         snapshot.tasks.remove(&key);
         snapshot.kept.remove(&key);
         let row = VipTaskRow::decode(&**value?).ok()?;

@@ -34,6 +34,7 @@ pub fn write(table: &RowTable, seq: u64) -> Vec<u8> {
     let mut file = Vec::new();
     add(&mut file, &seal(StoredKind::Kept, &kept));
     let (rows, _) = rows_between(table, &[], None, None);
+    // In chunks: one body with all rows would be larger than a reader takes.
     for chunk in cut(&[], rows, seq, String::new) {
         add(&mut file, &chunk.stored);
     }

@@ -59,6 +59,7 @@ impl Encoder {
             ..Self::default()
         };
         encoder.known = decoder.content().clone();
+        // From nothing, because numbers of a resumed table come without their uses.
         encoder.count_uses(&Replicated::default(), &decoder.content().clone());
         encoder
     }
@@ -78,6 +79,7 @@ impl Encoder {
         gathered.drops.extend(std::mem::take(&mut self.strays).into_iter().map(|key| (key, None)));
         let master = fields::key(kind::MASTER, [&[], &[]]);
         self.set(&mut gathered, master, master_row(after).map(|row| row.encode_to_vec()));
+        // Before the tasks: a follower can make nothing of a task's row without these.
         for id in touched.frameworks {
             let Some(number) = self.frameworks.number(id) else { continue };
             let key = fields::key(kind::FRAMEWORK, [&number.to_be_bytes(), &[]]);
@@ -99,6 +101,7 @@ impl Encoder {
         let tasks = before.tasks.changes(&after.tasks).map(|change| change.key());
         let tasks = tasks.chain(before.kept.changes(&after.kept).map(|change| change.key()));
         for key in tasks.collect::<BTreeSet<_>>() {
+            // Rows have no state for a task that has ended: followers would take it for one that starts.
             let task = after.tasks.get(key).filter(|task| task.state != TaskState::Terminal);
             let row = task.and_then(|task| {
                 let agent = self.agents.number(&task.agent_id)?;
@@ -117,6 +120,7 @@ impl Encoder {
             let row_key = self.name_key(key);
             self.set_numbered(&mut gathered, row_key, row);
         }
+        // Only now: the keys of rows that are dropped are made with the numbers that this frees.
         for (numbers, kind) in [(&mut self.agents, kind::AGENT), (&mut self.frameworks, kind::FRAMEWORK)] {
             for number in numbers.release() {
                 let key = fields::key(kind, [&number.to_be_bytes(), &[]]);
@@ -126,7 +130,7 @@ impl Encoder {
             }
         }
         let Gathered { mut puts, drops, .. } = gathered;
-        // What refers to others goes before them.
+        // A row goes before those that it refers to.
         let order = |(key, _): &(Octets, _)| std::cmp::Reverse(key.first().copied());
         let mut drops: RowChanges = drops;
         drops.sort_by_key(order);

@@ -28,7 +28,7 @@ const WORTH_DEFLATING: usize = 512;
 
 const MAGIC: &[u8; 4] = b"L4LB";
 
-/// What a body is.
+/// Kind of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredKind {
     Head = 1,
@@ -40,7 +40,7 @@ pub enum StoredKind {
 }
 
 impl StoredKind {
-    /// Returns the size that a body may have, so that nobody's memory is filled by a few octets.
+    /// Returns the size that a body may have, so that no reader's memory is filled by a few octets.
     pub const fn limit(self) -> usize {
         match self {
             Self::Head => 64 << 10,
@@ -111,10 +111,12 @@ pub fn open<M: Message + Default>(kind: StoredKind, sealed: &[u8]) -> Result<M, 
     if u32::from_be_bytes([c0, c1, c2, c3]) != checksum(header.get(..12).unwrap_or_default(), body) {
         return Err(Refused::Checksum);
     }
+    // Something whole in the wrong place, which no checksum shows.
     if found != kind as u8 {
         return Err(Refused::Kind { found, wanted: kind });
     }
     let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    // Before anything is inflated: a few octets may stand for gigabytes of zeros.
     let wanted = usize::try_from(length).ok().filter(|length| *length <= kind.limit());
     let wanted = wanted.ok_or(Refused::Large(length))?;
     let content = match (deflated, zero) {

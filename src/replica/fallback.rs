@@ -1,4 +1,4 @@
-//! How often a node may ask the masters itself when nobody publishes, if all nodes do so at once.
+//! How often a node may ask the masters itself when no node publishes, if all nodes do so at once.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ const SHARE: u64 = 20;
 /// Returns the interval at which each node may poll, so that all of them together stay within `budget` octets a
 /// second and within the share of a core. `None` where nothing is known to go by.
 pub fn interval(facts: &FactsMessage, budget: u64) -> Option<Duration> {
+    // Zeros stand for fields that are missing, and would let all nodes poll without a pause.
     if facts.agents == 0 || facts.document_bytes == 0 {
         return None;
     }

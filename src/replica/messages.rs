@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-/// What changed last, and where the rest is.
+/// Tells what changed last, and where the rest is.
 #[derive(Clone, PartialEq, Message)]
 pub struct HeadMessage {
     /// Lowest format that a reader must know.
@@ -50,7 +50,7 @@ pub struct PublisherMessage {
     pub version: String,
 }
 
-/// What followers tell people about the publisher's source, and what polling it would cost.
+/// Facts that followers tell people about the publisher's source, and the cost of polling it.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct FactsMessage {
     /// The publisher's clock, which nothing is decided by.
@@ -258,10 +258,10 @@ pub struct AddressRow {
 pub struct VipTaskRow {
     #[prost(uint32, tag = "1")]
     pub agent: u32,
-    /// 0 preparing, 1 running, 2 killing, 3 lost; others count as preparing.
+    /// 0 preparing, 1 running, 2 killing, 3 lost; other ones count as preparing.
     #[prost(uint32, tag = "2")]
     pub state: u32,
-    /// 0 no check, 1 healthy, others not.
+    /// 0 no check, 1 healthy, other ones not.
     #[prost(uint32, tag = "3")]
     pub health: u32,
     #[prost(bool, tag = "4")]
@@ -295,7 +295,7 @@ pub struct TaskAddressRow {
 pub struct VipPortRow {
     #[prost(string, tag = "1")]
     pub name: String,
-    /// 1 TCP, 2 UDP; ports of others are passed over.
+    /// 1 TCP, 2 UDP; ports of other ones are passed over.
     #[prost(uint32, tag = "2")]
     pub protocol: u32,
     #[prost(uint32, optional, tag = "3")]
@@ -323,7 +323,7 @@ pub struct LabelRow {
     pub value: String,
 }
 
-/// What further labels of a port ask for. Times are in nanoseconds.
+/// Wishes of further labels of a port. Times are in nanoseconds.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct OptionsRow {
     #[prost(string, optional, tag = "1")]
@@ -338,19 +338,19 @@ pub struct OptionsRow {
     pub slow_start: Option<u64>,
     #[prost(bool, tag = "6")]
     pub no_ejection: bool,
-    /// 1 any, 2 node, 3 zone, 4 region; others count as none said.
+    /// 1 any, 2 node, 3 zone, 4 region; other ones count as none said.
     #[prost(uint32, tag = "7")]
     pub locality: u32,
     /// Time for which a client's connections go to one backend. Format 1 has it from the beginning, because an
     /// older follower would spread them.
     #[prost(uint64, optional, tag = "8")]
     pub affinity: Option<u64>,
-    /// 1 the port, 2 the VIP with all its ports; others count as none said.
+    /// 1 the port, 2 the VIP with all its ports; other ones count as none said.
     #[prost(uint32, tag = "9")]
     pub affinity_scope: u32,
 }
 
-/// What names in DNS follow from, of a running task.
+/// Facts of a running task that names in DNS follow from.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct NameRow {
     #[prost(uint32, tag = "1")]
@@ -381,7 +381,7 @@ pub struct NameRow {
 pub struct NamePortRow {
     #[prost(string, tag = "1")]
     pub label: String,
-    /// 0 any, 1 TCP, 2 UDP; ports of others are passed over.
+    /// 0 any, 1 TCP, 2 UDP; ports of other ones are passed over.
     #[prost(uint32, tag = "2")]
     pub protocol: u32,
     #[prost(uint32, tag = "3")]

@@ -35,6 +35,7 @@ impl Numbers {
             *uses += 1;
             return;
         }
+        // Low numbers take fewer octets, and the rows of all tasks have them.
         let number = self.free.pop_first().unwrap_or_else(|| self.fresh());
         self.by_id.insert(id.into(), (number, 1));
     }
@@ -75,6 +76,7 @@ impl Numbers {
         for id in std::mem::take(&mut self.idle) {
             if let Some((number, 0)) = self.by_id.get(&id).copied() {
                 self.by_id.remove(&id);
+                // One beyond `next` is met when `next` gets there: as a free one, it would be given twice.
                 if !self.far.remove(&number) {
                     self.free.insert(number);
                 }

@@ -1,4 +1,4 @@
-//! What a publisher stores, and in which order, so that it may stop between any two transactions.
+//! Writes of a publisher and their order, so that it may stop between any two transactions.
 //!
 //! For example, three tasks change after 1,100 frames, when one chunk has the rows as of frame 70:
 //!
@@ -64,7 +64,7 @@ impl Shelf {
     }
 }
 
-/// What is stored together or not at all.
+/// Writes that are stored together or not at all.
 pub type Transaction = Vec<(Shelf, Vec<u8>)>;
 
 /// A chunk that the manifest names.
@@ -91,8 +91,8 @@ pub struct Press {
 }
 
 impl Press {
-    /// Begins a generation with the rows of `table`. The first transactions store what nobody reads until the last
-    /// one, which replaces manifest and head.
+    /// Begins a generation with the rows of `table`. The first transactions store what no reader knows until
+    /// the last one, which replaces manifest and head.
     pub fn begin(
         table: RowTable,
         term: u64,
@@ -112,6 +112,7 @@ impl Press {
         let (rows, _) = rows_between(&press.table, &[], None, None);
         let chunks = press.cut(&[], rows);
         let mut transactions = press.name(0..0, chunks);
+        // Together: a head beside the manifest of another generation would lead followers nowhere.
         transactions.push(vec![press.manifest(), press.head(facts)]);
         (press, transactions)
     }
@@ -129,6 +130,7 @@ impl Press {
         Self {
             table,
             seq: head.seq,
+            // Names of chunks begin with it, so that none of an earlier time of office is overwritten.
             term: head.term.saturating_add(1),
             ring_first: head.ring_first,
             recent: head.frames.iter().cloned().collect(),
@@ -158,12 +160,13 @@ impl Press {
         changes >= MANY || (changes > 1_000 && changes > self.table.rows().len() / 2)
     }
 
-    /// Returns the names of the chunks that count; all others can be removed when nobody reads them any more.
+    /// Returns the names of the chunks that count; all other ones can be removed when no follower reads them
+    /// any more.
     pub fn chunks(&self) -> impl Iterator<Item = &str> {
         self.chunks.iter().map(|named| named.entry.node.as_str())
     }
 
-    /// Returns the head with new facts, which tells that somebody publishes although nothing changes.
+    /// Returns the head with new facts, which tells that a node publishes although nothing changes.
     pub fn heartbeat(&self, facts: FactsMessage) -> Transaction {
         vec![self.head(facts)]
     }
@@ -228,6 +231,7 @@ impl Press {
         while self.recent.iter().map(Vec::len).sum::<usize>() > INLINE {
             self.recent.pop_front();
         }
+        // Together: a head must not name a frame whose slot still has an older one.
         vec![(Shelf::of_frame(self.seq), stored), self.head(facts.clone())]
     }
 
@@ -256,6 +260,7 @@ impl Press {
             let chunks = self.cut(&start, rows);
             transactions = self.name(replaced, chunks);
         }
+        // A chunk without a changed row is what it would be if it were made now: its entry is all it costs.
         for named in self.chunks.iter_mut().filter(|named| !named.is_changed) {
             named.entry.as_of = self.seq;
         }
@@ -273,7 +278,7 @@ impl Press {
         })
     }
 
-    /// Puts chunks in the place of others, and returns what stores them.
+    /// Puts chunks in the place of other ones, and returns what stores them.
     fn name(&mut self, replaced: std::ops::Range<usize>, chunks: Vec<StoredChunk>) -> Vec<Transaction> {
         let replaced = replaced.start.min(self.chunks.len())..replaced.end.min(self.chunks.len());
         let named = chunks.iter().map(|chunk| Named { entry: chunk.entry.clone(), is_changed: false });
@@ -312,5 +317,6 @@ fn frame_length(changes: &[(Octets, Option<Octets>)]) -> usize {
         let size = key.len() + value.as_ref().map_or(0, |value| value.len()) + ROW_OVERHEAD;
         room.checked_sub(size).inspect(|left| room = *left).is_some()
     };
+    // One in any case, because a publisher that puts none into a frame would never come to an end.
     changes.iter().take(MAX_FRAME_ROWS).take_while(fits).count().max(1)
 }

@@ -61,6 +61,7 @@ impl Digest {
     fn of_row(generation: Generation, key: &[u8], value: &[u8]) -> Self {
         let mut context = Context::new(&SHA256);
         context.update(&generation.0);
+        // Without the length, octets could move from the key to the value under the same digest.
         context.update(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes());
         context.update(key);
         context.update(value);

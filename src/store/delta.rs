@@ -125,6 +125,7 @@ impl Delta {
 
     /// Returns parts that turn nothing into `all`, in this order.
     pub fn whole(all: &Snapshot) -> impl Iterator<Item = Self> {
+        // Tasks are nearly all of a cluster; the rest is small enough for one part.
         let without = Snapshot { tasks: SharedMap::default(), ..all.clone() };
         let first = Self::between(&Snapshot::default(), &without);
         let mut tasks = all.tasks.values();

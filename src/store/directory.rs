@@ -36,6 +36,7 @@ impl Directory {
     /// # Errors
     /// When there is none, or it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // Without O_DIRECTORY, a FIFO of this name would hold up the start until it has a writer.
         let file = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(path)?;
         Ok(Self { path: path.to_owned(), file })
     }

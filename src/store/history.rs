@@ -82,6 +82,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<KeptRecords, u32> {
     while !records.rest().is_empty() {
         let is_head = std::mem::take(&mut is_first);
         match records.next() {
+            // Goes on behind it: damage to one record takes no other one away.
             None => kept.lost += records.skip_line(),
             Some(record) if is_head => match serde_json::from_slice::<HistoryHead>(record) {
                 Ok(head) if head.version > VERSION => return Err(head.version),

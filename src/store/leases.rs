@@ -117,7 +117,7 @@ impl Shift for LeasesDelta {
 /// The addresses as this run writes them.
 #[derive(Debug, Default)]
 pub struct LeasesFile {
-    /// What the files say; `None` where that is in doubt.
+    /// Content of the files; `None` where that is in doubt.
     kept: Option<Persisted>,
     /// The whole that this run has written. One of an earlier run is only read.
     whole: Option<WholeLeases>,
@@ -176,6 +176,7 @@ impl LeasesFile {
         memory: &Persisted,
     ) -> io::Result<bool> {
         let goes_on = memory.vips.values().any(Option::is_some);
+        // An earlier version reads the whole alone, and finds everything there after an orderly end.
         if self.changes.is_open() || goes_on || self.kept.as_ref() != Some(memory) {
             self.kept = None;
         }
@@ -192,6 +193,7 @@ impl LeasesFile {
         // A start reads all changes, so that they may only take a share of the whole.
         let limit = (octets / SHARE).max(LEAST);
         let line = record(&LeasesChange { written: Moment::now(), delta })?;
+        // The line that begins a file of changes is bounded here only.
         if line.len() as u64 > limit {
             return Ok(false);
         }

@@ -34,6 +34,7 @@ impl Persisted {
         self.registered.retain(|id, _| snapshot.frameworks.contains_key(id));
         for (id, time) in &snapshot.registered {
             match self.registered.get_mut(id) {
+                // The order in which frameworks register after a fail-over says nothing about their age.
                 Some(known) => *known = (*known).min(*time),
                 None => drop(self.registered.insert(id.clone(), *time)),
             }

@@ -110,6 +110,7 @@ impl Writer {
         let mut state = self.shared.lock();
         state.hurries = true;
         self.shared.changed.notify_all();
+        // A condition variable may wake without a reason.
         while state.hurries {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -96,6 +96,7 @@ impl AddressRange {
 
     /// Number of addresses that are tried for a name, which is one less than there are.
     fn span(&self) -> u128 {
+        // Of a range of one address none would be tried, and the hash would be divided by zero.
         (number(self.max) - number(self.min)).max(1)
     }
 

@@ -59,6 +59,7 @@ impl<'a> Claims<'a> {
         earlier: &BTreeMap<String, Timestamp>,
     ) -> BTreeMap<Host, Contest<'a>> {
         let place = |id: &str| {
+            // The earlier one: a framework that registers anew must not lose its names to a later one.
             let times = [snapshot.registered.get(id), earlier.get(id)];
             times.into_iter().flatten().min().copied().unwrap_or(Timestamp::MAX)
         };

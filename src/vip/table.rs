@@ -229,7 +229,7 @@ type Taken<'a> = BTreeMap<(&'a TaskKey, SocketAddr), Holder>;
 
 impl VipTable {
     /// Refuses backends of running tasks at the address and port of a backend of another VIP that is kept: what
-    /// their agents vouch for has taken the place already, and the rest takes nothing from others.
+    /// their agents vouch for has taken the place already, and the rest takes nothing from other VIPs.
     fn refuse_claims_to_kept(&mut self, vips: &mut BTreeMap<VipKey, Vip>, awaited: &mut BTreeSet<VipKey>) {
         let mut kept: BTreeMap<(Protocol, SocketAddr), Arc<str>> = BTreeMap::new();
         for (key, vip) in &*vips {

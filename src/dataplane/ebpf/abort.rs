@@ -378,7 +378,7 @@ fn processes() -> Vec<PathBuf> {
     let found = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     // Not every entry is a process.
     let mut found: Vec<PathBuf> = found.filter(|path| number(path).is_ok()).collect();
-    // Where there are too many to look through, each search leaves out others.
+    // Where there are too many to look through, each search leaves out other ones.
     let start = rand::random_range(0..found.len().max(1));
     found.rotate_left(start);
     found

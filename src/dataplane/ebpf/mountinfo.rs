@@ -1,4 +1,4 @@
-//! What is mounted where this process sees it: the cgroup v2 tree and network namespaces.
+//! Mounts that this process sees: the cgroup v2 tree and network namespaces.
 //!
 //! `mountinfo` is parsed here: the crate procfs leaves the escapes of paths in, and fails over a single line.
 

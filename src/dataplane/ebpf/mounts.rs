@@ -78,7 +78,7 @@ pub fn prepare(pins: &Path) -> Result<(), Error> {
         if fs::read_dir(&parent).map_err(failed)?.next().is_some() {
             return Err(Error::NotBpf { path: pins.to_owned(), parent });
         }
-        // Closed to other users: whoever can open the maps decides where connections go.
+        // Closed to other users: a process that can open the maps decides where connections go.
         mount(Some("bpf"), &parent, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|error| {
             Error::Mount { path: pins.to_owned(), parent: parent.clone(), source: error.into() }
         })?;

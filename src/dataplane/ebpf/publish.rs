@@ -153,7 +153,7 @@ struct MapPublisher<'a> {
 impl MapPublisher<'_> {
     /// Writes changed services, and goes on after a failure.
     fn carry_out(&mut self, ops: &[&Op], drafts: Vec<(ServiceKey, Draft)>, published: &mut Published) {
-        // A service without room fails alone; the others are still written.
+        // A service without room fails alone; the other ones are still written.
         let mut changes = Vec::new();
         for (key, mut draft) in drafts {
             let is_unejected = draft.is_unejected;

@@ -123,6 +123,7 @@ impl IdAllocator {
 
     /// Frees the retired ids with a `count` of 0 connections. The caller has waited for the readers.
     pub fn reclaim(&mut self, count: impl Fn(u32) -> u64) {
+        // A socket that still has the id would be counted for the next server that gets it.
         let (free, retired) = std::mem::take(&mut self.retired).into_iter().partition(|id| count(*id) == 0);
         self.free.extend::<Vec<u32>>(free);
         self.retired = retired;

@@ -15,7 +15,7 @@ use crate::units::program::{self, Failure};
 /// Names of the tables of iptables that are not in nftables. There without the module is no such file.
 const OLD_TABLES: &str = "/proc/net/ip_tables_names";
 
-/// Longest time for one call of `nft`, also on a busy node with many rules of others.
+/// Longest time for one call of `nft`, also on a busy node with many rules of other programs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Failure to list or replace the rules.

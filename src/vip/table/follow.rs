@@ -27,7 +27,7 @@ const MOST_TASKS: usize = 1_000;
 impl VipTable {
     /// Turns the table of `before` into the one of `after`, and returns the VIPs that may differ. Returns `None`,
     /// with the table unchanged, if it is to be made anew: `after` differs in more than tasks, or in one that
-    /// others depend on, or that is refused in part.
+    /// other ones depend on, or that is refused in part.
     pub fn follow(
         &mut self,
         before: &Snapshot,

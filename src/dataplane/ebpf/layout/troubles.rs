@@ -1,4 +1,4 @@
-//! What is remembered of servers that fail for a client.
+//! Memory of servers that fail for a client.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
